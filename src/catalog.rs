@@ -1,0 +1,265 @@
+//! A snapshot of what the server's catalog says: data and look-ups only. `backend::catalog` loads it with
+//! [`SNAPSHOT_SQL`]; `check --dump-catalog` writes it to a file, so that `explain` and `test` work without a server.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+/// One query, one row, one column of type text: the JSON of [`Snapshot`]. Runs on PostgreSQL 13 and later.
+pub const SNAPSHOT_SQL: &str = include_str!("catalog.sql");
+
+/// As it comes from [`SNAPSHOT_SQL`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    /// `server_version_num`: 150018 for 15.18.
+    pub server_version: u32,
+    pub database: String,
+    /// The role that the snapshot was taken as.
+    pub role: String,
+    pub schemas: Vec<Schema>,
+    pub relations: Vec<Relation>,
+    pub types: Vec<Type>,
+    pub functions: Vec<Function>,
+    pub operators: Vec<Operator>,
+    pub casts: Vec<Cast>,
+    pub collations: Vec<Collation>,
+}
+
+/// pg_namespace
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schema {
+    pub oid: u32,
+    pub name: String,
+}
+
+/// pg_class: tables, views, materialised views, foreign and partitioned tables, sequences, composite types.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Relation {
+    pub oid: u32,
+    pub schema: String,
+    pub name: String,
+    /// `relkind`: r table, p partitioned, v view, m materialised view, f foreign, S sequence, c composite type.
+    pub kind: char,
+    /// Live columns in attribute order; system columns are not listed.
+    pub columns: Vec<Column>,
+    /// Parents by inheritance or partitioning (pg_inherits).
+    pub parents: Vec<u32>,
+    pub is_partition: bool,
+    /// Valid, non-partial unique indexes on plain columns, primary key first: attribute numbers.
+    pub unique_keys: Vec<UniqueKey>,
+    /// `relrowsecurity`.
+    pub row_security: bool,
+}
+
+/// A unique or primary key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UniqueKey {
+    pub name: String,
+    pub primary: bool,
+    pub columns: Vec<i16>,
+}
+
+/// pg_attribute
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Column {
+    /// `attnum`, from 1; dropped columns leave gaps.
+    pub number: i16,
+    pub name: String,
+    pub type_oid: u32,
+    /// `atttypmod`: -1 for none.
+    pub typmod: i32,
+    pub not_null: bool,
+    pub has_default: bool,
+    /// GENERATED ALWAYS AS (..), stored or virtual.
+    pub generated: bool,
+    /// `attidentity`: 'a' always, 'd' by default, none otherwise.
+    pub identity: Option<char>,
+    /// 0 where the type has none.
+    pub collation: u32,
+}
+
+/// pg_type
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Type {
+    pub oid: u32,
+    pub schema: String,
+    pub name: String,
+    /// `typtype`: b base, c composite, d domain, e enum, p pseudo, r range, m multirange.
+    pub kind: char,
+    /// `typcategory`.
+    pub category: char,
+    /// Element type of an array (0 otherwise).
+    pub element: u32,
+    /// Base type of a domain (0 otherwise).
+    pub base: u32,
+    /// pg_class row of a composite (0 otherwise).
+    pub relation: u32,
+    /// A domain that is NOT NULL or has a CHECK.
+    pub constrained: bool,
+}
+
+/// pg_proc
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Function {
+    pub oid: u32,
+    pub schema: String,
+    pub name: String,
+    /// `prokind`: f function, a aggregate, w window, p procedure.
+    pub kind: char,
+    /// Types of the input arguments.
+    pub arguments: Vec<u32>,
+    /// How many of the last arguments have defaults.
+    pub defaults: u16,
+    pub variadic: bool,
+    pub returns: u32,
+    pub returns_set: bool,
+    /// `provolatile`: i, s, v.
+    pub volatility: char,
+    pub strict: bool,
+    /// Names and types of OUT, INOUT and TABLE columns, where it has any.
+    pub outputs: Vec<(String, u32)>,
+    /// The extension it belongs to.
+    pub extension: Option<String>,
+}
+
+/// pg_operator
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Operator {
+    pub oid: u32,
+    pub schema: String,
+    pub name: String,
+    /// 0 for a prefix operator.
+    pub left: u32,
+    pub right: u32,
+    pub result: u32,
+    /// pg_proc.oid of its function.
+    pub function: u32,
+    pub extension: Option<String>,
+}
+
+/// pg_cast
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cast {
+    pub source: u32,
+    pub target: u32,
+    /// 0 for a binary-coercible or I/O cast.
+    pub function: u32,
+    /// `castcontext`: i implicit, a assignment, e explicit.
+    pub context: char,
+    /// `castmethod`: f function, i in/out, b binary.
+    pub method: char,
+}
+
+/// pg_collation
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Collation {
+    pub oid: u32,
+    pub schema: String,
+    pub name: String,
+    pub deterministic: bool,
+}
+
+/// A snapshot with its look-up tables.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    snapshot: Snapshot,
+    relation_by_oid: HashMap<u32, usize>,
+    relation_by_name: HashMap<String, HashMap<String, usize>>,
+    type_by_oid: HashMap<u32, usize>,
+    type_by_name: HashMap<String, HashMap<String, usize>>,
+    functions_by_name: HashMap<String, Vec<usize>>,
+    operators_by_name: HashMap<String, Vec<usize>>,
+    collation_by_oid: HashMap<u32, usize>,
+    children: HashMap<u32, Vec<u32>>,
+}
+
+impl Catalog {
+    pub fn new(snapshot: Snapshot) -> Self {
+        let mut catalog = Catalog::default();
+        for (i, r) in snapshot.relations.iter().enumerate() {
+            catalog.relation_by_oid.insert(r.oid, i);
+            catalog.relation_by_name.entry(r.schema.clone()).or_default().insert(r.name.clone(), i);
+            for parent in &r.parents {
+                catalog.children.entry(*parent).or_default().push(r.oid);
+            }
+        }
+        for (i, t) in snapshot.types.iter().enumerate() {
+            catalog.type_by_oid.insert(t.oid, i);
+            catalog.type_by_name.entry(t.schema.clone()).or_default().insert(t.name.clone(), i);
+        }
+        for (i, f) in snapshot.functions.iter().enumerate() {
+            catalog.functions_by_name.entry(f.name.clone()).or_default().push(i);
+        }
+        for (i, o) in snapshot.operators.iter().enumerate() {
+            catalog.operators_by_name.entry(o.name.clone()).or_default().push(i);
+        }
+        for (i, c) in snapshot.collations.iter().enumerate() {
+            catalog.collation_by_oid.insert(c.oid, i);
+        }
+        catalog.snapshot = snapshot;
+        catalog
+    }
+
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    pub fn has_schema(&self, name: &str) -> bool {
+        self.snapshot.schemas.iter().any(|s| s.name == name)
+    }
+
+    pub fn relation(&self, oid: u32) -> Option<&Relation> {
+        self.relation_by_oid.get(&oid).map(|i| &self.snapshot.relations[*i])
+    }
+
+    pub fn relation_named(&self, schema: &str, name: &str) -> Option<&Relation> {
+        self.relation_by_name.get(schema)?.get(name).map(|i| &self.snapshot.relations[*i])
+    }
+
+    /// Direct children by inheritance or partitioning.
+    pub fn children(&self, oid: u32) -> &[u32] {
+        self.children.get(&oid).map_or(&[], Vec::as_slice)
+    }
+
+    pub fn type_(&self, oid: u32) -> Option<&Type> {
+        self.type_by_oid.get(&oid).map(|i| &self.snapshot.types[*i])
+    }
+
+    pub fn type_named(&self, schema: &str, name: &str) -> Option<&Type> {
+        self.type_by_name.get(schema)?.get(name).map(|i| &self.snapshot.types[*i])
+    }
+
+    /// All functions, aggregates, window functions and procedures of that name, in any schema.
+    pub fn functions_named(&self, name: &str) -> impl Iterator<Item = &Function> {
+        self.functions_by_name.get(name).into_iter().flatten().map(|i| &self.snapshot.functions[*i])
+    }
+
+    /// All operators of that name, in any schema.
+    pub fn operators_named(&self, name: &str) -> impl Iterator<Item = &Operator> {
+        self.operators_by_name.get(name).into_iter().flatten().map(|i| &self.snapshot.operators[*i])
+    }
+
+    pub fn collation(&self, oid: u32) -> Option<&Collation> {
+        self.collation_by_oid.get(&oid).map(|i| &self.snapshot.collations[*i])
+    }
+}
+
+impl Relation {
+    pub fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|c| c.name == name)
+    }
+
+    pub fn column_numbered(&self, number: i16) -> Option<&Column> {
+        self.columns.iter().find(|c| c.number == number)
+    }
+}

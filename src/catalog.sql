@@ -1,0 +1,54 @@
+SELECT pg_catalog.json_build_object(
+  'server_version', pg_catalog.current_setting('server_version_num')::pg_catalog.int4,
+  'database', pg_catalog.current_database(),
+  'role', current_user,
+  'schemas', (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('oid', oid::pg_catalog.int8, 'name', nspname) ORDER BY oid)
+    FROM pg_catalog.pg_namespace),
+  'relations', (SELECT COALESCE(pg_catalog.json_agg(r.j ORDER BY r.oid), '[]') FROM (
+    SELECT c.oid, pg_catalog.json_build_object(
+      'oid', c.oid::pg_catalog.int8, 'schema', n.nspname, 'name', c.relname, 'kind', c.relkind,
+      'columns', (SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
+          'number', a.attnum, 'name', a.attname, 'type_oid', a.atttypid::pg_catalog.int8, 'typmod', a.atttypmod, 'not_null', a.attnotnull,
+          'has_default', a.atthasdef, 'generated', a.attgenerated <> '', 'identity', NULLIF(a.attidentity, ''),
+          'collation', a.attcollation::pg_catalog.int8) ORDER BY a.attnum), '[]')
+        FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+      'parents', (SELECT COALESCE(pg_catalog.json_agg(i.inhparent::pg_catalog.int8 ORDER BY i.inhseqno), '[]')
+        FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid),
+      'is_partition', c.relispartition,
+      'unique_keys', (SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object('name', ic.relname, 'primary', i.indisprimary,
+          'columns', (SELECT pg_catalog.json_agg(k.attnum ORDER BY k.ord) FROM pg_catalog.unnest(i.indkey::pg_catalog.int2[]) WITH ORDINALITY k(attnum, ord)
+            WHERE k.ord <= i.indnkeyatts)) ORDER BY i.indisprimary DESC, ic.relname), '[]')
+        FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid
+        WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL),
+      'row_security', c.relrowsecurity) AS j
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c') AND n.nspname NOT LIKE 'pg\_toast%' AND n.nspname NOT LIKE 'pg\_temp\_%') r),
+  'types', (SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
+      'oid', t.oid::pg_catalog.int8, 'schema', n.nspname, 'name', t.typname, 'kind', t.typtype, 'category', t.typcategory,
+      'element', CASE WHEN t.typcategory = 'A' THEN t.typelem::pg_catalog.int8 ELSE 0 END, 'base', t.typbasetype::pg_catalog.int8,
+      'relation', t.typrelid::pg_catalog.int8,
+      'constrained', t.typnotnull OR EXISTS (SELECT 1 FROM pg_catalog.pg_constraint k WHERE k.contypid = t.oid)) ORDER BY t.oid)
+    FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+    WHERE n.nspname NOT LIKE 'pg\_toast%' AND n.nspname NOT LIKE 'pg\_temp\_%'),
+  'functions', (SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
+      'oid', p.oid::pg_catalog.int8, 'schema', n.nspname, 'name', p.proname, 'kind', p.prokind,
+      'arguments', COALESCE((SELECT pg_catalog.json_agg(a.t::pg_catalog.int8 ORDER BY a.ord) FROM pg_catalog.unnest(p.proargtypes::pg_catalog.oid[]) WITH ORDINALITY a(t, ord)), '[]'),
+      'defaults', p.pronargdefaults, 'variadic', p.provariadic <> 0, 'returns', p.prorettype::pg_catalog.int8, 'returns_set', p.proretset,
+      'volatility', p.provolatile, 'strict', p.proisstrict,
+      'outputs', COALESCE((SELECT pg_catalog.json_agg(pg_catalog.json_build_array(COALESCE(p.proargnames[o.ord], ''), o.t::pg_catalog.int8) ORDER BY o.ord)
+        FROM pg_catalog.unnest(p.proallargtypes) WITH ORDINALITY o(t, ord) WHERE p.proargmodes[o.ord] IN ('o', 'b', 't')), '[]'),
+      'extension', (SELECT e.extname FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+        WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid AND d.deptype = 'e' LIMIT 1)) ORDER BY p.oid)
+    FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace),
+  'operators', (SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
+      'oid', o.oid::pg_catalog.int8, 'schema', n.nspname, 'name', o.oprname, 'left', o.oprleft::pg_catalog.int8, 'right', o.oprright::pg_catalog.int8,
+      'result', o.oprresult::pg_catalog.int8, 'function', o.oprcode::pg_catalog.oid::pg_catalog.int8,
+      'extension', (SELECT e.extname FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+        WHERE d.classid = 'pg_catalog.pg_operator'::pg_catalog.regclass AND d.objid = o.oid AND d.deptype = 'e' LIMIT 1)) ORDER BY o.oid)
+    FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace),
+  'casts', (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('source', castsource::pg_catalog.int8, 'target', casttarget::pg_catalog.int8,
+      'function', castfunc::pg_catalog.int8, 'context', castcontext, 'method', castmethod) ORDER BY oid) FROM pg_catalog.pg_cast),
+  'collations', (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('oid', c.oid::pg_catalog.int8, 'schema', n.nspname, 'name', c.collname,
+      'deterministic', c.collisdeterministic) ORDER BY c.oid)
+    FROM pg_catalog.pg_collation c JOIN pg_catalog.pg_namespace n ON n.oid = c.collnamespace)
+)::pg_catalog.text

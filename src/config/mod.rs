@@ -1,0 +1,157 @@
+//! proxy.toml, validated. `load` reads the file, the environment and flags (file < environment < flag).
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::principal::{Tenant, TenantSet};
+
+/// A validated configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub server: Server,
+    pub level: Level,
+    pub databases: Vec<Database>,
+    pub users: Vec<User>,
+    pub limits: Limits,
+}
+
+/// `[server]`
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub listen: SocketAddr,
+    pub admin_listen: Option<SocketAddr>,
+    /// Directory; every `*.toml` below it is a policy file.
+    pub policies: PathBuf,
+    pub tls: Option<ServerTls>,
+}
+
+/// TLS to clients; read again on SIGHUP.
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    /// PEM, leaf first.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// Refuse clients that do not ask for TLS.
+    pub required: bool,
+}
+
+/// `[isolation] level`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    Standard,
+    Strict,
+    Paranoid,
+}
+
+/// `[[database]]`
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// What clients name.
+    pub name: String,
+    pub upstream: Upstream,
+    /// The most connections to the server for this database.
+    pub pool_size: usize,
+}
+
+/// A `postgres://` URL, taken apart.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Upstream {
+    pub host: String,
+    pub port: u16,
+    pub user: String,
+    /// INVARIANT: never printed.
+    pub password: Option<String>,
+    pub database: String,
+    pub ssl_mode: SslMode,
+    /// PEM of authorities; the system's where absent.
+    pub ssl_root_cert: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "postgres://{}:***@{}:{}/{}?sslmode={:?}", self.user, self.host, self.port, self.database, self.ssl_mode)
+    }
+}
+
+/// libpq's sslmode, without the modes that fall back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SslMode {
+    Disable,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+/// `[[user]]`
+#[derive(Clone, Debug)]
+pub struct User {
+    pub name: String,
+    pub secret: Secret,
+    /// Bulkhead's own roles.
+    pub roles: BTreeSet<String>,
+    pub access: UserAccess,
+    /// Databases that the user may name; empty: all.
+    pub databases: Vec<String>,
+}
+
+/// How a client proves that it is the user.
+#[derive(Clone)]
+pub enum Secret {
+    Password(String),
+    /// A verifier as PostgreSQL stores it: `SCRAM-SHA-256$iterations:salt$stored:server`.
+    Scram(String),
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+#[derive(Clone, Debug)]
+pub enum UserAccess {
+    Fixed(Tenant),
+    Shared {
+        tenants: TenantSet,
+        /// A setting that the application already uses, read as `bulkhead.tenant`.
+        setting: Option<String>,
+        /// Only values signed with it are taken (`value.hex-hmac-sha256`).
+        token_key: Option<Vec<u8>>,
+    },
+    /// `upstream`: its own role.
+    Unrestricted {
+        upstream: Option<Upstream>,
+    },
+}
+
+/// Caps and deadlines; each has a default that a production system can keep.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Clients at once.
+    pub max_clients: usize,
+    /// From accept to authenticated.
+    pub startup_timeout: Duration,
+    /// How long a client waits for a server connection.
+    pub pool_wait: Duration,
+    /// Largest message of a client, bytes.
+    pub max_message: usize,
+    /// Largest text of a statement, bytes.
+    pub max_statement: usize,
+    /// How long a drain waits for transactions to end.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_clients: 10_000,
+            startup_timeout: Duration::from_secs(15),
+            pool_wait: Duration::from_secs(30),
+            max_message: 256 << 20,
+            max_statement: 4 << 20,
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What review finds: why a statement is refused, and remarks that `explain` shows.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::error::{SqlError, SqlState, sqlstate};
+
+/// Why a statement is refused; the label of metrics and of the audit log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// PostgreSQL would not accept it either: syntax, unknown names.
+    Invalid,
+    /// A policy denies it: relation, function, setting, write outside the tenant.
+    Policy,
+    /// Valid SQL that cannot be secured (yet).
+    Unsupported,
+    /// The two parsers, or the output check, disagree: an attack or a bug.
+    Disagreement,
+    /// A cap on bytes, depth or time.
+    Limit,
+    /// No tenant was chosen, or one that the login may not have.
+    Tenant,
+}
+
+impl Reason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Invalid => "invalid",
+            Reason::Policy => "policy",
+            Reason::Unsupported => "unsupported",
+            Reason::Disagreement => "disagreement",
+            Reason::Limit => "limit",
+            Reason::Tenant => "tenant",
+        }
+    }
+}
+
+/// The decision not to run a statement, with what the client is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    pub reason: Reason,
+    /// Boxed: the way of a permitted statement must not carry its size.
+    pub error: Box<SqlError>,
+}
+
+impl Denial {
+    pub fn new(reason: Reason, error: SqlError) -> Self {
+        Denial { reason, error: Box::new(error) }
+    }
+
+    /// 42501: a policy denies it.
+    pub fn policy(message: impl Into<Cow<'static, str>>) -> Self {
+        Denial::new(Reason::Policy, SqlError::new(sqlstate::INSUFFICIENT_PRIVILEGE, message))
+    }
+
+    /// 0A000: valid SQL that cannot be secured; `message` names the construct.
+    pub fn unsupported(message: impl Into<Cow<'static, str>>) -> Self {
+        Denial::new(Reason::Unsupported, SqlError::new(sqlstate::FEATURE_NOT_SUPPORTED, message))
+    }
+
+    /// An error that PostgreSQL itself would raise.
+    pub fn invalid(sqlstate: SqlState, message: impl Into<Cow<'static, str>>) -> Self {
+        Denial::new(Reason::Invalid, SqlError::new(sqlstate, message))
+    }
+
+    /// 0A000 because two readings of the statement differ. `what` is for the log; the client learns only that it was refused.
+    pub fn disagreement(what: impl fmt::Display) -> Self {
+        tracing::warn!(%what, "two readings of a statement disagree");
+        Denial::new(
+            Reason::Disagreement,
+            SqlError::new(sqlstate::FEATURE_NOT_SUPPORTED, format!("statement cannot be secured: {what}")),
+        )
+    }
+
+    pub fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
+        self.error.hint = Some(hint.into());
+        self
+    }
+
+    /// `position`: 1-based, in characters of the client's text.
+    pub fn at(mut self, position: Option<u32>) -> Self {
+        if self.error.position.is_none() {
+            self.error.position = position;
+        }
+        self
+    }
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.error)
+    }
+}
+
+impl std::error::Error for Denial {}

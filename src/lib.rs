@@ -1,0 +1,73 @@
+//! Bulkhead: a PostgreSQL proxy that keeps tenants apart. **This page is the map.**
+//!
+//! # Bird's eye
+//! An application points its connection string at Bulkhead and changes nothing else. Every statement is read, judged,
+//! rewritten so that it can only touch its own tenant's rows, and sent to the real PostgreSQL.
+//!
+//! # Life of a statement
+//! ```text
+//! bytes -> Frame -> FrontendMessage -> Template + literals -+- known -> Plan
+//!                                                           +- new   -> Statement -> Analysis -> Decision
+//!                                                                       Decision = Permit | Denial;  Permit -> Plan
+//! Plan + literals/params + Principal -> Receipt (audit) -> Bound -> Lease on a backend -> rows -> bytes
+//! ```
+//! Everything that depends only on the statement's shape, the policy epoch, the catalog epoch and the principal's role
+//! set is decided once per template and kept. The tenant is a *slot* of the plan, never part of it.
+//!
+//! # Floors
+//! A module imports only from lower floors; `tests/tidy.rs` fails otherwise.
+//! ```text
+//! 7  main, server, cli      args, config, build, serve, drain; one file per subcommand
+//! 6  session, admin         one client's state machine; health and metrics
+//! 4  gate                   review(): the one place that orders analyse > decide > plan
+//! 4  backend                connection, pool, cancel, catalog loader
+//! 3  plan                   rewriting; needs a Permit
+//! 2  policy, audit, metrics model, load, decide, epoch; receipts; the only file that names counters
+//! 1  sql, wire, event       parsers and the output check; frames and messages (no sockets); what can happen
+//! 0  config, catalog, principal, finding, id, error
+//! ```
+//!
+//! # Invariants
+//! Named here, and named again where code relies on them.
+//!
+//! * **PERMIT**: only [`policy::decide`] makes a [`policy::Permit`]; only a `Permit` makes a [`plan::Plan`]; what
+//!   reaches a backend for a tenant is a [`plan::Bound`]. The proxy's own SQL is `&'static str` with bound parameters.
+//! * **TOTAL**: analysis is total. A syntax node it does not know is a [`finding::Denial`]; there is no `_ =>` over
+//!   kinds of syntax nodes and no `..` in patterns over them.
+//! * **REFUSE**: a parse error, a missing catalog entry, a disagreement between parsers is a `Denial`.
+//! * **EPOCH**: a permit carries its epoch; a prepared statement whose epoch is old is reviewed again when it is used.
+//! * **KNOWN-STATE**: the pool takes back only a connection whose state is known; on any doubt it is closed.
+//! * **VERDICT**: a verdict is a returned value bound to its statement. A query string of n statements is refused whole
+//!   if one is refused. A denial inside a transaction aborts that transaction upstream.
+//! * **UNRESTRICTED**: an `unrestricted` user's plan is the client's text as it came, on a pinned session.
+//! * **AUTHENTICATED**: authentication yields a [`principal::Principal`]; the serve loop cannot be entered without one.
+//!
+//! Deliberately absent: `wire` opens no socket; `sql`, `policy` and `plan` do no I/O; nothing but `metrics` names a counter.
+#![forbid(unsafe_code)]
+
+// floor 0
+pub mod catalog;
+pub mod config;
+pub mod error;
+pub mod finding;
+pub mod id;
+pub mod principal;
+// floor 1
+pub mod event;
+pub mod sql;
+pub mod wire;
+// floor 2
+pub mod audit;
+pub mod metrics;
+pub mod policy;
+// floor 3
+pub mod plan;
+// floor 4
+pub mod backend;
+pub mod gate;
+// floor 6
+pub mod admin;
+pub mod session;
+// floor 7
+pub mod cli;
+pub mod server;

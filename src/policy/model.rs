@@ -1,0 +1,159 @@
+//! What a policy file says, validated. Texts of SQL inside are kept as text here; `policy::epoch` binds them to a catalog.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Everything that the policy files of one directory say.
+#[derive(Clone, Debug, Default)]
+pub struct PolicyModel {
+    pub tables: Vec<TablePolicy>,
+    pub allows: Vec<Allow>,
+    pub tests: Vec<PolicyTest>,
+    pub sources: Vec<Arc<Source>>,
+}
+
+/// One policy file, kept for messages that point into it.
+#[derive(Debug)]
+pub struct Source {
+    pub path: PathBuf,
+    pub text: String,
+    /// `database = ".."` at the top of the file: it applies to that database only.
+    pub database: Option<String>,
+}
+
+/// A place in a policy file.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub source: Arc<Source>,
+    /// Bytes of `source.text`.
+    pub span: Range<usize>,
+}
+
+/// Where a table's rows stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Rows belong to tenants, told apart by this column.
+    Tenant { column: String },
+    /// Read-only for every tenant.
+    Shared,
+    /// Not for tenants at all. Unlisted tables are denied too.
+    Denied,
+}
+
+/// What holds for an action that no rule names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DefaultRule {
+    /// The whole tenant.
+    Tenant,
+    /// Nothing (`default = "deny"`).
+    Deny,
+}
+
+/// `[[table]]`
+#[derive(Clone, Debug)]
+pub struct TablePolicy {
+    pub schema: String,
+    pub name: String,
+    pub scope: Scope,
+    pub default: DefaultRule,
+    pub rules: Vec<Rule>,
+    pub columns: Vec<ColumnPolicy>,
+    /// Where the table's name stands.
+    pub place: Place,
+}
+
+/// What a rule is about, as in CREATE POLICY .. FOR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RuleAction {
+    Select,
+    Insert,
+    Update,
+    Delete,
+}
+
+impl RuleAction {
+    pub const ALL: [RuleAction; 4] = [RuleAction::Select, RuleAction::Insert, RuleAction::Update, RuleAction::Delete];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RuleAction::Select => "select",
+            RuleAction::Insert => "insert",
+            RuleAction::Update => "update",
+            RuleAction::Delete => "delete",
+        }
+    }
+}
+
+/// How a rule combines with others, as in CREATE POLICY .. AS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// ORed with the other permissive rules.
+    Permissive,
+    /// ANDed.
+    Restrictive,
+}
+
+/// `[[table.rule]]`. The rules of a principal's roles and action are ORed, then ANDed with the tenant predicate.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    pub id: String,
+    /// Empty: every role.
+    pub roles: Vec<String>,
+    pub actions: Vec<RuleAction>,
+    pub mode: Mode,
+    pub using: Option<SqlText>,
+    /// Defaults to `using`.
+    pub with_check: Option<SqlText>,
+    pub place: Place,
+}
+
+/// A piece of SQL in a policy file: an expression over the table's own columns.
+#[derive(Clone, Debug)]
+pub struct SqlText {
+    pub text: String,
+    /// Span of the text itself (inside the quotes).
+    pub place: Place,
+}
+
+/// `[[table.column]]`
+#[derive(Clone, Debug)]
+pub struct ColumnPolicy {
+    pub name: String,
+    pub class: Option<String>,
+    pub place: Place,
+}
+
+/// `[[allow]]`: widens what roles may do.
+#[derive(Clone, Debug)]
+pub struct Allow {
+    /// Empty: every role.
+    pub roles: Vec<String>,
+    /// Functions by name, qualified or not.
+    pub functions: Vec<String>,
+    /// Statement kinds, as their command tag: `listen`, `call`.
+    pub statements: Vec<String>,
+    pub place: Place,
+}
+
+/// `[[test]]`
+#[derive(Clone, Debug)]
+pub struct PolicyTest {
+    pub tenant: Option<String>,
+    pub roles: Vec<String>,
+    pub sql: SqlText,
+    pub expect: Expectation,
+    pub place: Place,
+}
+
+/// What a `[[test]]` expects.
+#[derive(Clone, Debug)]
+pub enum Expectation {
+    /// Each of `contains` is an expression that the rewritten statement must hold.
+    Permit {
+        contains: Vec<SqlText>,
+    },
+    Deny {
+        sqlstate: Option<String>,
+    },
+}
