@@ -150,7 +150,8 @@ impl Lexer<'_> {
                     if self.operator()? == Operator::Comment {
                         self.skip_blank()?;
                         match self.bytes.get(self.at) {
-                            None | Some(b';') => break,
+                            None => break,
+                            Some(b';') if open.depth == 0 => break,
                             Some(_) => return Err(GiveUp),
                         }
                     }
