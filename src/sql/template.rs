@@ -309,7 +309,7 @@ fn has_collision(text: &str, tokens: &[&ScanToken]) -> Result<bool, Denial> {
     let mut collision = false;
     for (i, token) in tokens.iter().enumerate() {
         let whole = &text[token.start as usize..token.end as usize];
-        let contents = whole.trim_matches('"');
+        let contents = inside(whole, '\"');
         match token.token() {
             Token::Sconst | Token::Usconst | Token::Bconst | Token::Xconst => {
                 let next = tokens.get(i + 1).map(|t| t.token());
@@ -318,7 +318,7 @@ fn has_collision(text: &str, tokens: &[&ScanToken]) -> Result<bool, Denial> {
                     return Err(Denial::invalid(sqlstate::SYNTAX_ERROR, format!("syntax error at or near \"{next}\""))
                         .at(parse::character(text, tokens[i + 1].start as usize)));
                 }
-                collision |= is_plain_string(whole) && sentinel::looks_like_one(whole.trim_matches('\''));
+                collision |= is_plain_string(whole) && sentinel::looks_like_one(inside(whole, '\''));
             }
             Token::Iconst | Token::Fconst => collision |= sentinel::index_of_number(whole).is_some(),
             Token::Uident => collision = true,
@@ -331,6 +331,11 @@ fn has_collision(text: &str, tokens: &[&ScanToken]) -> Result<bool, Denial> {
         }
     }
     Ok(collision)
+}
+
+/// What stands between a pair of quotes; the token itself where there is none.
+fn inside(token: &str, quote: char) -> &str {
+    token.strip_prefix(quote).and_then(|t| t.strip_suffix(quote)).unwrap_or(token)
 }
 
 /// `'...'` without a backslash, a continuation or a prefix.
@@ -367,7 +372,7 @@ pub fn refine(text: &str, scratch: &Scratch, statement: &Template, keep: &[u16])
         if token.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
             sentinel::index_of_number(token).is_some()
         } else {
-            !is_plain_string(token) || sentinel::looks_like_one(token.trim_matches('\''))
+            !is_plain_string(token) || sentinel::looks_like_one(inside(token, '\''))
         }
     });
     let key = scratch.key(statement);
@@ -392,7 +397,7 @@ fn stand_ins(text: &str, live: usize) -> Result<Vec<(Range<usize>, u16)>, Denial
         let range = token.start as usize..token.end as usize;
         let whole = &text[range.clone()];
         let index = match token.token() {
-            Token::Sconst if is_plain_string(whole) => sentinel::index_of_string(whole.trim_matches('\'')),
+            Token::Sconst if is_plain_string(whole) => sentinel::index_of_string(inside(whole, '\'')),
             Token::Iconst | Token::Fconst => sentinel::index_of_number(whole),
             _ => None,
         };
@@ -438,7 +443,7 @@ fn segment_at(printed: &str, token: Token, start: usize, end: usize, live: u16) 
     let whole = &printed[start..end];
     match token {
         Token::Sconst => {
-            let contents = whole.trim_matches('\'');
+            let contents = inside(whole, '\'');
             if let Some(type_) = sentinel::slot_of_string(contents) {
                 let cast = sentinel::slot_cast(type_);
                 return match printed[end..].starts_with(cast) {
@@ -455,7 +460,7 @@ fn segment_at(printed: &str, token: Token, start: usize, end: usize, live: u16) 
         }
         Token::SqlComment | Token::CComment => Err(Denial::disagreement("a comment was printed")),
         _ => {
-            let contents = whole.trim_matches('"');
+            let contents = inside(whole, '\"');
             let stray =
                 sentinel::index_of_string(contents).is_some_and(|i| i < live) || sentinel::slot_of_string(contents).is_some();
             if stray { Err(Denial::disagreement("a constant was printed as a name")) } else { Ok(None) }
