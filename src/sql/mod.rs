@@ -5,9 +5,13 @@
 //! key  -> parse (libpg_query) + second (sqlparser)             -> one verdict, or a Denial
 //! tree -> parse::print -> verify -> template::cut              -> the segments of a plan
 //! ```
+pub mod analyse;
+mod kinds;
 pub mod lexer;
 pub mod parse;
 pub mod sentinel;
 pub mod template;
+pub mod tree;
+pub mod types;
 
 pub use template::{Literals, Segment, Template, TenantType};

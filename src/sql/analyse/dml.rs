@@ -112,7 +112,7 @@ impl Analyser<'_> {
                 };
                 // The arbiter must match an index expression: its literals stay as they are.
                 if let Some(expr) = &e.expr {
-                    self.pin_literals(expr);
+                    self.pin_constants(expr);
                 }
                 self.child(&mut e.expr)?;
                 if !e.name.is_empty() {
@@ -120,7 +120,7 @@ impl Analyser<'_> {
                 }
             }
             if let Some(condition) = where_clause {
-                self.pin_literals(condition);
+                self.pin_constants(condition);
             }
             self.child(where_clause)?;
             self.scopes.pop();
@@ -151,17 +151,6 @@ impl Analyser<'_> {
         self.child(where_clause)?;
         self.scopes.pop();
         Ok(())
-    }
-
-    /// Every literal below belongs to the template's key.
-    fn pin_literals(&mut self, expression: &Node) {
-        let mut found = vec![];
-        super::super::tree::walk(expression, &mut |n| {
-            if let Some(NodeEnum::AConst(c)) = &n.node {
-                found.extend(super::super::sentinel::index_of_constant(c));
-            }
-        });
-        self.pinned.extend(found);
     }
 
     pub(super) fn update(&mut self, update: &mut UpdateStmt) -> Result<Vec<Output>, Denial> {

@@ -444,7 +444,7 @@ impl Analyser<'_> {
                 }
                 match &arg.node {
                     Some(NodeEnum::AConst(c)) => match &c.val {
-                        Some(pg::a_const::Val::Sval(s)) => self.pin_text(&s.sval).map_or(Argument::Other, Argument::Text),
+                        Some(pg::a_const::Val::Sval(s)) => Argument::Text(self.pin_text(&s.sval)),
                         Some(
                             pg::a_const::Val::Ival(_)
                             | pg::a_const::Val::Fval(_)
@@ -536,7 +536,7 @@ impl Analyser<'_> {
             return Err(Denial::unsupported("%TYPE and SETOF cannot be secured"));
         }
         for typmod in name.typmods.clone() {
-            self.pin_numbers(&typmod);
+            self.pin_constants(&typmod);
             let mut typmod = typmod;
             self.expr(&mut typmod)?;
         }

@@ -27,19 +27,19 @@ use crate::finding::Denial;
 use scope::{Cte, Rte, RteColumn, RteId, RteKind, Scope};
 use utility::Utility;
 
-/// The literals of a statement, by index. What analysis reads of their values becomes part of the template's key.
-pub trait LiteralValues {
-    /// The value of a string literal, quotes and escapes undone; `None` where it cannot be told.
-    fn text(&self, index: u16) -> Option<String>;
-}
-
 /// What analysis depends on.
 pub struct Context<'a> {
     pub catalog: &'a Catalog,
     pub search_path: &'a [Box<str>],
     /// Types that Parse declares; 0 where left open.
     pub parameter_types: &'a [u32],
-    pub literals: &'a dyn LiteralValues,
+}
+
+/// A denial, void where literals were pinned before it: their stand-ins may be what was refused.
+#[derive(Debug)]
+pub struct Refusal {
+    pub denial: Denial,
+    pub pinned: BTreeSet<u16>,
 }
 
 /// A function that a statement calls.
@@ -68,7 +68,7 @@ pub struct Analysis {
     pub functions: Vec<FunctionUse>,
     /// pg_operator.oid of candidates outside pg_catalog.
     pub foreign_operators: Vec<u32>,
-    /// Literals whose value decided something: part of the template's key.
+    /// Literals whose value decides something. Not empty: put them into the key and analyse again; this analysis is void.
     pub pinned: BTreeSet<u16>,
     /// Highest parameter number.
     pub parameters: u16,
@@ -87,7 +87,7 @@ pub enum Statement {
 ///
 /// # Errors
 /// What PostgreSQL would raise for names that lead nowhere; 0A000 for what is not understood.
-pub fn analyse(statement: Node, context: &Context<'_>) -> Result<Analysis, Denial> {
+pub fn analyse(statement: Node, context: &Context<'_>) -> Result<Analysis, Refusal> {
     let mut analyser = Analyser {
         context,
         rtes: vec![],
@@ -100,7 +100,10 @@ pub fn analyse(statement: Node, context: &Context<'_>) -> Result<Analysis, Denia
         ctes: vec![],
         cte_frames: vec![],
     };
-    let statement = analyser.statement(statement)?;
+    let statement = match analyser.statement(statement) {
+        Ok(statement) => statement,
+        Err(denial) => return Err(Refusal { denial, pinned: analyser.pinned }),
+    };
     Ok(Analysis {
         statement,
         rtes: analyser.rtes,
@@ -212,24 +215,19 @@ impl Analyser<'_> {
         })
     }
 
-    /// The value of a string literal that decides something; from now on part of the template's key.
-    fn pin_text(&mut self, sentinel: &str) -> Option<String> {
-        match super::sentinel::index_of_string(sentinel) {
-            Some(index) => {
-                self.pinned.insert(index);
-                self.context.literals.text(index)
-            }
-            // A literal that stayed in the text is part of the key already.
-            None => Some(sentinel.to_owned()),
-        }
+    /// The value of a string that decides something. Where it is the stand-in of a literal, the literal becomes part of the
+    /// template's key, and the statement is analysed again with its value in place.
+    fn pin_text(&mut self, value: &str) -> String {
+        self.pinned.extend(super::sentinel::index_of_string(value));
+        value.to_owned()
     }
 
-    /// Makes every number literal in the node part of the template's key: it is grammar there, not a value.
-    fn pin_numbers(&mut self, node: &Node) {
+    /// Makes every literal in the node part of the template's key: it is grammar there, not a value.
+    fn pin_constants(&mut self, node: &Node) {
         let mut pinned = vec![];
         super::tree::walk(node, &mut |n| {
             if let Some(NodeEnum::AConst(c)) = &n.node {
-                pinned.extend(super::sentinel::index_of_constant(c));
+                pinned.extend(super::sentinel::index_of_const(c).map(|(index, _)| index));
             }
         });
         self.pinned.extend(pinned);

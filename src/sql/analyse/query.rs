@@ -244,7 +244,7 @@ impl Analyser<'_> {
     fn names_output(&mut self, item: &Node, outputs: &[Output]) -> bool {
         match &item.node {
             Some(NodeEnum::AConst(_)) => {
-                self.pin_numbers(item);
+                self.pin_constants(item);
                 true
             }
             Some(_) | None => bare_name(item).is_some_and(|name| outputs.iter().any(|o| o.name == name)),

@@ -135,13 +135,13 @@ pub(super) fn transaction(statement: &TransactionStmt) -> Result<Utility, Denial
         ) => return Err(Denial::policy("two-phase commit is not permitted")),
         Ok(TransactionStmtKind::Undefined) | Err(_) => return Err(Denial::unsupported("this transaction command is not known")),
     };
-    let node = Node { node: Some(NodeEnum::TransactionStmt(Box::new(statement.clone()))) };
+    let node = Node { node: Some(NodeEnum::TransactionStmt(statement.clone())) };
     Ok(Utility::Transaction { kind, node })
 }
 
 pub(super) fn set(statement: &VariableSetStmt, analyser: &mut Analyser<'_>) -> Result<Utility, Denial> {
     let VariableSetStmt { kind, name, args, jumble_args: _, is_local, location: _ } = statement;
-    let node = Node { node: Some(NodeEnum::VariableSetStmt(Box::new(statement.clone()))) };
+    let node = Node { node: Some(NodeEnum::VariableSetStmt(statement.clone())) };
     let lower = name.to_ascii_lowercase();
     match VariableSetKind::try_from(*kind) {
         Ok(VariableSetKind::VarSetValue) => {
@@ -216,12 +216,12 @@ fn check_value(name: &str, values: &[String]) -> Result<(), Denial> {
 fn values(args: &[Node], analyser: &mut Analyser<'_>) -> Result<Vec<String>, Denial> {
     let mut values = vec![];
     for arg in args {
-        analyser.pin_numbers(arg);
+        analyser.pin_constants(arg);
         let value = match &arg.node {
             Some(NodeEnum::AConst(c)) => match &c.val {
-                Some(a_const::Val::Sval(pg::String { sval })) => analyser.pin_text(sval),
-                Some(a_const::Val::Ival(pg::Integer { ival })) => Some(number(analyser, c, &ival.to_string())),
-                Some(a_const::Val::Fval(pg::Float { fval })) => Some(number(analyser, c, fval)),
+                Some(a_const::Val::Sval(pg::String { sval })) => Some(sval.clone()),
+                Some(a_const::Val::Ival(pg::Integer { ival })) => Some(ival.to_string()),
+                Some(a_const::Val::Fval(pg::Float { fval })) => Some(fval.clone()),
                 Some(a_const::Val::Boolval(pg::Boolean { boolval })) => Some(boolval.to_string()),
                 Some(a_const::Val::Bsval(_)) | None => None,
             },
@@ -230,12 +230,6 @@ fn values(args: &[Node], analyser: &mut Analyser<'_>) -> Result<Vec<String>, Den
         values.push(value.ok_or_else(|| Denial::unsupported("this SET value cannot be secured"))?);
     }
     Ok(values)
-}
-
-fn number(analyser: &Analyser<'_>, constant: &pg::AConst, printed: &str) -> String {
-    super::super::sentinel::index_of_constant(constant)
-        .and_then(|i| analyser.context.literals.text(i))
-        .unwrap_or_else(|| printed.to_owned())
 }
 
 pub(super) fn show(statement: &pg::VariableShowStmt) -> Result<Utility, Denial> {
