@@ -1,4 +1,12 @@
-//! Policies: what files say ([`model`], [`load`]), and what follows from it for a statement ([`decide`]). Pure: no I/O but
-//! reading the files in [`load`].
+//! Policies: what files say ([`model`]), what that means for a catalog ([`epoch`]), and what follows for a statement
+//! ([`decide`]). Pure.
 
+mod catalogs;
+pub mod decide;
+pub mod epoch;
+pub mod functions;
 pub mod model;
+
+pub use catalogs::CatalogRule;
+pub use decide::{Permit, RowFilter, decide};
+pub use epoch::{PolicyProblem, PolicySet};

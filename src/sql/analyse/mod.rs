@@ -73,6 +73,8 @@ pub struct Analysis {
     /// Highest parameter number.
     pub parameters: u16,
     pub parameter_types: Vec<u32>,
+    /// Printed names of CTEs that refer to themselves: they are never inlined.
+    pub recursive_ctes: Vec<String>,
 }
 
 pub enum Statement {
@@ -113,6 +115,7 @@ pub fn analyse(statement: Node, context: &Context<'_>) -> Result<Analysis, Refus
         pinned: analyser.pinned,
         parameters: analyser.parameters,
         parameter_types: context.parameter_types.to_vec(),
+        recursive_ctes: analyser.ctes.into_iter().filter(|c| c.recursive).map(|c| c.printed).collect(),
     })
 }
 
@@ -176,6 +179,7 @@ impl Analyser<'_> {
             columns,
             read: false,
             whole_row: false,
+            named: BTreeSet::new(),
             system_columns: BTreeSet::new(),
             locked: false,
         });
