@@ -7,6 +7,7 @@
 //! ```
 pub mod lexer;
 pub mod parse;
+pub mod second;
 pub mod sentinel;
 pub mod template;
 
