@@ -9,6 +9,7 @@ pub mod analyse;
 mod kinds;
 pub mod lexer;
 pub mod parse;
+pub mod second;
 pub mod sentinel;
 pub mod template;
 pub mod tree;
