@@ -64,7 +64,7 @@ async fn every_way_to_log_in() {
         let mut connection = connect(server.upstream(user, "s3cret pässword")).await.unwrap_or_else(|e| panic!("{user}: {e}"));
         assert_eq!(connection.query("SELECT current_user").await.unwrap(), [[Some(user.to_owned())]]);
         assert_eq!(connection.parameters()["client_encoding"], "UTF8");
-        assert!(connection.cancel_key().0 > 0 && connection.cancel_key().1.len() == 4);
+        assert!(connection.server().process_id > 0 && connection.server().key.len() == 4);
         connection.terminate().await;
         if user != "u_trust" {
             let error = connect(server.upstream(user, "wrong")).await.unwrap_err();
@@ -148,6 +148,44 @@ async fn the_longest_waiter_is_served_first() {
     }
     assert_eq!(*order.lock().unwrap(), [0, 1, 3, 4]);
     assert_eq!(pool.stats(), PoolStats { size: 1, idle: 1, connecting: 0, waiting: 0 });
+}
+
+/// Many clients, some of which go away at any moment: nobody shares a connection, none is lost, none is made too many.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_count_holds_under_clients_that_come_and_go() {
+    let server = pg::Server::start();
+    let pool = Pool::new(server.upstream("u_trust", ""), limits(4)).unwrap();
+    let in_use = Arc::new(std::sync::Mutex::new(std::collections::HashSet::new()));
+    let clients = (0..40).map(|client| {
+        let (pool, in_use) = (pool.clone(), in_use.clone());
+        tokio::spawn(async move {
+            for round in 0..50 {
+                let once = async {
+                    let mut lease = pool.lease().await.unwrap();
+                    let id = lease.id();
+                    assert!(in_use.lock().unwrap().insert(id), "lent twice");
+                    if round % 10 != 0 {
+                        assert_eq!(lease.query("SELECT 1").await.unwrap().len(), 1);
+                    }
+                    assert!(in_use.lock().unwrap().remove(&id));
+                    if (client + round) % 17 == 0 { drop(lease) } else { assert_eq!(lease.give_back(), GivenBack::Reused) }
+                };
+                if client % 4 == 0 {
+                    // Goes away while it waits, or a moment after a connection was handed to it.
+                    let _ = tokio::time::timeout(Duration::from_micros(50 * round), pool.lease()).await;
+                }
+                once.await;
+                assert!(pool.stats().size <= 4);
+            }
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        tokio::time::timeout(WAIT, client).await.unwrap().unwrap();
+    }
+    let stats = pool.stats();
+    assert_eq!((stats.size, stats.waiting), (stats.idle + stats.connecting, 0), "nothing is lost: {stats:?}");
+    pool.close();
+    tokio::time::timeout(WAIT, pool.drained()).await.unwrap();
 }
 
 #[tokio::test]
@@ -239,7 +277,15 @@ async fn only_connections_at_rest_come_back() {
         last = id;
     }
     drop(pool.lease().await.unwrap());
-    assert_ne!(lease_id(&pool).await, last, "a lease that was dropped is not used again");
+    let id = lease_id(&pool).await;
+    assert_ne!(id, last, "a lease that was dropped is not used again");
+
+    let lent = pool.lease().await.unwrap();
+    pool.renew();
+    assert_eq!(lent.give_back(), GivenBack::Closed, "lent before the renewal");
+    let fresh = lease_id(&pool).await;
+    pool.renew();
+    assert_ne!(lease_id(&pool).await, fresh, "idle at the renewal");
     assert_eq!(pool.stats().size, 1);
 }
 
@@ -270,35 +316,18 @@ async fn a_dead_connection_is_replaced_without_the_client_seeing() {
 /// PostgreSQL 14 and later report settings before ReadyForQuery only; older ones also to idle clients.
 #[tokio::test]
 async fn an_idle_connection_takes_in_settings_and_nothing_else() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::AsyncWriteExt;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let (say, mut said) = tokio::sync::mpsc::channel::<Vec<u8>>(1);
-    let server = tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        assert_ne!(stream.read(&mut [0; 4096]).await.unwrap(), 0);
-        while let Some(bytes) = said.recv().await {
-            stream.write_all(&bytes).await.unwrap();
-        }
-    });
-    let setting = |name: &str, value: &str| message(tag::PARAMETER_STATUS, format!("{name}\0{value}\0").as_bytes());
-    let encoding = setting("client_encoding", "UTF8");
-    let hello = [message(b'R', &[0; 4]), encoding, setting("standard_conforming_strings", "on"), message(b'Z', b"I")].concat();
-    say.send(hello).await.unwrap();
-    let mut connection = connect(liar(port, SslMode::Disable)).await.unwrap();
+    let (connection, mut server) = tokio::join!(connect(liar(port, SslMode::Disable)), welcome(&listener));
+    let mut connection = connection.unwrap();
     assert!(connection.is_healthy().await);
-    // The channel holds one: when there is room for the next again, the one before was taken, and with the one after it, sent.
-    for bytes in [[setting("TimeZone", "Asia/Tokyo"), message(b'N', b"Mhello\0\0")].concat(), Vec::new(), Vec::new()] {
-        say.send(bytes).await.unwrap();
-    }
+    let news = [message(tag::PARAMETER_STATUS, b"TimeZone\0Asia/Tokyo\0"), message(tag::NOTICE, b"Mhello\0\0")].concat();
+    server.write_all(&news).await.unwrap();
     assert!(connection.is_healthy().await);
     assert_eq!(connection.parameters()["TimeZone"], "Asia/Tokyo");
-    for bytes in [message(b'C', b"SELECT 1\0"), Vec::new(), Vec::new()] {
-        say.send(bytes).await.unwrap();
-    }
+    server.write_all(&message(tag::COMMAND_COMPLETE, b"SELECT 1\0")).await.unwrap();
     assert!(!connection.is_healthy().await, "an answer that nobody asked for");
-    drop(say);
-    server.await.unwrap();
 }
 
 #[tokio::test]
@@ -335,6 +364,54 @@ async fn a_cancel_hits_its_own_statement_only() {
         assert_eq!(handle.cancel().await.unwrap(), Cancelled::NotRunning, "the lease has ended");
         assert_eq!(run(&mut next, "SELECT pg_sleep(0.05)").await, None);
     }
+}
+
+/// A server that holds the cancel's connection open: until it closes, the cancel may strike.
+#[tokio::test]
+async fn a_connection_waits_for_a_cancel_under_way_and_is_closed_if_that_ends_in_doubt() {
+    use tokio::io::AsyncReadExt;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let pool = Pool::new(liar(listener.local_addr().unwrap().port(), SslMode::Disable), limits(1)).unwrap();
+    let (lease, _first) = tokio::join!(pool.lease(), welcome(&listener));
+    let lease = lease.unwrap();
+    let (id, handle) = (lease.id(), lease.cancel_handle());
+
+    let cancelling = tokio::spawn(async move { handle.cancel().await });
+    let (mut cancel, _) = listener.accept().await.unwrap();
+    let mut request = [0; 16];
+    cancel.read_exact(&mut request).await.unwrap();
+    assert_eq!(&request[4..], b"\x04\xd2\x16\x2e\0\0\0\x07key!", "the server's own process id and key");
+    // The client that cancels goes away: the cancel is carried through.
+    cancelling.abort();
+    assert_eq!(lease.give_back(), GivenBack::Reused);
+    let pool2 = pool.clone();
+    let next = tokio::spawn(async move { pool2.lease().await.unwrap() });
+    while pool.stats().waiting == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!next.is_finished() && pool.stats().idle == 0, "not lent while the cancel may strike");
+    drop(cancel);
+    let lease = next.await.unwrap();
+    assert_eq!(lease.id(), id);
+
+    let handle = lease.cancel_handle();
+    drop(listener);
+    handle.cancel().await.unwrap_err();
+    assert_eq!(lease.give_back(), GivenBack::Closed, "it is not known what the cancel did");
+}
+
+/// Plays a server's side of logging in.
+async fn welcome(listener: &tokio::net::TcpListener) -> tokio::net::TcpStream {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (mut stream, _) = listener.accept().await.unwrap();
+    assert_ne!(stream.read(&mut [0; 4096]).await.unwrap(), 0);
+    let settings = [b"client_encoding\0UTF8\0".as_slice(), b"standard_conforming_strings\0on\0"];
+    let mut hello = message(tag::AUTHENTICATION, &[0; 4]);
+    settings.iter().for_each(|setting| hello.extend(message(tag::PARAMETER_STATUS, setting)));
+    hello.extend(message(tag::BACKEND_KEY_DATA, b"\0\0\0\x07key!"));
+    hello.extend(message(tag::READY_FOR_QUERY, b"I"));
+    stream.write_all(&hello).await.unwrap();
+    stream
 }
 
 #[tokio::test]
