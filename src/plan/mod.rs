@@ -1,5 +1,7 @@
 //! What will be sent: a [`Plan`], made once for a template; a [`Bound`], made for each execution.
 
+pub mod sentinel;
+
 use std::ops::Range;
 use std::sync::Arc;
 

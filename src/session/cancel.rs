@@ -1,0 +1,199 @@
+//! Cancel keys: which client runs on which backend right now.
+//!
+//! A client gets a key of the proxy's own. A CancelRequest that shows it reaches only what that client runs at that moment:
+//! the backend is looked up under a lock, and a backend with a cancel on its way goes back to the pool only after the cancel
+//! has ended, so that it never hits the statement of a later client.
+
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dashmap::DashMap;
+use subtle::ConstantTimeEq;
+use tokio::sync::Notify;
+
+use crate::backend::CancelHandle;
+
+/// Length of the keys of protocol 3.0.
+const SHORT_KEY: usize = 4;
+/// Length of the keys of protocol 3.2 (which allows up to 256).
+const LONG_KEY: usize = 32;
+
+/// What a client is doing, as a cancel request needs to know it.
+#[derive(Debug, Default)]
+enum Target {
+    #[default]
+    Nothing,
+    /// Waits for a backend.
+    Waiting,
+    Backend(CancelHandle),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    target: Target,
+    /// Cancel requests on their way to a backend.
+    in_flight: usize,
+}
+
+/// One client's entry. The session sets what it runs; cancel requests read it.
+#[derive(Debug, Default)]
+pub struct Slot {
+    state: Mutex<State>,
+    /// Wakes a client that waits for a backend.
+    interrupt: Notify,
+    /// Wakes those that wait for cancels to end.
+    ended: Notify,
+}
+
+impl Slot {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn set_waiting(&self) {
+        self.lock().target = Target::Waiting;
+    }
+
+    pub fn set_backend(&self, handle: CancelHandle) {
+        self.lock().target = Target::Backend(handle);
+    }
+
+    /// Nothing can be cancelled from here on. Returns whether a cancel is still on its way: then the backend must not be
+    /// used by anyone else before [`Slot::quiet`].
+    pub fn clear(&self) -> bool {
+        let mut state = self.lock();
+        state.target = Target::Nothing;
+        state.in_flight > 0
+    }
+
+    /// Ends when a cancel request asks a waiting client to stop waiting.
+    pub async fn interrupted(&self) {
+        self.interrupt.notified().await;
+    }
+
+    /// Ends when no cancel is on its way.
+    pub async fn quiet(&self) {
+        loop {
+            let ended = self.ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if self.lock().in_flight == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    async fn cancel(&self) {
+        let handle = {
+            let mut state = self.lock();
+            match &state.target {
+                Target::Nothing => return,
+                Target::Waiting => {
+                    self.interrupt.notify_waiters();
+                    return;
+                }
+                Target::Backend(handle) => {
+                    let handle = handle.clone();
+                    state.in_flight += 1;
+                    handle
+                }
+            }
+        };
+        // Counted down also where this task is dropped half-way.
+        let _guard = InFlight(self);
+        if let Err(error) = handle.cancel().await {
+            tracing::warn!(%error, "cancel request failed");
+        }
+    }
+}
+
+struct InFlight<'a>(&'a Slot);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.lock().in_flight -= 1;
+        self.0.ended.notify_waiters();
+    }
+}
+
+struct Entry {
+    key: Box<[u8]>,
+    slot: Arc<Slot>,
+}
+
+/// All clients that may be cancelled.
+#[derive(Default)]
+pub struct Registry {
+    clients: DashMap<i32, Entry>,
+    next: AtomicI32,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").field("clients", &self.clients.len()).finish()
+    }
+}
+
+impl Registry {
+    /// Enters a client. `long_key`: it speaks protocol 3.2 or later.
+    pub fn register(self: &Arc<Self>, long_key: bool) -> Registration {
+        let mut key = vec![0u8; if long_key { LONG_KEY } else { SHORT_KEY }].into_boxed_slice();
+        rand::RngCore::fill_bytes(&mut rand::rng(), &mut key);
+        let slot = Arc::new(Slot::default());
+        loop {
+            // Positive numbers only: some clients print the id as a process id.
+            let pid = self.next.fetch_add(1, Ordering::Relaxed) & i32::MAX;
+            if pid == 0 {
+                continue;
+            }
+            if let dashmap::Entry::Vacant(vacant) = self.clients.entry(pid) {
+                vacant.insert(Entry { key: key.clone(), slot: slot.clone() });
+                return Registration { registry: self.clone(), pid, key, slot };
+            }
+        }
+    }
+
+    /// Serves a CancelRequest. Says nothing about whether the key was right, as PostgreSQL does not.
+    pub async fn cancel(&self, pid: i32, key: &[u8]) {
+        let slot = match self.clients.get(&pid) {
+            Some(entry) if bool::from(entry.key.ct_eq(key)) => entry.slot.clone(),
+            Some(_) | None => {
+                tracing::debug!(pid, "cancel request with a wrong key");
+                return;
+            }
+        };
+        slot.cancel().await;
+    }
+}
+
+/// A client's place in the registry; dropping it takes the client out.
+#[derive(Debug)]
+pub struct Registration {
+    registry: Arc<Registry>,
+    pid: i32,
+    key: Box<[u8]>,
+    slot: Arc<Slot>,
+}
+
+impl Registration {
+    /// For BackendKeyData.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// For BackendKeyData.
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    pub fn slot(&self) -> &Arc<Slot> {
+        &self.slot
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.registry.clients.remove(&self.pid);
+    }
+}
