@@ -4,7 +4,7 @@
 //! the backend is looked up under a lock, and a backend with a cancel on its way goes back to the pool only after the cancel
 //! has ended, so that it never hits the statement of a later client.
 
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dashmap::DashMap;
@@ -125,8 +125,8 @@ struct Entry {
 /// All clients that may be cancelled.
 #[derive(Default)]
 pub struct Registry {
-    clients: DashMap<i32, Entry>,
-    next: AtomicI32,
+    clients: DashMap<u32, Entry>,
+    next: AtomicU32,
 }
 
 impl std::fmt::Debug for Registry {
@@ -143,7 +143,7 @@ impl Registry {
         let slot = Arc::new(Slot::default());
         loop {
             // Positive numbers only: some clients print the id as a process id.
-            let pid = self.next.fetch_add(1, Ordering::Relaxed) & i32::MAX;
+            let pid = self.next.fetch_add(1, Ordering::Relaxed) & 0x7fff_ffff;
             if pid == 0 {
                 continue;
             }
@@ -155,7 +155,7 @@ impl Registry {
     }
 
     /// Serves a CancelRequest. Says nothing about whether the key was right, as PostgreSQL does not.
-    pub async fn cancel(&self, pid: i32, key: &[u8]) {
+    pub async fn cancel(&self, pid: u32, key: &[u8]) {
         let slot = match self.clients.get(&pid) {
             Some(entry) if bool::from(entry.key.ct_eq(key)) => entry.slot.clone(),
             Some(_) | None => {
@@ -171,14 +171,14 @@ impl Registry {
 #[derive(Debug)]
 pub struct Registration {
     registry: Arc<Registry>,
-    pid: i32,
+    pid: u32,
     key: Box<[u8]>,
     slot: Arc<Slot>,
 }
 
 impl Registration {
     /// For BackendKeyData.
-    pub fn pid(&self) -> i32 {
+    pub fn pid(&self) -> u32 {
         self.pid
     }
 

@@ -26,6 +26,15 @@ impl Settings {
         self.0.is_empty()
     }
 
+    /// Settings of a startup message: the last one of a name counts.
+    pub fn from_pairs(pairs: impl IntoIterator<Item = (String, String)>) -> Arc<Self> {
+        let entry = |(name, value): (String, String)| {
+            let values = startup_values(&name, &value);
+            (name.to_ascii_lowercase().into_boxed_str(), Arc::new(values))
+        };
+        Arc::new(Settings(pairs.into_iter().map(entry).collect()))
+    }
+
     fn with(self: &Arc<Self>, name: &str, values: Option<Values>) -> Arc<Self> {
         let mut map = self.0.clone();
         match values {
@@ -195,8 +204,17 @@ impl Tracker {
     }
 }
 
-/// The schemas of a search_path, `"$user"` replaced by the role that the server knows. `values` as SET lists them, where one
-/// value may itself be a list (`SET search_path = 'a, b'` names one schema, but a startup option `a,b` two: `list` splits).
+/// The values of a setting as a startup message writes them. Only settings whose elements are identifiers are lists to SET:
+/// there, one quoted value is one element.
+pub fn startup_values(name: &str, value: &str) -> Values {
+    if name.eq_ignore_ascii_case("search_path") || name.eq_ignore_ascii_case("temp_tablespaces") {
+        split_identifiers(value)
+    } else {
+        Box::new([value.into()])
+    }
+}
+
+/// The schemas of a search_path, `"$user"` replaced by the role that the server knows.
 pub fn search_path(values: &[Box<str>], role: &str) -> Arc<[Box<str>]> {
     values.iter().map(|v| if &**v == "$user" { role.into() } else { v.clone() }).collect()
 }
