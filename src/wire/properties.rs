@@ -35,17 +35,17 @@ proptest! {
             .prop_flat_map(|values| { let n = values.len(); (Just(values), formats(n)) }),
         portal in text(), statement in text(), extra in prop::option::of(prop::collection::vec(any::<u8>(), 0..9)),
     ) {
-        let bind = Bind {
+        let make = |formats: &Formats| Bind {
             portal: &portal,
             statement: &statement,
-            formats,
+            formats: formats.clone(),
             values: values.iter().map(Option::as_deref).collect(),
             result_formats: Formats::new(),
         };
         let mut out = BytesMut::new();
-        frontend::put_bind(&mut out, &portal, &statement, &bind, extra.as_deref()).unwrap();
+        frontend::put_bind(&mut out, &portal, &statement, &make(&formats), extra.as_deref()).unwrap();
         let frame = frame::take(&mut out, 1 << 20).unwrap().unwrap();
-        let again = Bind::parse(&frame.body).unwrap();
+        let (bind, again) = (make(&formats), Bind::parse(&frame.body).unwrap());
         for i in 0..values.len() {
             prop_assert_eq!((again.values[i], again.format(i)), (bind.values[i], bind.format(i)));
         }
