@@ -1,8 +1,8 @@
 //! Cancel keys: which client runs on which backend right now.
 //!
 //! A client gets a key of the proxy's own. A CancelRequest that shows it reaches only what that client runs at that moment:
-//! the backend is looked up under a lock, and a backend with a cancel on its way goes back to the pool only after the cancel
-//! has ended, so that it never hits the statement of a later client.
+//! the handle belongs to one lease, and a backend with a cancel on its way goes back to the pool only after the cancel has
+//! ended (`backend::cancel`), so that it never hits the statement of a later client.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use dashmap::DashMap;
 use subtle::ConstantTimeEq;
 use tokio::sync::Notify;
 
-use crate::backend::CancelHandle;
+use crate::backend::cancel::CancelHandle;
 
 /// Length of the keys of protocol 3.0.
 const SHORT_KEY: usize = 4;
@@ -25,45 +25,33 @@ enum Target {
     Nothing,
     /// Waits for a backend.
     Waiting,
+    /// Has a backend; the handle does nothing once the lease has ended.
     Backend(CancelHandle),
 }
 
-#[derive(Debug, Default)]
-struct State {
-    target: Target,
-    /// Cancel requests on their way to a backend.
-    in_flight: usize,
-}
-
-/// One client's entry. The session sets what it runs; cancel requests read it.
+/// One client's entry. The session says what it does; cancel requests read it.
 #[derive(Debug, Default)]
 pub struct Slot {
-    state: Mutex<State>,
+    target: Mutex<Target>,
     /// Wakes a client that waits for a backend.
     interrupt: Notify,
-    /// Wakes those that wait for cancels to end.
-    ended: Notify,
 }
 
 impl Slot {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Target> {
+        self.target.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn set_waiting(&self) {
-        self.lock().target = Target::Waiting;
+        *self.lock() = Target::Waiting;
     }
 
     pub fn set_backend(&self, handle: CancelHandle) {
-        self.lock().target = Target::Backend(handle);
+        *self.lock() = Target::Backend(handle);
     }
 
-    /// Nothing can be cancelled from here on. Returns whether a cancel is still on its way: then the backend must not be
-    /// used by anyone else before [`Slot::quiet`].
-    pub fn clear(&self) -> bool {
-        let mut state = self.lock();
-        state.target = Target::Nothing;
-        state.in_flight > 0
+    pub fn clear(&self) {
+        *self.lock() = Target::Nothing;
     }
 
     /// Ends when a cancel request asks a waiting client to stop waiting.
@@ -71,49 +59,19 @@ impl Slot {
         self.interrupt.notified().await;
     }
 
-    /// Ends when no cancel is on its way.
-    pub async fn quiet(&self) {
-        loop {
-            let ended = self.ended.notified();
-            tokio::pin!(ended);
-            ended.as_mut().enable();
-            if self.lock().in_flight == 0 {
+    /// Cancels what the client runs, if anything.
+    pub async fn cancel(&self) {
+        let handle = match &*self.lock() {
+            Target::Nothing => return,
+            Target::Waiting => {
+                self.interrupt.notify_waiters();
                 return;
             }
-            ended.await;
-        }
-    }
-
-    async fn cancel(&self) {
-        let handle = {
-            let mut state = self.lock();
-            match &state.target {
-                Target::Nothing => return,
-                Target::Waiting => {
-                    self.interrupt.notify_waiters();
-                    return;
-                }
-                Target::Backend(handle) => {
-                    let handle = handle.clone();
-                    state.in_flight += 1;
-                    handle
-                }
-            }
+            Target::Backend(handle) => handle.clone(),
         };
-        // Counted down also where this task is dropped half-way.
-        let _guard = InFlight(self);
         if let Err(error) = handle.cancel().await {
             tracing::warn!(%error, "cancel request failed");
         }
-    }
-}
-
-struct InFlight<'a>(&'a Slot);
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.lock().in_flight -= 1;
-        self.0.ended.notify_waiters();
     }
 }
 

@@ -6,68 +6,54 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Settings that differ from the server's defaults: name in lower case, to values in the order that SET lists them.
-pub type Values = Box<[Box<str>]>;
+pub use crate::backend::connection::Settings;
 
-/// One immutable map of settings, shared by pointer: sessions snapshot it and backends carry it as their label.
-#[derive(Debug, Default, PartialEq, Eq, Hash)]
-pub struct Settings(BTreeMap<Box<str>, Arc<Values>>);
-
-impl Settings {
-    pub fn get(&self, name: &str) -> Option<&Values> {
-        self.0.get(name).map(|v| &**v)
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Values)> {
-        self.0.iter().map(|(n, v)| (&**n, &**v))
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Settings of a startup message: the last one of a name counts.
-    pub fn from_pairs(pairs: impl IntoIterator<Item = (String, String)>) -> Arc<Self> {
-        let entry = |(name, value): (String, String)| {
-            let values = startup_values(&name, &value);
-            (name.to_ascii_lowercase().into_boxed_str(), Arc::new(values))
-        };
-        Arc::new(Settings(pairs.into_iter().map(entry).collect()))
-    }
-
-    fn with(self: &Arc<Self>, name: &str, values: Option<Values>) -> Arc<Self> {
-        let mut map = self.0.clone();
-        match values {
-            Some(values) => map.insert(name.into(), Arc::new(values)),
-            None => map.remove(name),
-        };
-        Arc::new(Settings(map))
-    }
+/// Settings that a startup message asks for: the last one of a name counts. Values as the server keeps them.
+pub fn from_pairs(pairs: impl IntoIterator<Item = (String, String)>) -> Settings {
+    let mut map: BTreeMap<String, String> = pairs.into_iter().map(|(n, v)| (n.to_ascii_lowercase(), v)).collect();
+    // The proxy's own connections have a name of their own, which a client that gives none must not see.
+    map.entry("application_name".to_owned()).or_default();
+    Settings::new(map)
 }
 
-/// Whether a backend that carries `label` needs no prelude for `wanted`. By pointer first: the usual case.
-pub fn same(label: &Arc<Settings>, wanted: &Arc<Settings>) -> bool {
-    Arc::ptr_eq(label, wanted) || label == wanted
+fn with(settings: &Settings, name: &str, value: Option<&str>) -> Settings {
+    if settings.map().get(name).map(String::as_str) == value {
+        return settings.clone();
+    }
+    let mut map = settings.map().clone();
+    match value {
+        Some(value) => map.insert(name.to_owned(), value.to_owned()),
+        None => map.remove(name),
+    };
+    Settings::new(map)
 }
 
-/// Writes the statements that turn a backend with settings `from` into one with settings `to`.
+/// Writes the statements that turn a backend with settings `from` into one with settings `to`. Needs
+/// `standard_conforming_strings = on`, which the proxy keeps on.
 pub fn write_prelude(from: &Settings, to: &Settings, out: &mut String) {
-    for (name, _) in from.iter() {
-        if to.get(name).is_none() {
+    for name in from.map().keys() {
+        if !to.map().contains_key(name) {
             out.push_str("RESET ");
             write_name(name, out);
             out.push(';');
         }
     }
-    for (name, values) in to.iter() {
-        if from.get(name) != Some(values) {
-            write_set(name, values, out);
-            out.push(';');
+    let mut first = true;
+    for (name, value) in to.map() {
+        if from.map().get(name) != Some(value) {
+            out.push_str(if first { "SELECT " } else { "," });
+            first = false;
+            // Takes the value as the server keeps it, lists included, which SET does not.
+            out.push_str("pg_catalog.set_config(");
+            write_literal(name, out);
+            out.push(',');
+            write_literal(value, out);
+            out.push_str(",false)");
         }
     }
 }
 
-/// Writes `SET name TO 'value', ..`. Needs `standard_conforming_strings = on`, which the proxy keeps on.
+/// Writes `SET name TO 'value', ..`, for review.
 pub fn write_set(name: &str, values: &[Box<str>], out: &mut String) {
     out.push_str("SET ");
     write_name(name, out);
@@ -79,15 +65,19 @@ pub fn write_set(name: &str, values: &[Box<str>], out: &mut String) {
         if i > 0 {
             out.push_str(", ");
         }
-        out.push('\'');
-        for c in value.chars() {
-            if c == '\'' {
-                out.push('\'');
-            }
-            out.push(c);
-        }
-        out.push('\'');
+        write_literal(value, out);
     }
+}
+
+fn write_literal(value: &str, out: &mut String) {
+    out.push('\'');
+    for c in value.chars() {
+        if c == '\'' {
+            out.push('\'');
+        }
+        out.push(c);
+    }
+    out.push('\'');
 }
 
 /// Each part of a dotted name as a quoted identifier, so that no name is read as a keyword.
@@ -96,14 +86,7 @@ fn write_name(name: &str, out: &mut String) {
         if i > 0 {
             out.push('.');
         }
-        out.push('"');
-        for c in part.chars() {
-            if c == '"' {
-                out.push('"');
-            }
-            out.push(c);
-        }
-        out.push('"');
+        write_identifier(part, out);
     }
 }
 
@@ -111,50 +94,53 @@ fn write_name(name: &str, out: &mut String) {
 #[derive(Clone, Debug)]
 struct Frame {
     /// What stays after COMMIT.
-    session: Arc<Settings>,
+    session: Settings,
     /// What holds now: `session` with SET LOCAL on top.
-    effective: Arc<Settings>,
+    effective: Settings,
 }
 
 /// The settings of one client.
 #[derive(Debug)]
 pub struct Tracker {
     /// From the startup message: what RESET goes back to.
-    base: Arc<Settings>,
+    base: Settings,
     /// At the last commit: what a backend has when no transaction is open.
-    committed: Arc<Settings>,
+    committed: Settings,
     now: Frame,
     savepoints: Vec<(Box<str>, Frame)>,
 }
 
 impl Tracker {
     /// `base`: the settings of the startup message.
-    pub fn new(base: Arc<Settings>) -> Self {
+    pub fn new(base: Settings) -> Self {
         let now = Frame { session: base.clone(), effective: base.clone() };
         Tracker { committed: base.clone(), base, now, savepoints: Vec::new() }
     }
 
     /// What a backend must have before a transaction starts.
-    pub fn committed(&self) -> &Arc<Settings> {
+    pub fn committed(&self) -> &Settings {
         &self.committed
     }
 
     /// What holds now, SET LOCAL included.
-    pub fn effective(&self) -> &Arc<Settings> {
+    pub fn effective(&self) -> &Settings {
         &self.now.effective
     }
 
-    pub fn base(&self) -> &Arc<Settings> {
+    pub fn base(&self) -> &Settings {
         &self.base
     }
 
     /// SET (`values`: `None` is TO DEFAULT).
     pub fn set(&mut self, name: &str, values: Option<&[Box<str>]>, local: bool) {
         let name = name.to_ascii_lowercase();
-        let values = values.map(Values::from).or_else(|| self.base.get(&name).cloned());
-        self.now.effective = self.now.effective.with(&name, values.clone());
+        let value = match values {
+            Some(values) => Some(kept(&name, values)),
+            None => self.base.map().get(&name).cloned(),
+        };
+        self.now.effective = with(&self.now.effective, &name, value.as_deref());
         if !local {
-            self.now.session = self.now.session.with(&name, values);
+            self.now.session = with(&self.now.session, &name, value.as_deref());
         }
     }
 
@@ -183,10 +169,11 @@ impl Tracker {
     /// A transaction, named or implicit, ended well.
     pub fn commit(&mut self) {
         self.savepoints.clear();
-        if !Arc::ptr_eq(&self.committed, &self.now.session) {
+        // Clones of equal maps share them, so that later comparisons are of pointers.
+        if self.committed != self.now.session {
             self.committed = self.now.session.clone();
         }
-        if !Arc::ptr_eq(&self.now.effective, &self.committed) {
+        if self.now.effective != self.committed {
             self.now.effective = self.committed.clone();
         }
     }
@@ -197,31 +184,54 @@ impl Tracker {
         self.now = Frame { session: self.committed.clone(), effective: self.committed.clone() };
     }
 
-    /// Whether some ROLLBACK, ROLLBACK TO or COMMIT could change what holds now: used to tell whether a statement may be
-    /// reviewed before the reply of the one before it.
+    /// Whether the end of the transaction could change what holds now.
     pub fn may_change_at_end(&self) -> bool {
-        !Arc::ptr_eq(&self.now.effective, &self.committed) || !Arc::ptr_eq(&self.now.session, &self.committed)
+        self.now.effective != self.committed || self.now.session != self.committed
     }
 }
 
-/// The values of a setting as a startup message writes them. Only settings whose elements are identifiers are lists to SET:
-/// there, one quoted value is one element.
-pub fn startup_values(name: &str, value: &str) -> Values {
-    if name.eq_ignore_ascii_case("search_path") || name.eq_ignore_ascii_case("temp_tablespaces") {
-        split_identifiers(value)
-    } else {
-        Box::new([value.into()])
+/// The values of SET as one text, as the server keeps them.
+fn kept(name: &str, values: &[Box<str>]) -> String {
+    let mut out = String::new();
+    for (i, value) in values.iter().enumerate() {
+        if i > 0 {
+            out.push_str(", ");
+        }
+        if is_identifier_list(name) { write_identifier(value, &mut out) } else { out.push_str(value) }
     }
+    out
 }
 
-/// The schemas of a search_path, `"$user"` replaced by the role that the server knows.
-pub fn search_path(values: &[Box<str>], role: &str) -> Arc<[Box<str>]> {
-    values.iter().map(|v| if &**v == "$user" { role.into() } else { v.clone() }).collect()
+/// Quotes always: what is one element to SET stays one element.
+fn write_identifier(name: &str, out: &mut String) {
+    out.push('"');
+    for c in name.chars() {
+        if c == '"' {
+            out.push('"');
+        }
+        out.push(c);
+    }
+    out.push('"');
+}
+
+/// Settings whose elements are identifiers: to SET, one quoted value is one element.
+fn is_identifier_list(name: &str) -> bool {
+    name.eq_ignore_ascii_case("search_path") || name.eq_ignore_ascii_case("temp_tablespaces")
+}
+
+/// A value as a startup message writes it, as the values that SET would list.
+pub fn startup_values(name: &str, value: &str) -> Box<[Box<str>]> {
+    if is_identifier_list(name) { split_identifiers(value) } else { Box::new([value.into()]) }
+}
+
+/// The schemas of a search_path as the server keeps it, `"$user"` replaced by the role that the server knows.
+pub fn search_path(value: &str, role: &str) -> Arc<[Box<str>]> {
+    split_identifiers(value).iter().map(|v| if &**v == "$user" { role.into() } else { v.clone() }).collect()
 }
 
 /// Splits a list of identifiers as PostgreSQL's SplitIdentifierString does: quoted parts as they are, others folded to lower
 /// case, blanks trimmed.
-pub fn split_identifiers(text: &str) -> Values {
+pub fn split_identifiers(text: &str) -> Box<[Box<str>]> {
     let mut out: Vec<Box<str>> = Vec::new();
     let mut chars = text.chars().peekable();
     loop {
@@ -251,12 +261,12 @@ pub fn split_identifiers(text: &str) -> Values {
 mod tests {
     use super::*;
 
-    fn base(entries: &[(&str, &str)]) -> Arc<Settings> {
-        entries.iter().fold(Arc::default(), |s: Arc<Settings>, (n, v)| s.with(n, Some(Box::new([Box::from(*v)]))))
+    fn base(entries: &[(&str, &str)]) -> Settings {
+        Settings::new(entries.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect())
     }
 
     fn value<'a>(settings: &'a Settings, name: &str) -> Option<&'a str> {
-        settings.get(name).map(|v| &*v[0])
+        settings.map().get(name).map(String::as_str)
     }
 
     fn one(value: &str) -> [Box<str>; 1] {
@@ -280,7 +290,7 @@ mod tests {
         assert_eq!(value(t.effective(), "work_mem"), Some("1MB"));
         t.commit();
         assert_eq!(value(t.effective(), "work_mem"), None);
-        assert!(same(t.effective(), t.committed()));
+        assert_eq!(t.effective(), t.committed());
     }
 
     #[test]
@@ -312,7 +322,8 @@ mod tests {
     fn the_prelude_quotes_and_covers_both_directions() {
         let mut sql = String::new();
         write_prelude(&base(&[("a", "1"), ("b", "2")]), &base(&[("b", "it's"), ("x.y", "\\z")]), &mut sql);
-        assert_eq!(sql, r#"RESET "a";SET "b" TO 'it''s';SET "x"."y" TO '\z';"#);
+        let expected = r#"RESET "a";SELECT pg_catalog.set_config('b','it''s',false),pg_catalog.set_config('x.y','\z',false)"#;
+        assert_eq!(sql, expected);
     }
 
     #[test]

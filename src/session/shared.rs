@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::cancel::Registry;
 use super::settings::Settings;
-use crate::backend::Pool;
+use crate::backend::pool::Pool;
 use crate::config::{Limits, Secret, User, UserAccess};
 use crate::finding::Denial;
 use crate::gate::{Approved, Context, Gate};
@@ -70,11 +70,11 @@ impl Login {
 pub struct Database {
     pub name: Arc<str>,
     pub gate: Arc<dyn Review>,
-    pub pool: Arc<Pool>,
+    pub pool: Pool,
     /// The role that tenants' connections have: what `"$user"` means in a search_path.
     pub role: Arc<str>,
     /// Connections of unrestricted users, by user: each has its own role.
-    pub unrestricted: HashMap<Arc<str>, Arc<Pool>>,
+    pub unrestricted: HashMap<Arc<str>, Pool>,
     /// What servers report for given settings.
     pub reports: Reports,
 }
@@ -87,7 +87,7 @@ impl fmt::Debug for Database {
 
 /// What a server reports with ParameterStatus for given settings, kept for a short time, so that a login needs no server.
 #[derive(Debug, Default)]
-pub struct Reports(Mutex<HashMap<Arc<Settings>, (Instant, Report)>>);
+pub struct Reports(Mutex<Vec<(Settings, Instant, Report)>>);
 
 /// ParameterStatus pairs as a server reports them, and the search_path that a session starts with.
 #[derive(Clone, Debug)]
@@ -100,19 +100,19 @@ impl Reports {
     /// A failover or an upgrade changes what is reported.
     const LIFE: Duration = Duration::from_secs(10);
     /// Settings come from clients: bounded.
-    const MOST: usize = 256;
+    const MOST: usize = 64;
 
-    pub fn get(&self, settings: &Arc<Settings>) -> Option<Report> {
-        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        map.get(settings).filter(|(at, _)| at.elapsed() < Self::LIFE).map(|(_, report)| report.clone())
+    pub fn get(&self, settings: &Settings) -> Option<Report> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().find(|(s, at, _)| s == settings && at.elapsed() < Self::LIFE).map(|(_, _, report)| report.clone())
     }
 
-    pub fn put(&self, settings: Arc<Settings>, report: Report) {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if map.len() >= Self::MOST {
-            map.clear();
+    pub fn put(&self, settings: Settings, report: Report) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|(s, at, _)| *s != settings && at.elapsed() < Self::LIFE);
+        if known.len() < Self::MOST {
+            known.push((settings, Instant::now(), report));
         }
-        map.insert(settings, (Instant::now(), report));
     }
 }
 

@@ -167,7 +167,7 @@ async fn admit(client: &mut Client, startup: &Startup, shared: &Shared) -> Resul
     let database = open(&login, name, shared)?;
     let mut principal = principal(&login, &database);
     let settings = if principal.is_unrestricted() {
-        Settings::from_pairs(wishes(startup)?)
+        settings::from_pairs(wishes(startup)?)
     } else {
         review_wishes(wishes(startup)?, &mut principal, &login, &database)?
     };
@@ -276,8 +276,8 @@ fn review_wishes(
     principal: &mut Principal,
     login: &Login,
     database: &Database,
-) -> Result<Arc<Settings>, SqlError> {
-    let mut settings = Tracker::new(Arc::default());
+) -> Result<Settings, SqlError> {
+    let mut settings = Tracker::new(settings::from_pairs([]));
     for (name, value) in wishes {
         let mut sql = String::new();
         settings::write_set(&name, &settings::startup_values(&name, &value), &mut sql);
