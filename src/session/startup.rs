@@ -154,7 +154,8 @@ async fn admit(client: &mut Client, startup: &Startup, shared: &Shared) -> Resul
         return Err(SqlError::fatal(sqlstate::INVALID_AUTHORIZATION, "connections without TLS are not allowed").into());
     }
     let user = startup.get("user").filter(|u| !u.is_empty());
-    let user = user.ok_or(SqlError::fatal(sqlstate::INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet"))?;
+    let user =
+        user.ok_or(SqlError::fatal(sqlstate::INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet"))?;
     let replication = startup.get("replication").unwrap_or("off");
     if !matches!(replication.to_ascii_lowercase().as_str(), "off" | "false" | "no" | "0" | "f" | "n" | "of") {
         return Err(SqlError::fatal(sqlstate::FEATURE_NOT_SUPPORTED, "replication connections are not supported").into());
@@ -183,7 +184,9 @@ async fn authenticate(client: &mut Client, user: &str, shared: &Shared) -> Resul
     let body = authentication_message(client).await?;
     let initial = frontend::sasl_initial(&body)?;
     if initial.mechanism != scram::MECHANISM {
-        return Err(SqlError::fatal(sqlstate::PROTOCOL_VIOLATION, "client selected an invalid SASL authentication mechanism").into());
+        return Err(
+            SqlError::fatal(sqlstate::PROTOCOL_VIOLATION, "client selected an invalid SASL authentication mechanism").into()
+        );
     }
     let first = initial.data.ok_or(SqlError::fatal(sqlstate::PROTOCOL_VIOLATION, "malformed SCRAM message"))?;
     let (exchange, answer) = scram::Server::start(user, verifier, &shared.mock_secret, frontend::sasl_response(first)?)?;

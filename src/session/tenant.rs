@@ -14,7 +14,8 @@ pub const SETTING: &str = "bulkhead.tenant";
 /// # Errors
 /// 28000: not signed, signed by someone else, or not one of the login's tenants. The three are not told apart.
 pub fn admit(access: &Access, token_key: Option<&[u8]>, value: &str) -> Result<Tenant, SqlError> {
-    let refused = || SqlError::new(sqlstate::INVALID_AUTHORIZATION, format!("tenant \"{}\" is not allowed for this login", shown(value)));
+    let refused =
+        || SqlError::new(sqlstate::INVALID_AUTHORIZATION, format!("tenant \"{}\" is not allowed for this login", shown(value)));
     let name = match token_key {
         Some(key) => verified(key, value).ok_or_else(refused)?,
         None => value,
