@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dashmap::DashMap;
 use subtle::ConstantTimeEq;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::backend::cancel::CancelHandle;
 
@@ -55,8 +56,8 @@ impl Slot {
     }
 
     /// Ends when a cancel request asks a waiting client to stop waiting.
-    pub async fn interrupted(&self) {
-        self.interrupt.notified().await;
+    pub fn interrupted(&self) -> Notified<'_> {
+        self.interrupt.notified()
     }
 
     /// Cancels what the client runs, if anything.

@@ -59,7 +59,7 @@ impl DrainWatch {
         self.seen
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Drain> {
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Drain> {
         match self.change.as_mut().poll(cx) {
             Poll::Ready(_) => {
                 self.seen = *self.receiver.borrow();

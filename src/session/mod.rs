@@ -7,16 +7,27 @@
 //! * [`cancel`]: the proxy's own cancel keys. [`scrub`]: what of a server's error a tenant may see. [`poison`]: fails a
 //!   transaction at an exact place.
 
+mod answers;
 pub mod cancel;
 pub mod drive;
+mod enforced;
+mod expect;
+mod extended;
+mod own;
+#[cfg(test)]
+mod permissive;
 mod poison;
 mod prelude;
 pub mod scrub;
 pub mod settings;
 pub mod shared;
+mod simple;
 pub mod socket;
 pub mod startup;
+mod statements;
 pub mod tenant;
+#[cfg(test)]
+mod tests;
 mod unrestricted;
 
 use std::sync::Arc;
@@ -56,7 +67,7 @@ pub async fn serve(socket: TcpStream, shared: Arc<Shared>) {
 /// INVARIANT (AUTHENTICATED): takes an [`Established`], which only startup makes.
 async fn run(mut established: Established, shared: &Shared) {
     if !established.principal.is_unrestricted() {
-        return;
+        return enforced::serve(established, shared).await;
     }
     let database = established.database.clone();
     match database.unrestricted.get(&established.principal.user) {

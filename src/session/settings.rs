@@ -43,14 +43,24 @@ pub fn write_prelude(from: &Settings, to: &Settings, out: &mut String) {
         if from.map().get(name) != Some(value) {
             out.push_str(if first { "SELECT " } else { "," });
             first = false;
-            // Takes the value as the server keeps it, lists included, which SET does not.
-            out.push_str("pg_catalog.set_config(");
-            write_literal(name, out);
-            out.push(',');
-            write_literal(value, out);
-            out.push_str(",false)");
+            write_call(name, value, out);
         }
     }
+}
+
+/// Writes a statement that gives one setting this value.
+pub fn write_set_config(name: &str, value: &str, out: &mut String) {
+    out.push_str("SELECT ");
+    write_call(name, value, out);
+}
+
+/// Takes the value as the server keeps it, lists included, which SET does not.
+fn write_call(name: &str, value: &str, out: &mut String) {
+    out.push_str("pg_catalog.set_config(");
+    write_literal(name, out);
+    out.push(',');
+    write_literal(value, out);
+    out.push_str(",false)");
 }
 
 /// Writes `SET name TO 'value', ..`, for review.
