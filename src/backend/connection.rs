@@ -369,17 +369,17 @@ pub enum Progress {
 }
 
 /// Which statements are prepared on a connection, the least recently used first to go. An entry is made when the server
-/// confirmed (ParseComplete), never before.
+/// confirmed (ParseComplete), never before. The key is a keyed hash of what was prepared, long enough to be its identity.
 #[derive(Debug, Default)]
 pub struct Prepared {
-    last_use: HashMap<u64, u64>,
-    by_use: BTreeMap<u64, u64>,
+    last_use: HashMap<u128, u64>,
+    by_use: BTreeMap<u64, u128>,
     clock: u64,
 }
 
 impl Prepared {
     /// Whether the statement is prepared; marks it as used.
-    pub fn touch(&mut self, statement: u64) -> bool {
+    pub fn touch(&mut self, statement: u128) -> bool {
         let Some(last) = self.last_use.get_mut(&statement) else { return false };
         self.by_use.remove(last);
         self.clock += 1;
@@ -390,7 +390,7 @@ impl Prepared {
 
     /// Notes that the statement is prepared now. Returns one that the caller must close on the server, if there are too many.
     #[must_use = "the evicted statement must be closed on the server"]
-    pub fn insert(&mut self, statement: u64) -> Option<u64> {
+    pub fn insert(&mut self, statement: u128) -> Option<u128> {
         if self.touch(statement) {
             return None;
         }
@@ -406,7 +406,7 @@ impl Prepared {
     }
 
     /// Notes that the statement is no longer prepared.
-    pub fn remove(&mut self, statement: u64) {
+    pub fn remove(&mut self, statement: u128) {
         if let Some(last) = self.last_use.remove(&statement) {
             self.by_use.remove(&last);
         }
@@ -432,7 +432,7 @@ mod tests {
     #[test]
     fn the_least_recently_used_statement_goes_first() {
         let mut prepared = Prepared::default();
-        for statement in 0..MAX_PREPARED as u64 {
+        for statement in 0..MAX_PREPARED as u128 {
             assert_eq!(prepared.insert(statement), None);
         }
         assert!(prepared.touch(0));

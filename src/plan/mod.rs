@@ -1,5 +1,13 @@
 //! What will be sent: a [`Plan`], made once for a template; a [`Bound`], made for each execution.
 
+mod build;
+mod quiet;
+mod rewrite;
+pub mod sentinel;
+mod write;
+
+pub use build::build;
+
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
