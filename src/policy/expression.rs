@@ -293,7 +293,7 @@ mod tests {
             "CASE WHEN a IS NULL THEN true ELSE b > 1 END",
             "(data ->> 'region') = ANY (ARRAY['EU'])",
             "created_at::date < CURRENT_DATE",
-            "coalesce(a, b)[1] IS NOT DISTINCT FROM 2",
+            "(coalesce(a, b))[1] IS NOT DISTINCT FROM 2",
             "\"Odd\" LIKE 'x%' COLLATE \"C\"",
         ] {
             assert_eq!(check_rule(text), Ok(()), "{text}");
@@ -317,7 +317,8 @@ mod tests {
             ("row_number() OVER () = 1", "a window function", "row_number"),
             ("a = $1", "a parameter", "$"),
             ("t.a = 1", "without its table's name", "t"),
-            ("*", "`*`", "*"),
+            ("*", "more than one expression", "*"),
+            ("a = t.*", "`*`", "t"),
             ("a AS b", "more than one expression", "a AS b"),
             ("'x", "unterminated quoted string", "'x"),
             ("", "no expression", ""),
