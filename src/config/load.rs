@@ -34,7 +34,8 @@ impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Environment {
     }
 }
 
-const ROOT_KEYS: &[Key] = &[
+/// The tables of the file.
+pub const ROOT_KEYS: &[Key] = &[
     key("server", "[server]", "Listening, TLS, policies."),
     key("isolation", "[isolation]", "How strict."),
     key("limits", "[limits]", "Caps and deadlines."),

@@ -5,10 +5,10 @@ mod entries;
 mod load;
 pub mod problem;
 pub mod settings;
-mod upstream;
+pub mod upstream;
 
 pub use entries::{DATABASE_KEYS, USER_KEYS};
-pub use load::{Environment, load};
+pub use load::{Environment, ROOT_KEYS, load};
 pub use problem::{Problem, Problems};
 
 use std::collections::BTreeSet;

@@ -15,6 +15,19 @@ pub struct PolicyModel {
     pub sources: Vec<Arc<Source>>,
 }
 
+impl PolicyModel {
+    /// What applies to one database, by the name that clients use.
+    pub fn of_database(&self, database: &str) -> PolicyModel {
+        let applies = |place: &Place| place.source.applies_to(database);
+        PolicyModel {
+            tables: self.tables.iter().filter(|t| applies(&t.place)).cloned().collect(),
+            allows: self.allows.iter().filter(|a| applies(&a.place)).cloned().collect(),
+            tests: self.tests.iter().filter(|t| applies(&t.place)).cloned().collect(),
+            sources: self.sources.iter().filter(|s| s.applies_to(database)).cloned().collect(),
+        }
+    }
+}
+
 /// One policy file, kept for messages that point into it.
 #[derive(Debug)]
 pub struct Source {
