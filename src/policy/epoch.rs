@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use pg_query::{Node, NodeEnum};
 
 use super::functions::{self, Verdict};
+use super::load::PolicyProblem;
 use super::model::{Allow, DefaultRule, Mode, Place, PolicyModel, RuleAction, Scope, SqlText, TablePolicy};
 use crate::catalog::{Catalog, Relation};
 use crate::id::PolicyEpoch;
@@ -15,13 +16,6 @@ use crate::sql::types::oid;
 
 /// The alias that stands for the governed relation in a bound rule.
 pub const ROW: &str = "qzrow";
-
-/// What a policy file says that does not fit the catalog.
-#[derive(Clone, Debug)]
-pub struct PolicyProblem {
-    pub message: String,
-    pub place: Place,
-}
 
 /// Everything a decision depends on.
 #[derive(Debug)]
@@ -56,15 +50,14 @@ struct BoundRule {
 }
 
 impl PolicySet {
-    /// Binds the tables and rules of `model` to `catalog`.
+    /// Binds the tables and rules of `model` (those of one database) to its catalog.
     ///
     /// # Errors
     /// Every problem, not only the first.
-    pub fn bind(model: &PolicyModel, database: &str, catalog: &Catalog, epoch: PolicyEpoch) -> Result<PolicySet, Vec<PolicyProblem>> {
+    pub fn bind(model: &PolicyModel, catalog: &Catalog, epoch: PolicyEpoch) -> Result<PolicySet, Vec<PolicyProblem>> {
         let mut set = PolicySet { epoch, relations: HashMap::new(), allows: vec![] };
         let mut problems = vec![];
-        let applies = |place: &Place| place.source.database.as_deref().is_none_or(|d| d == database);
-        for table in model.tables.iter().filter(|t| applies(&t.place)) {
+        for table in &model.tables {
             match bind_table(table, catalog) {
                 Ok((relation, policy)) => {
                     set.relations.insert(relation, policy);
@@ -72,7 +65,7 @@ impl PolicySet {
                 Err(mut found) => problems.append(&mut found),
             }
         }
-        set.allows = model.allows.iter().filter(|a| applies(&a.place)).cloned().collect();
+        set.allows.clone_from(&model.allows);
         if problems.is_empty() { Ok(set) } else { Err(problems) }
     }
 
@@ -140,8 +133,13 @@ impl TenantPolicy {
     }
 }
 
+fn at(message: String, place: &Place) -> PolicyProblem {
+    let text: std::sync::Arc<str> = place.source.text.as_str().into();
+    PolicyProblem::new(message).at(&place.source.path.display().to_string(), &text, place.span.clone(), "here")
+}
+
 fn bind_table(table: &TablePolicy, catalog: &Catalog) -> Result<(u32, RelationPolicy), Vec<PolicyProblem>> {
-    let problem = |message: String| vec![PolicyProblem { message, place: table.place.clone() }];
+    let problem = |message: String| vec![at(message, &table.place)];
     let Some(relation) = catalog.relation_named(&table.schema, &table.name) else {
         return Err(problem(format!("table {}.{} does not exist in the database", table.schema, table.name)));
     };
@@ -192,7 +190,7 @@ fn bind_table(table: &TablePolicy, catalog: &Catalog) -> Result<(u32, RelationPo
 
 /// Resolves an expression over the relation's own columns. The text of the query around it is the proxy's own.
 fn bind_expression(sql: &SqlText, relation: &Relation, catalog: &Catalog) -> Result<Node, PolicyProblem> {
-    let problem = |message: String| PolicyProblem { message, place: sql.place.clone() };
+    let problem = |message: String| at(message, &sql.place);
     let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     // The newline ends a comment at the end of the expression.
     let text = format!("SELECT 1 FROM {}.{} {ROW} WHERE ({}\n)", quote(&relation.schema), quote(&relation.name), sql.text);
@@ -205,7 +203,7 @@ fn bind_expression(sql: &SqlText, relation: &Relation, catalog: &Catalog) -> Res
         return Err(problem("not an expression".to_owned()));
     }
     let path: [Box<str>; 1] = ["public".into()];
-    let context = analyse::Context { catalog, search_path: &path, parameter_types: &[] };
+    let context = analyse::Context { catalog, search_path: &path, parameter_types: &[], tenant_setting: None };
     let analysis = analyse::analyse(node, &context).map_err(|r| problem(r.denial.error.message.to_string()))?;
     if analysis.rtes.len() != 1 || analysis.parameters > 0 {
         return Err(problem("a rule may read the columns of its own table only".to_owned()));

@@ -34,6 +34,14 @@ pub struct Context<'a> {
     pub search_path: &'a [Box<str>],
     /// Types that Parse declares; 0 where left open.
     pub parameter_types: &'a [u32],
+    /// A setting that the application uses in the place of `bulkhead.tenant`.
+    pub tenant_setting: Option<&'a str>,
+}
+
+impl Context<'_> {
+    fn is_tenant_setting(&self, name: &str) -> bool {
+        name.eq_ignore_ascii_case(utility::TENANT_SETTING) || self.tenant_setting.is_some_and(|s| s.eq_ignore_ascii_case(name))
+    }
 }
 
 /// A denial, void where literals were pinned before it: their stand-ins may be what was refused.
@@ -142,6 +150,9 @@ impl Analyser<'_> {
         };
         match kind {
             NodeEnum::SelectStmt(s) => {
+                if let Some(utility) = utility::single_call(s, self) {
+                    return Ok(Statement::Utility(utility));
+                }
                 self.query(s, None)?;
                 Ok(Statement::Query(statement))
             }
@@ -160,7 +171,7 @@ impl Analyser<'_> {
             NodeEnum::CopyStmt(s) => self.copy(s),
             NodeEnum::TransactionStmt(s) => utility::transaction(s).map(Statement::Utility),
             NodeEnum::VariableSetStmt(s) => utility::set(s, self).map(Statement::Utility),
-            NodeEnum::VariableShowStmt(s) => utility::show(s).map(Statement::Utility),
+            NodeEnum::VariableShowStmt(s) => utility::show(s, self).map(Statement::Utility),
             NodeEnum::DiscardStmt(s) => utility::discard(s).map(Statement::Utility),
             NodeEnum::DeallocateStmt(s) => Ok(Statement::Utility(utility::deallocate(s))),
             NodeEnum::UnlistenStmt(s) => utility::unlisten(s).map(Statement::Utility),
