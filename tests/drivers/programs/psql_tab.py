@@ -13,7 +13,7 @@ LINES = [
     "SELECT * FROM accounts WHERE email = ", "TABLE acc", "UPDATE acc", "UPDATE accounts SET ", "UPDATE accounts SET no", "INSERT INTO ", "INSERT INTO acc", "INSERT INTO accounts ",
     "INSERT INTO accounts (em", "DELETE FROM ord", "DELETE FROM accounts WHERE ba", "\\d ", "\\d acc", "\\d public.acc", "\\dt ", "\\dt acc", "\\di acc",
     "\\dv ", "\\ds ", "\\dm ", "\\df lab", "\\dn ", "\\dn pub", "\\dT ord", "\\dD pos", "\\dP ", "\\dp acc", "\\z acc", "\\sf lab", "\\sv acc",
-    "\\l ", "\\dE ", "\\da ", "\\copy acc", "COPY acc", "EXPLAIN SELECT * FROM acc", "SET work", "SET search_path TO ", "SET TimeZone TO ", "SET DateStyle TO ",
+    "\\l ", "\\dE ", "\\da ", "\\copy acc", "COPY acc", "EXPLAIN SELECT * FROM acc", "SET work", "SET search_path TO ", "SET TimeZone TO 'Europe/V", "SET DateStyle TO ",
     "SHOW work", "RESET sea", "SET enable_seqscan TO ", "SET default_transaction_isolation TO ", "WITH x AS (SELECT * FROM acc", "SELECT lab", "EXECUTE ", "DEALLOCATE ", "FETCH NEXT FROM ", "CLOSE ",
     "LOCK TABLE acc", "TRUNCATE acc", "ANALYZE acc", "VACUUM acc", "REINDEX TABLE acc", "REINDEX INDEX acc", "CLUSTER acc", "ALTER TABLE acc", "ALTER TABLE accounts DROP COLUMN ",
     "ALTER TABLE accounts DROP CONSTRAINT ", "ALTER TABLE accounts ALTER COLUMN ", "ALTER TABLE accounts RENAME ", "ALTER TABLE events DETACH PARTITION ", "ALTER TABLE events ATTACH PARTITION ",
@@ -43,10 +43,14 @@ def screen(text):
 
 
 def complete(lines, name):
-    env = dict(os.environ, TERM="dumb", INPUTRC="/dev/null", COLUMNS="200", LINES="500", PGAPPNAME=name, PSQL_HISTORY="/dev/null", PAGER="cat")
+    inputrc = os.path.join(os.environ["DRIVER_CACHE"], "inputrc")
+    with open(inputrc, "w") as f:
+        f.write("set completion-query-items 0\nset page-completions off\n")
+    env = dict(os.environ, TERM="dumb", INPUTRC=inputrc, COLUMNS="200", LINES="500", PGAPPNAME=name, PSQL_HISTORY="/dev/null", PAGER="cat")
     if not name:
         del env["PGAPPNAME"]
     child = pexpect.spawn(PSQL, ["-X", "-q"], env=env, dimensions=(500, 200), encoding="utf8", timeout=20)
+    child.delaybeforesend = None
     child.expect("shop=> ")
     child.send("PREPARE byid AS SELECT 1;\r")
     child.expect("shop=> ")
