@@ -10,7 +10,7 @@ CACHE = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "targ
 PYTHON = os.path.join(CACHE, "venv/bin/python")
 JAR = "/usr/share/java/postgresql.jar"
 
-PIP = ["psycopg[binary]==3.3.9", "asyncpg==0.32.0", "SQLAlchemy==2.1.9", "Django==5.2.19", "pexpect==4.9.0"]
+PIP = ["psycopg[binary]==3.3.9", "asyncpg==0.32.0", "SQLAlchemy[asyncio]==2.1.9", "Django==5.2.19", "pexpect==4.9.0"]
 NPM = ["pg@8.23.1", "pg-cursor@2.22.0"]
 
 

@@ -191,7 +191,7 @@ def indent(text):
     return "\n".join("      " + line for line in text.rstrip().splitlines())
 
 
-def run_program(program, cluster, proxy, tenants, corpus):
+def run_program(program, cluster, proxy, tenants, corpus, show=False):
     """Both runs of one program; returns its complaints."""
     complaints = []
     for tenant in tenants if program.setup else []:
@@ -205,6 +205,8 @@ def run_program(program, cluster, proxy, tenants, corpus):
             complaints += [f"setup, proxy: {c}" for c in judge(None, outcome)]
             proxy.write_policy(program.name, policy_of(program.name))
         proxied = run_all(program, "proxy", {t: proxy.port for t in tenants})
+    if show:
+        print(direct[tenants[0]].text)
     for tenant in tenants:
         complaints += [f"{tenant}: {c}" for c in judge(direct[tenant], proxied.get(tenant))]
         for kind, label, sql in direct[tenant].tap.statements:
@@ -229,6 +231,7 @@ def main():
     args.add_argument("--only", action="append", help="run this program only; may be repeated")
     args.add_argument("--tenants", default="acme,globex,initech")
     args.add_argument("--corpus", help="write the distinct statements that the programs send to this file")
+    args.add_argument("--show", action="store_true", help="print what the first tenant's program printed")
     args.add_argument("--keep", action="store_true", help="print the proxy's log at the end")
     args = args.parse_args()
     chosen = [p for p in PROGRAMS if not args.only or p.name in args.only]
@@ -248,7 +251,7 @@ def main():
                 proxy.start(os.path.abspath(binary))
             for program in chosen:
                 began = time.monotonic()
-                complaints = run_program(program, cluster, proxy, args.tenants.split(","), corpus)
+                complaints = run_program(program, cluster, proxy, args.tenants.split(","), corpus, args.show)
                 print(f"{program.name}: {'failed' if complaints else 'passed'} ({time.monotonic() - began:.1f} s)", flush=True)
                 for complaint in complaints:
                     print("   " + complaint, flush=True)

@@ -37,9 +37,10 @@ MAY = [
 ]
 
 
-def screen(text):
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\x07", "", text)
-    return "\n".join(line.rstrip() for line in text.replace("\r", "\n").split("\n") if line.strip())
+def words(text):
+    """What was offered, without how readline drew it: that depends on when the answer came."""
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\x07|\\\\echo mark\d+", "", text)
+    return " ".join(sorted(set(text.split()) - {"shop=>", "\\echo"} - {w for w in text.split() if w.startswith("mark")}))
 
 
 def complete(lines, name):
@@ -60,7 +61,7 @@ def complete(lines, name):
         # The line is given up with Ctrl-A Ctrl-K; what answers next is the mark, so all completions have arrived.
         child.send("\x01\x0b" + f"\\echo mark{number}\r")
         child.expect(rf"\nmark{number}\r?\n")
-        seen.append(f"== {line}\n" + screen(child.before))
+        seen.append(f"== {line}\n" + words(child.before))
         child.expect("=> ")
     child.send("\\q\r")
     child.expect(pexpect.EOF)
