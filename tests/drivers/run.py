@@ -132,8 +132,8 @@ def run_once(program, mode, tenant, port, phase="run"):
     user, password, options = "app", "secret", ""
     if phase == "setup":
         user, password = ("shop_owner", "ownersecret") if mode == "direct" else ("migrator", "pw-migrator")
-    elif program.login == "web":
-        options = f"-c bulkhead.tenant={t}"
+    elif program.login != "own":
+        options = f"-c bulkhead.tenant={t}" if program.login == "web" else ""
         if mode == "proxy":
             user, password = "web", "pw-web"
     elif mode == "proxy":

@@ -1651,11 +1651,13 @@ SELECT id FROM accounts WHERE email = 'user3@CANARYacme7f3a.test';
 SELECT 'SELECT count(*) FROM ' || quote_ident(t) FROM (VALUES ('accounts'), ('orders')) v(t) 
 ;;
 -- from: asyncpg, extended
+-- from: jdbc, extended
 -- from: psql, simple, script gexec
 -- from: psycopg, simple
 -- from: psycopg-web, simple
 SELECT count(*) FROM accounts
 ;;
+-- from: jdbc, extended
 -- from: psql, simple, script gexec
 -- from: psycopg, extended
 -- from: psycopg, simple
@@ -1667,6 +1669,8 @@ SELECT count(*) FROM orders
 SELECT status, quantity, count(*) FROM orders GROUP BY 1, 2 ORDER BY 1, 2 
 ;;
 -- from: django, simple
+-- from: jdbc, extended
+-- from: node-postgres, simple
 -- from: psql, simple
 -- from: psql, simple, script autocommit
 -- from: psql, simple, script fetch_count
@@ -1674,6 +1678,7 @@ SELECT status, quantity, count(*) FROM orders GROUP BY 1, 2 ORDER BY 1, 2
 -- from: psycopg, simple
 -- from: psycopg-web, extended
 -- from: psycopg-web, simple
+-- from: shared-login, simple
 -- from: sqlalchemy, simple
 BEGIN
 ;;
@@ -1688,13 +1693,16 @@ FETCH FORWARD 7 FROM _psql_cursor
 CLOSE _psql_cursor
 ;;
 -- from: django, simple
+-- from: jdbc, extended
 -- from: psql, simple
 -- from: psql, simple, script fetch_count
 -- from: psycopg, extended
 -- from: psycopg, simple
 -- from: psycopg-web, extended
 -- from: psycopg-web, simple
+-- from: shared-login, simple
 -- from: sqlalchemy, simple
+-- from: tokio-postgres, simple
 COMMIT
 ;;
 -- from: asyncpg, simple
@@ -2231,6 +2239,8 @@ ORDER BY 1, 2;
 SELECT 1; SELECT count(*) FROM accounts
 ;;
 -- from: django, simple
+-- from: jdbc, extended
+-- from: node-postgres, simple
 -- from: psql, simple
 -- from: psycopg, extended
 -- from: psycopg-web, extended
@@ -2863,6 +2873,7 @@ SELECT count(*) FROM pgbench_branches;
 SELECT (SELECT sum(abalance) FROM pgbench_accounts), (SELECT sum(tbalance) FROM pgbench_tellers), (SELECT sum(bbalance) FROM pgbench_branches), (SELECT coalesce(sum(delta), 0) FROM pgbench_history), (SELECT count(*) FROM pgbench_history), (SELECT count(*) FROM pgbench_accounts)
 ;;
 -- from: asyncpg, extended
+-- from: node-postgres, simple
 -- from: psycopg, simple
 -- from: psycopg-web, simple
 SELECT id, email, balance, note, created_at FROM accounts ORDER BY id
@@ -2875,14 +2886,18 @@ SELECT id FROM accounts WHERE email = $1 OR id = ANY($2) ORDER BY 1
 -- from: psycopg-web, extended
 SELECT id, balance, note, tenant_id FROM accounts WHERE balance > $1 ORDER BY id
 ;;
+-- from: node-postgres, extended
 -- from: psycopg, extended
 -- from: psycopg-web, extended
+-- from: tokio-postgres, extended
 SELECT email FROM accounts WHERE id = $1
 ;;
 -- from: psycopg, extended
 -- from: psycopg-web, extended
 SELECT count(*) FROM orders WHERE status = $1
 ;;
+-- from: jdbc, extended
+-- from: node-postgres, simple
 -- from: psycopg, simple
 -- from: psycopg-web, simple
 SELECT * FROM documents ORDER BY id
@@ -2896,18 +2911,23 @@ SELECT id FROM accounts WHERE note LIKE 'CANARYacme7f3a note 1%' ORDER BY id
 SELECT "note" FROM "public"."accounts" ORDER BY 1 LIMIT 3
 ;;
 -- from: asyncpg, extended
+-- from: node-postgres, extended
 -- from: psycopg, extended
 -- from: psycopg-web, extended
 SELECT note FROM accounts WHERE id = $1
 ;;
+-- from: node-postgres, extended
 -- from: psycopg, extended
 -- from: psycopg-web, extended
 SELECT id FROM orders ORDER BY id
 ;;
 -- from: django, simple
+-- from: jdbc, extended
+-- from: node-postgres, simple
 -- from: psycopg, simple
 -- from: psycopg-web, simple
 -- from: sqlalchemy, simple
+-- from: tokio-postgres, simple
 ROLLBACK
 ;;
 -- from: psycopg, simple
@@ -2916,6 +2936,7 @@ ROLLBACK
 DEALLOCATE ALL
 ;;
 -- from: asyncpg, extended
+-- from: jdbc, extended
 -- from: psycopg, extended
 -- from: psycopg-web, extended
 INSERT INTO accounts (id, email, note) VALUES ($1, $2, $3)
@@ -2926,6 +2947,7 @@ INSERT INTO accounts (id, email, note) VALUES ($1, $2, $3)
 INSERT INTO accounts (id, email) VALUES ($1, $2) RETURNING id, tenant_id
 ;;
 -- from: asyncpg, extended
+-- from: node-postgres, extended
 -- from: psycopg, extended
 -- from: psycopg-web, extended
 INSERT INTO accounts (id, tenant_id, email) VALUES ($1, $2, $3) RETURNING tenant_id
@@ -2968,6 +2990,8 @@ DELETE FROM orders USING accounts a WHERE a.id = orders.account_id AND a.id >= $
 UPDATE orders SET meta = jsonb_set(meta, '{seen}', 'true') FROM accounts a WHERE a.id = orders.account_id AND a.id = $1 RETURNING orders.id, meta
 ;;
 -- from: asyncpg, simple
+-- from: jdbc, extended
+-- from: node-postgres, simple
 -- from: psycopg, simple
 -- from: psycopg-web, simple
 DELETE FROM orders
@@ -2999,25 +3023,37 @@ ROLLBACK TO "_pg3_2"
 RELEASE "_pg3_2"
 ;;
 -- from: asyncpg, extended
+-- from: jdbc, extended
+-- from: node-postgres, simple
 -- from: psycopg, extended
 -- from: psycopg, simple
 -- from: psycopg-web, extended
 -- from: psycopg-web, simple
+-- from: tokio-postgres, extended
 SELECT 1/0
 ;;
 -- from: asyncpg, extended
+-- from: jdbc, extended
+-- from: node-postgres, simple
 -- from: psycopg, simple
 -- from: psycopg-web, simple
+-- from: tokio-postgres, extended
 SELECT nope FROM accounts
 ;;
 -- from: asyncpg, extended
+-- from: jdbc, extended
+-- from: node-postgres, simple
 -- from: psycopg, simple
 -- from: psycopg-web, simple
+-- from: tokio-postgres, extended
 SELECT * FROM nothing
 ;;
 -- from: asyncpg, extended
+-- from: jdbc, extended
+-- from: node-postgres, simple
 -- from: psycopg, simple
 -- from: psycopg-web, simple
+-- from: tokio-postgres, extended
 SELEC
 ;;
 -- from: psycopg, simple
@@ -3032,6 +3068,8 @@ INSERT INTO accounts (id, email) VALUES (1801, 'user1@CANARYacme7f3a.test')
 -- from: psycopg-web, simple
 INSERT INTO orders (account_id, quantity) VALUES (1001, 5000)
 ;;
+-- from: jdbc, extended
+-- from: node-postgres, simple
 -- from: psycopg, simple
 -- from: psycopg-web, simple
 INSERT INTO products VALUES (1, 'a', 1)
@@ -3046,6 +3084,7 @@ SELECT * FROM accounts WHERE id = 'x'
 BEGIN ISOLATION LEVEL SERIALIZABLE
 ;;
 -- from: asyncpg, extended
+-- from: jdbc, extended
 -- from: psycopg, simple
 -- from: psycopg-web, simple
 -- from: sqlalchemy, simple
@@ -3055,6 +3094,7 @@ SHOW transaction_isolation
 -- from: psycopg-web, simple
 BEGIN ISOLATION LEVEL REPEATABLE READ
 ;;
+-- from: jdbc, extended
 -- from: psycopg, simple
 -- from: psycopg-web, simple
 BEGIN READ ONLY
@@ -3209,6 +3249,8 @@ SELECT status, home FROM orders JOIN accounts a ON a.id = account_id ORDER BY or
 SELECT id, note FROM accounts ORDER BY id LIMIT 2
 ;;
 -- from: asyncpg, extended
+-- from: jdbc, extended
+-- from: node-postgres, simple
 -- from: psycopg, simple
 -- from: psycopg-web, simple
 SELECT count(*) FROM orders a, orders b, orders c, orders d, orders e, orders f
@@ -3217,7 +3259,35 @@ SELECT count(*) FROM orders a, orders b, orders c, orders d, orders e, orders f
 -- from: psycopg-web, extended
 SELECT count(*) FROM accounts WHERE note LIKE $1
 ;;
+-- from: shared-login, simple
+SET bulkhead.tenant = '1'
+;;
+-- from: shared-login, simple
+SELECT note FROM accounts ORDER BY id LIMIT 3
+;;
+-- from: shared-login, simple
+UPDATE accounts SET balance = balance
+;;
+-- from: shared-login, extended
+INSERT INTO accounts (id, email) VALUES ($1, $2) RETURNING tenant_id
+;;
+-- from: shared-login, extended
+DELETE FROM accounts WHERE email = $1
+;;
+-- from: shared-login, simple
+SET bulkhead.tenant TO '1'
+;;
+-- from: shared-login, simple
+SET LOCAL bulkhead.tenant = '1'
+;;
+-- from: shared-login, extended
+SELECT set_config('bulkhead.tenant', $1, $2)
+;;
+-- from: shared-login, extended
+SELECT set_config('bulkhead.tenant', $1, true)
+;;
 -- from: asyncpg, extended
+-- from: node-postgres, simple
 SELECT * FROM orders ORDER BY id LIMIT 5
 ;;
 -- from: asyncpg, extended
@@ -3479,12 +3549,14 @@ SELECT count(*) FROM orders WHERE id = $1
 BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE;
 ;;
 -- from: asyncpg, extended
+-- from: node-postgres, extended
 DELETE FROM accounts WHERE id >= $1 AND id < $2
 ;;
 -- from: asyncpg, extended
 SELECT id FROM orders WHERE id > $1 ORDER BY id
 ;;
 -- from: asyncpg, extended
+-- from: tokio-postgres, extended
 SELECT id, note FROM accounts ORDER BY id
 ;;
 -- from: asyncpg, simple
@@ -3524,6 +3596,7 @@ SHOW work_mem
 -- from: sqlalchemy, simple
 select pg_catalog.version()
 ;;
+-- from: jdbc, extended
 -- from: sqlalchemy, extended
 -- from: sqlalchemy, simple
 select current_schema()
@@ -3911,14 +3984,14 @@ INSERT INTO sa_customer (name, email) VALUES ($1::VARCHAR, $2::VARCHAR) RETURNIN
 ROLLBACK TO SAVEPOINT sa_savepoint_2
 ;;
 -- from: sqlalchemy, extended
-DECLARE "c_7f2c52170350_1" CURSOR FOR SELECT sa_invoice.number 
+DECLARE "c_7f7125d6c410_1" CURSOR FOR SELECT sa_invoice.number 
 FROM sa_invoice ORDER BY sa_invoice.number
 ;;
 -- from: sqlalchemy, simple
-FETCH FORWARD 1 FROM "c_7f2c52170350_1"
+FETCH FORWARD 1 FROM "c_7f7125d6c410_1"
 ;;
 -- from: sqlalchemy, simple
-CLOSE "c_7f2c52170350_1"
+CLOSE "c_7f7125d6c410_1"
 ;;
 -- from: sqlalchemy, extended
 DELETE FROM sa_customer WHERE sa_customer.id = $1::INTEGER
@@ -3948,6 +4021,7 @@ INSERT INTO sa_tag (label) SELECT sa_customer.name
 FROM sa_customer 
 WHERE sa_customer.email = $1::VARCHAR
 ;;
+-- from: jdbc, extended
 -- from: sqlalchemy, extended
 SELECT email, balance FROM accounts WHERE id = $1
 ;;
@@ -3985,24 +4059,24 @@ FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_catalog.pg_namespace
 WHERE pg_catalog.pg_class.relkind = ANY (ARRAY[$1::VARCHAR, $2::VARCHAR]) AND pg_catalog.pg_class.relpersistence != $3::CHAR AND pg_catalog.pg_table_is_visible(pg_catalog.pg_class.oid) AND pg_catalog.pg_namespace.nspname != $4::VARCHAR
 ;;
 -- from: sqlalchemy, extended
-DECLARE "c_7f9ac5385690_1" CURSOR FOR SELECT sa_invoice.number 
+DECLARE "c_7ff0629a0c10_1" CURSOR FOR SELECT sa_invoice.number 
 FROM sa_invoice ORDER BY sa_invoice.number
 ;;
 -- from: sqlalchemy, simple
-FETCH FORWARD 1 FROM "c_7f9ac5385690_1"
+FETCH FORWARD 1 FROM "c_7ff0629a0c10_1"
 ;;
 -- from: sqlalchemy, simple
-CLOSE "c_7f9ac5385690_1"
+CLOSE "c_7ff0629a0c10_1"
 ;;
 -- from: sqlalchemy, extended
-DECLARE "c_7f2ee91a3150_1" CURSOR FOR SELECT sa_invoice.number 
+DECLARE "c_7f0ebcdaf150_1" CURSOR FOR SELECT sa_invoice.number 
 FROM sa_invoice ORDER BY sa_invoice.number
 ;;
 -- from: sqlalchemy, simple
-FETCH FORWARD 1 FROM "c_7f2ee91a3150_1"
+FETCH FORWARD 1 FROM "c_7f0ebcdaf150_1"
 ;;
 -- from: sqlalchemy, simple
-CLOSE "c_7f2ee91a3150_1"
+CLOSE "c_7f0ebcdaf150_1"
 ;;
 -- from: django, simple
 INSERT INTO "blog_tag" ("name") VALUES ('CANARYacme7f3a a') RETURNING "blog_tag"."id"
@@ -4026,7 +4100,7 @@ INSERT INTO "blog_post" ("tenant_id", "author_id", "title", "body", "published",
 SELECT "blog_tag"."id" AS "id" FROM "blog_tag" INNER JOIN "blog_post_tags" ON ("blog_tag"."id" = "blog_post_tags"."tag_id") WHERE "blog_post_tags"."post_id" = 1
 ;;
 -- from: django, simple
-INSERT INTO "blog_comment" ("tenant_id", "post_id", "text", "created") VALUES (DEFAULT, 1, 'CANARYacme7f3a comment 0', '2026-11-23 01:53:44.915581+00:00'::timestamptz) RETURNING "blog_comment"."id", "blog_comment"."tenant_id"
+INSERT INTO "blog_comment" ("tenant_id", "post_id", "text", "created") VALUES (DEFAULT, 1, 'CANARYacme7f3a comment 0', '2026-11-23 01:55:42.608387+00:00'::timestamptz) RETURNING "blog_comment"."id", "blog_comment"."tenant_id"
 ;;
 -- from: django, simple
 INSERT INTO "blog_post_tags" ("post_id", "tag_id") VALUES (2, 1) ON CONFLICT DO NOTHING
@@ -4038,10 +4112,10 @@ INSERT INTO "blog_post_tags" ("post_id", "tag_id") SELECT * FROM UNNEST(('{3,3}'
 INSERT INTO "blog_post_tags" ("post_id", "tag_id") SELECT * FROM UNNEST(('{4,4,4}'::int2[])::bigint[], ('{1,2,3}'::int2[])::bigint[]) ON CONFLICT DO NOTHING
 ;;
 -- from: django, simple
-INSERT INTO "blog_comment" ("tenant_id", "post_id", "text", "created") VALUES (DEFAULT, 12, 'CANARYacme7f3a bulk 0', '2026-11-23 01:53:44.953620+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 1', '2026-11-23 01:53:44.953643+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 2', '2026-11-23 01:53:44.953663+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 3', '2026-11-23 01:53:44.953676+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 4', '2026-11-23 01:53:44.953689+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 5', '2026-11-23 01:53:44.953701+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 6', '2026-11-23 01:53:44.953714+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 7', '2026-11-23 01:53:44.953728+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 8', '2026-11-23 01:53:44.953740+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 9', '2026-11-23 01:53:44.953752+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 10', '2026-11-23 01:53:44.953764+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 11', '2026-11-23 01:53:44.953775+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 12', '2026-11-23 01:53:44.953787+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 13', '2026-11-23 01:53:44.953845+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 14', '2026-11-23 01:53:44.953860+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 15', '2026-11-23 01:53:44.953872+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 16', '2026-11-23 01:53:44.953883+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 17', '2026-11-23 01:53:44.953897+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 18', '2026-11-23 01:53:44.953909+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 19', '2026-11-23 01:53:44.953920+00:00'::timestamptz) RETURNING "blog_comment"."id", "blog_comment"."tenant_id"
+INSERT INTO "blog_comment" ("tenant_id", "post_id", "text", "created") VALUES (DEFAULT, 12, 'CANARYacme7f3a bulk 0', '2026-11-23 01:55:42.740488+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 1', '2026-11-23 01:55:42.740510+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 2', '2026-11-23 01:55:42.740529+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 3', '2026-11-23 01:55:42.740542+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 4', '2026-11-23 01:55:42.740554+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 5', '2026-11-23 01:55:42.740566+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 6', '2026-11-23 01:55:42.740582+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 7', '2026-11-23 01:55:42.740595+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 8', '2026-11-23 01:55:42.740606+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 9', '2026-11-23 01:55:42.740618+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 10', '2026-11-23 01:55:42.740631+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 11', '2026-11-23 01:55:42.740642+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 12', '2026-11-23 01:55:42.740654+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 13', '2026-11-23 01:55:42.740710+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 14', '2026-11-23 01:55:42.740724+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 15', '2026-11-23 01:55:42.740736+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 16', '2026-11-23 01:55:42.740751+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 17', '2026-11-23 01:55:42.740764+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 18', '2026-11-23 01:55:42.740775+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 19', '2026-11-23 01:55:42.740787+00:00'::timestamptz) RETURNING "blog_comment"."id", "blog_comment"."tenant_id"
 ;;
 -- from: django, simple
-INSERT INTO "blog_comment" ("tenant_id", "post_id", "text", "created") VALUES (DEFAULT, 12, 'CANARYacme7f3a bulk 40', '2026-11-23 01:53:44.958145+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 41', '2026-11-23 01:53:44.958665+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 42', '2026-11-23 01:53:44.958689+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 43', '2026-11-23 01:53:44.958703+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 44', '2026-11-23 01:53:44.958715+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 45', '2026-11-23 01:53:44.958728+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 46', '2026-11-23 01:53:44.958796+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 47', '2026-11-23 01:53:44.958813+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 48', '2026-11-23 01:53:44.958827+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 49', '2026-11-23 01:53:44.958840+00:00'::timestamptz) RETURNING "blog_comment"."id", "blog_comment"."tenant_id"
+INSERT INTO "blog_comment" ("tenant_id", "post_id", "text", "created") VALUES (DEFAULT, 12, 'CANARYacme7f3a bulk 40', '2026-11-23 01:55:42.748846+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 41', '2026-11-23 01:55:42.748869+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 42', '2026-11-23 01:55:42.748883+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 43', '2026-11-23 01:55:42.748896+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 44', '2026-11-23 01:55:42.748909+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 45', '2026-11-23 01:55:42.748921+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 46', '2026-11-23 01:55:42.748933+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 47', '2026-11-23 01:55:42.748945+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 48', '2026-11-23 01:55:42.748958+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 49', '2026-11-23 01:55:42.748970+00:00'::timestamptz) RETURNING "blog_comment"."id", "blog_comment"."tenant_id"
 ;;
 -- from: django, simple
 SELECT "blog_comment"."id", "blog_comment"."tenant_id", "blog_comment"."post_id", "blog_comment"."text", "blog_comment"."created" FROM "blog_comment"
@@ -4155,13 +4229,13 @@ SELECT "blog_post"."id", "blog_post"."tenant_id", "blog_post"."author_id", "blog
 SELECT 1 AS "a" FROM "blog_post" WHERE "blog_post"."title" = 'none' LIMIT 1
 ;;
 -- from: django, extended
-DECLARE "_django_curs_140235168594816_sync_1" NO SCROLL CURSOR WITH HOLD FOR SELECT "blog_post"."id", "blog_post"."tenant_id", "blog_post"."author_id", "blog_post"."title", "blog_post"."body", "blog_post"."published", "blog_post"."stars" FROM "blog_post" ORDER BY "blog_post"."title" ASC
+DECLARE "_django_curs_140514637122432_sync_1" NO SCROLL CURSOR WITH HOLD FOR SELECT "blog_post"."id", "blog_post"."tenant_id", "blog_post"."author_id", "blog_post"."title", "blog_post"."body", "blog_post"."published", "blog_post"."stars" FROM "blog_post" ORDER BY "blog_post"."title" ASC
 ;;
 -- from: django, simple
-FETCH FORWARD 3 FROM "_django_curs_140235168594816_sync_1"
+FETCH FORWARD 3 FROM "_django_curs_140514637122432_sync_1"
 ;;
 -- from: django, simple
-CLOSE "_django_curs_140235168594816_sync_1"
+CLOSE "_django_curs_140514637122432_sync_1"
 ;;
 -- from: django, simple
 SELECT "blog_post"."id", "blog_post"."title" FROM "blog_post" ORDER BY "blog_post"."title" ASC LIMIT 2
@@ -4587,13 +4661,13 @@ SELECT * FROM "blog_post" LIMIT 1
 INSERT INTO "blog_tag" ("name") VALUES ('CANARYacme7f3a lost') RETURNING "blog_tag"."id"
 ;;
 -- from: django, simple
-SAVEPOINT "s140235168594816_x1"
+SAVEPOINT "s140514637122432_x1"
 ;;
 -- from: django, simple
-ROLLBACK TO SAVEPOINT "s140235168594816_x1"
+ROLLBACK TO SAVEPOINT "s140514637122432_x1"
 ;;
 -- from: django, simple
-RELEASE SAVEPOINT "s140235168594816_x1"
+RELEASE SAVEPOINT "s140514637122432_x1"
 ;;
 -- from: django, simple
 INSERT INTO "blog_tag" ("name") VALUES ('CANARYacme7f3a kept') RETURNING "blog_tag"."id"
@@ -4627,4 +4701,392 @@ SELECT "blog_post"."id" FROM "blog_post" WHERE "blog_post"."author_id" IN (2, 3,
 ;;
 -- from: django, simple
 DELETE FROM "blog_author" WHERE "blog_author"."id" IN (5, 3, 2, 1)
+;;
+-- from: node-postgres, extended
+SELECT id, email FROM accounts WHERE email = $1 OR id = ANY($2) ORDER BY id
+;;
+-- from: node-postgres, extended
+SELECT id, note FROM accounts WHERE id = $1
+;;
+-- from: node-postgres, simple
+SELECT 1 AS one; SELECT count(*) FROM accounts; UPDATE accounts SET balance = balance WHERE id = 0
+;;
+-- from: node-postgres, extended
+INSERT INTO accounts (id, email, note) VALUES ($1, $2, $3) RETURNING id, tenant_id
+;;
+-- from: node-postgres, extended
+INSERT INTO accounts (id, email) VALUES ($1, $2) ON CONFLICT (tenant_id, email) DO UPDATE SET note = EXCLUDED.email RETURNING note
+;;
+-- from: node-postgres, extended
+INSERT INTO orders (id, account_id, tags, meta) VALUES ($1, $2, $3, $4) RETURNING *
+;;
+-- from: node-postgres, extended
+UPDATE accounts SET balance = balance + $1 WHERE id >= $2 AND id < $3
+;;
+-- from: node-postgres, simple
+SAVEPOINT s
+;;
+-- from: node-postgres, simple
+ROLLBACK TO SAVEPOINT s
+;;
+-- from: node-postgres, extended
+SELECT id, tags FROM orders WHERE id > $1 ORDER BY id
+;;
+-- from: node-postgres, simple
+SET statement_timeout = 500
+;;
+-- from: node-postgres, simple
+RESET statement_timeout
+;;
+-- from: jdbc, extended
+-- from: jdbc, simple
+SET extra_float_digits = 3
+;;
+-- from: jdbc, extended
+-- from: jdbc, simple
+SET application_name = 'PostgreSQL JDBC Driver'
+;;
+-- from: jdbc, extended
+SELECT t.typlen FROM pg_catalog.pg_type t, pg_catalog.pg_namespace n WHERE t.typnamespace=n.oid AND t.typname='name' AND n.nspname='pg_catalog'
+;;
+-- from: jdbc, extended
+SELECT nspname AS TABLE_SCHEM, NULL AS TABLE_CATALOG FROM pg_catalog.pg_namespace  WHERE nspname <> 'pg_toast' AND (nspname !~ '^pg_temp_'  OR nspname = (pg_catalog.current_schemas(true))[1]) AND (nspname !~ '^pg_toast_temp_'  OR nspname = replace((pg_catalog.current_schemas(true))[1], 'pg_temp_', 'pg_toast_temp_'))  ORDER BY TABLE_SCHEM
+;;
+-- from: jdbc, extended
+SELECT nspname AS TABLE_SCHEM, NULL AS TABLE_CATALOG FROM pg_catalog.pg_namespace  WHERE nspname <> 'pg_toast' AND (nspname !~ '^pg_temp_'  OR nspname = (pg_catalog.current_schemas(true))[1]) AND (nspname !~ '^pg_toast_temp_'  OR nspname = replace((pg_catalog.current_schemas(true))[1], 'pg_temp_', 'pg_toast_temp_'))  AND nspname LIKE 'pub%' ORDER BY TABLE_SCHEM
+;;
+-- from: jdbc, extended
+SELECT NULL AS TABLE_CAT, n.nspname AS TABLE_SCHEM, c.relname AS TABLE_NAME,  CASE n.nspname ~ '^pg_' OR n.nspname = 'information_schema'  WHEN true THEN CASE  WHEN n.nspname = 'pg_catalog' OR n.nspname = 'information_schema' THEN CASE c.relkind   WHEN 'r' THEN 'SYSTEM TABLE'   WHEN 'v' THEN 'SYSTEM VIEW'   WHEN 'i' THEN 'SYSTEM INDEX'   ELSE NULL   END  WHEN n.nspname = 'pg_toast' THEN CASE c.relkind   WHEN 'r' THEN 'SYSTEM TOAST TABLE'   WHEN 'i' THEN 'SYSTEM TOAST INDEX'   ELSE NULL   END  ELSE CASE c.relkind   WHEN 'r' THEN 'TEMPORARY TABLE'   WHEN 'p' THEN 'TEMPORARY TABLE'   WHEN 'i' THEN 'TEMPORARY INDEX'   WHEN 'S' THEN 'TEMPORARY SEQUENCE'   WHEN 'v' THEN 'TEMPORARY VIEW'   ELSE NULL   END  END  WHEN false THEN CASE c.relkind  WHEN 'r' THEN 'TABLE'  WHEN 'p' THEN 'PARTITIONED TABLE'  WHEN 'i' THEN 'INDEX'  WHEN 'P' then 'PARTITIONED INDEX'  WHEN 'S' THEN 'SEQUENCE'  WHEN 'v' THEN 'VIEW'  WHEN 'c' THEN 'TYPE'  WHEN 'f' THEN 'FOREIGN TABLE'  WHEN 'm' THEN 'MATERIALIZED VIEW'  ELSE NULL  END  ELSE NULL  END  AS TABLE_TYPE, d.description AS REMARKS,  '' as TYPE_CAT, '' as TYPE_SCHEM, '' as TYPE_NAME, '' AS SELF_REFERENCING_COL_NAME, '' AS REF_GENERATION  FROM pg_catalog.pg_namespace n, pg_catalog.pg_class c  LEFT JOIN pg_catalog.pg_description d ON (c.oid = d.objoid AND d.objsubid = 0  and d.classoid = 'pg_class'::regclass)  WHERE c.relnamespace = n.oid  AND n.nspname LIKE 'public' AND c.relname LIKE '%' ORDER BY TABLE_TYPE,TABLE_SCHEM,TABLE_NAME 
+;;
+-- from: jdbc, extended
+SELECT NULL AS TABLE_CAT, n.nspname AS TABLE_SCHEM, c.relname AS TABLE_NAME,  CASE n.nspname ~ '^pg_' OR n.nspname = 'information_schema'  WHEN true THEN CASE  WHEN n.nspname = 'pg_catalog' OR n.nspname = 'information_schema' THEN CASE c.relkind   WHEN 'r' THEN 'SYSTEM TABLE'   WHEN 'v' THEN 'SYSTEM VIEW'   WHEN 'i' THEN 'SYSTEM INDEX'   ELSE NULL   END  WHEN n.nspname = 'pg_toast' THEN CASE c.relkind   WHEN 'r' THEN 'SYSTEM TOAST TABLE'   WHEN 'i' THEN 'SYSTEM TOAST INDEX'   ELSE NULL   END  ELSE CASE c.relkind   WHEN 'r' THEN 'TEMPORARY TABLE'   WHEN 'p' THEN 'TEMPORARY TABLE'   WHEN 'i' THEN 'TEMPORARY INDEX'   WHEN 'S' THEN 'TEMPORARY SEQUENCE'   WHEN 'v' THEN 'TEMPORARY VIEW'   ELSE NULL   END  END  WHEN false THEN CASE c.relkind  WHEN 'r' THEN 'TABLE'  WHEN 'p' THEN 'PARTITIONED TABLE'  WHEN 'i' THEN 'INDEX'  WHEN 'P' then 'PARTITIONED INDEX'  WHEN 'S' THEN 'SEQUENCE'  WHEN 'v' THEN 'VIEW'  WHEN 'c' THEN 'TYPE'  WHEN 'f' THEN 'FOREIGN TABLE'  WHEN 'm' THEN 'MATERIALIZED VIEW'  ELSE NULL  END  ELSE NULL  END  AS TABLE_TYPE, d.description AS REMARKS,  '' as TYPE_CAT, '' as TYPE_SCHEM, '' as TYPE_NAME, '' AS SELF_REFERENCING_COL_NAME, '' AS REF_GENERATION  FROM pg_catalog.pg_namespace n, pg_catalog.pg_class c  LEFT JOIN pg_catalog.pg_description d ON (c.oid = d.objoid AND d.objsubid = 0  and d.classoid = 'pg_class'::regclass)  WHERE c.relnamespace = n.oid  AND c.relname LIKE 'acc%' AND (false  OR ( c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' )  OR ( c.relkind = 'v' AND n.nspname <> 'pg_catalog' AND n.nspname <> 'information_schema' )  OR ( c.relkind = 'p' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' ) )  ORDER BY TABLE_TYPE,TABLE_SCHEM,TABLE_NAME 
+;;
+-- from: jdbc, extended
+SELECT * FROM (SELECT n.nspname,c.relname,a.attname,a.atttypid,a.attnotnull OR (t.typtype = 'd' AND t.typnotnull) AS attnotnull,a.atttypmod,a.attlen,t.typtypmod,row_number() OVER (PARTITION BY a.attrelid ORDER BY a.attnum) AS attnum, nullif(a.attidentity, '') as attidentity,nullif(a.attgenerated, '') as attgenerated,pg_catalog.pg_get_expr(def.adbin, def.adrelid) AS adsrc,dsc.description,t.typbasetype,t.typtype  FROM pg_catalog.pg_namespace n  JOIN pg_catalog.pg_class c ON (c.relnamespace = n.oid)  JOIN pg_catalog.pg_attribute a ON (a.attrelid=c.oid)  JOIN pg_catalog.pg_type t ON (a.atttypid = t.oid)  LEFT JOIN pg_catalog.pg_attrdef def ON (a.attrelid=def.adrelid AND a.attnum = def.adnum)  LEFT JOIN pg_catalog.pg_description dsc ON (c.oid=dsc.objoid AND a.attnum = dsc.objsubid)  LEFT JOIN pg_catalog.pg_class dc ON (dc.oid=dsc.classoid AND dc.relname='pg_class')  LEFT JOIN pg_catalog.pg_namespace dn ON (dc.relnamespace=dn.oid AND dn.nspname='pg_catalog')  WHERE c.relkind in ('r','p','v','f','m') and a.attnum > 0 AND NOT a.attisdropped  AND n.nspname LIKE 'public' AND c.relname LIKE 'accounts') c WHERE true  ORDER BY nspname,c.relname,attnum 
+;;
+-- from: jdbc, extended
+SELECT n.nspname = ANY(current_schemas(true)), n.nspname, t.typname FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON t.typnamespace = n.oid WHERE t.oid = $1
+;;
+-- from: jdbc, extended
+SELECT        result.TABLE_CAT,        result.TABLE_SCHEM,        result.TABLE_NAME,        result.COLUMN_NAME,        result.KEY_SEQ,        result.PK_NAME FROM      (SELECT NULL AS TABLE_CAT, n.nspname AS TABLE_SCHEM,   ct.relname AS TABLE_NAME, a.attname AS COLUMN_NAME,   (information_schema._pg_expandarray(i.indkey)).n AS KEY_SEQ, ci.relname AS PK_NAME,   information_schema._pg_expandarray(i.indkey) AS KEYS, a.attnum AS A_ATTNUM FROM pg_catalog.pg_class ct   JOIN pg_catalog.pg_attribute a ON (ct.oid = a.attrelid)   JOIN pg_catalog.pg_namespace n ON (ct.relnamespace = n.oid)   JOIN pg_catalog.pg_index i ON ( a.attrelid = i.indrelid)   JOIN pg_catalog.pg_class ci ON (ci.oid = i.indexrelid) WHERE true  AND n.nspname = 'public' AND ct.relname = 'accounts' AND i.indisprimary  ) result where  result.A_ATTNUM = (result.KEYS).x  ORDER BY result.table_name, result.pk_name, result.key_seq
+;;
+-- from: jdbc, extended
+SELECT     tmp.TABLE_CAT,     tmp.TABLE_SCHEM,     tmp.TABLE_NAME,     tmp.NON_UNIQUE,     tmp.INDEX_QUALIFIER,     tmp.INDEX_NAME,     tmp.TYPE,     tmp.ORDINAL_POSITION,     trim(both '"' from pg_catalog.pg_get_indexdef(tmp.CI_OID, tmp.ORDINAL_POSITION, false)) AS COLUMN_NAME,   CASE tmp.AM_NAME     WHEN 'btree' THEN CASE tmp.I_INDOPTION[tmp.ORDINAL_POSITION - 1] & 1::smallint       WHEN 1 THEN 'D'       ELSE 'A'     END     ELSE NULL   END AS ASC_OR_DESC,     tmp.CARDINALITY,     tmp.PAGES,     tmp.FILTER_CONDITION FROM (SELECT NULL AS TABLE_CAT, n.nspname AS TABLE_SCHEM,   ct.relname AS TABLE_NAME, NOT i.indisunique AS NON_UNIQUE,   NULL AS INDEX_QUALIFIER, ci.relname AS INDEX_NAME,   CASE i.indisclustered     WHEN true THEN 1    ELSE CASE am.amname       WHEN 'hash' THEN 2      ELSE 3    END   END AS TYPE,   (information_schema._pg_expandarray(i.indkey)).n AS ORDINAL_POSITION,   ci.reltuples AS CARDINALITY,   ci.relpages AS PAGES,   pg_catalog.pg_get_expr(i.indpred, i.indrelid) AS FILTER_CONDITION,   ci.oid AS CI_OID,   i.indoption AS I_INDOPTION,   am.amname AS AM_NAME FROM pg_catalog.pg_class ct   JOIN pg_catalog.pg_namespace n ON (ct.relnamespace = n.oid)   JOIN pg_catalog.pg_index i ON (ct.oid = i.indrelid)   JOIN pg_catalog.pg_class ci ON (ci.oid = i.indexrelid)   JOIN pg_catalog.pg_am am ON (ci.relam = am.oid) WHERE true  AND n.nspname = 'public' AND ct.relname = 'accounts') AS tmp ORDER BY NON_UNIQUE, TYPE, INDEX_NAME, ORDINAL_POSITION 
+;;
+-- from: jdbc, extended
+SELECT setting FROM pg_catalog.pg_settings WHERE name='max_index_keys'
+;;
+-- from: jdbc, extended
+SELECT NULL::text AS PKTABLE_CAT, pkn.nspname AS PKTABLE_SCHEM, pkc.relname AS PKTABLE_NAME, pka.attname AS PKCOLUMN_NAME, NULL::text AS FKTABLE_CAT, fkn.nspname AS FKTABLE_SCHEM, fkc.relname AS FKTABLE_NAME, fka.attname AS FKCOLUMN_NAME, pos.n AS KEY_SEQ, CASE con.confupdtype  WHEN 'c' THEN 0 WHEN 'n' THEN 2 WHEN 'd' THEN 4 WHEN 'r' THEN 1 WHEN 'p' THEN 1 WHEN 'a' THEN 3 ELSE NULL END AS UPDATE_RULE, CASE con.confdeltype  WHEN 'c' THEN 0 WHEN 'n' THEN 2 WHEN 'd' THEN 4 WHEN 'r' THEN 1 WHEN 'p' THEN 1 WHEN 'a' THEN 3 ELSE NULL END AS DELETE_RULE, con.conname AS FK_NAME, pkic.relname AS PK_NAME, CASE  WHEN con.condeferrable AND con.condeferred THEN 5 WHEN con.condeferrable THEN 6 ELSE 7 END AS DEFERRABILITY  FROM  pg_catalog.pg_namespace pkn, pg_catalog.pg_class pkc, pg_catalog.pg_attribute pka,  pg_catalog.pg_namespace fkn, pg_catalog.pg_class fkc, pg_catalog.pg_attribute fka,  pg_catalog.pg_constraint con,  pg_catalog.generate_series(1, 32) pos(n),  pg_catalog.pg_class pkic WHERE pkn.oid = pkc.relnamespace AND pkc.oid = pka.attrelid AND pka.attnum = con.confkey[pos.n] AND con.confrelid = pkc.oid  AND fkn.oid = fkc.relnamespace AND fkc.oid = fka.attrelid AND fka.attnum = con.conkey[pos.n] AND con.conrelid = fkc.oid  AND con.contype = 'f' AND (pkic.relkind = 'i' OR pkic.relkind = 'I') AND pkic.oid = con.conindid  AND fkn.nspname = 'public' AND fkc.relname = 'accounts' ORDER BY pkn.nspname,pkc.relname, con.conname,pos.n
+;;
+-- from: jdbc, extended
+SELECT NULL::text AS PKTABLE_CAT, pkn.nspname AS PKTABLE_SCHEM, pkc.relname AS PKTABLE_NAME, pka.attname AS PKCOLUMN_NAME, NULL::text AS FKTABLE_CAT, fkn.nspname AS FKTABLE_SCHEM, fkc.relname AS FKTABLE_NAME, fka.attname AS FKCOLUMN_NAME, pos.n AS KEY_SEQ, CASE con.confupdtype  WHEN 'c' THEN 0 WHEN 'n' THEN 2 WHEN 'd' THEN 4 WHEN 'r' THEN 1 WHEN 'p' THEN 1 WHEN 'a' THEN 3 ELSE NULL END AS UPDATE_RULE, CASE con.confdeltype  WHEN 'c' THEN 0 WHEN 'n' THEN 2 WHEN 'd' THEN 4 WHEN 'r' THEN 1 WHEN 'p' THEN 1 WHEN 'a' THEN 3 ELSE NULL END AS DELETE_RULE, con.conname AS FK_NAME, pkic.relname AS PK_NAME, CASE  WHEN con.condeferrable AND con.condeferred THEN 5 WHEN con.condeferrable THEN 6 ELSE 7 END AS DEFERRABILITY  FROM  pg_catalog.pg_namespace pkn, pg_catalog.pg_class pkc, pg_catalog.pg_attribute pka,  pg_catalog.pg_namespace fkn, pg_catalog.pg_class fkc, pg_catalog.pg_attribute fka,  pg_catalog.pg_constraint con,  pg_catalog.generate_series(1, 32) pos(n),  pg_catalog.pg_class pkic WHERE pkn.oid = pkc.relnamespace AND pkc.oid = pka.attrelid AND pka.attnum = con.confkey[pos.n] AND con.confrelid = pkc.oid  AND fkn.oid = fkc.relnamespace AND fkc.oid = fka.attrelid AND fka.attnum = con.conkey[pos.n] AND con.conrelid = fkc.oid  AND con.contype = 'f' AND (pkic.relkind = 'i' OR pkic.relkind = 'I') AND pkic.oid = con.conindid  AND pkn.nspname = 'public' AND pkc.relname = 'accounts' ORDER BY fkn.nspname,fkc.relname,con.conname,pos.n
+;;
+-- from: jdbc, extended
+SELECT a.attname, a.atttypid, atttypmod FROM pg_catalog.pg_class ct   JOIN pg_catalog.pg_attribute a ON (ct.oid = a.attrelid)   JOIN pg_catalog.pg_namespace n ON (ct.relnamespace = n.oid)   JOIN (SELECT i.indexrelid, i.indrelid, i.indisprimary,              information_schema._pg_expandarray(i.indkey) AS keys         FROM pg_catalog.pg_index i) i     ON (a.attnum = (i.keys).x AND a.attrelid = i.indrelid) WHERE true  AND n.nspname = 'public' AND ct.relname = 'accounts' AND i.indisprimary  ORDER BY a.attnum 
+;;
+-- from: jdbc, extended
+SELECT n.nspname,c.relname,r.rolname,c.relacl  FROM pg_catalog.pg_namespace n, pg_catalog.pg_class c, pg_catalog.pg_roles r  WHERE c.relnamespace = n.oid  AND c.relowner = r.oid  AND c.relkind IN ('r','p','v','m','f')  AND n.nspname LIKE 'public' AND c.relname LIKE 'accounts' ORDER BY nspname, relname 
+;;
+-- from: jdbc, extended
+SELECT * FROM (SELECT n.nspname,c.relname,a.attname,a.atttypid,a.attnotnull OR (t.typtype = 'd' AND t.typnotnull) AS attnotnull,a.atttypmod,a.attlen,t.typtypmod,row_number() OVER (PARTITION BY a.attrelid ORDER BY a.attnum) AS attnum, nullif(a.attidentity, '') as attidentity,nullif(a.attgenerated, '') as attgenerated,pg_catalog.pg_get_expr(def.adbin, def.adrelid) AS adsrc,dsc.description,t.typbasetype,t.typtype  FROM pg_catalog.pg_namespace n  JOIN pg_catalog.pg_class c ON (c.relnamespace = n.oid)  JOIN pg_catalog.pg_attribute a ON (a.attrelid=c.oid)  JOIN pg_catalog.pg_type t ON (a.atttypid = t.oid)  LEFT JOIN pg_catalog.pg_attrdef def ON (a.attrelid=def.adrelid AND a.attnum = def.adnum)  LEFT JOIN pg_catalog.pg_description dsc ON (c.oid=dsc.objoid AND a.attnum = dsc.objsubid)  LEFT JOIN pg_catalog.pg_class dc ON (dc.oid=dsc.classoid AND dc.relname='pg_class')  LEFT JOIN pg_catalog.pg_namespace dn ON (dc.relnamespace=dn.oid AND dn.nspname='pg_catalog')  WHERE c.relkind in ('r','p','v','f','m') and a.attnum > 0 AND NOT a.attisdropped  AND n.nspname LIKE 'public' AND c.relname LIKE 'orders') c WHERE true  ORDER BY nspname,c.relname,attnum 
+;;
+-- from: jdbc, extended
+SELECT typinput='pg_catalog.array_in'::regproc as is_array, typtype, typname, pg_type.oid   FROM pg_catalog.pg_type   LEFT JOIN (select ns.oid as nspoid, ns.nspname, r.r           from pg_namespace as ns           join ( select s.r, (current_schemas(false))[s.r] as nspname                    from generate_series(1, array_upper(current_schemas(false), 1)) as s(r) ) as r          using ( nspname )        ) as sp     ON sp.nspoid = typnamespace  WHERE pg_type.oid = $1  ORDER BY sp.r, pg_type.oid DESC
+;;
+-- from: jdbc, extended
+SELECT        result.TABLE_CAT,        result.TABLE_SCHEM,        result.TABLE_NAME,        result.COLUMN_NAME,        result.KEY_SEQ,        result.PK_NAME FROM      (SELECT NULL AS TABLE_CAT, n.nspname AS TABLE_SCHEM,   ct.relname AS TABLE_NAME, a.attname AS COLUMN_NAME,   (information_schema._pg_expandarray(i.indkey)).n AS KEY_SEQ, ci.relname AS PK_NAME,   information_schema._pg_expandarray(i.indkey) AS KEYS, a.attnum AS A_ATTNUM FROM pg_catalog.pg_class ct   JOIN pg_catalog.pg_attribute a ON (ct.oid = a.attrelid)   JOIN pg_catalog.pg_namespace n ON (ct.relnamespace = n.oid)   JOIN pg_catalog.pg_index i ON ( a.attrelid = i.indrelid)   JOIN pg_catalog.pg_class ci ON (ci.oid = i.indexrelid) WHERE true  AND n.nspname = 'public' AND ct.relname = 'orders' AND i.indisprimary  ) result where  result.A_ATTNUM = (result.KEYS).x  ORDER BY result.table_name, result.pk_name, result.key_seq
+;;
+-- from: jdbc, extended
+SELECT     tmp.TABLE_CAT,     tmp.TABLE_SCHEM,     tmp.TABLE_NAME,     tmp.NON_UNIQUE,     tmp.INDEX_QUALIFIER,     tmp.INDEX_NAME,     tmp.TYPE,     tmp.ORDINAL_POSITION,     trim(both '"' from pg_catalog.pg_get_indexdef(tmp.CI_OID, tmp.ORDINAL_POSITION, false)) AS COLUMN_NAME,   CASE tmp.AM_NAME     WHEN 'btree' THEN CASE tmp.I_INDOPTION[tmp.ORDINAL_POSITION - 1] & 1::smallint       WHEN 1 THEN 'D'       ELSE 'A'     END     ELSE NULL   END AS ASC_OR_DESC,     tmp.CARDINALITY,     tmp.PAGES,     tmp.FILTER_CONDITION FROM (SELECT NULL AS TABLE_CAT, n.nspname AS TABLE_SCHEM,   ct.relname AS TABLE_NAME, NOT i.indisunique AS NON_UNIQUE,   NULL AS INDEX_QUALIFIER, ci.relname AS INDEX_NAME,   CASE i.indisclustered     WHEN true THEN 1    ELSE CASE am.amname       WHEN 'hash' THEN 2      ELSE 3    END   END AS TYPE,   (information_schema._pg_expandarray(i.indkey)).n AS ORDINAL_POSITION,   ci.reltuples AS CARDINALITY,   ci.relpages AS PAGES,   pg_catalog.pg_get_expr(i.indpred, i.indrelid) AS FILTER_CONDITION,   ci.oid AS CI_OID,   i.indoption AS I_INDOPTION,   am.amname AS AM_NAME FROM pg_catalog.pg_class ct   JOIN pg_catalog.pg_namespace n ON (ct.relnamespace = n.oid)   JOIN pg_catalog.pg_index i ON (ct.oid = i.indrelid)   JOIN pg_catalog.pg_class ci ON (ci.oid = i.indexrelid)   JOIN pg_catalog.pg_am am ON (ci.relam = am.oid) WHERE true  AND n.nspname = 'public' AND ct.relname = 'orders') AS tmp ORDER BY NON_UNIQUE, TYPE, INDEX_NAME, ORDINAL_POSITION 
+;;
+-- from: jdbc, extended
+SELECT NULL::text AS PKTABLE_CAT, pkn.nspname AS PKTABLE_SCHEM, pkc.relname AS PKTABLE_NAME, pka.attname AS PKCOLUMN_NAME, NULL::text AS FKTABLE_CAT, fkn.nspname AS FKTABLE_SCHEM, fkc.relname AS FKTABLE_NAME, fka.attname AS FKCOLUMN_NAME, pos.n AS KEY_SEQ, CASE con.confupdtype  WHEN 'c' THEN 0 WHEN 'n' THEN 2 WHEN 'd' THEN 4 WHEN 'r' THEN 1 WHEN 'p' THEN 1 WHEN 'a' THEN 3 ELSE NULL END AS UPDATE_RULE, CASE con.confdeltype  WHEN 'c' THEN 0 WHEN 'n' THEN 2 WHEN 'd' THEN 4 WHEN 'r' THEN 1 WHEN 'p' THEN 1 WHEN 'a' THEN 3 ELSE NULL END AS DELETE_RULE, con.conname AS FK_NAME, pkic.relname AS PK_NAME, CASE  WHEN con.condeferrable AND con.condeferred THEN 5 WHEN con.condeferrable THEN 6 ELSE 7 END AS DEFERRABILITY  FROM  pg_catalog.pg_namespace pkn, pg_catalog.pg_class pkc, pg_catalog.pg_attribute pka,  pg_catalog.pg_namespace fkn, pg_catalog.pg_class fkc, pg_catalog.pg_attribute fka,  pg_catalog.pg_constraint con,  pg_catalog.generate_series(1, 32) pos(n),  pg_catalog.pg_class pkic WHERE pkn.oid = pkc.relnamespace AND pkc.oid = pka.attrelid AND pka.attnum = con.confkey[pos.n] AND con.confrelid = pkc.oid  AND fkn.oid = fkc.relnamespace AND fkc.oid = fka.attrelid AND fka.attnum = con.conkey[pos.n] AND con.conrelid = fkc.oid  AND con.contype = 'f' AND (pkic.relkind = 'i' OR pkic.relkind = 'I') AND pkic.oid = con.conindid  AND fkn.nspname = 'public' AND fkc.relname = 'orders' ORDER BY pkn.nspname,pkc.relname, con.conname,pos.n
+;;
+-- from: jdbc, extended
+SELECT NULL::text AS PKTABLE_CAT, pkn.nspname AS PKTABLE_SCHEM, pkc.relname AS PKTABLE_NAME, pka.attname AS PKCOLUMN_NAME, NULL::text AS FKTABLE_CAT, fkn.nspname AS FKTABLE_SCHEM, fkc.relname AS FKTABLE_NAME, fka.attname AS FKCOLUMN_NAME, pos.n AS KEY_SEQ, CASE con.confupdtype  WHEN 'c' THEN 0 WHEN 'n' THEN 2 WHEN 'd' THEN 4 WHEN 'r' THEN 1 WHEN 'p' THEN 1 WHEN 'a' THEN 3 ELSE NULL END AS UPDATE_RULE, CASE con.confdeltype  WHEN 'c' THEN 0 WHEN 'n' THEN 2 WHEN 'd' THEN 4 WHEN 'r' THEN 1 WHEN 'p' THEN 1 WHEN 'a' THEN 3 ELSE NULL END AS DELETE_RULE, con.conname AS FK_NAME, pkic.relname AS PK_NAME, CASE  WHEN con.condeferrable AND con.condeferred THEN 5 WHEN con.condeferrable THEN 6 ELSE 7 END AS DEFERRABILITY  FROM  pg_catalog.pg_namespace pkn, pg_catalog.pg_class pkc, pg_catalog.pg_attribute pka,  pg_catalog.pg_namespace fkn, pg_catalog.pg_class fkc, pg_catalog.pg_attribute fka,  pg_catalog.pg_constraint con,  pg_catalog.generate_series(1, 32) pos(n),  pg_catalog.pg_class pkic WHERE pkn.oid = pkc.relnamespace AND pkc.oid = pka.attrelid AND pka.attnum = con.confkey[pos.n] AND con.confrelid = pkc.oid  AND fkn.oid = fkc.relnamespace AND fkc.oid = fka.attrelid AND fka.attnum = con.conkey[pos.n] AND con.conrelid = fkc.oid  AND con.contype = 'f' AND (pkic.relkind = 'i' OR pkic.relkind = 'I') AND pkic.oid = con.conindid  AND pkn.nspname = 'public' AND pkc.relname = 'orders' ORDER BY fkn.nspname,fkc.relname,con.conname,pos.n
+;;
+-- from: jdbc, extended
+SELECT a.attname, a.atttypid, atttypmod FROM pg_catalog.pg_class ct   JOIN pg_catalog.pg_attribute a ON (ct.oid = a.attrelid)   JOIN pg_catalog.pg_namespace n ON (ct.relnamespace = n.oid)   JOIN (SELECT i.indexrelid, i.indrelid, i.indisprimary,              information_schema._pg_expandarray(i.indkey) AS keys         FROM pg_catalog.pg_index i) i     ON (a.attnum = (i.keys).x AND a.attrelid = i.indrelid) WHERE true  AND n.nspname = 'public' AND ct.relname = 'orders' AND i.indisprimary  ORDER BY a.attnum 
+;;
+-- from: jdbc, extended
+SELECT n.nspname,c.relname,r.rolname,c.relacl  FROM pg_catalog.pg_namespace n, pg_catalog.pg_class c, pg_catalog.pg_roles r  WHERE c.relnamespace = n.oid  AND c.relowner = r.oid  AND c.relkind IN ('r','p','v','m','f')  AND n.nspname LIKE 'public' AND c.relname LIKE 'orders' ORDER BY nspname, relname 
+;;
+-- from: jdbc, extended
+SELECT * FROM (SELECT n.nspname,c.relname,a.attname,a.atttypid,a.attnotnull OR (t.typtype = 'd' AND t.typnotnull) AS attnotnull,a.atttypmod,a.attlen,t.typtypmod,row_number() OVER (PARTITION BY a.attrelid ORDER BY a.attnum) AS attnum, nullif(a.attidentity, '') as attidentity,nullif(a.attgenerated, '') as attgenerated,pg_catalog.pg_get_expr(def.adbin, def.adrelid) AS adsrc,dsc.description,t.typbasetype,t.typtype  FROM pg_catalog.pg_namespace n  JOIN pg_catalog.pg_class c ON (c.relnamespace = n.oid)  JOIN pg_catalog.pg_attribute a ON (a.attrelid=c.oid)  JOIN pg_catalog.pg_type t ON (a.atttypid = t.oid)  LEFT JOIN pg_catalog.pg_attrdef def ON (a.attrelid=def.adrelid AND a.attnum = def.adnum)  LEFT JOIN pg_catalog.pg_description dsc ON (c.oid=dsc.objoid AND a.attnum = dsc.objsubid)  LEFT JOIN pg_catalog.pg_class dc ON (dc.oid=dsc.classoid AND dc.relname='pg_class')  LEFT JOIN pg_catalog.pg_namespace dn ON (dc.relnamespace=dn.oid AND dn.nspname='pg_catalog')  WHERE c.relkind in ('r','p','v','f','m') and a.attnum > 0 AND NOT a.attisdropped  AND n.nspname LIKE 'public' AND c.relname LIKE 'documents') c WHERE true  ORDER BY nspname,c.relname,attnum 
+;;
+-- from: jdbc, extended
+SELECT        result.TABLE_CAT,        result.TABLE_SCHEM,        result.TABLE_NAME,        result.COLUMN_NAME,        result.KEY_SEQ,        result.PK_NAME FROM      (SELECT NULL AS TABLE_CAT, n.nspname AS TABLE_SCHEM,   ct.relname AS TABLE_NAME, a.attname AS COLUMN_NAME,   (information_schema._pg_expandarray(i.indkey)).n AS KEY_SEQ, ci.relname AS PK_NAME,   information_schema._pg_expandarray(i.indkey) AS KEYS, a.attnum AS A_ATTNUM FROM pg_catalog.pg_class ct   JOIN pg_catalog.pg_attribute a ON (ct.oid = a.attrelid)   JOIN pg_catalog.pg_namespace n ON (ct.relnamespace = n.oid)   JOIN pg_catalog.pg_index i ON ( a.attrelid = i.indrelid)   JOIN pg_catalog.pg_class ci ON (ci.oid = i.indexrelid) WHERE true  AND n.nspname = 'public' AND ct.relname = 'documents' AND i.indisprimary  ) result where  result.A_ATTNUM = (result.KEYS).x  ORDER BY result.table_name, result.pk_name, result.key_seq
+;;
+-- from: jdbc, extended
+SELECT     tmp.TABLE_CAT,     tmp.TABLE_SCHEM,     tmp.TABLE_NAME,     tmp.NON_UNIQUE,     tmp.INDEX_QUALIFIER,     tmp.INDEX_NAME,     tmp.TYPE,     tmp.ORDINAL_POSITION,     trim(both '"' from pg_catalog.pg_get_indexdef(tmp.CI_OID, tmp.ORDINAL_POSITION, false)) AS COLUMN_NAME,   CASE tmp.AM_NAME     WHEN 'btree' THEN CASE tmp.I_INDOPTION[tmp.ORDINAL_POSITION - 1] & 1::smallint       WHEN 1 THEN 'D'       ELSE 'A'     END     ELSE NULL   END AS ASC_OR_DESC,     tmp.CARDINALITY,     tmp.PAGES,     tmp.FILTER_CONDITION FROM (SELECT NULL AS TABLE_CAT, n.nspname AS TABLE_SCHEM,   ct.relname AS TABLE_NAME, NOT i.indisunique AS NON_UNIQUE,   NULL AS INDEX_QUALIFIER, ci.relname AS INDEX_NAME,   CASE i.indisclustered     WHEN true THEN 1    ELSE CASE am.amname       WHEN 'hash' THEN 2      ELSE 3    END   END AS TYPE,   (information_schema._pg_expandarray(i.indkey)).n AS ORDINAL_POSITION,   ci.reltuples AS CARDINALITY,   ci.relpages AS PAGES,   pg_catalog.pg_get_expr(i.indpred, i.indrelid) AS FILTER_CONDITION,   ci.oid AS CI_OID,   i.indoption AS I_INDOPTION,   am.amname AS AM_NAME FROM pg_catalog.pg_class ct   JOIN pg_catalog.pg_namespace n ON (ct.relnamespace = n.oid)   JOIN pg_catalog.pg_index i ON (ct.oid = i.indrelid)   JOIN pg_catalog.pg_class ci ON (ci.oid = i.indexrelid)   JOIN pg_catalog.pg_am am ON (ci.relam = am.oid) WHERE true  AND n.nspname = 'public' AND ct.relname = 'documents') AS tmp ORDER BY NON_UNIQUE, TYPE, INDEX_NAME, ORDINAL_POSITION 
+;;
+-- from: jdbc, extended
+SELECT NULL::text AS PKTABLE_CAT, pkn.nspname AS PKTABLE_SCHEM, pkc.relname AS PKTABLE_NAME, pka.attname AS PKCOLUMN_NAME, NULL::text AS FKTABLE_CAT, fkn.nspname AS FKTABLE_SCHEM, fkc.relname AS FKTABLE_NAME, fka.attname AS FKCOLUMN_NAME, pos.n AS KEY_SEQ, CASE con.confupdtype  WHEN 'c' THEN 0 WHEN 'n' THEN 2 WHEN 'd' THEN 4 WHEN 'r' THEN 1 WHEN 'p' THEN 1 WHEN 'a' THEN 3 ELSE NULL END AS UPDATE_RULE, CASE con.confdeltype  WHEN 'c' THEN 0 WHEN 'n' THEN 2 WHEN 'd' THEN 4 WHEN 'r' THEN 1 WHEN 'p' THEN 1 WHEN 'a' THEN 3 ELSE NULL END AS DELETE_RULE, con.conname AS FK_NAME, pkic.relname AS PK_NAME, CASE  WHEN con.condeferrable AND con.condeferred THEN 5 WHEN con.condeferrable THEN 6 ELSE 7 END AS DEFERRABILITY  FROM  pg_catalog.pg_namespace pkn, pg_catalog.pg_class pkc, pg_catalog.pg_attribute pka,  pg_catalog.pg_namespace fkn, pg_catalog.pg_class fkc, pg_catalog.pg_attribute fka,  pg_catalog.pg_constraint con,  pg_catalog.generate_series(1, 32) pos(n),  pg_catalog.pg_class pkic WHERE pkn.oid = pkc.relnamespace AND pkc.oid = pka.attrelid AND pka.attnum = con.confkey[pos.n] AND con.confrelid = pkc.oid  AND fkn.oid = fkc.relnamespace AND fkc.oid = fka.attrelid AND fka.attnum = con.conkey[pos.n] AND con.conrelid = fkc.oid  AND con.contype = 'f' AND (pkic.relkind = 'i' OR pkic.relkind = 'I') AND pkic.oid = con.conindid  AND fkn.nspname = 'public' AND fkc.relname = 'documents' ORDER BY pkn.nspname,pkc.relname, con.conname,pos.n
+;;
+-- from: jdbc, extended
+SELECT NULL::text AS PKTABLE_CAT, pkn.nspname AS PKTABLE_SCHEM, pkc.relname AS PKTABLE_NAME, pka.attname AS PKCOLUMN_NAME, NULL::text AS FKTABLE_CAT, fkn.nspname AS FKTABLE_SCHEM, fkc.relname AS FKTABLE_NAME, fka.attname AS FKCOLUMN_NAME, pos.n AS KEY_SEQ, CASE con.confupdtype  WHEN 'c' THEN 0 WHEN 'n' THEN 2 WHEN 'd' THEN 4 WHEN 'r' THEN 1 WHEN 'p' THEN 1 WHEN 'a' THEN 3 ELSE NULL END AS UPDATE_RULE, CASE con.confdeltype  WHEN 'c' THEN 0 WHEN 'n' THEN 2 WHEN 'd' THEN 4 WHEN 'r' THEN 1 WHEN 'p' THEN 1 WHEN 'a' THEN 3 ELSE NULL END AS DELETE_RULE, con.conname AS FK_NAME, pkic.relname AS PK_NAME, CASE  WHEN con.condeferrable AND con.condeferred THEN 5 WHEN con.condeferrable THEN 6 ELSE 7 END AS DEFERRABILITY  FROM  pg_catalog.pg_namespace pkn, pg_catalog.pg_class pkc, pg_catalog.pg_attribute pka,  pg_catalog.pg_namespace fkn, pg_catalog.pg_class fkc, pg_catalog.pg_attribute fka,  pg_catalog.pg_constraint con,  pg_catalog.generate_series(1, 32) pos(n),  pg_catalog.pg_class pkic WHERE pkn.oid = pkc.relnamespace AND pkc.oid = pka.attrelid AND pka.attnum = con.confkey[pos.n] AND con.confrelid = pkc.oid  AND fkn.oid = fkc.relnamespace AND fkc.oid = fka.attrelid AND fka.attnum = con.conkey[pos.n] AND con.conrelid = fkc.oid  AND con.contype = 'f' AND (pkic.relkind = 'i' OR pkic.relkind = 'I') AND pkic.oid = con.conindid  AND pkn.nspname = 'public' AND pkc.relname = 'documents' ORDER BY fkn.nspname,fkc.relname,con.conname,pos.n
+;;
+-- from: jdbc, extended
+SELECT a.attname, a.atttypid, atttypmod FROM pg_catalog.pg_class ct   JOIN pg_catalog.pg_attribute a ON (ct.oid = a.attrelid)   JOIN pg_catalog.pg_namespace n ON (ct.relnamespace = n.oid)   JOIN (SELECT i.indexrelid, i.indrelid, i.indisprimary,              information_schema._pg_expandarray(i.indkey) AS keys         FROM pg_catalog.pg_index i) i     ON (a.attnum = (i.keys).x AND a.attrelid = i.indrelid) WHERE true  AND n.nspname = 'public' AND ct.relname = 'documents' AND i.indisprimary  ORDER BY a.attnum 
+;;
+-- from: jdbc, extended
+SELECT n.nspname,c.relname,r.rolname,c.relacl  FROM pg_catalog.pg_namespace n, pg_catalog.pg_class c, pg_catalog.pg_roles r  WHERE c.relnamespace = n.oid  AND c.relowner = r.oid  AND c.relkind IN ('r','p','v','m','f')  AND n.nspname LIKE 'public' AND c.relname LIKE 'documents' ORDER BY nspname, relname 
+;;
+-- from: jdbc, extended
+SELECT * FROM (SELECT n.nspname,c.relname,a.attname,a.atttypid,a.attnotnull OR (t.typtype = 'd' AND t.typnotnull) AS attnotnull,a.atttypmod,a.attlen,t.typtypmod,row_number() OVER (PARTITION BY a.attrelid ORDER BY a.attnum) AS attnum, nullif(a.attidentity, '') as attidentity,nullif(a.attgenerated, '') as attgenerated,pg_catalog.pg_get_expr(def.adbin, def.adrelid) AS adsrc,dsc.description,t.typbasetype,t.typtype  FROM pg_catalog.pg_namespace n  JOIN pg_catalog.pg_class c ON (c.relnamespace = n.oid)  JOIN pg_catalog.pg_attribute a ON (a.attrelid=c.oid)  JOIN pg_catalog.pg_type t ON (a.atttypid = t.oid)  LEFT JOIN pg_catalog.pg_attrdef def ON (a.attrelid=def.adrelid AND a.attnum = def.adnum)  LEFT JOIN pg_catalog.pg_description dsc ON (c.oid=dsc.objoid AND a.attnum = dsc.objsubid)  LEFT JOIN pg_catalog.pg_class dc ON (dc.oid=dsc.classoid AND dc.relname='pg_class')  LEFT JOIN pg_catalog.pg_namespace dn ON (dc.relnamespace=dn.oid AND dn.nspname='pg_catalog')  WHERE c.relkind in ('r','p','v','f','m') and a.attnum > 0 AND NOT a.attisdropped  AND n.nspname LIKE 'public' AND c.relname LIKE 'events') c WHERE true  ORDER BY nspname,c.relname,attnum 
+;;
+-- from: jdbc, extended
+SELECT        result.TABLE_CAT,        result.TABLE_SCHEM,        result.TABLE_NAME,        result.COLUMN_NAME,        result.KEY_SEQ,        result.PK_NAME FROM      (SELECT NULL AS TABLE_CAT, n.nspname AS TABLE_SCHEM,   ct.relname AS TABLE_NAME, a.attname AS COLUMN_NAME,   (information_schema._pg_expandarray(i.indkey)).n AS KEY_SEQ, ci.relname AS PK_NAME,   information_schema._pg_expandarray(i.indkey) AS KEYS, a.attnum AS A_ATTNUM FROM pg_catalog.pg_class ct   JOIN pg_catalog.pg_attribute a ON (ct.oid = a.attrelid)   JOIN pg_catalog.pg_namespace n ON (ct.relnamespace = n.oid)   JOIN pg_catalog.pg_index i ON ( a.attrelid = i.indrelid)   JOIN pg_catalog.pg_class ci ON (ci.oid = i.indexrelid) WHERE true  AND n.nspname = 'public' AND ct.relname = 'events' AND i.indisprimary  ) result where  result.A_ATTNUM = (result.KEYS).x  ORDER BY result.table_name, result.pk_name, result.key_seq
+;;
+-- from: jdbc, extended
+SELECT     tmp.TABLE_CAT,     tmp.TABLE_SCHEM,     tmp.TABLE_NAME,     tmp.NON_UNIQUE,     tmp.INDEX_QUALIFIER,     tmp.INDEX_NAME,     tmp.TYPE,     tmp.ORDINAL_POSITION,     trim(both '"' from pg_catalog.pg_get_indexdef(tmp.CI_OID, tmp.ORDINAL_POSITION, false)) AS COLUMN_NAME,   CASE tmp.AM_NAME     WHEN 'btree' THEN CASE tmp.I_INDOPTION[tmp.ORDINAL_POSITION - 1] & 1::smallint       WHEN 1 THEN 'D'       ELSE 'A'     END     ELSE NULL   END AS ASC_OR_DESC,     tmp.CARDINALITY,     tmp.PAGES,     tmp.FILTER_CONDITION FROM (SELECT NULL AS TABLE_CAT, n.nspname AS TABLE_SCHEM,   ct.relname AS TABLE_NAME, NOT i.indisunique AS NON_UNIQUE,   NULL AS INDEX_QUALIFIER, ci.relname AS INDEX_NAME,   CASE i.indisclustered     WHEN true THEN 1    ELSE CASE am.amname       WHEN 'hash' THEN 2      ELSE 3    END   END AS TYPE,   (information_schema._pg_expandarray(i.indkey)).n AS ORDINAL_POSITION,   ci.reltuples AS CARDINALITY,   ci.relpages AS PAGES,   pg_catalog.pg_get_expr(i.indpred, i.indrelid) AS FILTER_CONDITION,   ci.oid AS CI_OID,   i.indoption AS I_INDOPTION,   am.amname AS AM_NAME FROM pg_catalog.pg_class ct   JOIN pg_catalog.pg_namespace n ON (ct.relnamespace = n.oid)   JOIN pg_catalog.pg_index i ON (ct.oid = i.indrelid)   JOIN pg_catalog.pg_class ci ON (ci.oid = i.indexrelid)   JOIN pg_catalog.pg_am am ON (ci.relam = am.oid) WHERE true  AND n.nspname = 'public' AND ct.relname = 'events') AS tmp ORDER BY NON_UNIQUE, TYPE, INDEX_NAME, ORDINAL_POSITION 
+;;
+-- from: jdbc, extended
+SELECT NULL::text AS PKTABLE_CAT, pkn.nspname AS PKTABLE_SCHEM, pkc.relname AS PKTABLE_NAME, pka.attname AS PKCOLUMN_NAME, NULL::text AS FKTABLE_CAT, fkn.nspname AS FKTABLE_SCHEM, fkc.relname AS FKTABLE_NAME, fka.attname AS FKCOLUMN_NAME, pos.n AS KEY_SEQ, CASE con.confupdtype  WHEN 'c' THEN 0 WHEN 'n' THEN 2 WHEN 'd' THEN 4 WHEN 'r' THEN 1 WHEN 'p' THEN 1 WHEN 'a' THEN 3 ELSE NULL END AS UPDATE_RULE, CASE con.confdeltype  WHEN 'c' THEN 0 WHEN 'n' THEN 2 WHEN 'd' THEN 4 WHEN 'r' THEN 1 WHEN 'p' THEN 1 WHEN 'a' THEN 3 ELSE NULL END AS DELETE_RULE, con.conname AS FK_NAME, pkic.relname AS PK_NAME, CASE  WHEN con.condeferrable AND con.condeferred THEN 5 WHEN con.condeferrable THEN 6 ELSE 7 END AS DEFERRABILITY  FROM  pg_catalog.pg_namespace pkn, pg_catalog.pg_class pkc, pg_catalog.pg_attribute pka,  pg_catalog.pg_namespace fkn, pg_catalog.pg_class fkc, pg_catalog.pg_attribute fka,  pg_catalog.pg_constraint con,  pg_catalog.generate_series(1, 32) pos(n),  pg_catalog.pg_class pkic WHERE pkn.oid = pkc.relnamespace AND pkc.oid = pka.attrelid AND pka.attnum = con.confkey[pos.n] AND con.confrelid = pkc.oid  AND fkn.oid = fkc.relnamespace AND fkc.oid = fka.attrelid AND fka.attnum = con.conkey[pos.n] AND con.conrelid = fkc.oid  AND con.contype = 'f' AND (pkic.relkind = 'i' OR pkic.relkind = 'I') AND pkic.oid = con.conindid  AND fkn.nspname = 'public' AND fkc.relname = 'events' ORDER BY pkn.nspname,pkc.relname, con.conname,pos.n
+;;
+-- from: jdbc, extended
+SELECT NULL::text AS PKTABLE_CAT, pkn.nspname AS PKTABLE_SCHEM, pkc.relname AS PKTABLE_NAME, pka.attname AS PKCOLUMN_NAME, NULL::text AS FKTABLE_CAT, fkn.nspname AS FKTABLE_SCHEM, fkc.relname AS FKTABLE_NAME, fka.attname AS FKCOLUMN_NAME, pos.n AS KEY_SEQ, CASE con.confupdtype  WHEN 'c' THEN 0 WHEN 'n' THEN 2 WHEN 'd' THEN 4 WHEN 'r' THEN 1 WHEN 'p' THEN 1 WHEN 'a' THEN 3 ELSE NULL END AS UPDATE_RULE, CASE con.confdeltype  WHEN 'c' THEN 0 WHEN 'n' THEN 2 WHEN 'd' THEN 4 WHEN 'r' THEN 1 WHEN 'p' THEN 1 WHEN 'a' THEN 3 ELSE NULL END AS DELETE_RULE, con.conname AS FK_NAME, pkic.relname AS PK_NAME, CASE  WHEN con.condeferrable AND con.condeferred THEN 5 WHEN con.condeferrable THEN 6 ELSE 7 END AS DEFERRABILITY  FROM  pg_catalog.pg_namespace pkn, pg_catalog.pg_class pkc, pg_catalog.pg_attribute pka,  pg_catalog.pg_namespace fkn, pg_catalog.pg_class fkc, pg_catalog.pg_attribute fka,  pg_catalog.pg_constraint con,  pg_catalog.generate_series(1, 32) pos(n),  pg_catalog.pg_class pkic WHERE pkn.oid = pkc.relnamespace AND pkc.oid = pka.attrelid AND pka.attnum = con.confkey[pos.n] AND con.confrelid = pkc.oid  AND fkn.oid = fkc.relnamespace AND fkc.oid = fka.attrelid AND fka.attnum = con.conkey[pos.n] AND con.conrelid = fkc.oid  AND con.contype = 'f' AND (pkic.relkind = 'i' OR pkic.relkind = 'I') AND pkic.oid = con.conindid  AND pkn.nspname = 'public' AND pkc.relname = 'events' ORDER BY fkn.nspname,fkc.relname,con.conname,pos.n
+;;
+-- from: jdbc, extended
+SELECT a.attname, a.atttypid, atttypmod FROM pg_catalog.pg_class ct   JOIN pg_catalog.pg_attribute a ON (ct.oid = a.attrelid)   JOIN pg_catalog.pg_namespace n ON (ct.relnamespace = n.oid)   JOIN (SELECT i.indexrelid, i.indrelid, i.indisprimary,              information_schema._pg_expandarray(i.indkey) AS keys         FROM pg_catalog.pg_index i) i     ON (a.attnum = (i.keys).x AND a.attrelid = i.indrelid) WHERE true  AND n.nspname = 'public' AND ct.relname = 'events' AND i.indisprimary  ORDER BY a.attnum 
+;;
+-- from: jdbc, extended
+SELECT n.nspname,c.relname,r.rolname,c.relacl  FROM pg_catalog.pg_namespace n, pg_catalog.pg_class c, pg_catalog.pg_roles r  WHERE c.relnamespace = n.oid  AND c.relowner = r.oid  AND c.relkind IN ('r','p','v','m','f')  AND n.nspname LIKE 'public' AND c.relname LIKE 'events' ORDER BY nspname, relname 
+;;
+-- from: jdbc, extended
+SELECT * FROM (SELECT n.nspname,c.relname,a.attname,a.atttypid,a.attnotnull OR (t.typtype = 'd' AND t.typnotnull) AS attnotnull,a.atttypmod,a.attlen,t.typtypmod,row_number() OVER (PARTITION BY a.attrelid ORDER BY a.attnum) AS attnum, nullif(a.attidentity, '') as attidentity,nullif(a.attgenerated, '') as attgenerated,pg_catalog.pg_get_expr(def.adbin, def.adrelid) AS adsrc,dsc.description,t.typbasetype,t.typtype  FROM pg_catalog.pg_namespace n  JOIN pg_catalog.pg_class c ON (c.relnamespace = n.oid)  JOIN pg_catalog.pg_attribute a ON (a.attrelid=c.oid)  JOIN pg_catalog.pg_type t ON (a.atttypid = t.oid)  LEFT JOIN pg_catalog.pg_attrdef def ON (a.attrelid=def.adrelid AND a.attnum = def.adnum)  LEFT JOIN pg_catalog.pg_description dsc ON (c.oid=dsc.objoid AND a.attnum = dsc.objsubid)  LEFT JOIN pg_catalog.pg_class dc ON (dc.oid=dsc.classoid AND dc.relname='pg_class')  LEFT JOIN pg_catalog.pg_namespace dn ON (dc.relnamespace=dn.oid AND dn.nspname='pg_catalog')  WHERE c.relkind in ('r','p','v','f','m') and a.attnum > 0 AND NOT a.attisdropped  AND n.nspname LIKE 'public' AND c.relname LIKE 'products') c WHERE true  ORDER BY nspname,c.relname,attnum 
+;;
+-- from: jdbc, extended
+SELECT        result.TABLE_CAT,        result.TABLE_SCHEM,        result.TABLE_NAME,        result.COLUMN_NAME,        result.KEY_SEQ,        result.PK_NAME FROM      (SELECT NULL AS TABLE_CAT, n.nspname AS TABLE_SCHEM,   ct.relname AS TABLE_NAME, a.attname AS COLUMN_NAME,   (information_schema._pg_expandarray(i.indkey)).n AS KEY_SEQ, ci.relname AS PK_NAME,   information_schema._pg_expandarray(i.indkey) AS KEYS, a.attnum AS A_ATTNUM FROM pg_catalog.pg_class ct   JOIN pg_catalog.pg_attribute a ON (ct.oid = a.attrelid)   JOIN pg_catalog.pg_namespace n ON (ct.relnamespace = n.oid)   JOIN pg_catalog.pg_index i ON ( a.attrelid = i.indrelid)   JOIN pg_catalog.pg_class ci ON (ci.oid = i.indexrelid) WHERE true  AND n.nspname = 'public' AND ct.relname = 'products' AND i.indisprimary  ) result where  result.A_ATTNUM = (result.KEYS).x  ORDER BY result.table_name, result.pk_name, result.key_seq
+;;
+-- from: jdbc, extended
+SELECT     tmp.TABLE_CAT,     tmp.TABLE_SCHEM,     tmp.TABLE_NAME,     tmp.NON_UNIQUE,     tmp.INDEX_QUALIFIER,     tmp.INDEX_NAME,     tmp.TYPE,     tmp.ORDINAL_POSITION,     trim(both '"' from pg_catalog.pg_get_indexdef(tmp.CI_OID, tmp.ORDINAL_POSITION, false)) AS COLUMN_NAME,   CASE tmp.AM_NAME     WHEN 'btree' THEN CASE tmp.I_INDOPTION[tmp.ORDINAL_POSITION - 1] & 1::smallint       WHEN 1 THEN 'D'       ELSE 'A'     END     ELSE NULL   END AS ASC_OR_DESC,     tmp.CARDINALITY,     tmp.PAGES,     tmp.FILTER_CONDITION FROM (SELECT NULL AS TABLE_CAT, n.nspname AS TABLE_SCHEM,   ct.relname AS TABLE_NAME, NOT i.indisunique AS NON_UNIQUE,   NULL AS INDEX_QUALIFIER, ci.relname AS INDEX_NAME,   CASE i.indisclustered     WHEN true THEN 1    ELSE CASE am.amname       WHEN 'hash' THEN 2      ELSE 3    END   END AS TYPE,   (information_schema._pg_expandarray(i.indkey)).n AS ORDINAL_POSITION,   ci.reltuples AS CARDINALITY,   ci.relpages AS PAGES,   pg_catalog.pg_get_expr(i.indpred, i.indrelid) AS FILTER_CONDITION,   ci.oid AS CI_OID,   i.indoption AS I_INDOPTION,   am.amname AS AM_NAME FROM pg_catalog.pg_class ct   JOIN pg_catalog.pg_namespace n ON (ct.relnamespace = n.oid)   JOIN pg_catalog.pg_index i ON (ct.oid = i.indrelid)   JOIN pg_catalog.pg_class ci ON (ci.oid = i.indexrelid)   JOIN pg_catalog.pg_am am ON (ci.relam = am.oid) WHERE true  AND n.nspname = 'public' AND ct.relname = 'products') AS tmp ORDER BY NON_UNIQUE, TYPE, INDEX_NAME, ORDINAL_POSITION 
+;;
+-- from: jdbc, extended
+SELECT NULL::text AS PKTABLE_CAT, pkn.nspname AS PKTABLE_SCHEM, pkc.relname AS PKTABLE_NAME, pka.attname AS PKCOLUMN_NAME, NULL::text AS FKTABLE_CAT, fkn.nspname AS FKTABLE_SCHEM, fkc.relname AS FKTABLE_NAME, fka.attname AS FKCOLUMN_NAME, pos.n AS KEY_SEQ, CASE con.confupdtype  WHEN 'c' THEN 0 WHEN 'n' THEN 2 WHEN 'd' THEN 4 WHEN 'r' THEN 1 WHEN 'p' THEN 1 WHEN 'a' THEN 3 ELSE NULL END AS UPDATE_RULE, CASE con.confdeltype  WHEN 'c' THEN 0 WHEN 'n' THEN 2 WHEN 'd' THEN 4 WHEN 'r' THEN 1 WHEN 'p' THEN 1 WHEN 'a' THEN 3 ELSE NULL END AS DELETE_RULE, con.conname AS FK_NAME, pkic.relname AS PK_NAME, CASE  WHEN con.condeferrable AND con.condeferred THEN 5 WHEN con.condeferrable THEN 6 ELSE 7 END AS DEFERRABILITY  FROM  pg_catalog.pg_namespace pkn, pg_catalog.pg_class pkc, pg_catalog.pg_attribute pka,  pg_catalog.pg_namespace fkn, pg_catalog.pg_class fkc, pg_catalog.pg_attribute fka,  pg_catalog.pg_constraint con,  pg_catalog.generate_series(1, 32) pos(n),  pg_catalog.pg_class pkic WHERE pkn.oid = pkc.relnamespace AND pkc.oid = pka.attrelid AND pka.attnum = con.confkey[pos.n] AND con.confrelid = pkc.oid  AND fkn.oid = fkc.relnamespace AND fkc.oid = fka.attrelid AND fka.attnum = con.conkey[pos.n] AND con.conrelid = fkc.oid  AND con.contype = 'f' AND (pkic.relkind = 'i' OR pkic.relkind = 'I') AND pkic.oid = con.conindid  AND fkn.nspname = 'public' AND fkc.relname = 'products' ORDER BY pkn.nspname,pkc.relname, con.conname,pos.n
+;;
+-- from: jdbc, extended
+SELECT NULL::text AS PKTABLE_CAT, pkn.nspname AS PKTABLE_SCHEM, pkc.relname AS PKTABLE_NAME, pka.attname AS PKCOLUMN_NAME, NULL::text AS FKTABLE_CAT, fkn.nspname AS FKTABLE_SCHEM, fkc.relname AS FKTABLE_NAME, fka.attname AS FKCOLUMN_NAME, pos.n AS KEY_SEQ, CASE con.confupdtype  WHEN 'c' THEN 0 WHEN 'n' THEN 2 WHEN 'd' THEN 4 WHEN 'r' THEN 1 WHEN 'p' THEN 1 WHEN 'a' THEN 3 ELSE NULL END AS UPDATE_RULE, CASE con.confdeltype  WHEN 'c' THEN 0 WHEN 'n' THEN 2 WHEN 'd' THEN 4 WHEN 'r' THEN 1 WHEN 'p' THEN 1 WHEN 'a' THEN 3 ELSE NULL END AS DELETE_RULE, con.conname AS FK_NAME, pkic.relname AS PK_NAME, CASE  WHEN con.condeferrable AND con.condeferred THEN 5 WHEN con.condeferrable THEN 6 ELSE 7 END AS DEFERRABILITY  FROM  pg_catalog.pg_namespace pkn, pg_catalog.pg_class pkc, pg_catalog.pg_attribute pka,  pg_catalog.pg_namespace fkn, pg_catalog.pg_class fkc, pg_catalog.pg_attribute fka,  pg_catalog.pg_constraint con,  pg_catalog.generate_series(1, 32) pos(n),  pg_catalog.pg_class pkic WHERE pkn.oid = pkc.relnamespace AND pkc.oid = pka.attrelid AND pka.attnum = con.confkey[pos.n] AND con.confrelid = pkc.oid  AND fkn.oid = fkc.relnamespace AND fkc.oid = fka.attrelid AND fka.attnum = con.conkey[pos.n] AND con.conrelid = fkc.oid  AND con.contype = 'f' AND (pkic.relkind = 'i' OR pkic.relkind = 'I') AND pkic.oid = con.conindid  AND pkn.nspname = 'public' AND pkc.relname = 'products' ORDER BY fkn.nspname,fkc.relname,con.conname,pos.n
+;;
+-- from: jdbc, extended
+SELECT a.attname, a.atttypid, atttypmod FROM pg_catalog.pg_class ct   JOIN pg_catalog.pg_attribute a ON (ct.oid = a.attrelid)   JOIN pg_catalog.pg_namespace n ON (ct.relnamespace = n.oid)   JOIN (SELECT i.indexrelid, i.indrelid, i.indisprimary,              information_schema._pg_expandarray(i.indkey) AS keys         FROM pg_catalog.pg_index i) i     ON (a.attnum = (i.keys).x AND a.attrelid = i.indrelid) WHERE true  AND n.nspname = 'public' AND ct.relname = 'products' AND i.indisprimary  ORDER BY a.attnum 
+;;
+-- from: jdbc, extended
+SELECT n.nspname,c.relname,r.rolname,c.relacl  FROM pg_catalog.pg_namespace n, pg_catalog.pg_class c, pg_catalog.pg_roles r  WHERE c.relnamespace = n.oid  AND c.relowner = r.oid  AND c.relkind IN ('r','p','v','m','f')  AND n.nspname LIKE 'public' AND c.relname LIKE 'products' ORDER BY nspname, relname 
+;;
+-- from: jdbc, extended
+SELECT * FROM (SELECT n.nspname,c.relname,a.attname,a.atttypid,a.attnotnull OR (t.typtype = 'd' AND t.typnotnull) AS attnotnull,a.atttypmod,a.attlen,t.typtypmod,row_number() OVER (PARTITION BY a.attrelid ORDER BY a.attnum) AS attnum, nullif(a.attidentity, '') as attidentity,nullif(a.attgenerated, '') as attgenerated,pg_catalog.pg_get_expr(def.adbin, def.adrelid) AS adsrc,dsc.description,t.typbasetype,t.typtype  FROM pg_catalog.pg_namespace n  JOIN pg_catalog.pg_class c ON (c.relnamespace = n.oid)  JOIN pg_catalog.pg_attribute a ON (a.attrelid=c.oid)  JOIN pg_catalog.pg_type t ON (a.atttypid = t.oid)  LEFT JOIN pg_catalog.pg_attrdef def ON (a.attrelid=def.adrelid AND a.attnum = def.adnum)  LEFT JOIN pg_catalog.pg_description dsc ON (c.oid=dsc.objoid AND a.attnum = dsc.objsubid)  LEFT JOIN pg_catalog.pg_class dc ON (dc.oid=dsc.classoid AND dc.relname='pg_class')  LEFT JOIN pg_catalog.pg_namespace dn ON (dc.relnamespace=dn.oid AND dn.nspname='pg_catalog')  WHERE c.relkind in ('r','p','v','f','m') and a.attnum > 0 AND NOT a.attisdropped  AND n.nspname LIKE 'public' AND c.relname LIKE 'account_names') c WHERE true  ORDER BY nspname,c.relname,attnum 
+;;
+-- from: jdbc, extended
+SELECT        result.TABLE_CAT,        result.TABLE_SCHEM,        result.TABLE_NAME,        result.COLUMN_NAME,        result.KEY_SEQ,        result.PK_NAME FROM      (SELECT NULL AS TABLE_CAT, n.nspname AS TABLE_SCHEM,   ct.relname AS TABLE_NAME, a.attname AS COLUMN_NAME,   (information_schema._pg_expandarray(i.indkey)).n AS KEY_SEQ, ci.relname AS PK_NAME,   information_schema._pg_expandarray(i.indkey) AS KEYS, a.attnum AS A_ATTNUM FROM pg_catalog.pg_class ct   JOIN pg_catalog.pg_attribute a ON (ct.oid = a.attrelid)   JOIN pg_catalog.pg_namespace n ON (ct.relnamespace = n.oid)   JOIN pg_catalog.pg_index i ON ( a.attrelid = i.indrelid)   JOIN pg_catalog.pg_class ci ON (ci.oid = i.indexrelid) WHERE true  AND n.nspname = 'public' AND ct.relname = 'account_names' AND i.indisprimary  ) result where  result.A_ATTNUM = (result.KEYS).x  ORDER BY result.table_name, result.pk_name, result.key_seq
+;;
+-- from: jdbc, extended
+SELECT     tmp.TABLE_CAT,     tmp.TABLE_SCHEM,     tmp.TABLE_NAME,     tmp.NON_UNIQUE,     tmp.INDEX_QUALIFIER,     tmp.INDEX_NAME,     tmp.TYPE,     tmp.ORDINAL_POSITION,     trim(both '"' from pg_catalog.pg_get_indexdef(tmp.CI_OID, tmp.ORDINAL_POSITION, false)) AS COLUMN_NAME,   CASE tmp.AM_NAME     WHEN 'btree' THEN CASE tmp.I_INDOPTION[tmp.ORDINAL_POSITION - 1] & 1::smallint       WHEN 1 THEN 'D'       ELSE 'A'     END     ELSE NULL   END AS ASC_OR_DESC,     tmp.CARDINALITY,     tmp.PAGES,     tmp.FILTER_CONDITION FROM (SELECT NULL AS TABLE_CAT, n.nspname AS TABLE_SCHEM,   ct.relname AS TABLE_NAME, NOT i.indisunique AS NON_UNIQUE,   NULL AS INDEX_QUALIFIER, ci.relname AS INDEX_NAME,   CASE i.indisclustered     WHEN true THEN 1    ELSE CASE am.amname       WHEN 'hash' THEN 2      ELSE 3    END   END AS TYPE,   (information_schema._pg_expandarray(i.indkey)).n AS ORDINAL_POSITION,   ci.reltuples AS CARDINALITY,   ci.relpages AS PAGES,   pg_catalog.pg_get_expr(i.indpred, i.indrelid) AS FILTER_CONDITION,   ci.oid AS CI_OID,   i.indoption AS I_INDOPTION,   am.amname AS AM_NAME FROM pg_catalog.pg_class ct   JOIN pg_catalog.pg_namespace n ON (ct.relnamespace = n.oid)   JOIN pg_catalog.pg_index i ON (ct.oid = i.indrelid)   JOIN pg_catalog.pg_class ci ON (ci.oid = i.indexrelid)   JOIN pg_catalog.pg_am am ON (ci.relam = am.oid) WHERE true  AND n.nspname = 'public' AND ct.relname = 'account_names') AS tmp ORDER BY NON_UNIQUE, TYPE, INDEX_NAME, ORDINAL_POSITION 
+;;
+-- from: jdbc, extended
+SELECT NULL::text AS PKTABLE_CAT, pkn.nspname AS PKTABLE_SCHEM, pkc.relname AS PKTABLE_NAME, pka.attname AS PKCOLUMN_NAME, NULL::text AS FKTABLE_CAT, fkn.nspname AS FKTABLE_SCHEM, fkc.relname AS FKTABLE_NAME, fka.attname AS FKCOLUMN_NAME, pos.n AS KEY_SEQ, CASE con.confupdtype  WHEN 'c' THEN 0 WHEN 'n' THEN 2 WHEN 'd' THEN 4 WHEN 'r' THEN 1 WHEN 'p' THEN 1 WHEN 'a' THEN 3 ELSE NULL END AS UPDATE_RULE, CASE con.confdeltype  WHEN 'c' THEN 0 WHEN 'n' THEN 2 WHEN 'd' THEN 4 WHEN 'r' THEN 1 WHEN 'p' THEN 1 WHEN 'a' THEN 3 ELSE NULL END AS DELETE_RULE, con.conname AS FK_NAME, pkic.relname AS PK_NAME, CASE  WHEN con.condeferrable AND con.condeferred THEN 5 WHEN con.condeferrable THEN 6 ELSE 7 END AS DEFERRABILITY  FROM  pg_catalog.pg_namespace pkn, pg_catalog.pg_class pkc, pg_catalog.pg_attribute pka,  pg_catalog.pg_namespace fkn, pg_catalog.pg_class fkc, pg_catalog.pg_attribute fka,  pg_catalog.pg_constraint con,  pg_catalog.generate_series(1, 32) pos(n),  pg_catalog.pg_class pkic WHERE pkn.oid = pkc.relnamespace AND pkc.oid = pka.attrelid AND pka.attnum = con.confkey[pos.n] AND con.confrelid = pkc.oid  AND fkn.oid = fkc.relnamespace AND fkc.oid = fka.attrelid AND fka.attnum = con.conkey[pos.n] AND con.conrelid = fkc.oid  AND con.contype = 'f' AND (pkic.relkind = 'i' OR pkic.relkind = 'I') AND pkic.oid = con.conindid  AND fkn.nspname = 'public' AND fkc.relname = 'account_names' ORDER BY pkn.nspname,pkc.relname, con.conname,pos.n
+;;
+-- from: jdbc, extended
+SELECT NULL::text AS PKTABLE_CAT, pkn.nspname AS PKTABLE_SCHEM, pkc.relname AS PKTABLE_NAME, pka.attname AS PKCOLUMN_NAME, NULL::text AS FKTABLE_CAT, fkn.nspname AS FKTABLE_SCHEM, fkc.relname AS FKTABLE_NAME, fka.attname AS FKCOLUMN_NAME, pos.n AS KEY_SEQ, CASE con.confupdtype  WHEN 'c' THEN 0 WHEN 'n' THEN 2 WHEN 'd' THEN 4 WHEN 'r' THEN 1 WHEN 'p' THEN 1 WHEN 'a' THEN 3 ELSE NULL END AS UPDATE_RULE, CASE con.confdeltype  WHEN 'c' THEN 0 WHEN 'n' THEN 2 WHEN 'd' THEN 4 WHEN 'r' THEN 1 WHEN 'p' THEN 1 WHEN 'a' THEN 3 ELSE NULL END AS DELETE_RULE, con.conname AS FK_NAME, pkic.relname AS PK_NAME, CASE  WHEN con.condeferrable AND con.condeferred THEN 5 WHEN con.condeferrable THEN 6 ELSE 7 END AS DEFERRABILITY  FROM  pg_catalog.pg_namespace pkn, pg_catalog.pg_class pkc, pg_catalog.pg_attribute pka,  pg_catalog.pg_namespace fkn, pg_catalog.pg_class fkc, pg_catalog.pg_attribute fka,  pg_catalog.pg_constraint con,  pg_catalog.generate_series(1, 32) pos(n),  pg_catalog.pg_class pkic WHERE pkn.oid = pkc.relnamespace AND pkc.oid = pka.attrelid AND pka.attnum = con.confkey[pos.n] AND con.confrelid = pkc.oid  AND fkn.oid = fkc.relnamespace AND fkc.oid = fka.attrelid AND fka.attnum = con.conkey[pos.n] AND con.conrelid = fkc.oid  AND con.contype = 'f' AND (pkic.relkind = 'i' OR pkic.relkind = 'I') AND pkic.oid = con.conindid  AND pkn.nspname = 'public' AND pkc.relname = 'account_names' ORDER BY fkn.nspname,fkc.relname,con.conname,pos.n
+;;
+-- from: jdbc, extended
+SELECT a.attname, a.atttypid, atttypmod FROM pg_catalog.pg_class ct   JOIN pg_catalog.pg_attribute a ON (ct.oid = a.attrelid)   JOIN pg_catalog.pg_namespace n ON (ct.relnamespace = n.oid)   JOIN (SELECT i.indexrelid, i.indrelid, i.indisprimary,              information_schema._pg_expandarray(i.indkey) AS keys         FROM pg_catalog.pg_index i) i     ON (a.attnum = (i.keys).x AND a.attrelid = i.indrelid) WHERE true  AND n.nspname = 'public' AND ct.relname = 'account_names' AND i.indisprimary  ORDER BY a.attnum 
+;;
+-- from: jdbc, extended
+SELECT n.nspname,c.relname,r.rolname,c.relacl  FROM pg_catalog.pg_namespace n, pg_catalog.pg_class c, pg_catalog.pg_roles r  WHERE c.relnamespace = n.oid  AND c.relowner = r.oid  AND c.relkind IN ('r','p','v','m','f')  AND n.nspname LIKE 'public' AND c.relname LIKE 'account_names' ORDER BY nspname, relname 
+;;
+-- from: jdbc, extended
+SELECT NULL::text AS PKTABLE_CAT, pkn.nspname AS PKTABLE_SCHEM, pkc.relname AS PKTABLE_NAME, pka.attname AS PKCOLUMN_NAME, NULL::text AS FKTABLE_CAT, fkn.nspname AS FKTABLE_SCHEM, fkc.relname AS FKTABLE_NAME, fka.attname AS FKCOLUMN_NAME, pos.n AS KEY_SEQ, CASE con.confupdtype  WHEN 'c' THEN 0 WHEN 'n' THEN 2 WHEN 'd' THEN 4 WHEN 'r' THEN 1 WHEN 'p' THEN 1 WHEN 'a' THEN 3 ELSE NULL END AS UPDATE_RULE, CASE con.confdeltype  WHEN 'c' THEN 0 WHEN 'n' THEN 2 WHEN 'd' THEN 4 WHEN 'r' THEN 1 WHEN 'p' THEN 1 WHEN 'a' THEN 3 ELSE NULL END AS DELETE_RULE, con.conname AS FK_NAME, pkic.relname AS PK_NAME, CASE  WHEN con.condeferrable AND con.condeferred THEN 5 WHEN con.condeferrable THEN 6 ELSE 7 END AS DEFERRABILITY  FROM  pg_catalog.pg_namespace pkn, pg_catalog.pg_class pkc, pg_catalog.pg_attribute pka,  pg_catalog.pg_namespace fkn, pg_catalog.pg_class fkc, pg_catalog.pg_attribute fka,  pg_catalog.pg_constraint con,  pg_catalog.generate_series(1, 32) pos(n),  pg_catalog.pg_class pkic WHERE pkn.oid = pkc.relnamespace AND pkc.oid = pka.attrelid AND pka.attnum = con.confkey[pos.n] AND con.confrelid = pkc.oid  AND fkn.oid = fkc.relnamespace AND fkc.oid = fka.attrelid AND fka.attnum = con.conkey[pos.n] AND con.conrelid = fkc.oid  AND con.contype = 'f' AND (pkic.relkind = 'i' OR pkic.relkind = 'I') AND pkic.oid = con.conindid  AND pkn.nspname = 'public' AND fkn.nspname = 'public' AND pkc.relname = 'accounts' AND fkc.relname = 'orders' ORDER BY fkn.nspname,fkc.relname,con.conname,pos.n
+;;
+-- from: jdbc, extended
+SELECT pg_type.oid, typname   FROM pg_catalog.pg_type   LEFT   JOIN (select ns.oid as nspoid, ns.nspname, r.r           from pg_namespace as ns           join ( select s.r, (current_schemas(false))[s.r] as nspname                    from generate_series(1, array_upper(current_schemas(false), 1)) as s(r) ) as r          using ( nspname )        ) as sp     ON sp.nspoid = typnamespace  WHERE typname = $1  ORDER BY sp.r, pg_type.oid DESC LIMIT 1
+;;
+-- from: jdbc, extended
+SELECT n.nspname,c.relname,r.rolname,c.relacl, a.attacl,  a.attname  FROM pg_catalog.pg_namespace n, pg_catalog.pg_class c,  pg_catalog.pg_roles r, pg_catalog.pg_attribute a  WHERE c.relnamespace = n.oid  AND c.relowner = r.oid  AND c.oid = a.attrelid  AND c.relkind = 'r'  AND a.attnum > 0 AND NOT a.attisdropped  AND n.nspname = 'public' AND c.relname = 'accounts' AND a.attname LIKE 'note' ORDER BY attname 
+;;
+-- from: jdbc, extended
+SELECT current_database() AS FUNCTION_CAT, n.nspname AS FUNCTION_SCHEM, p.proname AS FUNCTION_NAME,  d.description AS REMARKS,  CASE    WHEN (format_type(p.prorettype, null) = 'unknown') THEN 0   WHEN      (substring(pg_get_function_result(p.oid) from 0 for 6) = 'TABLE') OR      (substring(pg_get_function_result(p.oid) from 0 for 6) = 'SETOF') THEN 2   ELSE 1 END  AS FUNCTION_TYPE,  p.proname || '_' || p.oid AS SPECIFIC_NAME FROM pg_catalog.pg_proc p INNER JOIN pg_catalog.pg_namespace n ON p.pronamespace=n.oid LEFT JOIN pg_catalog.pg_description d ON p.oid=d.objoid WHERE true   AND p.prokind='f' AND n.nspname LIKE 'public' AND p.proname LIKE '%' ORDER BY FUNCTION_SCHEM, FUNCTION_NAME, p.oid::text 
+;;
+-- from: jdbc, extended
+SELECT n.nspname,p.proname,p.prorettype,p.proargtypes, t.typtype,t.typrelid,  p.proargnames, p.proargmodes, p.proallargtypes, p.oid  FROM pg_catalog.pg_proc p, pg_catalog.pg_namespace n, pg_catalog.pg_type t  WHERE p.pronamespace=n.oid AND p.prorettype=t.oid  AND n.nspname LIKE 'public' AND p.proname LIKE 'label' ORDER BY n.nspname, p.proname, p.oid::text 
+;;
+-- from: jdbc, extended
+SELECT NULL AS PROCEDURE_CAT, n.nspname AS PROCEDURE_SCHEM, p.proname AS PROCEDURE_NAME, NULL, NULL, NULL, d.description AS REMARKS, 2 AS PROCEDURE_TYPE,  p.proname || '_' || p.oid AS SPECIFIC_NAME  FROM pg_catalog.pg_namespace n, pg_catalog.pg_proc p  LEFT JOIN pg_catalog.pg_description d ON (p.oid=d.objoid)  LEFT JOIN pg_catalog.pg_class c ON (d.classoid=c.oid AND c.relname='pg_proc')  LEFT JOIN pg_catalog.pg_namespace pn ON (c.relnamespace=pn.oid AND pn.nspname='pg_catalog')  WHERE p.pronamespace=n.oid  AND p.prokind='p' AND n.nspname LIKE 'public' AND p.proname LIKE '%' ORDER BY PROCEDURE_SCHEM, PROCEDURE_NAME, p.oid::text 
+;;
+-- from: jdbc, extended
+SELECT n.nspname,p.proname,p.prorettype,p.proargtypes, t.typtype,t.typrelid,  p.proargnames, p.proargmodes, p.proallargtypes, p.oid  FROM pg_catalog.pg_proc p, pg_catalog.pg_namespace n, pg_catalog.pg_type t  WHERE p.pronamespace=n.oid AND p.prorettype=t.oid  AND n.nspname LIKE 'public' AND p.proname LIKE '%' ORDER BY n.nspname, p.proname, p.oid::text 
+;;
+-- from: jdbc, extended
+select null as type_cat, n.nspname as type_schem, t.typname as type_name,  null as class_name, CASE WHEN t.typtype='c' then 2002 else 2001 end as data_type, pg_catalog.obj_description(t.oid, 'pg_type')  as remarks, CASE WHEN t.typtype = 'd' then  (select CASE when base_type.oid = 1028 then 2003 when base_type.oid = 2950 then 1111 when base_type.oid = 2951 then 2003 when base_type.oid = 142 then 2009 when base_type.oid = 143 then 2003 when base_type.oid = 16 then -7 when base_type.oid = 17 then -2 when base_type.oid = 18 then 1 when base_type.oid = 1042 then 1 when base_type.oid = 1043 then 12 when base_type.oid = 19 then 12 when base_type.oid = 20 then -5 when base_type.oid = 21 then 5 when base_type.oid = 790 then 8 when base_type.oid = 23 then 4 when base_type.oid = 791 then 2003 when base_type.oid = 1560 then -7 when base_type.oid = 25 then 12 when base_type.oid = 1561 then 2003 when base_type.oid = 2201 then 2003 when base_type.oid = 26 then -5 when base_type.oid = 27 then 1111 when base_type.oid = 1182 then 2003 when base_type.oid = 1183 then 2003 when base_type.oid = 1184 then 93 when base_type.oid = 1185 then 2003 when base_type.oid = 1186 then 1111 when base_type.oid = 1700 then 2 when base_type.oid = 1082 then 91 when base_type.oid = 1083 then 92 when base_type.oid = 700 then 7 when base_type.oid = 701 then 8 when base_type.oid = 199 then 2003 when base_type.oid = 3912 then 1111 when base_type.oid = 1231 then 2003 when base_type.oid = 600 then 1111 when base_type.oid = 1114 then 93 when base_type.oid = 3802 then 1111 when base_type.oid = 1115 then 2003 when base_type.oid = 603 then 1111 when base_type.oid = 1000 then 2003 when base_type.oid = 1001 then 2003 when base_type.oid = 1002 then 2003 when base_type.oid = 1003 then 2003 when base_type.oid = 1005 then 2003 when base_type.oid = 1007 then 2003 when base_type.oid = 1009 then 2003 when base_type.oid = 1266 then 92 when base_type.oid = 114 then 1111 when base_type.oid = 1014 then 2003 when base_type.oid = 1270 then 2003 when base_type.oid = 1015 then 2003 when base_type.oid = 1016 then 2003 when base_type.oid = 1017 then 2003 when base_type.oid = 1020 then 2003 when base_type.oid = 1021 then 2003 when base_type.oid = 1022 then 2003 when base_type.oid = 1790 then 2012 else 1111 end from pg_type base_type where base_type.oid=t.typbasetype) else null end as base_type from pg_catalog.pg_type t, pg_catalog.pg_namespace n where t.typnamespace = n.oid and n.nspname != 'pg_catalog' and n.nspname != 'pg_toast' and t.typtype IN ('c','d')  and t.typname like '%' and n.nspname like 'public' order by data_type, type_schem, type_name
+;;
+-- from: jdbc, extended
+SELECT NULL AS TABLE_CAT, n.nspname AS TABLE_SCHEM, c.relname AS TABLE_NAME,  CASE n.nspname ~ '^pg_' OR n.nspname = 'information_schema'  WHEN true THEN CASE  WHEN n.nspname = 'pg_catalog' OR n.nspname = 'information_schema' THEN CASE c.relkind   WHEN 'r' THEN 'SYSTEM TABLE'   WHEN 'v' THEN 'SYSTEM VIEW'   WHEN 'i' THEN 'SYSTEM INDEX'   ELSE NULL   END  WHEN n.nspname = 'pg_toast' THEN CASE c.relkind   WHEN 'r' THEN 'SYSTEM TOAST TABLE'   WHEN 'i' THEN 'SYSTEM TOAST INDEX'   ELSE NULL   END  ELSE CASE c.relkind   WHEN 'r' THEN 'TEMPORARY TABLE'   WHEN 'p' THEN 'TEMPORARY TABLE'   WHEN 'i' THEN 'TEMPORARY INDEX'   WHEN 'S' THEN 'TEMPORARY SEQUENCE'   WHEN 'v' THEN 'TEMPORARY VIEW'   ELSE NULL   END  END  WHEN false THEN CASE c.relkind  WHEN 'r' THEN 'TABLE'  WHEN 'p' THEN 'PARTITIONED TABLE'  WHEN 'i' THEN 'INDEX'  WHEN 'P' then 'PARTITIONED INDEX'  WHEN 'S' THEN 'SEQUENCE'  WHEN 'v' THEN 'VIEW'  WHEN 'c' THEN 'TYPE'  WHEN 'f' THEN 'FOREIGN TABLE'  WHEN 'm' THEN 'MATERIALIZED VIEW'  ELSE NULL  END  ELSE NULL  END  AS TABLE_TYPE, d.description AS REMARKS,  '' as TYPE_CAT, '' as TYPE_SCHEM, '' as TYPE_NAME, '' AS SELF_REFERENCING_COL_NAME, '' AS REF_GENERATION  FROM pg_catalog.pg_namespace n, pg_catalog.pg_class c  LEFT JOIN pg_catalog.pg_description d ON (c.oid = d.objoid AND d.objsubid = 0  and d.classoid = 'pg_class'::regclass)  WHERE c.relnamespace = n.oid  AND c.relname LIKE 'no_such_table' ORDER BY TABLE_TYPE,TABLE_SCHEM,TABLE_NAME 
+;;
+-- from: jdbc, extended
+SELECT t.typname,t.oid FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON (t.typnamespace = n.oid)  WHERE n.nspname  != 'pg_toast' AND  (t.typrelid = 0 OR (SELECT c.relkind = 'c' FROM pg_catalog.pg_class c WHERE c.oid = t.typrelid))
+;;
+-- from: jdbc, extended
+SELECT typinput='pg_catalog.array_in'::regproc as is_array, typtype, typname, pg_type.oid   FROM pg_catalog.pg_type   LEFT JOIN (select ns.oid as nspoid, ns.nspname, r.r           from pg_namespace as ns           join ( select s.r, (current_schemas(false))[s.r] as nspname                    from generate_series(1, array_upper(current_schemas(false), 1)) as s(r) ) as r          using ( nspname )        ) as sp     ON sp.nspoid = typnamespace  ORDER BY sp.r, pg_type.oid DESC
+;;
+-- from: jdbc, extended
+select string_agg(word, ',') from pg_catalog.pg_get_keywords() where word <> ALL ('{a,abs,absolute,action,ada,add,admin,after,all,allocate,alter,always,and,any,are,array,as,asc,asensitive,assertion,assignment,asymmetric,at,atomic,attribute,attributes,authorization,avg,before,begin,bernoulli,between,bigint,binary,blob,boolean,both,breadth,by,c,call,called,cardinality,cascade,cascaded,case,cast,catalog,catalog_name,ceil,ceiling,chain,char,char_length,character,character_length,character_set_catalog,character_set_name,character_set_schema,characteristics,characters,check,checked,class_origin,clob,close,coalesce,cobol,code_units,collate,collation,collation_catalog,collation_name,collation_schema,collect,column,column_name,command_function,command_function_code,commit,committed,condition,condition_number,connect,connection_name,constraint,constraint_catalog,constraint_name,constraint_schema,constraints,constructors,contains,continue,convert,corr,corresponding,count,covar_pop,covar_samp,create,cross,cube,cume_dist,current,current_collation,current_date,current_default_transform_group,current_path,current_role,current_time,current_timestamp,current_transform_group_for_type,current_user,cursor,cursor_name,cycle,data,date,datetime_interval_code,datetime_interval_precision,day,deallocate,dec,decimal,declare,default,defaults,deferrable,deferred,defined,definer,degree,delete,dense_rank,depth,deref,derived,desc,describe,descriptor,deterministic,diagnostics,disconnect,dispatch,distinct,domain,double,drop,dynamic,dynamic_function,dynamic_function_code,each,element,else,end,end-exec,equals,escape,every,except,exception,exclude,excluding,exec,execute,exists,exp,external,extract,false,fetch,filter,final,first,float,floor,following,for,foreign,fortran,found,free,from,full,function,fusion,g,general,get,global,go,goto,grant,granted,group,grouping,having,hierarchy,hold,hour,identity,immediate,implementation,in,including,increment,indicator,initially,inner,inout,input,insensitive,insert,instance,instantiable,int,integer,intersect,intersection,interval,into,invoker,is,isolation,join,k,key,key_member,key_type,language,large,last,lateral,leading,left,length,level,like,ln,local,localtime,localtimestamp,locator,lower,m,map,match,matched,max,maxvalue,member,merge,message_length,message_octet_length,message_text,method,min,minute,minvalue,mod,modifies,module,month,more,multiset,mumps,name,names,national,natural,nchar,nclob,nesting,new,next,no,none,normalize,normalized,not,"null",nullable,nullif,nulls,number,numeric,object,octet_length,octets,of,old,on,only,open,option,options,or,order,ordering,ordinality,others,out,outer,output,over,overlaps,overlay,overriding,pad,parameter,parameter_mode,parameter_name,parameter_ordinal_position,parameter_specific_catalog,parameter_specific_name,parameter_specific_schema,partial,partition,pascal,path,percent_rank,percentile_cont,percentile_disc,placing,pli,position,power,preceding,precision,prepare,preserve,primary,prior,privileges,procedure,public,range,rank,read,reads,real,recursive,ref,references,referencing,regr_avgx,regr_avgy,regr_count,regr_intercept,regr_r2,regr_slope,regr_sxx,regr_sxy,regr_syy,relative,release,repeatable,restart,result,return,returned_cardinality,returned_length,returned_octet_length,returned_sqlstate,returns,revoke,right,role,rollback,rollup,routine,routine_catalog,routine_name,routine_schema,row,row_count,row_number,rows,savepoint,scale,schema,schema_name,scope_catalog,scope_name,scope_schema,scroll,search,second,section,security,select,self,sensitive,sequence,serializable,server_name,session,session_user,set,sets,similar,simple,size,smallint,some,source,space,specific,specific_name,specifictype,sql,sqlexception,sqlstate,sqlwarning,sqrt,start,state,statement,static,stddev_pop,stddev_samp,structure,style,subclass_origin,submultiset,substring,sum,symmetric,system,system_user,table,table_name,tablesample,temporary,then,ties,time,timestamp,timezone_hour,timezone_minute,to,top_level_count,trailing,transaction,transaction_active,transactions_committed,transactions_rolled_back,transform,transforms,translate,translation,treat,trigger,trigger_catalog,trigger_name,trigger_schema,trim,true,type,uescape,unbounded,uncommitted,under,union,unique,unknown,unnamed,unnest,update,upper,usage,user,user_defined_type_catalog,user_defined_type_code,user_defined_type_name,user_defined_type_schema,using,value,values,var_pop,var_samp,varchar,varying,view,when,whenever,where,width_bucket,window,with,within,without,work,write,year,zone}'::text[])
+;;
+-- from: jdbc, extended
+SELECT id, email, balance, note, home, created_at FROM accounts ORDER BY id
+;;
+-- from: jdbc, extended
+SELECT a.id, a.email AS e, o.status, o.quantity + 1 FROM accounts a JOIN orders o ON o.account_id = a.id
+;;
+-- from: jdbc, extended
+SELECT c.oid, a.attnum, a.attname, c.relname, n.nspname, a.attnotnull OR (t.typtype = 'd' AND t.typnotnull), a.attidentity != '' OR pg_catalog.pg_get_expr(d.adbin, d.adrelid) LIKE '%nextval(%' FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON (c.relnamespace = n.oid) JOIN pg_catalog.pg_attribute a ON (c.oid = a.attrelid) JOIN pg_catalog.pg_type t ON (a.atttypid = t.oid) LEFT JOIN pg_catalog.pg_attrdef d ON (d.adrelid = a.attrelid AND d.adnum = a.attnum) JOIN (SELECT 16403 AS oid , 1 AS attnum UNION ALL SELECT 16403, 3 UNION ALL SELECT 16418, 4) vals ON (c.oid = vals.oid AND a.attnum = vals.attnum) 
+;;
+-- from: jdbc, extended
+ UPDATE accounts SET note = note WHERE id = 0
+;;
+-- from: jdbc, extended
+SELECT id FROM accounts WHERE id = ANY ($1) AND note LIKE $2 AND created_at > $3 ORDER BY id
+;;
+-- from: jdbc, extended
+SELECT lower(email), (note|| '!') FROM accounts WHERE id = $1
+;;
+-- from: jdbc, extended
+SELECT id, email, balance FROM accounts WHERE id <= 1003 ORDER BY id
+;;
+-- from: jdbc, extended
+SELECT        result.TABLE_CAT,        result.TABLE_SCHEM,        result.TABLE_NAME,        result.COLUMN_NAME,        result.KEY_SEQ,        result.PK_NAME,        result.IS_NOT_NULL FROM      (SELECT NULL AS TABLE_CAT, n.nspname AS TABLE_SCHEM,   ct.relname AS TABLE_NAME, a.attname AS COLUMN_NAME,   (information_schema._pg_expandarray(i.indkey)).n AS KEY_SEQ, ci.relname AS PK_NAME,   information_schema._pg_expandarray(i.indkey) AS KEYS, a.attnum AS A_ATTNUM,   a.attnotnull AS IS_NOT_NULL FROM pg_catalog.pg_class ct   JOIN pg_catalog.pg_attribute a ON (ct.oid = a.attrelid)   JOIN pg_catalog.pg_namespace n ON (ct.relnamespace = n.oid)   JOIN pg_catalog.pg_index i ON ( a.attrelid = i.indrelid)   JOIN pg_catalog.pg_class ci ON (ci.oid = i.indexrelid) WHERE (i.indisprimary OR (     i.indisunique     AND i.indisvalid     AND i.indpred IS NULL     AND i.indexprs IS NULL   ))  AND ct.relname = 'accounts' ) result where  result.A_ATTNUM = (result.KEYS).x  ORDER BY result.table_name, result.pk_name, result.key_seq
+;;
+-- from: jdbc, extended
+SELECT c.oid, a.attnum, a.attname, c.relname, n.nspname, a.attnotnull OR (t.typtype = 'd' AND t.typnotnull), a.attidentity != '' OR pg_catalog.pg_get_expr(d.adbin, d.adrelid) LIKE '%nextval(%' FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON (c.relnamespace = n.oid) JOIN pg_catalog.pg_attribute a ON (c.oid = a.attrelid) JOIN pg_catalog.pg_type t ON (a.atttypid = t.oid) LEFT JOIN pg_catalog.pg_attrdef d ON (d.adrelid = a.attrelid AND d.adnum = a.attnum) JOIN (SELECT 16403 AS oid , 4 AS attnum) vals ON (c.oid = vals.oid AND a.attnum = vals.attnum) 
+;;
+-- from: jdbc, extended
+UPDATE accounts SET  "balance" = $1 WHERE "id" = $2
+;;
+-- from: jdbc, extended
+select "id", "email", "balance" from accounts where "id" = $1
+;;
+-- from: jdbc, extended
+
+;;
+-- from: jdbc, extended
+SHOW TRANSACTION ISOLATION LEVEL
+;;
+-- from: jdbc, extended
+INSERT INTO accounts (email) VALUES ($1)
+RETURNING *
+;;
+-- from: jdbc, extended
+INSERT INTO accounts (id, tenant_id, email) VALUES ($1, $2, $3)
+RETURNING "id", "tenant_id"
+;;
+-- from: jdbc, extended
+UPDATE accounts SET balance = $1, home = $2::address WHERE id = $3
+;;
+-- from: jdbc, extended
+INSERT INTO orders (id, account_id, status, tags, meta) VALUES ($1, $2, $3::order_status, $4, $5::jsonb) RETURNING id, status
+;;
+-- from: jdbc, extended
+DELETE FROM orders WHERE id = 1800
+;;
+-- from: jdbc, extended
+SAVEPOINT "sp"
+;;
+-- from: jdbc, extended
+ROLLBACK TO SAVEPOINT "sp"
+;;
+-- from: jdbc, extended
+RELEASE SAVEPOINT "sp"
+;;
+-- from: jdbc, extended
+SELECT id, tags, meta FROM orders ORDER BY id
+;;
+-- from: jdbc, extended
+SELECT id FROM accounts ORDER BY id
+;;
+-- from: jdbc, extended
+SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE
+;;
+-- from: jdbc, extended
+SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED
+;;
+-- from: jdbc, extended
+DELETE FROM accounts WHERE id >= 1800 AND id < 1900 OR email = 'generated@CANARYacme7f3a'
+;;
+-- from: jdbc, simple
+COPY (SELECT id, email, note FROM accounts ORDER BY id) TO STDOUT WITH (FORMAT csv)
+;;
+-- from: jdbc, extended
+SET application_name = 'jdbc'
+;;
+-- from: jdbc, simple
+SAVEPOINT PGJDBC_AUTOSAVE
+;;
+-- from: jdbc, extended
+ROLLBACK TO SAVEPOINT PGJDBC_AUTOSAVE
+;;
+-- from: jdbc, extended
+INSERT INTO accounts (id, email) VALUES ($1, $2),($3, $4),($5, $6),($7, $8),($9, $10),($11, $12),($13, $14),($15, $16),($17, $18),($19, $20),($21, $22),($23, $24),($25, $26),($27, $28),($29, $30),($31, $32),($33, $34),($35, $36),($37, $38),($39, $40),($41, $42),($43, $44),($45, $46),($47, $48),($49, $50),($51, $52),($53, $54),($55, $56),($57, $58),($59, $60),($61, $62),($63, $64)
+;;
+-- from: jdbc, extended
+INSERT INTO accounts (id, email) VALUES ($1, $2),($3, $4),($5, $6),($7, $8)
+;;
+-- from: jdbc, extended
+INSERT INTO accounts (id, email) VALUES ($1, $2)
+;;
+-- from: jdbc, simple
+SELECT note FROM accounts WHERE id = ('1001'::int8)
+;;
+-- from: jdbc, extended
+SELECT id, balance, created_at, note FROM accounts WHERE balance > $1 ORDER BY id
+;;
+-- from: tokio-postgres, extended
+SELECT id, note FROM accounts WHERE id = $1 AND note LIKE $2
+;;
+-- from: tokio-postgres, extended
+SELECT status, home FROM orders o JOIN accounts a ON a.id = o.account_id WHERE status = $1 LIMIT 1
+;;
+-- from: tokio-postgres, extended
+SELECT t.typname, t.typtype, t.typelem, r.rngsubtype, t.typbasetype, n.nspname, t.typrelid
+FROM pg_catalog.pg_type t
+LEFT OUTER JOIN pg_catalog.pg_range r ON r.rngtypid = t.oid
+INNER JOIN pg_catalog.pg_namespace n ON t.typnamespace = n.oid
+WHERE t.oid = $1
+;;
+-- from: tokio-postgres, extended
+SELECT enumlabel
+FROM pg_catalog.pg_enum
+WHERE enumtypid = $1
+ORDER BY enumsortorder
+;;
+-- from: tokio-postgres, extended
+SELECT attname, atttypid
+FROM pg_catalog.pg_attribute
+WHERE attrelid = $1
+AND NOT attisdropped
+AND attnum > 0
+ORDER BY attnum
+;;
+-- from: tokio-postgres, extended
+SELECT id, note FROM accounts WHERE id = ANY($1) ORDER BY id
+;;
+-- from: tokio-postgres, simple
+SELECT id, note FROM accounts ORDER BY id LIMIT 2; SELECT count(*) FROM orders; SELECT 1
+;;
+-- from: tokio-postgres, extended
+INSERT INTO accounts (id, email, note) VALUES ($1, $2, $3) RETURNING tenant_id
+;;
+-- from: tokio-postgres, extended
+INSERT INTO accounts (id, tenant_id, email) VALUES ($1, $2, $3)
+;;
+-- from: tokio-postgres, simple
+START TRANSACTION ISOLATION LEVEL REPEATABLE READ
+;;
+-- from: tokio-postgres, extended
+UPDATE accounts SET note = note WHERE id >= $1 AND id < $2
+;;
+-- from: tokio-postgres, simple
+START TRANSACTION
+;;
+-- from: tokio-postgres, simple
+SAVEPOINT inner
 ;;

@@ -14,7 +14,9 @@ class Program:
     needs: str  # of install.py
     argv: tuple
     setup: bool = False  # has a phase that runs as the migrator, before the tenants
-    login: str = "own"  # own: a user for each tenant; web: one login for all, which names its tenant at startup
+    # own: a user for each tenant; web: one login for all, which names its tenant at startup; choose: the same, which
+    # chooses by itself
+    login: str = "own"
 
     def command(self, phase):
         place = {"PYTHON": install.PYTHON, "CACHE": install.CACHE, "HERE": HERE, "JAR": install.JAR,
@@ -32,6 +34,7 @@ PROGRAMS = [
     python("pgbench", file="pgbench"),
     python("psycopg", file="psycopg3"),
     python("psycopg-web", file="psycopg3", login="web"),
+    python("shared-login", file="shared_login", login="choose"),
     python("asyncpg", file="asyncpg_program"),
     python("sqlalchemy", file="sqlalchemy_program", setup=True),
     python("django", file="django_program", setup=True),
