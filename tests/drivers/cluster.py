@@ -77,7 +77,7 @@ class Server:
 
 
 def rows_of(t):
-    """SQL that loads the rows of tenant t; ids differ between tenants, pgbench's keys are the same for all."""
+    """SQL that loads the rows of tenant t; ids differ between tenants (pgbench's keys are the same for all)."""
     c, base = canary(t), t * 1000
     return f"""
 INSERT INTO accounts (id, tenant_id, email, balance, note, home)
@@ -94,6 +94,12 @@ INSERT INTO documents (id, tenant_id, title, body, valid, ratio, small, flag, to
   FROM generate_series(1, 5) i;
 INSERT INTO events (id, tenant_id, happened, payload)
   SELECT {base} + i, {t}, DATE '2025-06-01' + i * 20, '{c} event ' || i FROM generate_series(1, 20) i;
+"""
+
+
+def pgbench_rows_of(t):
+    c = canary(t)
+    return f"""
 INSERT INTO pgbench_branches (bid, bbalance, tenant_id) VALUES (1, 0, {t});
 INSERT INTO pgbench_tellers (tid, bid, tbalance, tenant_id) SELECT i, 1, 0, {t} FROM generate_series(1, 10) i;
 INSERT INTO pgbench_accounts (aid, bid, abalance, filler, tenant_id) SELECT i, 1, 0, '{c}', {t} FROM generate_series(1, 100000) i;
@@ -135,10 +141,17 @@ class Cluster:
             quiet([f"{BIN}/pg_ctl", "-D", template.data, "-w", "stop"], cwd=self.root, **as_postgres())
         for name, t in TENANTS.items():
             self.solo[name] = self.copy(template, "solo_" + name)
-            self.solo[name].sql(rows_of(t) + f"ALTER DATABASE shop SET solo.tenant = '{t}'; ANALYZE;")
+            self.solo[name].sql(rows_of(t) + pgbench_rows_of(t) + f"ALTER DATABASE shop SET solo.tenant = '{t}'; ANALYZE;")
         self.shared = self.copy(template, "shared")
-        self.shared.sql("".join(rows_of(t) for t in TENANTS.values()) + "ANALYZE;")
+        self.shared.sql("".join(rows_of(t) + pgbench_rows_of(t) for t in TENANTS.values()) + "ANALYZE;")
         return self
+
+    def restore(self):
+        """The rows as they were at the start, on all servers, so that programs do not depend on each other."""
+        clear = "SET lock_timeout = '10s'; TRUNCATE accounts, orders, documents, events RESTART IDENTITY;"
+        for name, t in TENANTS.items():
+            self.solo[name].sql(clear + rows_of(t))
+        self.shared.sql(clear + "".join(rows_of(t) for t in TENANTS.values()))
 
     def copy(self, template, name):
         server = Server(self.root, name)

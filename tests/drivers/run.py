@@ -25,8 +25,8 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, HERE)
 
 import install  # noqa: E402
-from cluster import TENANTS, Cluster, canary, free_port  # noqa: E402
-from programs import PROGRAMS, policy_of  # noqa: E402
+from cluster import BIN, TENANTS, Cluster, canary, free_port  # noqa: E402
+from programs import PROGRAMS, TABLES, policy_of  # noqa: E402
 from tap import Tap, shape  # noqa: E402
 
 SECONDS = 240  # the longest that one program may take
@@ -80,9 +80,32 @@ upstream = "postgres://shop_owner:ownersecret@{up}"
         if self.process:
             self.process.send_signal(signal.SIGHUP)
 
+    def wait_for(self, tables):
+        """Until a tenant may read these: policies and catalog are reloaded in their own time."""
+        question = "; ".join(f"SELECT 1 FROM {t} LIMIT 0" for t in tables)
+        env = environment("proxy", "acme", self.port, "acme", "pw-acme")
+        deadline = time.monotonic() + 20
+        while True:
+            done = subprocess.run([f"{BIN}/psql", "-X", "-q", "-c", question], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            if done.returncode == 0:
+                return []
+            if time.monotonic() > deadline:
+                return ["the new policies did not come into force: " + done.stdout.strip()]
+            time.sleep(0.1)
+
+    def ended(self):
+        """A complaint if the proxy has died; it is started again for the next program."""
+        if self.process.poll() is None:
+            return []
+        complaint = f"the proxy ended with status {self.process.returncode}\n" + indent(self.tail())
+        self.start(self.binary)
+        return [complaint]
+
     def start(self, binary):
-        self.write_config()
-        self.log = open(self.dir + "/log", "wb")
+        self.binary = binary
+        if not self.process:
+            self.write_config()
+        self.log = open(self.dir + "/log", "ab")
         self.process = subprocess.Popen([binary, "serve", "--config", "proxy.toml"], cwd=self.dir, stdout=self.log,
                                         stderr=subprocess.STDOUT)
         deadline = time.monotonic() + 30
@@ -187,6 +210,26 @@ def judge(direct, proxied):
     return found
 
 
+def effects(cluster, tenant, tables):
+    """Complaints where the tenant's rows on the shared server are not those of its twin after both runs."""
+    found = []
+    for table in tables:
+        # When a row was written is not part of what the program did.
+        columns = cluster.shared.sql("SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute "
+                                     f"WHERE attrelid = to_regclass('{table}') AND attnum > 0 AND NOT attisdropped AND attname <> 'mtime'").strip()
+        if not columns:
+            found.append(f"there is no table {table} on the shared server")
+            continue
+        rows = f"SELECT ROW({columns})::text AS r FROM {table} WHERE tenant_id = {TENANTS[tenant]}"
+        digest = f"SELECT md5(string_agg(r, '/' ORDER BY r)), count(*) FROM ({rows}) AS x;"
+        shared, solo = (server.sql(digest) for server in (cluster.shared, cluster.solo[tenant]))
+        if shared != solo:
+            pair = [server.sql(rows + " ORDER BY 1;").splitlines() for server in (cluster.solo[tenant], cluster.shared)]
+            diff = difflib.unified_diff(*pair, "direct", "proxy", n=0, lineterm="")
+            found.append(f"its rows of {table} differ afterwards\n" + indent("\n".join(list(diff)[:12])))
+    return found
+
+
 def indent(text):
     return "\n".join("      " + line for line in text.rstrip().splitlines())
 
@@ -194,6 +237,10 @@ def indent(text):
 def run_program(program, cluster, proxy, tenants, corpus, show=False):
     """Both runs of one program; returns its complaints."""
     complaints = []
+    try:
+        cluster.restore()
+    except RuntimeError as e:
+        complaints.append(f"before it, somebody left a transaction open: {e}")
     for tenant in tenants if program.setup else []:
         outcome = run_once(program, "direct", tenant, cluster.solo[tenant].port, "setup")
         complaints += [f"setup, direct: {c}" for c in judge(outcome, None)]
@@ -204,9 +251,16 @@ def run_program(program, cluster, proxy, tenants, corpus, show=False):
             outcome = run_once(program, "proxy", tenants[0], proxy.port, "setup")
             complaints += [f"setup, proxy: {c}" for c in judge(None, outcome)]
             proxy.write_policy(program.name, policy_of(program.name))
+            complaints += proxy.wait_for(TABLES[program.name][0].split())
         proxied = run_all(program, "proxy", {t: proxy.port for t in tenants})
+        complaints += proxy.ended()
     if show:
         print(direct[tenants[0]].text)
+    tables = "accounts orders documents events " + TABLES.get(program.name, ("",))[0]
+    if program.name == "pgbench":
+        tables = "pgbench_accounts pgbench_branches pgbench_tellers pgbench_history"
+    for tenant in tenants if proxy else []:
+        complaints += [f"{tenant}: {c}" for c in effects(cluster, tenant, tables.split())]
     for tenant in tenants:
         complaints += [f"{tenant}: {c}" for c in judge(direct[tenant], proxied.get(tenant))]
         for kind, label, sql in direct[tenant].tap.statements:

@@ -26,9 +26,17 @@ class Tap:
         self.port = self.server.sockets[0].getsockname()[1]
 
     def close(self):
-        self.loop.call_soon_threadsafe(self.server.close)
+        asyncio.run_coroutine_threadsafe(self.finish(), self.loop).result(10)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(5)
+
+    async def finish(self):
+        """What is still open belongs to a client that has ended."""
+        self.server.close()
+        rest = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
 
     async def client(self, reader, writer):
         try:

@@ -106,7 +106,7 @@ def transactions():
         transaction.on_commit(lambda: print("committed"))
     print("tags", Tag.objects.filter(name__endswith="kept").count(), Tag.objects.filter(name__endswith="lost").count())
     connection.close_if_unusable_or_obsolete()
-    print("cleaned", Post.objects.all().delete()[0] > 0, Author.objects.all().delete()[0] > 0)
+    print("cleaned", Post.objects.all().delete()[0] > 0, Author.objects.all().delete()[0] > 0, Tag.objects.all().delete()[0] > 0)
     connection.close()
 
 

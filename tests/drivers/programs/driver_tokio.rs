@@ -120,7 +120,7 @@ async fn writes(client: &mut Client, base: i64, canary: &str) -> Done {
     );
     transaction.commit().await?;
     let mut outer = client.transaction().await?;
-    let inner = outer.savepoint("inner").await?;
+    let inner = outer.savepoint("sp").await?;
     println!("deleted {}", inner.execute("DELETE FROM orders", &[]).await?);
     inner.rollback().await?;
     let portal = outer.bind("SELECT id, note FROM accounts ORDER BY id", &[]).await?;

@@ -36,13 +36,13 @@ SUMS = ("SELECT (SELECT sum(abalance) FROM pgbench_accounts), (SELECT sum(tbalan
         "(SELECT coalesce(sum(delta), 0) FROM pgbench_history), (SELECT count(*) FROM pgbench_history), (SELECT count(*) FROM pgbench_accounts)")
 
 
-def bench(name, *args):
+def bench(folder, name, *args):
     """The figures of a run that do not depend on the clock."""
     done = subprocess.run([f"{BIN}/pgbench", "-n", "--random-seed=42", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=120)
     print("==", name, done.returncode)
     for line in done.stdout.splitlines():
         if re.match(r"(transaction type|scaling factor|query mode|number of (transactions|failed))", line):
-            print(line)
+            print(line.replace(folder, ""))
     for line in done.stderr.splitlines():
         if "error" in line or "fatal" in line.lower():
             print(line)
@@ -62,14 +62,14 @@ def main():
         for mode in ("simple", "extended", "prepared"):
             for builtin in ("select-only", "simple-update", "tpcb-like"):
                 # One client with a fixed seed: the sums afterwards must be those of the direct run.
-                status |= bench(f"{builtin} {mode}", "-M", mode, "-b", builtin, "-c", "1", "-t", "60")
-            status |= bench(f"select-only {mode}, 8 clients", "-M", mode, "-S", "-c", "8", "-j", "2", "-t", "40")
-            status |= bench(f"tpcb-like {mode}, 4 clients", "-M", mode, "-c", "4", "-j", "2", "-t", "25")
-            status |= bench(f"named tenant {mode}", "-M", mode, "-D", f"tenant={TENANT}", "-f", files["named"], "-c", "1", "-t", "40")
-            status |= bench(f"gset {mode}", "-M", mode, "-f", files["gset"], "-c", "2", "-t", "10")
+                status |= bench(folder, f"{builtin} {mode}", "-M", mode, "-b", builtin, "-c", "1", "-t", "60")
+            status |= bench(folder, f"select-only {mode}, 8 clients", "-M", mode, "-S", "-c", "8", "-j", "2", "-t", "40")
+            status |= bench(folder, f"tpcb-like {mode}, 4 clients", "-M", mode, "-c", "4", "-j", "2", "-t", "25")
+            status |= bench(folder, f"named tenant {mode}", "-M", mode, "-D", f"tenant={TENANT}", "-f", files["named"], "-c", "1", "-t", "40")
+            status |= bench(folder, f"gset {mode}", "-M", mode, "-f", files["gset"], "-c", "2", "-t", "10")
         for mode in ("extended", "prepared"):
-            status |= bench(f"pipeline {mode}", "-M", mode, "-f", files["pipeline"], "-c", "2", "-t", "20")
-        status |= bench("a connection for each transaction", "-S", "-C", "-c", "2", "-t", "10")
+            status |= bench(folder, f"pipeline {mode}", "-M", mode, "-f", files["pipeline"], "-c", "2", "-t", "20")
+        status |= bench(folder, "a connection for each transaction", "-S", "-C", "-c", "2", "-t", "10")
     # simple-update does not touch tellers and branches; its part of the history is what they lack.
     done = subprocess.run([f"{BIN}/psql", "-X", "-A", "-t", "-c", SUMS], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     accounts, tellers, branches, history, rows, all_accounts = done.stdout.strip().split("|")

@@ -189,8 +189,10 @@ def main():
     for part in (reflection, orm, core):
         print("=====", part.__name__)
         part(engine)
-    engine.dispose()
     asyncio.run(asynchronous())
+    with engine.begin() as conn:
+        print("cleaned", [conn.execute(sa.delete(table)).rowcount for table in reversed(Base.metadata.sorted_tables)])
+    engine.dispose()
 
 
 if __name__ == "__main__":
