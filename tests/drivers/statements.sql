@@ -1655,6 +1655,7 @@ SELECT 'SELECT count(*) FROM ' || quote_ident(t) FROM (VALUES ('accounts'), ('or
 -- from: psql, simple, script gexec
 -- from: psycopg, simple
 -- from: psycopg-web, simple
+-- from: tokio-postgres, extended
 SELECT count(*) FROM accounts
 ;;
 -- from: jdbc, extended
@@ -2994,6 +2995,7 @@ UPDATE orders SET meta = jsonb_set(meta, '{seen}', 'true') FROM accounts a WHERE
 -- from: node-postgres, simple
 -- from: psycopg, simple
 -- from: psycopg-web, simple
+-- from: tokio-postgres, extended
 DELETE FROM orders
 ;;
 -- from: psycopg, extended
@@ -3161,6 +3163,7 @@ CLOSE "held"
 ;;
 -- from: psycopg, simple
 -- from: psycopg-web, simple
+-- from: tokio-postgres, extended
 COPY (SELECT id, email, note FROM accounts ORDER BY id) TO STDOUT
 ;;
 -- from: psycopg, simple
@@ -3253,6 +3256,7 @@ SELECT id, note FROM accounts ORDER BY id LIMIT 2
 -- from: node-postgres, simple
 -- from: psycopg, simple
 -- from: psycopg-web, simple
+-- from: tokio-postgres, extended
 SELECT count(*) FROM orders a, orders b, orders c, orders d, orders e, orders f
 ;;
 -- from: psycopg, extended
@@ -3550,6 +3554,7 @@ BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE;
 ;;
 -- from: asyncpg, extended
 -- from: node-postgres, extended
+-- from: tokio-postgres, extended
 DELETE FROM accounts WHERE id >= $1 AND id < $2
 ;;
 -- from: asyncpg, extended
@@ -3984,14 +3989,14 @@ INSERT INTO sa_customer (name, email) VALUES ($1::VARCHAR, $2::VARCHAR) RETURNIN
 ROLLBACK TO SAVEPOINT sa_savepoint_2
 ;;
 -- from: sqlalchemy, extended
-DECLARE "c_7f7125d6c410_1" CURSOR FOR SELECT sa_invoice.number 
+DECLARE "c_7fadfc754cd0_1" CURSOR FOR SELECT sa_invoice.number 
 FROM sa_invoice ORDER BY sa_invoice.number
 ;;
 -- from: sqlalchemy, simple
-FETCH FORWARD 1 FROM "c_7f7125d6c410_1"
+FETCH FORWARD 1 FROM "c_7fadfc754cd0_1"
 ;;
 -- from: sqlalchemy, simple
-CLOSE "c_7f7125d6c410_1"
+CLOSE "c_7fadfc754cd0_1"
 ;;
 -- from: sqlalchemy, extended
 DELETE FROM sa_customer WHERE sa_customer.id = $1::INTEGER
@@ -4058,25 +4063,40 @@ SELECT pg_catalog.pg_class.relname
 FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_catalog.pg_namespace.oid = pg_catalog.pg_class.relnamespace 
 WHERE pg_catalog.pg_class.relkind = ANY (ARRAY[$1::VARCHAR, $2::VARCHAR]) AND pg_catalog.pg_class.relpersistence != $3::CHAR AND pg_catalog.pg_table_is_visible(pg_catalog.pg_class.oid) AND pg_catalog.pg_namespace.nspname != $4::VARCHAR
 ;;
+-- from: sqlalchemy, simple
+BEGIN ISOLATION LEVEL READ COMMITTED
+;;
+-- from: sqlalchemy, simple
+DELETE FROM sa_invoice_tag
+;;
+-- from: sqlalchemy, simple
+DELETE FROM sa_invoice
+;;
+-- from: sqlalchemy, simple
+DELETE FROM sa_tag
+;;
+-- from: sqlalchemy, simple
+DELETE FROM sa_customer
+;;
 -- from: sqlalchemy, extended
-DECLARE "c_7ff0629a0c10_1" CURSOR FOR SELECT sa_invoice.number 
+DECLARE "c_7f48b7ba4450_1" CURSOR FOR SELECT sa_invoice.number 
 FROM sa_invoice ORDER BY sa_invoice.number
 ;;
 -- from: sqlalchemy, simple
-FETCH FORWARD 1 FROM "c_7ff0629a0c10_1"
+FETCH FORWARD 1 FROM "c_7f48b7ba4450_1"
 ;;
 -- from: sqlalchemy, simple
-CLOSE "c_7ff0629a0c10_1"
+CLOSE "c_7f48b7ba4450_1"
 ;;
 -- from: sqlalchemy, extended
-DECLARE "c_7f0ebcdaf150_1" CURSOR FOR SELECT sa_invoice.number 
+DECLARE "c_7fb18dc976d0_1" CURSOR FOR SELECT sa_invoice.number 
 FROM sa_invoice ORDER BY sa_invoice.number
 ;;
 -- from: sqlalchemy, simple
-FETCH FORWARD 1 FROM "c_7f0ebcdaf150_1"
+FETCH FORWARD 1 FROM "c_7fb18dc976d0_1"
 ;;
 -- from: sqlalchemy, simple
-CLOSE "c_7f0ebcdaf150_1"
+CLOSE "c_7fb18dc976d0_1"
 ;;
 -- from: django, simple
 INSERT INTO "blog_tag" ("name") VALUES ('CANARYacme7f3a a') RETURNING "blog_tag"."id"
@@ -4100,7 +4120,7 @@ INSERT INTO "blog_post" ("tenant_id", "author_id", "title", "body", "published",
 SELECT "blog_tag"."id" AS "id" FROM "blog_tag" INNER JOIN "blog_post_tags" ON ("blog_tag"."id" = "blog_post_tags"."tag_id") WHERE "blog_post_tags"."post_id" = 1
 ;;
 -- from: django, simple
-INSERT INTO "blog_comment" ("tenant_id", "post_id", "text", "created") VALUES (DEFAULT, 1, 'CANARYacme7f3a comment 0', '2026-11-23 01:55:42.608387+00:00'::timestamptz) RETURNING "blog_comment"."id", "blog_comment"."tenant_id"
+INSERT INTO "blog_comment" ("tenant_id", "post_id", "text", "created") VALUES (DEFAULT, 1, 'CANARYacme7f3a comment 0', '2026-11-23 02:11:12.925902+00:00'::timestamptz) RETURNING "blog_comment"."id", "blog_comment"."tenant_id"
 ;;
 -- from: django, simple
 INSERT INTO "blog_post_tags" ("post_id", "tag_id") VALUES (2, 1) ON CONFLICT DO NOTHING
@@ -4112,10 +4132,10 @@ INSERT INTO "blog_post_tags" ("post_id", "tag_id") SELECT * FROM UNNEST(('{3,3}'
 INSERT INTO "blog_post_tags" ("post_id", "tag_id") SELECT * FROM UNNEST(('{4,4,4}'::int2[])::bigint[], ('{1,2,3}'::int2[])::bigint[]) ON CONFLICT DO NOTHING
 ;;
 -- from: django, simple
-INSERT INTO "blog_comment" ("tenant_id", "post_id", "text", "created") VALUES (DEFAULT, 12, 'CANARYacme7f3a bulk 0', '2026-11-23 01:55:42.740488+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 1', '2026-11-23 01:55:42.740510+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 2', '2026-11-23 01:55:42.740529+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 3', '2026-11-23 01:55:42.740542+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 4', '2026-11-23 01:55:42.740554+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 5', '2026-11-23 01:55:42.740566+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 6', '2026-11-23 01:55:42.740582+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 7', '2026-11-23 01:55:42.740595+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 8', '2026-11-23 01:55:42.740606+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 9', '2026-11-23 01:55:42.740618+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 10', '2026-11-23 01:55:42.740631+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 11', '2026-11-23 01:55:42.740642+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 12', '2026-11-23 01:55:42.740654+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 13', '2026-11-23 01:55:42.740710+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 14', '2026-11-23 01:55:42.740724+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 15', '2026-11-23 01:55:42.740736+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 16', '2026-11-23 01:55:42.740751+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 17', '2026-11-23 01:55:42.740764+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 18', '2026-11-23 01:55:42.740775+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 19', '2026-11-23 01:55:42.740787+00:00'::timestamptz) RETURNING "blog_comment"."id", "blog_comment"."tenant_id"
+INSERT INTO "blog_comment" ("tenant_id", "post_id", "text", "created") VALUES (DEFAULT, 12, 'CANARYacme7f3a bulk 0', '2026-11-23 02:11:13.065996+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 1', '2026-11-23 02:11:13.066018+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 2', '2026-11-23 02:11:13.066034+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 3', '2026-11-23 02:11:13.066047+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 4', '2026-11-23 02:11:13.066060+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 5', '2026-11-23 02:11:13.066073+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 6', '2026-11-23 02:11:13.066085+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 7', '2026-11-23 02:11:13.066099+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 8', '2026-11-23 02:11:13.066111+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 9', '2026-11-23 02:11:13.066123+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 10', '2026-11-23 02:11:13.066136+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 11', '2026-11-23 02:11:13.066147+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 12', '2026-11-23 02:11:13.066159+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 13', '2026-11-23 02:11:13.066212+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 14', '2026-11-23 02:11:13.066225+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 15', '2026-11-23 02:11:13.066236+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 16', '2026-11-23 02:11:13.066250+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 17', '2026-11-23 02:11:13.066263+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 18', '2026-11-23 02:11:13.066274+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 19', '2026-11-23 02:11:13.066286+00:00'::timestamptz) RETURNING "blog_comment"."id", "blog_comment"."tenant_id"
 ;;
 -- from: django, simple
-INSERT INTO "blog_comment" ("tenant_id", "post_id", "text", "created") VALUES (DEFAULT, 12, 'CANARYacme7f3a bulk 40', '2026-11-23 01:55:42.748846+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 41', '2026-11-23 01:55:42.748869+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 42', '2026-11-23 01:55:42.748883+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 43', '2026-11-23 01:55:42.748896+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 44', '2026-11-23 01:55:42.748909+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 45', '2026-11-23 01:55:42.748921+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 46', '2026-11-23 01:55:42.748933+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 47', '2026-11-23 01:55:42.748945+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 48', '2026-11-23 01:55:42.748958+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 49', '2026-11-23 01:55:42.748970+00:00'::timestamptz) RETURNING "blog_comment"."id", "blog_comment"."tenant_id"
+INSERT INTO "blog_comment" ("tenant_id", "post_id", "text", "created") VALUES (DEFAULT, 12, 'CANARYacme7f3a bulk 40', '2026-11-23 02:11:13.072931+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 41', '2026-11-23 02:11:13.072954+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 42', '2026-11-23 02:11:13.072968+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 43', '2026-11-23 02:11:13.072981+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 44', '2026-11-23 02:11:13.072995+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 45', '2026-11-23 02:11:13.073008+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 46', '2026-11-23 02:11:13.073021+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 47', '2026-11-23 02:11:13.073033+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 48', '2026-11-23 02:11:13.073045+00:00'::timestamptz), (DEFAULT, 12, 'CANARYacme7f3a bulk 49', '2026-11-23 02:11:13.073058+00:00'::timestamptz) RETURNING "blog_comment"."id", "blog_comment"."tenant_id"
 ;;
 -- from: django, simple
 SELECT "blog_comment"."id", "blog_comment"."tenant_id", "blog_comment"."post_id", "blog_comment"."text", "blog_comment"."created" FROM "blog_comment"
@@ -4229,13 +4249,13 @@ SELECT "blog_post"."id", "blog_post"."tenant_id", "blog_post"."author_id", "blog
 SELECT 1 AS "a" FROM "blog_post" WHERE "blog_post"."title" = 'none' LIMIT 1
 ;;
 -- from: django, extended
-DECLARE "_django_curs_140514637122432_sync_1" NO SCROLL CURSOR WITH HOLD FOR SELECT "blog_post"."id", "blog_post"."tenant_id", "blog_post"."author_id", "blog_post"."title", "blog_post"."body", "blog_post"."published", "blog_post"."stars" FROM "blog_post" ORDER BY "blog_post"."title" ASC
+DECLARE "_django_curs_140426396629888_sync_1" NO SCROLL CURSOR WITH HOLD FOR SELECT "blog_post"."id", "blog_post"."tenant_id", "blog_post"."author_id", "blog_post"."title", "blog_post"."body", "blog_post"."published", "blog_post"."stars" FROM "blog_post" ORDER BY "blog_post"."title" ASC
 ;;
 -- from: django, simple
-FETCH FORWARD 3 FROM "_django_curs_140514637122432_sync_1"
+FETCH FORWARD 3 FROM "_django_curs_140426396629888_sync_1"
 ;;
 -- from: django, simple
-CLOSE "_django_curs_140514637122432_sync_1"
+CLOSE "_django_curs_140426396629888_sync_1"
 ;;
 -- from: django, simple
 SELECT "blog_post"."id", "blog_post"."title" FROM "blog_post" ORDER BY "blog_post"."title" ASC LIMIT 2
@@ -4661,13 +4681,13 @@ SELECT * FROM "blog_post" LIMIT 1
 INSERT INTO "blog_tag" ("name") VALUES ('CANARYacme7f3a lost') RETURNING "blog_tag"."id"
 ;;
 -- from: django, simple
-SAVEPOINT "s140514637122432_x1"
+SAVEPOINT "s140426396629888_x1"
 ;;
 -- from: django, simple
-ROLLBACK TO SAVEPOINT "s140514637122432_x1"
+ROLLBACK TO SAVEPOINT "s140426396629888_x1"
 ;;
 -- from: django, simple
-RELEASE SAVEPOINT "s140514637122432_x1"
+RELEASE SAVEPOINT "s140426396629888_x1"
 ;;
 -- from: django, simple
 INSERT INTO "blog_tag" ("name") VALUES ('CANARYacme7f3a kept') RETURNING "blog_tag"."id"
@@ -4701,6 +4721,15 @@ SELECT "blog_post"."id" FROM "blog_post" WHERE "blog_post"."author_id" IN (2, 3,
 ;;
 -- from: django, simple
 DELETE FROM "blog_author" WHERE "blog_author"."id" IN (5, 3, 2, 1)
+;;
+-- from: django, simple
+SELECT "blog_tag"."id", "blog_tag"."name" FROM "blog_tag"
+;;
+-- from: django, simple
+DELETE FROM "blog_post_tags" WHERE "blog_post_tags"."tag_id" IN (1, 2, 3, 4, 5, 6, 7, 8, 9, 13)
+;;
+-- from: django, simple
+DELETE FROM "blog_tag" WHERE "blog_tag"."id" IN (13, 9, 8, 7, 6, 5, 4, 3, 2, 1)
 ;;
 -- from: node-postgres, extended
 SELECT id, email FROM accounts WHERE email = $1 OR id = ANY($2) ORDER BY id
@@ -5088,5 +5117,20 @@ UPDATE accounts SET note = note WHERE id >= $1 AND id < $2
 START TRANSACTION
 ;;
 -- from: tokio-postgres, simple
-SAVEPOINT inner
+SAVEPOINT sp
+;;
+-- from: tokio-postgres, simple
+ROLLBACK TO sp
+;;
+-- from: tokio-postgres, simple
+DECLARE c CURSOR FOR SELECT id, email FROM accounts ORDER BY id
+;;
+-- from: tokio-postgres, extended
+FETCH 4 FROM c
+;;
+-- from: tokio-postgres, simple
+CLOSE c
+;;
+-- from: tokio-postgres, simple
+SET application_name = 'tokio'; RESET ALL
 ;;

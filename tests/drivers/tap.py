@@ -45,7 +45,11 @@ class Tap:
             writer.close()
             return
         link = Link(self)
-        await asyncio.gather(self.pump(reader, up_writer, link.from_client), self.pump(up_reader, writer, link.from_server))
+        try:
+            await asyncio.gather(self.pump(reader, up_writer, link.from_client), self.pump(up_reader, writer, link.from_server))
+        except asyncio.CancelledError:
+            up_writer.close()
+            writer.close()
 
     async def pump(self, reader, writer, see):
         try:

@@ -36,7 +36,7 @@ public class Jdbc {
 
     static void metadata(Connection c) throws SQLException {
         DatabaseMetaData m = c.getMetaData();
-        System.out.println(m.getDatabaseProductName() + " " + m.getDatabaseMajorVersion() + " " + m.getUserName() + " " + m.getDriverMajorVersion());
+        System.out.println(m.getDatabaseProductName() + " " + m.getDatabaseMajorVersion() + " " + m.getDriverMajorVersion());
         System.out.println(m.getMaxColumnNameLength() + " " + m.getMaxConnections() + " " + m.getDefaultTransactionIsolation());
         show("getCatalogs", m.getCatalogs());
         show("getSchemas", m.getSchemas());
