@@ -293,6 +293,8 @@ def main():
         sys.exit("no such program; there are: " + ", ".join(p.name for p in PROGRAMS))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     binary = os.environ.get("BULKHEAD_BIN", os.path.join(HERE, "../../target/debug/bulkhead"))
+    if not args.direct_only and not os.path.exists(binary):
+        sys.exit(f"{binary} is missing: build it, or name it in BULKHEAD_BIN")
     install.install({p.needs for p in chosen})
     passed = failed = 0
     corpus = {}
