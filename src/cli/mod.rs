@@ -1,1 +1,3 @@
-//! Placeholder.
+//! One file per subcommand.
+
+pub mod demo;
