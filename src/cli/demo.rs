@@ -100,7 +100,7 @@ async fn until_signal<T>(work: impl Future<Output = Result<T, Stop>>) -> Result<
         _ = hangup.recv() => (),
     }
     // The terminal may be gone (SIGHUP): nothing to do about it.
-    let _ = writeln!(std::io::stdout(), "\nstopping");
+    let _ = writeln!(std::io::stdout(), "\nstopped");
     Err(Stop::Signal)
 }
 

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use rand::Rng;
@@ -65,8 +67,8 @@ impl Cluster {
             app: random_password(),
             directory,
         };
-        cluster.init().await?;
-        cluster.start_server().await?;
+        cluster.init()?;
+        cluster.start_server()?;
         cluster.create_database().await?;
         Ok(cluster)
     }
@@ -93,7 +95,7 @@ impl Cluster {
         if said.ok { Ok(said.text.trim().to_owned()) } else { Err(Stop::CannotRun(said.text)) }
     }
 
-    async fn init(&self) -> Result<(), Stop> {
+    fn init(&self) -> Result<(), Stop> {
         let data = self.data();
         fs::create_dir(&data).map_err(Stop::io("the data directory"))?;
         let password_file = self.directory().join("pwfile");
@@ -107,11 +109,11 @@ impl Cluster {
         let mut initdb = self.server_command("initdb");
         initdb.args(["-U", "postgres", "-A", "scram-sha-256", "-E", "UTF8", "--no-locale", "--no-sync"]);
         initdb.arg("--pwfile").arg(&password_file).arg("-D").arg(&data);
-        expect_ok(&mut initdb, "initdb").await?;
+        to_its_end(&mut initdb, "initdb")?;
         fs::remove_file(&password_file).map_err(Stop::io("pwfile"))
     }
 
-    async fn start_server(&mut self) -> Result<(), Stop> {
+    fn start_server(&mut self) -> Result<(), Stop> {
         // Between finding a free port and using it somebody else may take it: try again then.
         let mut last = Ok(());
         for _ in 0..3 {
@@ -123,7 +125,7 @@ impl Cluster {
             let mut start = self.server_command("pg_ctl");
             start.args(["start", "-w", "-t", "60", "-s", "-o", &options, "-D"]).arg(self.data());
             start.arg("-l").arg(self.data().join("server.log"));
-            last = expect_ok(&mut start, "starting PostgreSQL").await;
+            last = to_its_end(&mut start, "starting PostgreSQL");
             if last.is_ok() {
                 return Ok(());
             }
@@ -151,9 +153,12 @@ impl Cluster {
     }
 
     /// A program of the PostgreSQL installation, run as the server's user.
-    fn server_command(&self, program: &str) -> Command {
-        let mut command = Command::new(self.binaries.join(program));
-        command.current_dir("/").env("LC_ALL", "C").kill_on_drop(true);
+    ///
+    /// It gets a process group of its own, for Ctrl-C is for us alone, and is waited for without a break: initdb and
+    /// pg_ctl have children, which would outlive them if a signal to us ended only their parents.
+    fn server_command(&self, program: &str) -> std::process::Command {
+        let mut command = std::process::Command::new(self.binaries.join(program));
+        command.current_dir("/").env("LC_ALL", "C").stdin(Stdio::null()).process_group(0);
         if let ServerUser::Other { uid, gid } = self.server_user {
             command.uid(uid).gid(gid);
         }
@@ -165,10 +170,10 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         // Immediate: the data is thrown away with the directory. A server that never started has no pid file.
         if self.data().join("postmaster.pid").exists() {
-            let mut stop = self.server_command("pg_ctl").into_std();
+            let mut stop = self.server_command("pg_ctl");
             stop.args(["stop", "-m", "immediate", "-w", "-s", "-D"]).arg(self.data());
-            if let Err(error) = stop.status() {
-                super::complain(&format!("PostgreSQL could not be stopped ({error}); its data is in {}", self.data().display()));
+            if let Err(error) = to_its_end(&mut stop, "stopping PostgreSQL") {
+                super::complain(&error.to_string());
             }
         }
     }
@@ -176,7 +181,8 @@ impl Drop for Cluster {
 
 impl ServerUser {
     async fn find() -> Result<ServerUser, Stop> {
-        if number(Command::new("id").arg("-u")).await != Some(0) {
+        let ours = fs::metadata("/proc/self").map(|process| process.uid());
+        if !matches!(ours, Ok(0)) {
             return Ok(ServerUser::Ours);
         }
         let uid = number(Command::new("id").args(["-u", "postgres"])).await;
@@ -201,7 +207,7 @@ pub(super) fn psql(port: u16, user: &str, password: &str) -> Command {
         ("LC_ALL", "C.UTF-8"),
     ]));
     command.env("PGPORT", port.to_string()).env("PGUSER", user).env("PGPASSWORD", password);
-    command.args(["-X", "-P", "pager=off"]).stdin(std::process::Stdio::null()).kill_on_drop(true);
+    command.args(["-X", "-P", "pager=off"]).stdin(Stdio::null()).kill_on_drop(true);
     command
 }
 
@@ -214,6 +220,16 @@ pub(super) async fn output(command: &mut Command) -> Result<Said, Stop> {
     };
     let text = String::from_utf8_lossy(&[ended.stdout, ended.stderr].concat()).into_owned();
     Ok(Said { text, ok: ended.status.success() })
+}
+
+/// Waits in place for at most some seconds' work; signals are taken afterwards.
+fn to_its_end(command: &mut std::process::Command, what: &str) -> Result<(), Stop> {
+    let ended = command.output().map_err(Stop::io(what))?;
+    if ended.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&[ended.stdout, ended.stderr].concat()).into_owned();
+    Err(Stop::CannotRun(format!("{what} failed: {}", text.trim())))
 }
 
 async fn expect_ok(command: &mut Command, what: &str) -> Result<(), Stop> {
