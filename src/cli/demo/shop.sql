@@ -42,4 +42,4 @@ INSERT INTO order_items
 -- What Bulkhead logs in as for tenants: it owns nothing. Bulkhead sees to whose rows; grants say which tables at all.
 GRANT SELECT, INSERT, UPDATE, DELETE ON customers, orders, order_items TO shop_app;
 GRANT SELECT ON products TO shop_app;
-ANALYZE;
+ANALYZE tenants, products, customers, orders, order_items;
