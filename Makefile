@@ -41,7 +41,7 @@ lint: ## format, clippy, licences and sources of dependencies
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
-	$(CARGO) deny --all-features check bans licenses sources
+	$(CARGO) deny check bans licenses sources
 
 # BENCH_SECONDS (one run, default 5), BENCH_PAIRS (rounds, default 5); see benches/run.py --help
 bench: ## direct, PgBouncer and Bulkhead in alternation; writes benches/results.json and the table in README.md
