@@ -1,19 +1,15 @@
 //! What will be sent: a [`Plan`], made once for a template; a [`Bound`], made for each execution.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
-use smallvec::SmallVec;
 
 use crate::audit::Receipt;
 use crate::error::{SqlError, sqlstate};
 use crate::finding::{Denial, Reason};
 use crate::id::PolicyEpoch;
 use crate::principal::{Principal, Tenant};
-
-/// Where the literals of a statement stand in the client's text, in order: byte ranges of whole tokens, quotes included.
-pub type Literals = SmallVec<[Range<u32>; 12]>;
+pub use crate::sql::template::{Literals, Segment, TenantType};
 
 /// What a session does with a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,40 +78,6 @@ pub enum Emulation {
     Unlisten,
     /// SELECT pg_advisory_unlock_all(): one row, one void column of that name.
     AdvisoryUnlockAll,
-}
-
-/// A piece of the text to send.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Segment {
-    /// SQL that was printed and verified, or, for an unrestricted user, the client's own.
-    Text(Box<str>),
-    /// The n-th literal of the client's text, from 0, token for token.
-    Literal(u16),
-    /// The tenant's value as a constant of that type.
-    Tenant(TenantType),
-}
-
-/// The type of a tenant column, as the slot is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TenantType {
-    Int2,
-    Int4,
-    Int8,
-    Text,
-    Uuid,
-}
-
-impl TenantType {
-    /// Qualified name of the type.
-    pub fn sql(self) -> &'static str {
-        match self {
-            TenantType::Int2 => "pg_catalog.int2",
-            TenantType::Int4 => "pg_catalog.int4",
-            TenantType::Int8 => "pg_catalog.int8",
-            TenantType::Text => "pg_catalog.text",
-            TenantType::Uuid => "pg_catalog.uuid",
-        }
-    }
 }
 
 /// A condition on values that must hold before the plan may run.
