@@ -4,9 +4,13 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::catalog::Catalog;
+use crate::config::Level;
 use crate::finding::Denial;
 use crate::id::PolicyEpoch;
 use crate::plan::{Literals, Plan};
+use crate::policy::PolicyProblem;
+use crate::policy::model::PolicyModel;
 use crate::principal::Principal;
 
 /// How the text came.
@@ -41,7 +45,41 @@ pub struct Approved {
 #[derive(Debug, Default)]
 pub struct Gate {}
 
+/// What review decides about one statement, for `explain` and `test`.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    pub sql: String,
+    /// The final SQL, with the tenant's value in it.
+    pub outcome: Result<String, Denial>,
+    /// `schema.table`, and its scope and predicate in words.
+    pub relations: Vec<(String, String)>,
+    pub remarks: Vec<String>,
+    /// Or why not.
+    pub cacheable: Result<(), String>,
+}
+
 impl Gate {
+    /// Binds the policies to a catalog.
+    ///
+    /// # Errors
+    /// Everything in the policies that the catalog contradicts.
+    pub fn new(level: Level, catalog: Arc<Catalog>, policies: &PolicyModel) -> Result<Gate, Vec<PolicyProblem>> {
+        let _ = (level, catalog, policies);
+        Ok(Gate {})
+    }
+
+    /// What would become of each statement of the text.
+    pub fn explain(&self, sql: &str, context: &Context<'_>) -> Vec<Explanation> {
+        let outcome = self.review(sql, context).map(|_| String::new());
+        vec![Explanation {
+            sql: sql.to_owned(),
+            outcome,
+            relations: Vec::new(),
+            remarks: Vec::new(),
+            cacheable: Err("there is no cache yet".to_owned()),
+        }]
+    }
+
     /// Reviews a query string. Permitted whole, statement by statement in order, or refused whole (VERDICT).
     ///
     /// # Errors
