@@ -91,10 +91,13 @@ impl Proxy {
     }
 }
 
-/// The child is told everything by its file: settings of the user's environment would win over it.
+/// The child is told everything by its file: settings in the user's environment would win over it.
 fn without_overrides(command: &mut Command) -> &mut Command {
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("BULKHEAD_")) {
-        command.env_remove(name);
+    command.env_clear();
+    for name in ["PATH", "HOME", "TMPDIR", "LANG", "LOG_LEVEL", "RUST_BACKTRACE"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
     }
     command
 }
