@@ -133,6 +133,8 @@ fn normalise(head: String, mut parts: Vec<(String, Shape)>) -> Shape {
     match head.as_str() {
         // Wrappers with one thing in them.
         "Node" | "Some" if parts.len() == 1 => return parts.remove(0).1,
+        // The variant; its struct, inside, was looked at already.
+        "TypeCast" if matches!(parts.as_slice(), [(name, _)] if name.is_empty()) => return parts.remove(0).1,
         "ColumnRef" => {
             if let Some((_, fields)) = parts.iter_mut().find(|(name, _)| name == "fields") {
                 let last = fields.parts.pop();

@@ -255,31 +255,47 @@ fn apply_flags(draft: &mut Draft, flags: &[(String, String)]) -> Vec<Problem> {
     problems
 }
 
-/// The text as messages may quote it: what follows a key that holds a secret is blanked, line by line, so that it works
-/// for a file that is no TOML too. References (`env:`, `file:`) and what stands around a URL's password stay readable.
+/// The text as messages may quote it, line by line, so that it works for a file that is no TOML too. Whatever follows a key
+/// that is not known to be harmless is blanked (a misspelt `passwrod` holds a password), and passwords of URLs are.
 fn without_secrets(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
+    let mut inside_long_string = false;
     for line in text.split_inclusive('\n') {
-        let lower = line.to_ascii_lowercase();
-        let first = ["password", "scram", "token_key", "secret", "://"].iter().filter_map(|word| lower.find(word)).min();
-        match first {
-            Some(_) if lower.contains("://") && !lower.contains("password") => out.push_str(&blank_urls(line)),
-            Some(at) => {
-                let value = line[at..].find('=').map_or(at, |equals| at + equals + 1);
-                let is_reference =
-                    ["env:", "file:"].iter().any(|r| line[value..].trim_start_matches([' ', '"', '\'']).starts_with(r));
-                if is_reference && line.matches('=').count() == 1 {
-                    out.push_str(line);
-                } else {
-                    out.push_str(&line[..value]);
-                    out.push_str(&stars(&line[value..]));
-                }
+        let quotes = line.matches("\"\"\"").count() + line.matches("'''").count();
+        let secret = first_secret(line);
+        match secret {
+            _ if inside_long_string => out.push_str(&stars(line)),
+            Some(value) => {
+                out.push_str(&line[..value]);
+                out.push_str(&stars(&line[value..]));
             }
-            None => out.push_str(line),
+            None => out.push_str(&blank_urls(line)),
+        }
+        if quotes % 2 == 1 {
+            inside_long_string = !inside_long_string && secret.is_some();
         }
     }
     out
 }
+
+/// Where the value of the line's first key that could be a secret begins. References (`env:`, `file:`) are none.
+fn first_secret(line: &str) -> Option<usize> {
+    let is_reference = |value: &str| {
+        let value = value.trim_start_matches([' ', '"', '\'']);
+        (value.starts_with("env:") || value.starts_with("file:")) && !value.contains('=')
+    };
+    line.match_indices('=').find_map(|(at, _)| {
+        let name = line[..at].trim_end().rsplit(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or_default();
+        // `sslmode=` of a URL is no key.
+        let in_url = line[..at].contains("://");
+        let harmless = SETTINGS.iter().any(|s| s.key == name) || HARMLESS_KEYS.contains(&name) || in_url;
+        (!harmless && !is_reference(&line[at + 1..])).then_some(at + 1)
+    })
+}
+
+/// Keys of `[[database]]` and `[[user]]` whose values may be shown; of `upstream` all but the password.
+const HARMLESS_KEYS: [&str; 9] =
+    ["name", "upstream", "pool_size", "roles", "databases", "tenant", "tenants", "tenant_setting", "unrestricted"];
 
 /// Blanks the passwords of URLs: from the `:` of the credentials to the last `@`.
 fn blank_urls(line: &str) -> String {
@@ -357,6 +373,8 @@ mod tests {
         assert!(read(good, &[("UP", "postgres://a:b@127.0.0.1/shop")], &[]).unwrap_err().contains("PW is not set"));
         for bad in [
             "user = [{ name='a', password='HUSH', tenant=1 }]",
+            "[[user]]\nname='a'\npassword=3\npasswrod='HUSH'",
+            "[[user]]\nname='a'\npassword='''\nHUSH\n'''\nscram='x'",
             "[[user]]\nname='a'\npassword='HUSH'\nscram='SCRAM-SHA-256$HUSH'\ntenant='1'",
             "[[user]]\nname='a'\npassword=\"HUSH",
             "[[database]]\nname='a'\nupstream='postgres://a:HUSH@db.example.com/x'",

@@ -5,7 +5,10 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+use miette::{
+    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents, SourceCode, SourceSpan,
+    SpanContents,
+};
 
 /// One thing that is wrong. Texts are lower case without a full stop; what the user wrote stands in backticks.
 #[derive(Clone, Debug)]
@@ -18,7 +21,8 @@ pub struct Problem {
 /// A place in a text, with what to write under the caret.
 #[derive(Clone, Debug)]
 struct Listing {
-    source: NamedSource<Arc<str>>,
+    name: String,
+    text: Arc<str>,
     span: Range<usize>,
     label: String,
 }
@@ -30,7 +34,7 @@ impl Problem {
 
     /// Points at bytes `span` of `text`, a file (or the like) called `name`.
     pub fn at(mut self, name: &str, text: &Arc<str>, span: Range<usize>, label: impl Into<String>) -> Self {
-        self.place = Some(Listing { source: NamedSource::new(name, Arc::clone(text)), span, label: label.into() });
+        self.place = Some(Listing { name: name.to_owned(), text: Arc::clone(text), span, label: label.into() });
         self
     }
 
@@ -76,13 +80,34 @@ impl Diagnostic for Problem {
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        self.place.as_ref().map(|p| &p.source as &dyn SourceCode)
+        self.place.as_ref().map(|p| p as &dyn SourceCode)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         let place = self.place.as_ref()?;
         let label = LabeledSpan::new(Some(place.label.clone()), place.span.start, place.span.len());
         Some(Box::new(std::iter::once(label)))
+    }
+}
+
+/// Whole lines, and no others: miette's own sources give either a piece of a line or its neighbours too.
+impl SourceCode for Listing {
+    fn read_span<'a>(
+        &'a self,
+        span: &SourceSpan,
+        _lines_before: usize,
+        _lines_after: usize,
+    ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
+        let bytes = self.text.as_bytes();
+        let (from, to) = (span.offset(), span.offset() + span.len());
+        let (Some(before), Some(after)) = (bytes.get(..from), bytes.get(to..)) else { return Err(MietteError::OutOfBounds) };
+        let start = before.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let end = to + after.iter().position(|b| *b == b'\n').unwrap_or(after.len());
+        let line = before.iter().filter(|b| **b == b'\n').count();
+        let lines = bytes[start..end].iter().filter(|b| **b == b'\n').count() + 1;
+        let whole = SourceSpan::from((start, end - start));
+        let name = self.name.clone();
+        Ok(Box::new(MietteSpanContents::new_named(name, &bytes[start..end], whole, line, 0, lines)))
     }
 }
 

@@ -1,5 +1,13 @@
 //! What will be sent: a [`Plan`], made once for a template; a [`Bound`], made for each execution.
 
+mod build;
+mod quiet;
+mod rewrite;
+pub mod sentinel;
+mod write;
+
+pub use build::{Built, build, text_of};
+
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
@@ -118,14 +126,34 @@ pub struct Plan {
     pub(crate) parameters: u16,
     /// Reads or writes rows of a tenant: cannot run before a tenant is chosen.
     pub(crate) needs_tenant: bool,
+    /// The rows that come back are a check of the proxy's own, not the client's: RowDescription and DataRow are dropped, and
+    /// Describe answers NoData.
+    pub(crate) hides_rows: bool,
     pub(crate) obligations: Vec<Obligation>,
-    /// Names the table for which a sentinel error means 42501 (see `plan::sentinel`).
     pub(crate) epoch: PolicyEpoch,
 }
 
 impl Plan {
     pub fn action(&self) -> &Action {
         &self.action
+    }
+
+    /// The pieces of the text to send.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// About how many bytes it takes.
+    pub fn size(&self) -> usize {
+        let text: usize = self
+            .segments
+            .iter()
+            .map(|s| match s {
+                Segment::Text(t) => t.len(),
+                Segment::Literal(_) | Segment::Tenant(_) => 0,
+            })
+            .sum();
+        size_of::<Plan>() + text + self.segments.len() * size_of::<Segment>()
     }
 
     pub fn effect(&self) -> Effect {
@@ -138,6 +166,11 @@ impl Plan {
 
     pub fn epoch(&self) -> PolicyEpoch {
         self.epoch
+    }
+
+    /// Whether the rows that come back are not the client's.
+    pub fn hides_rows(&self) -> bool {
+        self.hides_rows
     }
 
     /// How many parameters the client's own text has; the tenant's, if any, is the one after them.
@@ -278,8 +311,15 @@ pub mod tenant {
     //! The tenant's value as text of SQL.
     use super::*;
 
-    /// Writes `'value'::type`. The value was checked against the column's type when it was loaded or chosen; quotes and
+    /// `'value'::type`. The value was checked against the column's type when it was loaded or chosen; quotes and
     /// backslashes cannot break out, since `standard_conforming_strings` is on: only `'` is doubled.
+    pub fn constant(type_: TenantType, tenant: &Tenant) -> String {
+        let mut out = BytesMut::new();
+        write_constant(type_, tenant, &mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    /// As [`constant`], into a buffer.
     pub fn write_constant(type_: TenantType, tenant: &Tenant, out: &mut BytesMut) {
         out.put_u8(b'\'');
         for byte in tenant.0.bytes() {

@@ -6,9 +6,10 @@
 //! tree -> parse::print -> verify -> template::cut              -> the segments of a plan
 //! ```
 pub mod analyse;
-mod kinds;
+pub(crate) mod kinds;
 pub mod lexer;
 pub mod parse;
+pub mod second;
 pub mod sentinel;
 pub mod template;
 pub mod tree;

@@ -142,6 +142,7 @@ impl Analyser<'_> {
             columns,
             read: false,
             whole_row: false,
+            named: Default::default(),
             system_columns: Default::default(),
             locked: false,
         });

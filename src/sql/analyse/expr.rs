@@ -210,7 +210,9 @@ impl Analyser<'_> {
         }
         match self.meaning(&fields)? {
             Some(Meaning::Column(target)) => {
-                self.rtes[target.rte].read = true;
+                let rte = &mut self.rtes[target.rte];
+                rte.read = true;
+                rte.named.insert(rte.columns[target.column].name.clone());
                 Ok(self.print_column(target))
             }
             Some(Meaning::System(rte, name)) => {

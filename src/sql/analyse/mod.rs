@@ -24,6 +24,7 @@ use super::types::{Environment, Typed};
 use crate::catalog::{Catalog, Relation};
 use crate::error::sqlstate;
 use crate::finding::Denial;
+pub use query::contains_aggregate_or_window;
 use scope::{Cte, Rte, RteColumn, RteId, RteKind, Scope};
 use utility::Utility;
 
@@ -33,6 +34,14 @@ pub struct Context<'a> {
     pub search_path: &'a [Box<str>],
     /// Types that Parse declares; 0 where left open.
     pub parameter_types: &'a [u32],
+    /// A setting that the application uses in the place of `bulkhead.tenant`.
+    pub tenant_setting: Option<&'a str>,
+}
+
+impl Context<'_> {
+    fn is_tenant_setting(&self, name: &str) -> bool {
+        name.eq_ignore_ascii_case(utility::TENANT_SETTING) || self.tenant_setting.is_some_and(|s| s.eq_ignore_ascii_case(name))
+    }
 }
 
 /// A denial, void where literals were pinned before it: their stand-ins may be what was refused.
@@ -73,6 +82,8 @@ pub struct Analysis {
     /// Highest parameter number.
     pub parameters: u16,
     pub parameter_types: Vec<u32>,
+    /// Printed names of CTEs that refer to themselves: they are never inlined.
+    pub recursive_ctes: Vec<String>,
 }
 
 pub enum Statement {
@@ -113,6 +124,7 @@ pub fn analyse(statement: Node, context: &Context<'_>) -> Result<Analysis, Refus
         pinned: analyser.pinned,
         parameters: analyser.parameters,
         parameter_types: context.parameter_types.to_vec(),
+        recursive_ctes: analyser.ctes.into_iter().filter(|c| c.recursive).map(|c| c.printed).collect(),
     })
 }
 
@@ -138,6 +150,9 @@ impl Analyser<'_> {
         };
         match kind {
             NodeEnum::SelectStmt(s) => {
+                if let Some(utility) = utility::single_call(s, self) {
+                    return Ok(Statement::Utility(utility));
+                }
                 self.query(s, None)?;
                 Ok(Statement::Query(statement))
             }
@@ -156,7 +171,7 @@ impl Analyser<'_> {
             NodeEnum::CopyStmt(s) => self.copy(s),
             NodeEnum::TransactionStmt(s) => utility::transaction(s).map(Statement::Utility),
             NodeEnum::VariableSetStmt(s) => utility::set(s, self).map(Statement::Utility),
-            NodeEnum::VariableShowStmt(s) => utility::show(s).map(Statement::Utility),
+            NodeEnum::VariableShowStmt(s) => utility::show(s, self).map(Statement::Utility),
             NodeEnum::DiscardStmt(s) => utility::discard(s).map(Statement::Utility),
             NodeEnum::DeallocateStmt(s) => Ok(Statement::Utility(utility::deallocate(s))),
             NodeEnum::UnlistenStmt(s) => utility::unlisten(s).map(Statement::Utility),
@@ -176,6 +191,7 @@ impl Analyser<'_> {
             columns,
             read: false,
             whole_row: false,
+            named: BTreeSet::new(),
             system_columns: BTreeSet::new(),
             locked: false,
         });

@@ -18,6 +18,8 @@ pub struct Rte {
     pub read: bool,
     /// Named as a whole row somewhere.
     pub whole_row: bool,
+    /// Columns that the statement names (`*` names none).
+    pub named: BTreeSet<String>,
     /// System columns that are named somewhere.
     pub system_columns: BTreeSet<String>,
     /// Under FOR UPDATE, FOR SHARE and the like.

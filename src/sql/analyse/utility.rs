@@ -19,6 +19,10 @@ pub enum Utility {
     Reset { name: String, node: Node },
     Show { name: String, node: Node },
     ShowTenant,
+    /// `SELECT set_config('bulkhead.tenant', value, local)`
+    ConfigureTenant { value: ConfigValue, local: bool },
+    /// `SELECT pg_advisory_unlock_all()`
+    AdvisoryUnlockAll,
     /// SET [LOCAL] bulkhead.tenant; `None`: DEFAULT or RESET.
     ChooseTenant { value: Option<String>, local: bool },
     ResetAll,
@@ -29,6 +33,14 @@ pub enum Utility {
     CloseAll,
     Close { name: String, node: Node },
     Unlisten,
+}
+
+/// A value given to `set_config`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigValue {
+    Text(String),
+    /// `$n`
+    Parameter(u16),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +130,53 @@ pub fn is_readable(name: &str) -> bool {
     SETTABLE.contains(&name.as_str()) || READABLE.contains(&name.as_str())
 }
 
+/// A SELECT of exactly one call that is answered without the server: `set_config` of the tenant, `pg_advisory_unlock_all`.
+/// Literals of such a call belong to the template's key.
+pub(super) fn single_call(select: &pg::SelectStmt, analyser: &mut Analyser<'_>) -> Option<Utility> {
+    let plain = pg::SelectStmt { target_list: vec![], limit_option: 0, op: 0, ..select.clone() } == pg::SelectStmt::default();
+    let [only] = select.target_list.as_slice() else { return None };
+    let Some(NodeEnum::ResTarget(target)) = &only.node else { return None };
+    let Some(NodeEnum::FuncCall(call)) = target.val.as_deref().and_then(|v| v.node.as_ref()) else { return None };
+    let name = match call.funcname.as_slice() {
+        [name] => super::super::tree::as_string(name),
+        [schema, name] if super::super::tree::as_string(schema) == Some("pg_catalog") => super::super::tree::as_string(name),
+        [] | [_, _, ..] => None,
+    }?;
+    let simple = plain && target.name.is_empty() && !call.agg_star && !call.agg_distinct && call.over.is_none() && call.agg_filter.is_none();
+    match (name, call.args.as_slice()) {
+        ("pg_advisory_unlock_all", []) if simple => Some(Utility::AdvisoryUnlockAll),
+        ("set_config", [setting, value, local]) if simple => {
+            analyser.pin_constants(setting);
+            analyser.pin_constants(value);
+            let setting = constant_text(setting)?;
+            if !analyser.context.is_tenant_setting(&setting) {
+                return None;
+            }
+            let value = match &value.node {
+                Some(NodeEnum::ParamRef(p)) => {
+                    let number = u16::try_from(p.number).ok()?;
+                    analyser.parameters = analyser.parameters.max(number);
+                    ConfigValue::Parameter(number)
+                }
+                Some(_) | None => ConfigValue::Text(constant_text(value)?),
+            };
+            let local = match &local.node {
+                Some(NodeEnum::AConst(pg::AConst { isnull: false, location: _, val: Some(a_const::Val::Boolval(b)) })) => b.boolval,
+                Some(_) | None => return None,
+            };
+            Some(Utility::ConfigureTenant { value, local })
+        }
+        (_, _) => None, // tidy: not a syntax kind
+    }
+}
+
+fn constant_text(node: &Node) -> Option<String> {
+    match &node.node {
+        Some(NodeEnum::AConst(pg::AConst { isnull: false, location: _, val: Some(a_const::Val::Sval(s)) })) => Some(s.sval.clone()),
+        Some(_) | None => None,
+    }
+}
+
 pub(super) fn transaction(statement: &TransactionStmt) -> Result<Utility, Denial> {
     let TransactionStmt { kind, options: _, savepoint_name, gid: _, chain, location: _ } = statement;
     let name = savepoint_name.clone();
@@ -146,7 +205,7 @@ pub(super) fn set(statement: &VariableSetStmt, analyser: &mut Analyser<'_>) -> R
     match VariableSetKind::try_from(*kind) {
         Ok(VariableSetKind::VarSetValue) => {
             let values = values(args, analyser)?;
-            if lower == TENANT_SETTING {
+            if analyser.context.is_tenant_setting(&lower) {
                 return match values.as_slice() {
                     [one] => Ok(Utility::ChooseTenant { value: Some(one.clone()), local: *is_local }),
                     [] | [_, _, ..] => Err(Denial::invalid(sqlstate::INVALID_PARAMETER_VALUE, "SET bulkhead.tenant takes one value")),
@@ -156,10 +215,10 @@ pub(super) fn set(statement: &VariableSetStmt, analyser: &mut Analyser<'_>) -> R
             check_value(&lower, &values)?;
             Ok(Utility::Set { name: lower, values: Some(values), local: *is_local, node })
         }
-        Ok(VariableSetKind::VarSetDefault) if lower == TENANT_SETTING => {
+        Ok(VariableSetKind::VarSetDefault) if analyser.context.is_tenant_setting(&lower) => {
             Ok(Utility::ChooseTenant { value: None, local: *is_local })
         }
-        Ok(VariableSetKind::VarReset) if lower == TENANT_SETTING => Ok(Utility::ChooseTenant { value: None, local: false }),
+        Ok(VariableSetKind::VarReset) if analyser.context.is_tenant_setting(&lower) => Ok(Utility::ChooseTenant { value: None, local: false }),
         Ok(VariableSetKind::VarSetDefault) => {
             check_settable(&lower)?;
             Ok(Utility::Set { name: lower, values: None, local: *is_local, node })
@@ -232,9 +291,9 @@ fn values(args: &[Node], analyser: &mut Analyser<'_>) -> Result<Vec<String>, Den
     Ok(values)
 }
 
-pub(super) fn show(statement: &pg::VariableShowStmt) -> Result<Utility, Denial> {
+pub(super) fn show(statement: &pg::VariableShowStmt, analyser: &Analyser<'_>) -> Result<Utility, Denial> {
     let name = statement.name.to_ascii_lowercase();
-    if name == TENANT_SETTING {
+    if analyser.context.is_tenant_setting(&name) {
         return Ok(Utility::ShowTenant);
     }
     // `SHOW TIME ZONE` and the like come under the setting's own name.
