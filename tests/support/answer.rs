@@ -96,8 +96,10 @@ impl fmt::Debug for Answer {
                 writeln!(f, "  columns {}", names.join(", "))?;
             }
             for row in part.rows.iter().take(12) {
-                let values: Vec<String> =
-                    row.iter().map(|v| v.as_ref().map_or("NULL".to_owned(), |v| String::from_utf8_lossy(v).into_owned())).collect();
+                let values: Vec<String> = row
+                    .iter()
+                    .map(|v| v.as_ref().map_or("NULL".to_owned(), |v| String::from_utf8_lossy(v).into_owned()))
+                    .collect();
                 writeln!(f, "  ({})", values.join(", "))?;
             }
             if part.rows.len() > 12 {

@@ -49,13 +49,22 @@ impl Cluster {
         fs::write(&conf, base + &settings.join("\n") + "\n").expect("write postgresql.conf");
         cluster.boot();
         cluster.execute("postgres", &format!("CREATE ROLE app LOGIN PASSWORD '{APP_PASSWORD}'"));
+        cluster.execute("postgres", "ALTER ROLE app SET statement_timeout = '3s'"); // no statement of a test may run away
         cluster
     }
 
     fn initdb(&self) {
         let output = self
             .as_server(&format!("{BIN}/initdb"))
-            .args(["-N", "--username=postgres", "--auth-local=trust", "--auth-host=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "-D"])
+            .args([
+                "-N",
+                "--username=postgres",
+                "--auth-local=trust",
+                "--auth-host=scram-sha-256",
+                "--encoding=UTF8",
+                "--locale=C.UTF-8",
+                "-D",
+            ])
             .arg(self.data())
             .output()
             .expect("initdb runs (Debian package postgresql-15)");
@@ -118,7 +127,13 @@ impl Cluster {
 
     pub fn superuser(&self, database: &str) -> Target {
         let socket = self.directory.path().join(format!(".s.PGSQL.{}", self.port));
-        Target { address: Address::Unix(socket), user: "postgres".into(), password: None, database: database.into(), options: Vec::new() }
+        Target {
+            address: Address::Unix(socket),
+            user: "postgres".into(),
+            password: None,
+            database: database.into(),
+            options: Vec::new(),
+        }
     }
 
     /// A direct connection as an application role, by TCP.

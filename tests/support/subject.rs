@@ -20,6 +20,7 @@ impl Subject {
             Ok("plain") => Subject::Plain,
             Ok("rls") => {
                 cluster.execute("postgres", &format!("CREATE ROLE tenant_1 LOGIN PASSWORD '{APP_PASSWORD}' IN ROLE app"));
+                cluster.execute("postgres", "ALTER ROLE tenant_1 SET statement_timeout = '3s'");
                 for database in databases {
                     cluster.execute(database, rls);
                 }

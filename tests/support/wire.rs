@@ -14,6 +14,9 @@ use postgres_protocol::authentication::{
 
 use super::answer::{Answer, Column, Part, Report, Row};
 
+/// Bytes of one answer that are kept; of rows beyond, nothing is.
+const ENOUGH: usize = 8 << 20;
+
 #[derive(Clone, Debug)]
 pub enum Address {
     Tcp(SocketAddr),
@@ -293,6 +296,11 @@ impl Wire {
                 b't' => {
                     let n = body.u16();
                     answer.parameters = Some((0..n).map(|_| body.u32()).collect());
+                }
+                b'D' if self.raw.len() > ENOUGH => {
+                    // An endless recursion streams until its timeout: what matters has been seen.
+                    let fresh = self.pending.len() - self.start;
+                    self.raw.truncate(ENOUGH.max(fresh));
                 }
                 b'D' => part.get_or_insert_default().rows.push(row(&mut body)),
                 b'd' => part.get_or_insert_default().copied.push(message.body),
