@@ -17,7 +17,7 @@ impl Subject {
     /// `databases` are those of all tenants. `rls`: SQL that puts the role `tenant_1` under row security.
     pub fn start(cluster: &Cluster, databases: &[String], policies: &str, rls: &str) -> Subject {
         match std::env::var("SUBJECT").as_deref() {
-            Ok("plain") => Subject::Plain,
+            Ok("plain" | "twin") => Subject::Plain,
             Ok("rls") => {
                 cluster.execute("postgres", &format!("CREATE ROLE tenant_1 LOGIN PASSWORD '{APP_PASSWORD}' IN ROLE app"));
                 cluster.execute("postgres", "ALTER ROLE tenant_1 SET statement_timeout = '3s'");
@@ -32,7 +32,7 @@ impl Subject {
                 let setup = Setup::new(&databases, &users, &[("policies.toml", policies)]);
                 Subject::Proxy(Box::new(Proxy::start(setup)))
             }
-            Ok(other) => panic!("SUBJECT is proxy, plain or rls, not {other}"),
+            Ok(other) => panic!("SUBJECT is proxy, plain, rls or twin, not {other}"),
         }
     }
 
