@@ -169,7 +169,7 @@ impl Bench {
         cluster.create_database(TWIN, &[&schema, &pristine], &[("solo", "1")]);
         let policies = fs::read_to_string(repository("tests/attacks/policies.toml")).expect("read the policies");
         let rls = fs::read_to_string(repository("tests/attacks/rls.sql")).expect("read the row security");
-        let subject = Subject::start(&cluster, &[ALL.to_owned()], &policies, &rls);
+        let subject = Subject::start(&cluster, &[ALL.to_owned()], &policies, &rls, None);
         let (names, twin_names) = (Names::load(&cluster, ALL), Names::load(&cluster, TWIN));
         let superuser = |database| RefCell::new(Wire::connect(&cluster.superuser(database)).expect("superuser connection"));
         let (watch, twin_watch) = (superuser(ALL), superuser(TWIN));

@@ -3,7 +3,8 @@
 //!
 //! `TWIN_STATEMENTS=1000000 cargo test --test twin` runs more; `TWIN_SEED=..` starts elsewhere, or repeats one statement
 //! with `TWIN_STATEMENTS=1`. To see that it can fail: `SUBJECT=plain` (no filter) differs at once. `SUBJECT=rls` runs
-//! against PostgreSQL's own row security, which must differ in almost nothing; `SUBJECT=twin` compares the twin with a
+//! against PostgreSQL's own row security, which must differ in almost nothing. `SUBJECT=views` filters rows and
+//! does not guard expressions: leaks by errors must be found. `SUBJECT=twin` compares the twin with a
 //! copy of itself: what differs there is not determined, and no fault of anybody's.
 
 #[path = "twin/expression.rs"]
@@ -209,7 +210,8 @@ impl World {
         }
         let policies = fs::read_to_string(repository("tests/twin/policies.toml")).expect("read the policies");
         let rls = fs::read_to_string(repository("tests/twin/rls.sql")).expect("read the row security");
-        let subject = Subject::start(&cluster, &everyone, &policies, &rls);
+        let views = fs::read_to_string(repository("tests/twin/views.sql")).expect("read the views");
+        let subject = Subject::start(&cluster, &everyone, &policies, &rls, Some(&views));
         World { cluster, subject }
     }
 }

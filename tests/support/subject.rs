@@ -14,8 +14,9 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// `databases` are those of all tenants. `rls`: SQL that puts the role `tenant_1` under row security.
-    pub fn start(cluster: &Cluster, databases: &[String], policies: &str, rls: &str) -> Subject {
+    /// `databases` are those of all tenants. `rls`: SQL that puts the role `tenant_1` under row security; `views`: that
+    /// puts plain views in the place of the tables.
+    pub fn start(cluster: &Cluster, databases: &[String], policies: &str, rls: &str, views: Option<&str>) -> Subject {
         match std::env::var("SUBJECT").as_deref() {
             Ok("plain" | "twin") => Subject::Plain,
             Ok("rls") => {
@@ -26,13 +27,20 @@ impl Subject {
                 }
                 Subject::Rls
             }
+            Ok("views") => {
+                let views = views.expect("this test has no views");
+                for database in databases {
+                    cluster.execute(database, views);
+                }
+                Subject::Plain
+            }
             Ok("proxy") | Err(_) => {
                 let databases: Vec<(String, String)> = databases.iter().map(|d| (d.clone(), cluster.app_url(d))).collect();
                 let users = [User { name: "tenant_1", access: "tenant = \"1\"\nroles = [\"app\"]" }];
                 let setup = Setup::new(&databases, &users, &[("policies.toml", policies)]);
                 Subject::Proxy(Box::new(Proxy::start(setup)))
             }
-            Ok(other) => panic!("SUBJECT is proxy, plain, rls or twin, not {other}"),
+            Ok(other) => panic!("SUBJECT is proxy, plain, rls, views or twin, not {other}"),
         }
     }
 
