@@ -139,7 +139,18 @@ struct Database {
 impl Database {
     fn new(cluster: &Cluster, name: &str, blocks: &[Block]) -> Database {
         let directory = tempfile::tempdir().expect("temporary directory");
-        let schema: String = blocks.iter().filter_map(|b| if let Block::Code(k, t) = b && k == "schema" { Some(t.as_str()) } else { None }).collect();
+        let schema: String = blocks
+            .iter()
+            .filter_map(|b| {
+                if let Block::Code(k, t) = b
+                    && k == "schema"
+                {
+                    Some(t.as_str())
+                } else {
+                    None
+                }
+            })
+            .collect();
         assert!(!schema.is_empty(), "a file has a schema block");
         let file = directory.path().join("schema.sql");
         fs::write(&file, schema).expect("write the schema");

@@ -50,9 +50,12 @@ pub struct Shape {
     status: Option<u8>,
 }
 
+/// Name, type by name, type modifier, format.
+type ColumnShape = (Vec<u8>, String, i32, i16);
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct PartShape {
-    columns: Option<Vec<(Vec<u8>, String, i32, i16)>>,
+    columns: Option<Vec<ColumnShape>>,
     rows: Vec<Row>,
     copied: Vec<Vec<u8>>,
     tag: Option<String>,

@@ -86,7 +86,7 @@ pub struct Table {
 
 use Kind::*;
 
-pub const TABLES: [Table; 6] = [
+pub static TABLES: [Table; 6] = [
     Table {
         name: "customer",
         columns: &[
