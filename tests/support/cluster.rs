@@ -39,7 +39,7 @@ impl Cluster {
         cluster.initdb();
         cluster.port = free_port();
         let base = format!(
-            "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{}'\nfsync = off\nsynchronous_commit = off\n\
+            "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{}'\nfsync = off\n\
              full_page_writes = off\nshared_buffers = 32MB\nmax_connections = 100\nautovacuum = off\nlog_min_messages = warning\n\
              timezone = 'UTC'\nmax_wal_size = 256MB\nlc_messages = 'C'\nxmloption = 'content'\n",
             cluster.port,
