@@ -220,6 +220,21 @@ impl Bench {
         (after.schema != before).then(|| "the schema changed".to_owned())
     }
 
+    /// Entries marked `weak` have the same answer without any filter: their rewritten text must name the tenant's column
+    /// more often than they do themselves.
+    fn unfiltered(&self, entry: &Entry, protocol: Protocol) -> Option<String> {
+        let Subject::Proxy(proxy) = &self.subject else { return None };
+        if protocol != Protocol::Simple || !entry.notes.contains("-- weak:") {
+            return None;
+        }
+        let sql = String::from_utf8_lossy(&entry.sql);
+        let output = proxy.setup.run(&["explain", "--json", "--tenant", "1", "--role", "app", "--", &sql]);
+        let list: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let sent: Vec<&str> = list.iter().filter_map(|e| e["final_sql"].as_str()).collect();
+        let filters = sent.join(" ").matches("tenant_id").count();
+        (!sent.is_empty() && filters <= sql.matches("tenant_id").count()).then(|| format!("no filter in what is sent: {sent:?}"))
+    }
+
     fn judge_reject(&self, entry: &Entry, answer: &Answer, after: &State) -> Verdict {
         if after.own != self.pristine.own {
             return Verdict::Failed("must be refused, yet rows changed".to_owned());
@@ -251,7 +266,10 @@ impl Bench {
         let twin_shape = Shape::of(&twin, &self.twin_names, order);
         let residual = RESIDUAL.iter().any(|(id, _)| *id == entry.id);
         match shape.difference(&twin_shape) {
-            None if after.own == twin_after.own => Verdict::Equal,
+            None if after.own == twin_after.own => match self.unfiltered(entry, protocol) {
+                None => Verdict::Equal,
+                Some(why) => Verdict::Failed(why),
+            },
             None => Verdict::Failed("the caller's own rows are not as on the twin".to_owned()),
             Some(_) if is_refusal(answer) && after.own == self.pristine.own => {
                 let error = answer.error.as_ref().expect("a refusal is an error");

@@ -66,7 +66,9 @@ pub struct Answer {
     pub parameters: Option<Vec<u32>>,
     /// Transaction status of ReadyForQuery; absent where the connection ended.
     pub status: Option<u8>,
-    /// Every byte received.
+    /// There were more rows than are kept here.
+    pub truncated: bool,
+    /// Every byte received, of those that are kept.
     pub raw: Vec<u8>,
 }
 

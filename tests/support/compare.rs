@@ -37,6 +37,8 @@ pub enum Order {
     Total,
     /// As a multiset.
     Any,
+    /// Only how many.
+    Counted,
     /// Which rows come is not determined (TABLESAMPLE): their description only.
     Random,
 }
@@ -65,6 +67,8 @@ impl Shape {
     pub fn of(answer: &Answer, names: &Names, order: Order) -> Shape {
         // How many rows had left when an error came depends on buffers and on the plan, not on the answer.
         let whole = answer.error.is_none();
+        // Which rows were kept depends on how they came; their number is in the tag.
+        let order = if answer.truncated && order != Order::Random { Order::Counted } else { order };
         Shape {
             parts: answer.parts.iter().filter(|p| whole || p.tag.is_some()).map(|p| part_shape(p, names, order)).collect(),
             error: answer.error.as_ref().map(report_shape),
@@ -156,7 +160,7 @@ fn part_shape(part: &Part, names: &Names, order: Order) -> PartShape {
             rows.sort_unstable();
             copied.sort_unstable();
         }
-        Order::Random => rows.clear(),
+        Order::Counted | Order::Random => rows.clear(),
     }
     PartShape {
         columns: columns.map(|c| c.iter().map(|c| (c.name.clone(), names.of(c.type_oid), c.typmod, c.format)).collect()),

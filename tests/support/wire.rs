@@ -15,7 +15,7 @@ use postgres_protocol::authentication::{
 use super::answer::{Answer, Column, Part, Report, Row};
 
 /// Bytes of one answer that are kept; of rows beyond, nothing is.
-const ENOUGH: usize = 8 << 20;
+const ENOUGH: usize = 2 << 20;
 
 #[derive(Clone, Debug)]
 pub enum Address {
@@ -257,10 +257,38 @@ impl Wire {
         put_message(&mut out, b'D', b"P\0");
         put_execute(&mut out, "", what.max_rows);
         put_message(&mut out, b'S', b"");
-        if let Err(error) = self.stream.write_all(&out) {
-            return lost(Answer::default(), &error);
+        self.exchange(&out)
+    }
+
+    /// As `extended`, by a named statement that is executed `times` times: from the sixth on PostgreSQL may use a generic
+    /// plan. The last answer counts, or the first error.
+    pub fn prepared(&mut self, what: &Extended<'_>, times: usize) -> Answer {
+        const NAME: &str = "prepared";
+        let mut out = Vec::new();
+        put_message(&mut out, b'C', b"Sprepared\0");
+        put_parse(&mut out, NAME, what.sql, what.parameter_types);
+        put_message(&mut out, b'S', b"");
+        let mut answer = self.exchange(&out);
+        for _ in 0..times {
+            if answer.error.is_some() {
+                break;
+            }
+            out.clear();
+            put_bind(&mut out, "", NAME, what.parameters, what.result_format);
+            put_message(&mut out, b'D', b"P\0");
+            put_execute(&mut out, "", what.max_rows);
+            put_message(&mut out, b'S', b"");
+            answer = self.exchange(&out);
         }
-        self.answer()
+        answer
+    }
+
+    /// Sends messages that end in Sync and takes the answer.
+    fn exchange(&mut self, messages: &[u8]) -> Answer {
+        match self.stream.write_all(messages) {
+            Ok(()) => self.answer(),
+            Err(error) => lost(Answer::default(), &error),
+        }
     }
 
     /// Parse, Describe, Sync: what the statement's parameters and columns are.
@@ -269,10 +297,7 @@ impl Wire {
         put_parse(&mut out, "", sql, parameter_types);
         put_message(&mut out, b'D', b"S\0");
         put_message(&mut out, b'S', b"");
-        if let Err(error) = self.stream.write_all(&out) {
-            return lost(Answer::default(), &error);
-        }
-        self.answer()
+        self.exchange(&out)
     }
 
     /// Everything up to the next ReadyForQuery. A COPY that wants data gets a CopyFail.
@@ -301,6 +326,7 @@ impl Wire {
                     // An endless recursion streams until its timeout: what matters has been seen.
                     let fresh = self.pending.len() - self.start;
                     self.raw.truncate(ENOUGH.max(fresh));
+                    answer.truncated = true;
                 }
                 b'D' => part.get_or_insert_default().rows.push(row(&mut body)),
                 b'd' => part.get_or_insert_default().copied.push(message.body),
