@@ -1,0 +1,471 @@
+//! Lends connections of one upstream, one at a time, to whoever has waited longest.
+
+use std::collections::VecDeque;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use super::ConnectError;
+use super::cancel::{CancelHandle, Closing, Gate};
+use super::connection::Connection;
+use super::stream::Dialer;
+use crate::config::Upstream;
+use crate::error::{SqlError, sqlstate};
+
+/// After the first failure to connect; doubles with each further one.
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// An older connection is closed when it comes back: what was changed for its role or database since (ALTER ROLE .. SET) is
+/// seen by new ones only. PgBouncer's default, too.
+const LIFETIME: Duration = Duration::from_secs(3600);
+
+/// The connections of one upstream. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Pool(Arc<Shared>);
+
+/// What a pool may do.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolLimits {
+    /// The most connections, at least 1.
+    pub size: usize,
+    /// How long a client waits for one.
+    pub wait: Duration,
+}
+
+/// What a pool has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolStats {
+    /// Connections, those that are being made included.
+    pub size: usize,
+    /// Of these, not lent.
+    pub idle: usize,
+    /// Of these, being made.
+    pub connecting: usize,
+    /// Clients that wait.
+    pub waiting: usize,
+}
+
+#[derive(Debug)]
+struct Shared {
+    dialer: Arc<Dialer>,
+    limits: PoolLimits,
+    state: Mutex<State>,
+    /// Connections and connections in the making; each but the idle ones is held by a [`Slot`].
+    size: watch::Sender<usize>,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    connecting: usize,
+    /// Last in, first out: those not needed grow old at the bottom.
+    #[expect(clippy::vec_box, reason = "they come in boxes and leave in boxes")]
+    idle: Vec<Box<Connection>>,
+    /// First in, first out. INVARIANT: while there is one, nothing is idle.
+    waiters: VecDeque<oneshot::Sender<Result<Offer, SqlError>>>,
+    backoff: Option<Backoff>,
+    /// Connections made before are not lent again.
+    not_before: Option<std::time::Instant>,
+    last_id: u64,
+}
+
+impl State {
+    fn is_worn(&self, connection: &Connection) -> bool {
+        let made = connection.created_at();
+        self.not_before.is_some_and(|limit| made < limit) || made.elapsed() > LIFETIME
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Backoff {
+    until: Instant,
+    delay: Duration,
+}
+
+/// Where a request for a connection leads.
+enum Request {
+    Idle(Offer),
+    Wait(oneshot::Receiver<Result<Offer, SqlError>>),
+    Closed,
+}
+
+impl Pool {
+    /// A pool without connections; they are made when they are needed. Must live in a tokio runtime.
+    ///
+    /// # Errors
+    /// As [`Dialer::new`].
+    pub fn new(upstream: Upstream, limits: PoolLimits) -> Result<Self, ConnectError> {
+        let state = State {
+            phase: Phase::Open,
+            connecting: 0,
+            idle: Vec::new(),
+            waiters: VecDeque::new(),
+            backoff: None,
+            not_before: None,
+            last_id: 0,
+        };
+        let limits = PoolLimits { size: limits.size.max(1), ..limits };
+        let dialer = Arc::new(Dialer::new(upstream)?);
+        Ok(Pool(Arc::new(Shared { dialer, limits, state: Mutex::new(state), size: watch::Sender::new(0) })))
+    }
+
+    pub fn upstream(&self) -> &Upstream {
+        self.0.dialer.upstream()
+    }
+
+    /// Lends a connection, the longest waiter first.
+    ///
+    /// # Errors
+    /// 53300 when the wait was too long; the server's own code where it refuses; 08006 where it cannot be reached and there
+    /// is no other connection to wait for; 57P01 when the pool is closed.
+    pub async fn lease(&self) -> Result<Lease, SqlError> {
+        let deadline = Instant::now() + self.0.limits.wait;
+        loop {
+            let offer = match self.0.request() {
+                Request::Closed => return Err(closed()),
+                Request::Idle(mut offer) => {
+                    if offer.is_healthy().await {
+                        offer
+                    } else {
+                        offer.discard();
+                        continue;
+                    }
+                }
+                Request::Wait(receiver) => wait(receiver, deadline).await?,
+            };
+            if let Some(lease) = offer.accept() {
+                return Ok(lease);
+            }
+        }
+    }
+
+    pub fn stats(&self) -> PoolStats {
+        let state = self.0.lock();
+        PoolStats {
+            size: *self.0.size.borrow(),
+            idle: state.idle.len(),
+            connecting: state.connecting,
+            waiting: state.waiters.iter().filter(|waiter| !waiter.is_closed()).count(),
+        }
+    }
+
+    /// Makes every connection new: those that are idle are closed now, those that are lent when they come back. For what only
+    /// new connections see: another password, ALTER ROLE .. SET.
+    pub fn renew(&self) {
+        let idle = {
+            let mut state = self.0.lock();
+            state.not_before = Some(std::time::Instant::now());
+            std::mem::take(&mut state.idle)
+        };
+        self.0.let_go(idle);
+    }
+
+    /// Lends nothing any more: who waits is told so, what is idle is closed, what comes back is closed.
+    pub fn close(&self) {
+        let (idle, waiters) = {
+            let mut state = self.0.lock();
+            state.phase = Phase::Closed;
+            (std::mem::take(&mut state.idle), std::mem::take(&mut state.waiters))
+        };
+        for waiter in waiters {
+            // A waiter that has gone needs no answer.
+            let _ = waiter.send(Err(closed()));
+        }
+        self.0.let_go(idle);
+    }
+
+    /// Waits until a closed pool has no connection left.
+    pub async fn drained(&self) {
+        // The sender lives as long as the pool.
+        let _ = self.0.size.subscribe().wait_for(|size| *size == 0).await;
+    }
+}
+
+async fn wait(mut receiver: oneshot::Receiver<Result<Offer, SqlError>>, deadline: Instant) -> Result<Offer, SqlError> {
+    let late = || SqlError::new(sqlstate::TOO_MANY_CONNECTIONS, "timed out waiting for a server connection");
+    match tokio::time::timeout_at(deadline, &mut receiver).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err(closed()),
+        Err(_) => {
+            // One may have come in the last moment.
+            receiver.close();
+            receiver.try_recv().unwrap_or_else(|_| Err(late()))
+        }
+    }
+}
+
+fn closed() -> SqlError {
+    SqlError::new(sqlstate::ADMIN_SHUTDOWN, "the proxy is shutting down")
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes connections that were idle.
+    fn let_go(self: &Arc<Self>, idle: impl IntoIterator<Item = Box<Connection>>) {
+        for connection in idle {
+            close(connection, Slot::of_idle(self));
+        }
+    }
+
+    fn request(self: &Arc<Self>) -> Request {
+        let mut state = self.lock();
+        if state.phase == Phase::Closed {
+            return Request::Closed;
+        }
+        if let Some(connection) = state.idle.pop() {
+            return Request::Idle(Offer { inside: Some((connection, Slot::of_idle(self))) });
+        }
+        let (sender, receiver) = oneshot::channel();
+        state.waiters.push_back(sender);
+        self.connect_for_waiters(&mut state);
+        Request::Wait(receiver)
+    }
+
+    /// Starts as many connections as there are waiters without one in the making, and room.
+    fn connect_for_waiters(self: &Arc<Self>, state: &mut State) {
+        state.waiters.retain(|waiter| !waiter.is_closed());
+        while state.phase == Phase::Open && state.connecting < state.waiters.len() && *self.size.borrow() < self.limits.size {
+            state.connecting += 1;
+            state.last_id += 1;
+            tokio::spawn(connect(Slot::new(self), state.last_id));
+        }
+    }
+
+    /// Gives a connection whose state is known to the longest waiter, or keeps it.
+    fn offer(self: &Arc<Self>, connection: Box<Connection>, slot: Slot) {
+        let mut offer = Offer { inside: Some((connection, slot)) };
+        let mut state = self.lock();
+        while let Some(waiter) = state.waiters.pop_front() {
+            match waiter.send(Ok(offer)) {
+                Ok(()) => return,
+                Err(Ok(back)) => offer = back,
+                // What was sent was an offer.
+                Err(Err(_)) => return,
+            }
+        }
+        let Some((connection, slot)) = offer.inside.take() else { return };
+        match state.phase {
+            Phase::Open => {
+                slot.keep();
+                state.idle.push(connection);
+            }
+            Phase::Closed => close(connection, slot),
+        }
+    }
+
+    /// A connection could not be made. Waiters are told at once where waiting cannot help: the server refuses for good, or no
+    /// connection exists that could come back.
+    fn failed(self: &Arc<Self>, slot: Slot, error: &ConnectError) {
+        let told = {
+            let mut state = self.lock();
+            state.connecting -= 1;
+            let delay = state.backoff.map_or(BACKOFF_FIRST, |b| (b.delay * 2).min(BACKOFF_MAX));
+            state.backoff = Some(Backoff { until: Instant::now() + delay, delay });
+            let others = self.size.borrow().saturating_sub(1 + state.connecting);
+            if error.is_transient() && others > 0 { VecDeque::new() } else { std::mem::take(&mut state.waiters) }
+        };
+        for waiter in told {
+            // A waiter that has gone needs no answer.
+            let _ = waiter.send(Err(error.to_sql_error()));
+        }
+        drop(slot);
+    }
+}
+
+/// Says goodbye and makes room.
+fn close(connection: Box<Connection>, slot: Slot) {
+    tokio::spawn(async move {
+        connection.terminate().await;
+        drop(slot);
+    });
+}
+
+/// Makes one connection, after the time of backoff if there is one.
+async fn connect(slot: Slot, id: u64) {
+    let shared = slot.shared.clone();
+    let until = shared.lock().backoff.map(|b| b.until);
+    if let Some(until) = until {
+        tokio::time::sleep_until(until).await;
+    }
+    {
+        let mut state = shared.lock();
+        state.waiters.retain(|waiter| !waiter.is_closed());
+        if state.waiters.is_empty() || state.phase == Phase::Closed {
+            state.connecting -= 1;
+            return;
+        }
+    }
+    match Connection::connect(&shared.dialer, id).await {
+        Ok(connection) => {
+            {
+                let mut state = shared.lock();
+                state.connecting -= 1;
+                state.backoff = None;
+            }
+            shared.offer(Box::new(connection), slot);
+        }
+        Err(error) => {
+            tracing::warn!(upstream = ?shared.dialer.upstream(), %error, "no connection to the server");
+            shared.failed(slot, &error);
+        }
+    }
+}
+
+/// One connection's place in the count. Dropped, it makes room for another.
+#[derive(Debug)]
+struct Slot {
+    shared: Arc<Shared>,
+    counted: bool,
+}
+
+impl Slot {
+    /// Counts one more; the caller holds the lock and has seen that there is room.
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.size.send_modify(|size| *size += 1);
+        Slot::of_idle(shared)
+    }
+
+    /// An idle connection is in the count already.
+    fn of_idle(shared: &Arc<Shared>) -> Self {
+        Slot { shared: shared.clone(), counted: true }
+    }
+
+    /// The connection becomes idle: it stays in the count without a slot.
+    fn keep(mut self) {
+        self.counted = false;
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if self.counted {
+            let mut state = self.shared.lock();
+            self.shared.size.send_modify(|size| *size -= 1);
+            self.shared.connect_for_waiters(&mut state);
+        }
+    }
+}
+
+/// A connection on its way to a client. Dropped on the way (the client has gone), it goes to the next one.
+#[derive(Debug)]
+struct Offer {
+    inside: Option<(Box<Connection>, Slot)>,
+}
+
+impl Offer {
+    async fn is_healthy(&mut self) -> bool {
+        match &mut self.inside {
+            Some((connection, _)) => connection.is_healthy().await,
+            None => false,
+        }
+    }
+
+    fn discard(mut self) {
+        self.inside = None;
+    }
+
+    fn accept(mut self) -> Option<Lease> {
+        let (connection, slot) = self.inside.take()?;
+        Some(Lease { connection, slot, gate: LeaseGate(Arc::default()) })
+    }
+}
+
+impl Drop for Offer {
+    fn drop(&mut self) {
+        if let Some((connection, slot)) = self.inside.take() {
+            let shared = slot.shared.clone();
+            shared.offer(connection, slot);
+        }
+    }
+}
+
+/// A connection lent to one client. Dropped without [`Lease::give_back`], it is closed (KNOWN-STATE).
+#[derive(Debug)]
+pub struct Lease {
+    /// Boxed when it is made: what is moved from hand to hand, and lies in every session's future, is a pointer.
+    connection: Box<Connection>,
+    slot: Slot,
+    gate: LeaseGate,
+}
+
+/// Closes the gate when the lease ends in any way.
+#[derive(Debug)]
+struct LeaseGate(Arc<Gate>);
+
+impl Drop for LeaseGate {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// What became of a connection given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GivenBack {
+    /// To the next client, at once or when a cancel under way has ended.
+    Reused,
+    /// Its state was in doubt.
+    Closed,
+}
+
+impl Lease {
+    /// Cancels what runs on this lease, as long as it lasts.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        CancelHandle::new(self.slot.shared.dialer.clone(), &self.connection, self.gate.0.clone())
+    }
+
+    /// Ends the lease. INVARIANT (KNOWN-STATE): the pool takes back only a connection that is at rest: no transaction, no
+    /// answer to come, nothing unread or unwritten, no cancel under way; any other is closed. What the connection is
+    /// labelled with (`settings`, `prepared`) must be true.
+    pub fn give_back(self) -> GivenBack {
+        let Lease { mut connection, slot, gate } = self;
+        if !connection.is_at_rest() {
+            tracing::debug!(connection = connection.id(), "closed a connection that was not at rest");
+            return GivenBack::Closed;
+        }
+        if slot.shared.lock().is_worn(&connection) {
+            close(connection, slot);
+            return GivenBack::Closed;
+        }
+        connection.shrink();
+        let shared = slot.shared.clone();
+        match gate.0.close() {
+            Closing::Quiet => shared.offer(connection, slot),
+            Closing::Doubtful => return GivenBack::Closed,
+            Closing::UnderWay => {
+                tokio::spawn(async move {
+                    if gate.0.quiet().await {
+                        shared.offer(connection, slot);
+                    }
+                });
+            }
+        }
+        GivenBack::Reused
+    }
+}
+
+impl Deref for Lease {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+}
