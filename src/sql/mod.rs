@@ -10,5 +10,6 @@ pub mod parse;
 pub mod second;
 pub mod sentinel;
 pub mod template;
+pub mod verify;
 
 pub use template::{Literals, Segment, Template, TenantType};
