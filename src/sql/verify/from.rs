@@ -17,7 +17,7 @@ impl Verifier<'_> {
     }
 
     /// Reads one item of FROM; `sites` are the conditions that rows of it must pass to be seen at all.
-    pub(super) fn from_item(&mut self, item: &Node, sites: &[usize]) -> Result<(), Denial> {
+    pub(super) fn source(&mut self, item: &Node, sites: &[usize]) -> Result<(), Denial> {
         match inner(item)? {
             NodeEnum::RangeVar(relation) => self.relation(relation, sites),
             NodeEnum::RangeSubselect(subselect) => self.derived(subselect),
@@ -30,7 +30,7 @@ impl Verifier<'_> {
                 }
                 self.all(args)?;
                 self.optional(repeatable.as_deref())?;
-                self.from_item(relation.as_deref().ok_or_else(|| refused("a sample of nothing"))?, sites)
+                self.source(relation.as_deref().ok_or_else(|| refused("a sample of nothing"))?, sites)
             }
             other_from_items!() => Err(refused(format!("{} in FROM", kind_name(inner(item)?)))),
         }
@@ -189,7 +189,7 @@ impl Verifier<'_> {
         };
         let first = self.level()?.aliases.len();
         for (side, sites) in [(larg, left), (rarg, right)] {
-            self.from_item(side.as_deref().ok_or_else(|| refused("a join with one side"))?, sites)?;
+            self.source(side.as_deref().ok_or_else(|| refused("a join with one side"))?, sites)?;
         }
         for column in strings(using_clause)? {
             self.hidden_column(column, first)?;

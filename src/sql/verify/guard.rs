@@ -73,7 +73,7 @@ pub(super) fn conjuncts(node: &Node) -> Vec<&Node> {
 }
 
 pub(super) fn shapes(node: Option<&Node>) -> Vec<String> {
-    node.map_or_else(Vec::new, |node| conjuncts(node).into_iter().map(|c| parse::shape(c)).collect())
+    node.map_or_else(Vec::new, |node| conjuncts(node).into_iter().map(parse::shape).collect())
 }
 
 /// Whether a node is the tenant slot, and of which type.

@@ -211,7 +211,7 @@ impl Verifier<'_> {
         }
         let filter = self.add_site(where_clause.as_deref())?;
         for item in from_clause {
-            self.from_item(item, &[filter])?;
+            self.source(item, &[filter])?;
         }
         self.check_filtered()?;
         self.condition(where_clause.as_deref())?;
@@ -403,7 +403,7 @@ impl Verifier<'_> {
         self.register(&target.alias, target.entry.clone())?;
         self.level()?.filtered.push((target.alias.clone(), vec![site]));
         for item in from {
-            self.from_item(item, &[site])?;
+            self.source(item, &[site])?;
         }
         self.check_filtered()?;
         self.condition(filter)
