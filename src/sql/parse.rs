@@ -97,7 +97,8 @@ pub fn split(text: &str) -> Result<Vec<usize>, Denial> {
     })
 }
 
-/// Parses a text of any number of statements.
+/// Parses a text of any number of statements. Where [`is_deep`] says so, call this, and whatever walks, clones or drops
+/// the tree, inside [`on_large_stack`].
 ///
 /// # Errors
 /// 42601 with PostgreSQL's message and position, 54000 or 54001 over a cap.
@@ -226,8 +227,16 @@ pub fn print(tree: &ParseResult) -> Result<String, Denial> {
             Ok(message) => Denial::disagreement(format!("cannot be printed: {message}")),
             Err(denial) => denial,
         })?;
-    let again = parse(&text).map_err(|_| Denial::disagreement("what was printed cannot be parsed"))?;
-    if shape(tree) == shape(&again) { Ok(text) } else { Err(Denial::disagreement("what was printed reads differently")) }
+    let compare = || {
+        let again = parse(&text).map_err(|_| Denial::disagreement("what was printed cannot be parsed"))?;
+        if shape(tree) == shape(&again) { Ok(()) } else { Err(Denial::disagreement("what was printed reads differently")) }
+    };
+    if is_deep(&text) {
+        on_large_stack(compare)??
+    } else {
+        compare()?
+    }
+    Ok(text)
 }
 
 /// The tree as text without the places where its nodes stood: equal shapes are equal trees. Total over all fields of all
@@ -331,6 +340,21 @@ mod tests {
                 on_large_stack(|| print(&tree)).unwrap().unwrap();
                 on_large_stack(move || drop(tree)).unwrap();
             }
+        }
+        // Just below the cap, everything that is done to a tree fits the large stack, in a debug build too.
+        for text in [chain(1_400), brackets(600), nots(1_400), unions(250), cases(120), joins(250), subselects(150)] {
+            let done = on_large_stack(|| {
+                let tree = parse(&text)?;
+                let printed = print(&tree)?;
+                crate::sql::second::read(&printed, &tree)
+            });
+            done.unwrap().unwrap_or_else(|d| panic!("{d}: {}", &text[..40]));
+        }
+        // What is not called deep fits the stack of an ordinary thread.
+        for text in [chain(60), brackets(30), nots(60), unions(12), cases(8), joins(12), subselects(8)] {
+            assert!(!is_deep(&text), "{text}");
+            let tree = parse(&text).unwrap();
+            crate::sql::second::read(&print(&tree).unwrap(), &tree).unwrap();
         }
         for text in [chain(50_000), brackets(50_000), nots(50_000), unions(50_000), cases(50_000), joins(50_000)] {
             assert_eq!(parse(&text).unwrap_err().reason, Reason::Limit);

@@ -84,7 +84,7 @@ pub enum Value {
 }
 
 /// What the text may name. `schema` is empty where the text has none.
-pub trait Names {
+pub trait Names: Sync {
     fn allows_function(&self, schema: &str, name: &str) -> bool;
     /// Also of BETWEEN and its like, by the keyword: `BETWEEN`, `NOT BETWEEN SYMMETRIC`.
     fn allows_operator(&self, schema: &str, name: &str) -> bool;
@@ -98,6 +98,14 @@ pub trait Names {
 /// # Errors
 /// A `disagreement` that names what is wrong.
 pub fn verify(text: &str, catalog: &Catalog, expected: &Expected<'_>) -> Result<(), Denial> {
+    if parse::is_deep(text) {
+        parse::on_large_stack(|| verify_here(text, catalog, expected))?
+    } else {
+        verify_here(text, catalog, expected)
+    }
+}
+
+fn verify_here(text: &str, catalog: &Catalog, expected: &Expected<'_>) -> Result<(), Denial> {
     let tree = parse::parse(text).map_err(|_| refused("it cannot be parsed"))?;
     let [statement] = tree.stmts.as_slice() else { return Err(refused("it is not one statement")) };
     let Some(node) = statement.stmt.as_ref().and_then(|n| n.node.as_ref()) else {
