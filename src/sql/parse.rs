@@ -154,8 +154,24 @@ fn limit(sqlstate: crate::error::SqlState, message: &'static str) -> Denial {
 }
 
 fn syntax_error(text: &str, message: String, position: Option<u32>) -> Denial {
-    let position = position.or_else(|| message.ends_with("at end of input").then(|| character(text, text.len())).flatten());
+    let position = position.or_else(|| {
+        if message.ends_with("at end of input") {
+            return character(text, text.len());
+        }
+        let near = near(&message)?;
+        match text.match_indices(near).map(|(at, _)| at).collect::<Vec<_>>().as_slice() {
+            [once] => character(text, *once),
+            // An unterminated token goes to the end.
+            [.., last] if message.starts_with("unterminated") => character(text, *last),
+            _ => None,
+        }
+    });
     Denial::invalid(sqlstate::SYNTAX_ERROR, message).at(position)
+}
+
+/// The text that a message points at.
+fn near(message: &str) -> Option<&str> {
+    message.split_once("at or near \"")?.1.strip_suffix('"')
 }
 
 /// The 1-based position in characters of a byte offset.
@@ -166,7 +182,10 @@ pub fn character(text: &str, offset: usize) -> Option<u32> {
 /// The binding hides the error's position, so find it again: the offending token is the first of its spelling that the
 /// text cannot be parsed up to.
 fn locate(text: &str, message: &str, tokens: &[ScanToken]) -> Option<u32> {
-    let near = message.split_once("at or near \"")?.1.strip_suffix('"')?;
+    let near = near(message)?;
+    if text.len() > LONG {
+        return None; // it takes several more parses
+    }
     let places: Vec<Range<usize>> =
         tokens.iter().map(|t| t.start as usize..t.end as usize).filter(|r| &text[r.clone()] == near).collect();
     let fails = |place: &Range<usize>| matches!(call(|| pg_query::parse(&text[..place.end], 0)), Err(Failure::Library(pg_query::Error::Parse(m))) if m == message);
@@ -316,7 +335,8 @@ mod tests {
             ("select 'é', from t where from", "syntax error at or near \"from\"", Some(13)),
             ("select a, (a b) from b) a", "syntax error at or near \"b\"", Some(14)),
             ("select (1", "syntax error at end of input", Some(10)),
-            ("select 'a", "unterminated quoted string at or near \"'a\"", None),
+            ("select 'a", "unterminated quoted string at or near \"'a\"", Some(8)),
+            ("select 1a", "trailing junk after numeric literal at or near \"1a\"", Some(8)),
         ] {
             let denial = parse(text).unwrap_err();
             assert_eq!(denial.error.message, message);
