@@ -76,7 +76,7 @@ fn run_all(config: &Config, policies: &PolicyModel, args: &Args) -> Result<Vec<V
 }
 
 /// The database that a test is about: its file's, else the one of the command line, else the only one.
-fn database_of(config: &Config, test: &PolicyTest, args: &Args) -> Result<String, Problem> {
+fn database_of(config: &Config, test: &PolicyTest, args: &Args) -> Result<String, Problems> {
     if let Some(database) = &test.place.source.database {
         return Ok(database.clone());
     }

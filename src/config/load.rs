@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::document::{Document, Key, key, later};
+use super::document::{Document, Key, key, kind_of, later};
 use super::entries::{self, Secrets};
 use super::problem::{Problem, Problems, did_you_mean};
 use super::settings::{self, ALWAYS_ON, Draft, Kind, SETTINGS, Setting, VARIABLES_NOT_BUILT, switch};
@@ -135,7 +135,7 @@ fn apply_file(draft: &mut Draft, document: &Document, tree: &DeTable<'_>, base: 
         }
         let Some(table) = value.get_ref().as_table() else {
             let problem = Problem::new(format!("`{section_name}` must be a table, written [{section_name}]"));
-            document.report(problem, value.span(), format!("this is a {}", value.get_ref().type_str()));
+            document.report(problem, value.span(), format!("this is {}", kind_of(value.get_ref())));
             continue;
         };
         for (name, value) in table {
@@ -162,7 +162,7 @@ fn apply_value(draft: &mut Draft, document: &Document, setting: &Setting, value:
     let name = format!("[{}] {}", setting.section, setting.key);
     let outcome = match setting.kind.text_of(value.get_ref()) {
         Some(text) => setting.apply(draft, &text, base),
-        None => Err(format!("expected {}, found a {}", setting.kind.expected(), value.get_ref().type_str())),
+        None => Err(format!("expected {}, found {}", setting.kind.expected(), kind_of(value.get_ref()))),
     };
     if let Err(what) = outcome {
         document.report(Problem::new(format!("{name} cannot be used")), value.span(), what);
