@@ -137,7 +137,11 @@ fn check_schema(config: &Config, args: &Args, policies: &PolicyModel, snapshot: 
         findings.problems.0.extend(problems);
     }
     let relations = &catalog.snapshot().relations;
-    findings.summary.push(format!("schema of `{}`: {}", catalog.snapshot().database, count(relations.len(), "relation")));
+    findings.summary.push(format!(
+        "schema of `{}`: {}",
+        catalog.snapshot().database,
+        count(relations.iter().filter(|r| is_users_own(r)).count(), "relation")
+    ));
     for relation in relations.iter().filter(|r| is_users_own(r)) {
         let policy = policies.tables.iter().find(|t| t.schema == relation.schema && t.name == relation.name);
         match policy {
