@@ -11,7 +11,7 @@ use super::document::{Document, Key, key, kind_of, later};
 use super::entries::{self, Secrets};
 use super::problem::{Problem, Problems, did_you_mean};
 use super::settings::{self, ALWAYS_ON, Draft, Kind, SETTINGS, Setting, VARIABLES_NOT_BUILT, switch};
-use super::{Config, Level, Limits, Log, LogFormat, Server};
+use super::{Config, Level, Limits, Log, Server};
 
 /// Variables of the environment, as they were when the process started.
 #[derive(Clone, Debug, Default)]
@@ -112,7 +112,7 @@ fn blank() -> Config {
         databases: Vec::new(),
         users: Vec::new(),
         limits: Limits::default(),
-        log: Log { level: String::new(), format: LogFormat::Text },
+        log: Log::default(),
         metrics: true,
     }
 }
@@ -333,7 +333,7 @@ mod tests {
         assert_eq!(config.server.admin_listen.unwrap().to_string(), "127.0.0.1:9632");
         assert!(config.server.policies.ends_with("policies"));
         assert_eq!(config.level, Level::Strict);
-        assert_eq!(config.limits, Limits::default());
+        assert_eq!((config.limits.clone(), config.log.clone()), (Limits::default(), Log::default()));
         assert!(config.ready_to_serve().is_err());
     }
 
