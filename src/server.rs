@@ -1,13 +1,293 @@
-//! The composition root: listeners, limits, signals, shutdown.
+//! The composition root: what all sessions share, the accept loop, limits, signals, shutdown.
 
-use crate::config::Config;
+pub mod epochs;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use rand::RngCore;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::backend::ConnectError;
+use crate::backend::pool::{Pool, PoolLimits};
+use crate::config::{self, Config, ServerTls, Upstream, UserAccess};
+use crate::error::{SqlError, sqlstate};
+use crate::admin::{self, Admin, Health};
+use crate::event::{Event, Events, Reload};
+use crate::metrics::Metrics;
 use crate::policy::model::PolicyModel;
+use crate::session::shared::{Database, Drain, Login, Reports, Review, Shared};
+use crate::wire::backend as reply;
+use epochs::{Keeper, Nudge};
 
-/// Serves until a signal ends it.
+/// Why the server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("cannot listen on {address}: {error}")]
+    Listen { address: SocketAddr, error: io::Error },
+    #[error("TLS certificate or key: {0}")]
+    Tls(String),
+    #[error("database \"{database}\": {error}")]
+    Upstream { database: String, error: ConnectError },
+    #[error("signals: {0}")]
+    Signals(io::Error),
+}
+
+/// What happens on SIGHUP besides reading the TLS certificate again: policies are reloaded.
+pub type OnHangup = Arc<dyn Fn() + Send + Sync>;
+
+/// A server that is ready to accept.
+pub struct Server {
+    config: Arc<Config>,
+    shared: Arc<Shared>,
+    drain: watch::Sender<Drain>,
+    listener: TcpListener,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("listener", &self.listener).finish_non_exhaustive()
+    }
+}
+
+/// Starts everything that `proxy.toml` names, and serves until a signal ends it.
 ///
 /// # Errors
 /// Why it could not start.
 pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
-    let _ = (config, policies);
-    Err("serving is not built yet".to_owned())
+    let metrics = Arc::new(Metrics::new().map_err(|e| format!("metrics: {e}"))?);
+    let health = Arc::new(Health::default());
+    let events = Events::new(vec![metrics.clone(), health.clone()]);
+    let mut keepers = vec![];
+    let mut gates: HashMap<String, Arc<dyn Review>> = HashMap::new();
+    for database in &config.databases {
+        let keeper = Keeper::start(&config, database, &policies).await?;
+        events.emit(Event::PoliciesReloaded(Reload::Done(keeper.gate().epoch())));
+        events.emit(Event::BackendOpened);
+        gates.insert(keeper.database().to_owned(), keeper.gate());
+        keepers.push(keeper);
+    }
+    let nudge = Nudge::default();
+    let keeping = tokio::spawn(epochs::keep(keepers, Arc::new(config.clone()), nudge.clone(), events.clone()));
+    if let Some(address) = config.server.admin_listen {
+        let listener = TcpListener::bind(address).await.map_err(|e| format!("cannot listen on {address} (admin_listen): {e}"))?;
+        let metrics = config.metrics.then_some(metrics);
+        tokio::spawn(admin::serve(listener, Admin { health, metrics }, std::future::pending()));
+    }
+    let reload: OnHangup = Arc::new(move || nudge.nudge());
+    let served = serve(config, gates, events, reload).await.map_err(|e| e.to_string());
+    keeping.abort();
+    served
+}
+
+/// Serves until a signal ends it: SIGTERM and SIGINT drain, SIGHUP reloads.
+///
+/// # Errors
+/// It cannot start.
+pub async fn serve(
+    config: Config,
+    gates: HashMap<String, Arc<dyn Review>>,
+    events: Events,
+    reload: OnHangup,
+) -> Result<(), ServeError> {
+    let server = Server::bind(config, gates).await?;
+    events.emit(Event::ListenerOpened);
+    let stop = signals(server.shared.clone(), server.config.clone(), reload)?;
+    server.run(stop).await;
+    Ok(())
+}
+
+impl Server {
+    /// Binds the port and makes the pools; connects to nothing. `gates`: by database; a database without one serves
+    /// unrestricted users only.
+    ///
+    /// # Errors
+    /// [`ServeError`].
+    pub async fn bind(config: Config, gates: HashMap<String, Arc<dyn Review>>) -> Result<Self, ServeError> {
+        let config = Arc::new(config);
+        let (drain, watch) = watch::channel(Drain::No);
+        let shared = Arc::new(share(&config, gates, watch)?);
+        let address = config.server.listen;
+        let listener = TcpListener::bind(address).await.map_err(|error| ServeError::Listen { address, error })?;
+        Ok(Server { config, shared, drain, listener })
+    }
+
+    /// Where clients connect: tells the port where 0 was configured.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// What sessions share: pools for metrics, drain state for health.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Accepts clients until `stop` ends, then drains: idle sessions are told goodbye at once, transactions may end until
+    /// the drain timeout.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let mut sessions = JoinSet::new();
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                Some(_) = sessions.join_next() => {}
+                accepted = self.listener.accept() => match accepted {
+                    Ok((socket, peer)) => self.admit(socket, peer, &mut sessions),
+                    Err(error) => {
+                        // Out of file descriptors, most likely: others must end first.
+                        tracing::warn!(%error, "cannot accept");
+                        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    }
+                },
+            }
+        }
+        self.drain(sessions).await;
+    }
+
+    fn admit(&self, socket: TcpStream, peer: SocketAddr, sessions: &mut JoinSet<()>) {
+        if sessions.len() >= self.config.limits.max_clients {
+            tracing::warn!(%peer, "too many clients");
+            sessions.spawn(turn_away(socket));
+            return;
+        }
+        sessions.spawn(crate::session::serve(socket, self.shared.clone()));
+    }
+
+    async fn drain(self, mut sessions: JoinSet<()>) {
+        let Server { config, shared, drain, listener } = self;
+        drop(listener);
+        tracing::info!(sessions = sessions.len(), "draining");
+        drain.send_replace(Drain::Gently);
+        let all_ended = async |sessions: &mut JoinSet<()>| while sessions.join_next().await.is_some() {};
+        if tokio::time::timeout(config.limits.drain_timeout, all_ended(&mut sessions)).await.is_err() {
+            tracing::warn!(sessions = sessions.len(), "drain timeout: ending the others");
+            drain.send_replace(Drain::Now);
+            // They only have to write an error; those whose clients do not read are cut off.
+            if tokio::time::timeout(std::time::Duration::from_secs(2), all_ended(&mut sessions)).await.is_err() {
+                sessions.shutdown().await;
+            }
+        }
+        for database in shared.databases.values() {
+            database.pool.close();
+            database.unrestricted.values().for_each(Pool::close);
+        }
+    }
+}
+
+/// Too many clients: told so as PostgreSQL does, without reading anything.
+async fn turn_away(socket: TcpStream) {
+    let mut client = crate::session::socket::Client::new(socket);
+    reply::put_error(&mut client.outbox, &SqlError::fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already"));
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(1), client.close()).await;
+}
+
+fn share(
+    config: &Config,
+    mut gates: HashMap<String, Arc<dyn Review>>,
+    drain: watch::Receiver<Drain>,
+) -> Result<Shared, ServeError> {
+    let mut databases = HashMap::new();
+    for database in &config.databases {
+        let gate = gates.remove(&database.name).unwrap_or_else(|| Arc::new(crate::session::shared::Closed));
+        databases.insert(Box::from(database.name.as_str()), Arc::new(open(config, database, gate)?));
+    }
+    let logins = config.users.iter().map(|u| (Box::from(u.name.as_str()), Arc::new(Login::new(u.clone())))).collect();
+    let tls = config.server.tls.as_ref().map(load_tls).transpose()?;
+    let mut mock_secret = [0; 32];
+    rand::rng().fill_bytes(&mut mock_secret);
+    Ok(Shared {
+        limits: config.limits.clone(),
+        logins,
+        databases,
+        cancels: Arc::default(),
+        tls: ArcSwapOption::new(tls),
+        tls_required: config.server.tls.as_ref().is_some_and(|tls| tls.required),
+        drain,
+        mock_secret,
+    })
+}
+
+fn open(config: &Config, database: &config::Database, gate: Arc<dyn Review>) -> Result<Database, ServeError> {
+    let limits = PoolLimits { size: database.pool_size, wait: config.limits.pool_wait };
+    let pool = |upstream: &Upstream| {
+        Pool::new(upstream.clone(), limits).map_err(|error| ServeError::Upstream { database: database.name.clone(), error })
+    };
+    let mut unrestricted = HashMap::new();
+    for user in &config.users {
+        match &user.access {
+            UserAccess::Unrestricted { upstream } => {
+                unrestricted.insert(user.name.as_str().into(), pool(upstream.as_ref().unwrap_or(&database.upstream))?);
+            }
+            UserAccess::Fixed(_) | UserAccess::Shared { .. } => {}
+        }
+    }
+    Ok(Database {
+        name: database.name.as_str().into(),
+        gate,
+        pool: pool(&database.upstream)?,
+        role: database.upstream.user.as_str().into(),
+        unrestricted,
+        reports: Reports::default(),
+    })
+}
+
+/// Reads certificate and key.
+fn load_tls(tls: &ServerTls) -> Result<Arc<ServerConfig>, ServeError> {
+    let problem = |path: &Path, error: &dyn fmt::Display| ServeError::Tls(format!("{}: {error}", path.display()));
+    let chain = CertificateDer::pem_file_iter(&tls.certificate)
+        .and_then(Iterator::collect)
+        .map_err(|error| problem(&tls.certificate, &error))?;
+    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| problem(&tls.key, &error))?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+        .map_err(|error| problem(&tls.certificate, &error))?;
+    // libpq can deadlock on records above 8 KiB when it sends and receives at once.
+    config.max_fragment_size = Some(8 << 10);
+    Ok(Arc::new(config))
+}
+
+/// Ends when SIGTERM or SIGINT comes; SIGHUP reloads meanwhile.
+fn signals(shared: Arc<Shared>, config: Arc<Config>, reload: OnHangup) -> Result<impl Future<Output = ()>, ServeError> {
+    let listen = |kind| signal(kind).map_err(ServeError::Signals);
+    let (mut term, mut int, mut hup) =
+        (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?, listen(SignalKind::hangup())?);
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = term.recv() => return,
+                _ = int.recv() => return,
+                _ = hup.recv() => {
+                    reload_tls(&shared, &config);
+                    reload();
+                }
+            }
+        }
+    })
+}
+
+/// A certificate that cannot be read leaves the old one in use.
+fn reload_tls(shared: &Shared, config: &Config) {
+    let Some(tls) = &config.server.tls else { return };
+    match load_tls(tls) {
+        Ok(loaded) => {
+            shared.tls.store(Some(loaded));
+            tracing::info!("TLS certificate reloaded");
+        }
+        Err(error) => tracing::error!(%error, "TLS certificate not reloaded; the old one stays in use"),
+    }
 }

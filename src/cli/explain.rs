@@ -75,7 +75,7 @@ pub fn principal(database: &str, tenant: Option<&str>, roles: &[String]) -> Prin
         Some(tenant) => Access::Fixed(Tenant(tenant.into())),
         None => Access::Shared { tenants: TenantSet::Any, chosen: None },
     };
-    Principal { user: "explain".into(), database: database.into(), roles: roles.into(), access }
+    Principal { user: "explain".into(), database: database.into(), roles: roles.into(), access, tenant_setting: None }
 }
 
 /// One statement is looked at as drivers send it, so that it may have parameters; several can only come as one Query.

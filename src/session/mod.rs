@@ -1,1 +1,81 @@
-//! Placeholder.
+//! One client: startup, then a loop that drives both sockets in one task, with no channel between them.
+//!
+//! * [`startup`]: negotiation, TLS, SCRAM, startup parameters; yields an [`startup::Established`] (AUTHENTICATED).
+//! * [`unrestricted`]: messages passed on as they came, on a pinned backend.
+//! * [`drive`]: moves the bytes of both sides; knows no messages.
+//! * [`settings`], [`tenant`]: what follows transactions: the client's settings and its tenant.
+//! * [`cancel`]: the proxy's own cancel keys. [`scrub`]: what of a server's error a tenant may see. [`poison`]: fails a
+//!   transaction at an exact place.
+
+mod answers;
+pub mod cancel;
+pub mod drive;
+mod enforced;
+mod expect;
+mod extended;
+mod own;
+#[cfg(test)]
+mod permissive;
+mod poison;
+mod prelude;
+pub mod scrub;
+pub mod settings;
+pub mod shared;
+mod simple;
+pub mod socket;
+pub mod startup;
+mod statements;
+pub mod tenant;
+#[cfg(test)]
+mod tests;
+mod unrestricted;
+
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+
+use crate::error::{SqlError, sqlstate};
+use crate::wire::backend as reply;
+use shared::Shared;
+use startup::{Ended, Established};
+
+/// Serves one accepted socket from its first byte to its last.
+pub async fn serve(socket: TcpStream, shared: Arc<Shared>) {
+    // Messages are small and waited for.
+    if let Err(error) = socket.set_nodelay(true) {
+        tracing::debug!(%error, "client left at once");
+        return;
+    }
+    let established = match tokio::time::timeout(shared.limits.startup_timeout, startup::establish(socket, &shared)).await {
+        Ok(Ok(established)) => established,
+        Ok(Err(Ended::Quietly)) => return,
+        Ok(Err(Ended::Refused(mut client, error))) => {
+            tracing::info!(%error, "client refused");
+            reply::put_error(&mut client.outbox, &error);
+            // A client that does not read its refusal must not hold the socket.
+            let _ = tokio::time::timeout(shared.limits.startup_timeout, client.close()).await;
+            return;
+        }
+        Err(_) => {
+            tracing::info!("client did not authenticate in time");
+            return;
+        }
+    };
+    run(established, &shared).await;
+}
+
+/// INVARIANT (AUTHENTICATED): takes an [`Established`], which only startup makes.
+async fn run(mut established: Established, shared: &Shared) {
+    if !established.principal.is_unrestricted() {
+        return enforced::serve(established, shared).await;
+    }
+    let database = established.database.clone();
+    match database.unrestricted.get(&established.principal.user) {
+        Some(pool) => unrestricted::serve(established, shared, pool).await,
+        None => {
+            let error = SqlError::fatal(sqlstate::INTERNAL_ERROR, "no upstream for this user");
+            reply::put_error(&mut established.client.outbox, &error);
+            established.client.close().await;
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! The server's side of a tenant's session: each message meets what is expected, and goes on, is swallowed, or is replaced.
+
+use bytes::Buf;
+
+use super::enforced::{End, Phase, Session, Step};
+use super::expect::{Expected, Outcome};
+use super::statements::name_of;
+use super::{poison, scrub};
+use crate::error::Severity;
+use crate::plan::{Action, TransactionCommand};
+use crate::wire::backend::{self as reply, ErrorFields, TransactionStatus, tag};
+use crate::wire::{frame, frontend};
+
+impl Session<'_> {
+    /// Takes all that the server has sent.
+    pub fn take_answers(&mut self) -> Step {
+        loop {
+            if self.pass_rows()? {
+                return Ok(());
+            }
+            let Some(lease) = &mut self.lease else { return Ok(()) };
+            match frame::take(&mut lease.inbox, frame::CAP_SERVER) {
+                Ok(Some(message)) => self.take_answer(message.tag, &message.body)?,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(broken(&error)),
+            }
+        }
+    }
+
+    /// Passes on rows and COPY data as one slice, without waiting for a large one to be whole. `true`: all was taken.
+    fn pass_rows(&mut self) -> Step<bool> {
+        let Some(lease) = &mut self.lease else { return Ok(true) };
+        let wanted = matches!(
+            self.queue.front(),
+            Some(Expected::Execute { .. } | Expected::Query { instead: None, .. })
+        );
+        if wanted {
+            let rows = |tag| matches!(tag, tag::DATA_ROW | tag::COPY_DATA);
+            let length =
+                self.down.advance(&lease.inbox, frame::CAP_SERVER, |tag| !rows(tag)).map_err(|error| broken(&error))?;
+            self.client.outbox.extend_from_slice(&lease.inbox[..length]);
+            lease.inbox.advance(length);
+        }
+        Ok(lease.inbox.is_empty() || self.down.is_inside())
+    }
+
+    fn take_answer(&mut self, tag: u8, body: &[u8]) -> Step {
+        match tag {
+            tag::NOTICE => {
+                if !matches!(self.queue.front(), Some(Expected::Prelude { .. } | Expected::OwnSync)) {
+                    scrub::write(tag, body, &mut self.client.outbox);
+                }
+                Ok(())
+            }
+            tag::PARAMETER_STATUS => self.take_parameter(body),
+            tag::NOTIFICATION => {
+                if self.pinned {
+                    self.pass(tag, body);
+                }
+                Ok(())
+            }
+            tag::ERROR => self.take_error(body),
+            tag::READY_FOR_QUERY => self.take_ready(body),
+            _ => self.take_reply(tag, body),
+        }
+    }
+
+    fn pass(&mut self, tag: u8, body: &[u8]) {
+        frame::write(&mut self.client.outbox, tag, |out| out.extend_from_slice(body));
+    }
+
+    fn take_parameter(&mut self, body: &[u8]) -> Step {
+        let (name, value) = reply::parse_parameter_status(body).map_err(|error| broken(&error))?;
+        if let Some(lease) = &mut self.lease {
+            lease.note_parameter(name, value);
+        }
+        let own = matches!(self.queue.front(), Some(Expected::Prelude { .. }));
+        if !own && name != "session_authorization" {
+            self.pass(tag::PARAMETER_STATUS, body);
+        }
+        Ok(())
+    }
+
+    fn take_reply(&mut self, tag: u8, body: &[u8]) -> Step {
+        match (self.queue.front_mut(), tag) {
+            (Some(Expected::Prelude { .. } | Expected::Query { instead: Some(_), .. }), _) => return Ok(()),
+            (Some(Expected::Query { outcomes, next, instead: None }), tag::COMMAND_COMPLETE | tag::EMPTY_QUERY) => {
+                let outcome = outcomes.get(*next).cloned().unwrap_or(Outcome::Nothing);
+                *next += 1;
+                self.succeed(&outcome, body);
+                self.pass(tag, body);
+                return Ok(());
+            }
+            (Some(Expected::Query { .. }), tag::ROW_DESCRIPTION | tag::COPY_OUT | tag::COPY_DONE) => {
+                self.pass(tag, body);
+                return Ok(());
+            }
+            (Some(Expected::Query { .. }), tag::COPY_IN) => {
+                self.phase = Phase::CopyIn { extended: false };
+                self.pass(tag, body);
+                return Ok(());
+            }
+            (Some(Expected::Execute { .. }), tag::COPY_OUT | tag::COPY_DONE) => {
+                self.pass(tag, body);
+                return Ok(());
+            }
+            (Some(Expected::Execute { .. }), tag::COPY_IN) => {
+                // A Sync that was sent already is swallowed by the COPY: the client sends another after it.
+                self.queue.retain(|e| !matches!(e, Expected::Sync));
+                self.phase = Phase::CopyIn { extended: true };
+                self.pass(tag, body);
+                return Ok(());
+            }
+            (Some(Expected::DescribeStatement { statement }), tag::PARAMETER_DESCRIPTION) => {
+                let types = reply::parse_parameter_description(body).map_err(|error| broken(&error))?;
+                statement.note_types(&types);
+                if statement.plan.has_tenant_parameter() {
+                    reply::put_parameter_description_without_last(&mut self.client.outbox, body)
+                        .map_err(|error| broken(&error))?;
+                } else {
+                    self.pass(tag, body);
+                }
+                return Ok(());
+            }
+            (Some(_) | None, _) => {}
+        }
+        let Some(expected) = self.queue.pop_front() else { return Err(unexpected(tag)) };
+        self.finish(expected, tag, body)?;
+        self.pass_own_replies();
+        Ok(())
+    }
+
+    /// The message that ends what was expected.
+    fn finish(&mut self, expected: Expected, tag: u8, body: &[u8]) -> Step {
+        match (expected, tag) {
+            (Expected::Parse { statement, shown }, tag::PARSE_COMPLETE) => {
+                if let Some(upstream) = &statement.upstream {
+                    self.note_prepared(upstream.id);
+                }
+                if shown.is_some() {
+                    self.pass(tag, body);
+                }
+            }
+            (Expected::Execute { outcome, .. }, tag::COMMAND_COMPLETE | tag::EMPTY_QUERY) => {
+                self.succeed(&outcome, body);
+                self.pass(tag, body);
+            }
+            (Expected::Bind { .. }, tag::BIND_COMPLETE)
+            | (Expected::ClosePortal, tag::CLOSE_COMPLETE)
+            | (Expected::DescribeStatement { .. } | Expected::DescribePortal, tag::ROW_DESCRIPTION | tag::NO_DATA)
+            | (Expected::Execute { .. }, tag::PORTAL_SUSPENDED) => self.pass(tag, body),
+            (Expected::Evict, tag::CLOSE_COMPLETE) => {}
+            (_, _) => return Err(unexpected(tag)),
+        }
+        Ok(())
+    }
+
+    /// The proxy's own replies whose turn has come.
+    fn pass_own_replies(&mut self) {
+        while let Some(Expected::Local(own)) = self.queue.front() {
+            self.client.outbox.extend_from_slice(own);
+            self.queue.pop_front();
+        }
+    }
+
+    /// An entry is made only now that the server has confirmed.
+    pub fn note_prepared(&mut self, id: u128) {
+        self.parsing.retain(|p| *p != id);
+        if let Some(lease) = &mut self.lease
+            && let Some(evicted) = lease.prepared.insert(id)
+        {
+            self.doomed.push(evicted);
+        }
+    }
+
+    /// A statement has succeeded: what it changes in the session.
+    fn succeed(&mut self, outcome: &Outcome, tag: &[u8]) {
+        match outcome {
+            Outcome::Nothing => {}
+            Outcome::Begin { at } => {
+                if self.status != TransactionStatus::InTransaction {
+                    self.began_at = Some(*at);
+                }
+                self.status = TransactionStatus::InTransaction;
+            }
+            Outcome::ResetAll => {
+                self.settings.reset_all();
+                self.choice.choose(&mut self.principal.access, None, false);
+            }
+            Outcome::Of(plan) => match plan.action() {
+                Action::Set { name, values, local } => self.settings.set(name, values.as_deref(), *local),
+                Action::Reset { name } => self.settings.set(name, None, false),
+                Action::Transaction(command) => self.transaction_changed(command, tag),
+                Action::Forward | Action::ChooseTenant { .. } | Action::Emulate(_) | Action::Empty => {}
+            },
+        }
+    }
+
+    fn transaction_changed(&mut self, command: &TransactionCommand, tag: &[u8]) {
+        let chained = |chain: bool| if chain { TransactionStatus::InTransaction } else { TransactionStatus::Idle };
+        match command {
+            TransactionCommand::Begin => self.status = TransactionStatus::InTransaction,
+            // COMMIT of a failed transaction is a ROLLBACK, and its tag says so.
+            TransactionCommand::Commit { chain } if tag.starts_with(b"COMMIT") => {
+                self.settings.commit();
+                self.choice.commit(&mut self.principal.access);
+                self.began_at = chain.then_some(self.statements);
+                self.status = chained(*chain);
+            }
+            TransactionCommand::Commit { chain } | TransactionCommand::Rollback { chain } => {
+                self.settings.rollback();
+                self.choice.rollback(&mut self.principal.access);
+                self.began_at = chain.then_some(self.statements);
+                self.status = chained(*chain);
+            }
+            TransactionCommand::Savepoint(name) => self.settings.savepoint(name),
+            TransactionCommand::Release(name) => self.settings.release(name),
+            TransactionCommand::RollbackTo(name) => {
+                self.settings.rollback_to(name);
+                self.status = TransactionStatus::InTransaction;
+            }
+        }
+    }
+
+    fn take_error(&mut self, body: &[u8]) -> Step {
+        let fatal = ErrorFields::new(body).is_fatal();
+        match self.queue.front() {
+            Some(Expected::Prelude { .. }) if !fatal => return self.prelude_failed(body),
+            Some(Expected::Poison(error)) if poison::is_poison(body) => reply::put_error(&mut self.client.outbox, error),
+            Some(_) => scrub::write(tag::ERROR, body, &mut self.client.outbox),
+            // An idle server has something to say only when it goes.
+            None => scrub::write(tag::ERROR, body, &mut self.client.outbox),
+        }
+        if fatal {
+            return Err(End::Server);
+        }
+        self.batch.failed = true;
+        match self.queue.front() {
+            Some(Expected::Query { .. }) => {
+                // A COPY that failed is over; what the client still sends of it is dropped.
+                self.phase = Phase::Awaiting;
+                Ok(())
+            }
+            Some(_) => {
+                self.forget_stale_plan(body);
+                self.skip_to_sync();
+                Ok(())
+            }
+            None => Err(End::Lost),
+        }
+    }
+
+    /// `cached plan must not change result type`: the next try prepares it anew.
+    fn forget_stale_plan(&mut self, body: &[u8]) {
+        let fields = ErrorFields::new(body);
+        if fields.sqlstate() != Some("0A000") || !fields.message().contains("cached plan must not change result type") {
+            return;
+        }
+        let id = match self.queue.front() {
+            Some(Expected::Bind { id }) => *id,
+            Some(Expected::Execute { statement, .. } | Expected::DescribeStatement { statement }) => {
+                match &statement.upstream {
+                    Some(upstream) => upstream.id,
+                    None => return,
+                }
+            }
+            Some(_) | None => return,
+        };
+        if let Some(lease) = &mut self.lease {
+            lease.prepared.remove(id);
+            self.doomed.push(id);
+        }
+    }
+
+    /// The server skips all messages up to Sync: none of their replies will come.
+    fn skip_to_sync(&mut self) {
+        while let Some(expected) = self.queue.front() {
+            match expected {
+                Expected::Sync => return,
+                Expected::Parse { statement, shown } => {
+                    if let Some(name) = shown {
+                        self.names.retract(name, statement);
+                    }
+                }
+                Expected::Local(_)
+                | Expected::Bind { .. }
+                | Expected::DescribeStatement { .. }
+                | Expected::DescribePortal
+                | Expected::Execute { .. }
+                | Expected::ClosePortal
+                | Expected::Evict
+                | Expected::Query { .. }
+                | Expected::Poison(_)
+                | Expected::Prelude { .. }
+                | Expected::OwnSync => {}
+            }
+            self.queue.pop_front();
+        }
+        self.parsing.clear();
+        self.phase = Phase::Skipping;
+    }
+
+    /// The backend could not be given the client's settings: it is closed, and the statement fails. Nothing of it ran, since
+    /// the prelude went first; what the server makes of the rest is lost with the connection.
+    fn prelude_failed(&mut self, body: &[u8]) -> Step {
+        scrub::write(tag::ERROR, body, &mut self.client.outbox);
+        // KNOWN-STATE: dropped, not given back.
+        self.lease = None;
+        self.registration.slot().clear();
+        let ends = self.queue.iter().any(|e| matches!(e, Expected::Sync | Expected::Query { .. }));
+        for expected in std::mem::take(&mut self.queue) {
+            if let Expected::Parse { statement, shown: Some(name) } = expected {
+                self.names.retract(&name, &statement);
+            }
+        }
+        self.doomed.clear();
+        self.status = TransactionStatus::Idle;
+        self.batch.failed = true;
+        self.batch.sent = false;
+        if ends {
+            self.end_batch_here();
+        } else {
+            self.phase = Phase::Skipping;
+        }
+        Ok(())
+    }
+
+    fn take_ready(&mut self, body: &[u8]) -> Step {
+        let status = TransactionStatus::parse(body).map_err(|error| broken(&error))?;
+        let Some(lease) = &mut self.lease else { return Err(End::Lost) };
+        lease.note_ready(status).map_err(|error| broken(&error))?;
+        match self.queue.pop_front() {
+            Some(Expected::Prelude { wanted }) => lease.settings = wanted,
+            Some(Expected::OwnSync) => {}
+            Some(Expected::Query { outcomes, instead, .. }) => {
+                if let Some(command) = instead.filter(|_| !self.batch.failed) {
+                    outcomes.iter().for_each(|outcome| self.succeed(outcome, command.as_bytes()));
+                    reply::put_command_complete(&mut self.client.outbox, command);
+                }
+                self.finish_batch(status, body);
+            }
+            Some(Expected::Sync) => self.finish_batch(status, body),
+            Some(_) | None => return Err(unexpected(tag::READY_FOR_QUERY)),
+        }
+        self.pass_own_replies();
+        Ok(())
+    }
+
+    fn finish_batch(&mut self, status: TransactionStatus, body: &[u8]) {
+        self.status = status;
+        self.phase = Phase::Open;
+        self.end_batch();
+        self.pass(tag::READY_FOR_QUERY, body);
+        let Some(lease) = &mut self.lease else { return };
+        if status == TransactionStatus::Idle && lease.settings != *self.settings.committed() {
+            lease.settings = self.settings.committed().clone();
+        }
+        if self.doomed.is_empty() {
+            return;
+        }
+        for id in self.doomed.drain(..) {
+            frontend::put_close(&mut lease.outbox, frontend::Target::Statement(&name_of(id)));
+            self.queue.push_back(Expected::Evict);
+        }
+        frontend::put_sync(&mut lease.outbox);
+        lease.expect_ready();
+        self.queue.push_back(Expected::OwnSync);
+    }
+}
+
+/// The connection cannot be used any more.
+fn broken(error: &crate::error::SqlError) -> End {
+    debug_assert!(matches!(error.severity, Severity::Error | Severity::Fatal));
+    tracing::warn!(%error, "the server broke the protocol");
+    End::Lost
+}
+
+fn unexpected(tag: u8) -> End {
+    tracing::warn!(tag = %char::from(tag), "unexpected message from the server");
+    End::Lost
+}

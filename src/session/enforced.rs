@@ -1,0 +1,432 @@
+//! A tenant's session: every statement is reviewed, backends are shared by transaction.
+//!
+//! One batch at a time: after Query or Sync nothing more is taken from the client until ReadyForQuery has come, so that the
+//! transaction's state is known when the next message is judged. Within a batch messages go up as they come; what is to come
+//! back stands in a queue, in which the proxy's own replies have their place too.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use smallvec::SmallVec;
+
+use super::drive::{DrainWatch, HIGH, Happened, Wants, drive};
+use super::expect::{Expected, Queue};
+use super::poison;
+use super::settings::{self, Settings, Tracker};
+use super::shared::{Database, Drain, Login, Report, Shared};
+use super::socket::Client;
+use super::startup::Established;
+use super::statements::Names;
+use super::tenant::Choice;
+use super::unrestricted::going_down;
+use crate::backend::pool::Lease;
+use crate::error::{Severity, SqlError, sqlstate};
+use crate::finding::{Denial, Reason};
+use crate::gate::{Approved, Context, Protocol};
+use crate::principal::Principal;
+use crate::session::cancel::Registration;
+use crate::wire::backend::{self as reply, TransactionStatus};
+use crate::wire::{frame, frontend};
+
+/// Why a session ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The client left.
+    Client,
+    /// The client is told why it cannot stay.
+    Fatal(SqlError),
+    /// The server ended it and has said why.
+    Server,
+    /// The server's connection broke, or it broke the protocol.
+    Lost,
+}
+
+pub(super) type Step<T = ()> = Result<T, End>;
+
+/// What is done with the client's messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// They are taken as they come.
+    Open,
+    /// After an error in an extended batch: dropped until Sync.
+    Skipping,
+    /// Not taken: a ReadyForQuery is to come first.
+    Awaiting,
+    /// COPY FROM STDIN: data is passed on until its end.
+    CopyIn { extended: bool },
+}
+
+/// What happened since the last ReadyForQuery.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Batch {
+    /// Something of the client's went to the server.
+    pub sent: bool,
+    pub failed: bool,
+}
+
+pub(super) struct Session<'s> {
+    pub shared: &'s Shared,
+    pub database: Arc<Database>,
+    pub login: Arc<Login>,
+    pub principal: Principal,
+    pub client: Client,
+    pub lease: Option<Lease>,
+    pub registration: Registration,
+    pub settings: Tracker,
+    pub choice: Choice,
+    pub names: Names,
+    pub queue: Queue,
+    pub phase: Phase,
+    /// As known best: by the last ReadyForQuery, and by BEGIN, COMMIT and the like that have succeeded since.
+    pub status: TransactionStatus,
+    pub batch: Batch,
+    /// Statements sent so far.
+    pub statements: u64,
+    /// The number of the BEGIN that opened the block.
+    pub began_at: Option<u64>,
+    /// The backend holds state that cannot be carried.
+    pub pinned: bool,
+    /// Statements whose Parse is under way.
+    pub parsing: SmallVec<[u128; 4]>,
+    /// Statements upstream to be closed when the batch is over.
+    pub doomed: Vec<u128>,
+    /// A frame that is passed on in parts.
+    pub down: frame::Passage,
+    pub drain: DrainWatch,
+    /// search_path of a session with no other.
+    default_path: Arc<str>,
+    /// The schemas of search_path under the settings that they were computed for.
+    path: Option<(Settings, Arc<[Box<str>]>)>,
+}
+
+/// Serves the client until it leaves.
+pub async fn serve(established: Established, shared: &Shared) {
+    let Established { mut client, principal, login, database, settings, registration } = established;
+    let report = match report(&database, settings.base()).await {
+        Ok(report) => report,
+        Err(error) => {
+            reply::put_error(&mut client.outbox, &SqlError { severity: Severity::Fatal, ..error });
+            return client.close().await;
+        }
+    };
+    greet(&mut client, &principal, &registration, &report);
+    let session = Session {
+        shared,
+        choice: Choice::new(principal.tenant().cloned()),
+        database,
+        login,
+        principal,
+        client,
+        lease: None,
+        registration,
+        settings,
+        names: Names::default(),
+        queue: Queue::new(),
+        phase: Phase::Open,
+        status: TransactionStatus::Idle,
+        batch: Batch::default(),
+        statements: 0,
+        began_at: None,
+        pinned: false,
+        parsing: SmallVec::new(),
+        doomed: Vec::new(),
+        down: frame::Passage::default(),
+        drain: DrainWatch::new(&shared.drain),
+        default_path: report.search_path,
+        path: None,
+    };
+    session.serve().await;
+}
+
+/// What the server reports for these settings: from a recent answer, or from the server.
+async fn report(database: &Database, base: &Settings) -> Result<Report, SqlError> {
+    if let Some(report) = database.reports.get(base) {
+        return Ok(report);
+    }
+    let mut lease = database.pool.lease().await?;
+    super::prelude::apply(&mut lease, base).await?;
+    let rows = lease.query("SHOW search_path").await?;
+    let search_path = rows.into_iter().flatten().flatten().next().unwrap_or_default().into();
+    let parameters = lease.parameters().iter().map(|(n, v)| (n.clone(), v.clone())).collect();
+    lease.give_back();
+    let report = Report { parameters, search_path };
+    database.reports.put(base.clone(), report.clone());
+    Ok(report)
+}
+
+/// ParameterStatus, BackendKeyData, ReadyForQuery. AuthenticationOk is in the outbox already.
+fn greet(client: &mut Client, principal: &Principal, registration: &Registration, report: &Report) {
+    for (name, value) in report.parameters.iter() {
+        // The role upstream is not the client's business.
+        let value = if name == "session_authorization" { &*principal.user } else { value };
+        reply::put_parameter_status(&mut client.outbox, name, value);
+    }
+    reply::put_key_data(&mut client.outbox, registration.pid(), registration.key());
+    reply::put_ready(&mut client.outbox, TransactionStatus::Idle);
+}
+
+impl Session<'_> {
+    async fn serve(mut self) {
+        let end = match self.run().await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        };
+        let slot = self.registration.slot().clone();
+        match end {
+            End::Client if !self.queue.is_empty() || self.phase == Phase::Awaiting => slot.cancel().await,
+            End::Client | End::Server => {}
+            End::Fatal(error) => self.say_goodbye(&error),
+            End::Lost => {
+                let error = SqlError::fatal(sqlstate::CONNECTION_FAILURE, "server closed the connection unexpectedly");
+                self.say_goodbye(&error);
+            }
+        }
+        slot.clear();
+        if let Some(lease) = self.lease.take() {
+            // KNOWN-STATE: the pool looks again whether the connection is at rest.
+            if self.pinned || !self.queue.is_empty() { drop(lease) } else { let _ = lease.give_back(); }
+        }
+        // A client that does not read must not hold what the session holds.
+        let _ = tokio::time::timeout(self.shared.limits.startup_timeout, self.client.close()).await;
+    }
+
+    fn say_goodbye(&mut self, error: &SqlError) {
+        // After half a message, it would be read as the rest of it.
+        if !self.down.is_inside() {
+            reply::put_error(&mut self.client.outbox, &SqlError { severity: Severity::Fatal, ..error.clone() });
+        }
+    }
+
+    async fn run(&mut self) -> Step<std::convert::Infallible> {
+        loop {
+            self.take_answers()?;
+            self.release();
+            self.take_messages().await?;
+            self.release();
+            if self.drain.seen() > Drain::No && self.is_at_rest() {
+                return Err(End::Fatal(going_down()));
+            }
+            self.wait().await?;
+        }
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.status == TransactionStatus::Idle && self.queue.is_empty() && self.phase == Phase::Open && !self.batch.sent
+    }
+
+    /// Waits until something happened on either side.
+    pub async fn wait(&mut self) -> Step {
+        let max = self.shared.limits.max_message;
+        let whole = frame::peek(&self.client.inbox, max).ok().flatten().map_or(0, frame::Header::frame);
+        // Read ahead, but no more than the message that is coming in: this is also how a client that left is noticed.
+        let wants = Wants { client: self.client.inbox.len() < whole.max(HIGH) };
+        match drive(&mut self.client, self.lease.as_deref_mut(), wants, &mut self.drain).await {
+            Happened::Client | Happened::Server => Ok(()),
+            Happened::ClientGone => Err(End::Client),
+            Happened::ServerGone => Err(End::Lost),
+            Happened::Drain(Drain::Now) => Err(End::Fatal(going_down())),
+            Happened::Drain(Drain::No | Drain::Gently) => Ok(()),
+        }
+    }
+
+    /// Waits until everything that was sent is answered, though no Sync was sent: what comes next depends on it.
+    pub async fn settle(&mut self) -> Step {
+        if self.queue.is_empty() {
+            return Ok(());
+        }
+        if let Some(lease) = &mut self.lease {
+            frontend::put_flush(&mut lease.outbox);
+        }
+        loop {
+            self.take_answers()?;
+            if self.queue.is_empty() {
+                return Ok(());
+            }
+            self.wait().await?;
+        }
+    }
+
+    /// Gives the backend back, if nothing keeps it. INVARIANT (KNOWN-STATE): only when every ReadyForQuery has come.
+    fn release(&mut self) {
+        if self.lease.is_none() || self.pinned || !self.is_at_rest() {
+            return;
+        }
+        if let Some(lease) = self.lease.take() {
+            self.registration.slot().clear();
+            let _ = lease.give_back();
+        }
+    }
+
+    /// A backend for what comes next, with the client's settings.
+    ///
+    /// # Errors
+    /// Inner: there is none, or the client cancelled while it waited; nothing was sent.
+    pub async fn lease(&mut self) -> Step<Result<(), Denial>> {
+        if self.lease.is_some() {
+            return Ok(Ok(()));
+        }
+        let pool = self.database.pool.clone();
+        let slot = self.registration.slot().clone();
+        let leased = {
+            let interrupted = slot.interrupted();
+            tokio::pin!(interrupted);
+            interrupted.as_mut().enable();
+            slot.set_waiting();
+            let leasing = pool.lease();
+            tokio::pin!(leasing);
+            loop {
+                let drain = &mut self.drain;
+                tokio::select! {
+                    biased;
+                    leased = &mut leasing => break leased,
+                    () = &mut interrupted => {
+                        let message = "canceling statement due to user request";
+                        break Err(SqlError::new(sqlstate::QUERY_CANCELED, message));
+                    }
+                    read = self.client.fill(), if self.client.inbox.len() < HIGH => {
+                        if !matches!(read, Ok(1..)) {
+                            return Err(End::Client);
+                        }
+                    }
+                    told = poll_fn(|cx| drain.poll(cx)) => {
+                        if told == Drain::Now {
+                            return Err(End::Fatal(going_down()));
+                        }
+                    }
+                }
+            }
+        };
+        match leased {
+            Ok(lease) => {
+                slot.set_backend(lease.cancel_handle());
+                self.take_over(lease);
+                Ok(Ok(()))
+            }
+            Err(error) => {
+                slot.clear();
+                Ok(Err(Denial::new(Reason::Limit, error)))
+            }
+        }
+    }
+
+    /// Puts the prelude, where one is needed, in front of the statement: one packet carries both.
+    fn take_over(&mut self, mut lease: Lease) {
+        let wanted = self.settings.committed();
+        if lease.settings != *wanted {
+            let mut sql = String::new();
+            settings::write_prelude(&lease.settings, wanted, &mut sql);
+            frontend::put_query(&mut lease.outbox, &sql);
+            lease.expect_ready();
+            self.queue.push_back(Expected::Prelude { wanted: wanted.clone() });
+        }
+        self.parsing.clear();
+        self.lease = Some(lease);
+    }
+
+    /// The schemas of the client's search_path.
+    pub fn search_path(&mut self) -> Arc<[Box<str>]> {
+        let effective = self.settings.effective();
+        match &self.path {
+            Some((known, path)) if known == effective => path.clone(),
+            Some(_) | None => {
+                let text = effective.map().get("search_path").map_or(&*self.default_path, String::as_str);
+                let path = settings::search_path(text, &self.database.role);
+                self.path = Some((effective.clone(), path.clone()));
+                path
+            }
+        }
+    }
+
+    /// INVARIANT (VERDICT): the verdict is returned, bound to its statement.
+    pub fn review(&mut self, text: &str, protocol: Protocol, types: &[u32]) -> Result<SmallVec<[Approved; 1]>, Denial> {
+        if text.len() > self.shared.limits.max_statement {
+            let message = format!("statement is longer than {} bytes", self.shared.limits.max_statement);
+            return Err(Denial::new(Reason::Limit, SqlError::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, message)));
+        }
+        let path = self.search_path();
+        let context = Context { principal: &self.principal, search_path: &path, protocol, parameter_types: types };
+        self.database.gate.review(text, &context)
+    }
+
+    /// Refuses what the client asked for, with the effect that a failing statement has: inside a transaction, or where
+    /// something was sent in this batch, the server is made to fail at this place, so that its own errors come first and
+    /// what was done is undone.
+    pub fn deny(&mut self, denial: Denial, protocol: Protocol) {
+        let in_transaction = self.status == TransactionStatus::InTransaction;
+        let poisoned = match &mut self.lease {
+            Some(lease) if self.batch.sent || in_transaction => {
+                poison::put(&mut lease.outbox);
+                self.queue.push_back(Expected::Poison(denial.error));
+                self.batch.sent = true;
+                true
+            }
+            Some(_) | None => {
+                // As PostgreSQL: a syntax error is found before the state of the transaction is looked at.
+                let failed = self.status == TransactionStatus::Failed && denial.error.sqlstate != sqlstate::SYNTAX_ERROR;
+                let error = if failed { in_failed_transaction() } else { *denial.error };
+                self.answer(|out| reply::put_error(out, &error));
+                self.batch.failed = true;
+                false
+            }
+        };
+        match (protocol, poisoned) {
+            (Protocol::Simple, true) => self.send_sync(),
+            (Protocol::Simple, false) => self.end_batch_here(),
+            (Protocol::Extended, _) => self.phase = Phase::Skipping,
+        }
+    }
+
+    /// Sends Sync on the client's behalf, or the client's own.
+    pub fn send_sync(&mut self) {
+        if let Some(lease) = &mut self.lease {
+            frontend::put_sync(&mut lease.outbox);
+            lease.expect_ready();
+            self.queue.push_back(Expected::Sync);
+            self.phase = Phase::Awaiting;
+        }
+    }
+
+    /// ReadyForQuery for a batch that the server has seen nothing of.
+    pub fn end_batch_here(&mut self) {
+        let status = self.status;
+        self.answer(|out| reply::put_ready(out, status));
+        self.phase = Phase::Open;
+        self.end_batch();
+    }
+
+    /// Adds a reply of the proxy's own, behind all that is still to come.
+    pub fn answer(&mut self, write: impl FnOnce(&mut BytesMut)) {
+        if self.queue.is_empty() {
+            write(&mut self.client.outbox);
+        } else if let Some(Expected::Local(last)) = self.queue.back_mut() {
+            write(last);
+        } else {
+            let mut own = BytesMut::new();
+            write(&mut own);
+            self.queue.push_back(Expected::Local(own));
+        }
+    }
+
+    /// What follows from a ReadyForQuery, whoever made it. `self.status` is what it says.
+    pub fn end_batch(&mut self) {
+        if self.status == TransactionStatus::Idle {
+            if self.batch.failed {
+                self.settings.rollback();
+                self.choice.rollback(&mut self.principal.access);
+            } else {
+                self.settings.commit();
+                self.choice.commit(&mut self.principal.access);
+            }
+            self.names.drop_portals();
+            self.began_at = None;
+        }
+        self.batch = Batch::default();
+        self.parsing.clear();
+    }
+}
+
+pub(super) fn in_failed_transaction() -> SqlError {
+    let message = "current transaction is aborted, commands ignored until end of transaction block";
+    SqlError::new(sqlstate::IN_FAILED_TRANSACTION, message)
+}

@@ -1,0 +1,77 @@
+//! What is still to come from the server, in order, and what becomes of it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use smallvec::SmallVec;
+
+use super::settings::Settings;
+use super::statements::Statement;
+use crate::error::SqlError;
+use crate::plan::{Action, Plan, TransactionCommand};
+
+/// What a statement changes in the session once it has succeeded.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    Nothing,
+    /// BEGIN; the number of the statement, to tell what comes first after it.
+    Begin { at: u64 },
+    /// The plan's action is Transaction, Set or Reset.
+    Of(Arc<Plan>),
+    /// RESET ALL: the settings of the startup message again.
+    ResetAll,
+}
+
+impl Outcome {
+    /// `at`: the number of the statement in the session.
+    pub fn of(plan: &Arc<Plan>, at: u64) -> Self {
+        match plan.action() {
+            Action::Transaction(TransactionCommand::Begin) => Outcome::Begin { at },
+            Action::Transaction(_) | Action::Set { .. } | Action::Reset { .. } => Outcome::Of(plan.clone()),
+            Action::Forward | Action::ChooseTenant { .. } | Action::Emulate(_) | Action::Empty => Outcome::Nothing,
+        }
+    }
+
+    /// Whether what comes after must not be reviewed before this is known: settings may be others then.
+    pub fn changes_context(&self) -> bool {
+        match self {
+            Outcome::Nothing | Outcome::Begin { .. } => false,
+            Outcome::Of(_) | Outcome::ResetAll => true,
+        }
+    }
+}
+
+/// One reply, or group of replies, to come.
+#[derive(Debug)]
+pub enum Expected {
+    /// A reply that the proxy made: its place in the order.
+    Local(BytesMut),
+    /// ParseComplete. `shown`: the client asked for it, under that name.
+    Parse { statement: Arc<Statement>, shown: Option<Box<str>> },
+    /// BindComplete; the statement's identity upstream.
+    Bind { id: u128 },
+    /// ParameterDescription, then RowDescription or NoData.
+    DescribeStatement { statement: Arc<Statement> },
+    /// RowDescription or NoData.
+    DescribePortal,
+    /// Rows, then CommandComplete, EmptyQueryResponse or PortalSuspended; or a COPY.
+    Execute { outcome: Outcome, statement: Arc<Statement> },
+    /// CloseComplete of a portal.
+    ClosePortal,
+    /// CloseComplete of an evicted statement: not the client's.
+    Evict,
+    /// Everything up to ReadyForQuery. One outcome for each statement.
+    Query { outcomes: SmallVec<[Outcome; 1]>, next: usize, instead: Option<&'static str> },
+    /// The error that the client gets for the poison's.
+    Poison(Box<SqlError>),
+    /// ReadyForQuery of the client's Sync.
+    Sync,
+    /// The proxy's own Query that gives the backend these settings: nothing of it is the client's.
+    Prelude { wanted: Settings },
+    /// ReadyForQuery of the proxy's own Sync.
+    OwnSync,
+}
+
+/// What is still to come, in order.
+pub type Queue = VecDeque<Expected>;

@@ -1,0 +1,362 @@
+//! The extended protocol of a tenant's session.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, BytesMut};
+use smallvec::SmallVec;
+
+use super::enforced::{Phase, Session, Step, in_failed_transaction};
+use super::expect::{Expected, Outcome};
+use super::own::{column, no_statement};
+use super::simple::awaits_context;
+use super::statements::{Portal, Statement, is_forwarded};
+use crate::audit;
+use crate::error::{SqlError, sqlstate};
+use crate::finding::{Denial, Reason};
+use crate::gate::Protocol;
+use crate::plan::{Action, Effect, Parameter, Parameters, TenantValue, TransactionCommand};
+use crate::wire::backend::{self as reply, TransactionStatus};
+use crate::wire::frontend::{self as request, Bind, Execute, Format, Parse, Target};
+
+/// Prepared statements that a client may have at once: what it holds costs memory.
+const MAX_NAMED: usize = 10_000;
+
+impl Session<'_> {
+    /// Waits for what the next message depends on. `false`: it failed meanwhile, and the message is skipped.
+    async fn settled(&mut self) -> Step<bool> {
+        let stale = self.status == TransactionStatus::Failed && self.batch.sent;
+        if stale || self.queue.iter().any(awaits_context) {
+            self.settle().await?;
+        }
+        Ok(self.phase == Phase::Open)
+    }
+
+    fn refuse(&mut self, error: SqlError) {
+        self.deny(Denial::new(Reason::Invalid, error), Protocol::Extended);
+    }
+
+    pub async fn parse(&mut self, parse: &Parse<'_>) -> Step {
+        if !self.settled().await? {
+            return Ok(());
+        }
+        let statement = match self.prepare(parse) {
+            Ok(statement) => statement,
+            Err(denial) => {
+                self.deny(denial, Protocol::Extended);
+                return Ok(());
+            }
+        };
+        if self.is_out_of_place(&statement) {
+            self.refuse(in_failed_transaction());
+            return Ok(());
+        }
+        if statement.upstream.is_none() {
+            self.names.insert(parse.name, statement);
+            self.answer(reply::put_parse_complete);
+            return Ok(());
+        }
+        if let Err(denial) = self.lease().await? {
+            self.deny(denial, Protocol::Extended);
+            return Ok(());
+        }
+        self.names.insert(parse.name, statement.clone());
+        self.batch.sent = true;
+        if self.ensure_prepared(&statement, Some(parse.name)) {
+            self.answer(reply::put_parse_complete);
+        }
+        Ok(())
+    }
+
+    /// Reviews a Parse. An unnamed statement that is the one before it again is not reviewed twice in one epoch.
+    fn prepare(&mut self, parse: &Parse<'_>) -> Result<Arc<Statement>, Denial> {
+        if !parse.name.is_empty() {
+            if self.names.get(parse.name).is_some() {
+                let message = format!("prepared statement \"{}\" already exists", parse.name);
+                return Err(Denial::invalid(sqlstate::DUPLICATE_PREPARED_STATEMENT, message));
+            }
+            if self.names.len() >= MAX_NAMED {
+                let message = format!("a session can have {MAX_NAMED} prepared statements");
+                let error = SqlError::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, message);
+                return Err(Denial::new(Reason::Limit, error));
+            }
+        } else if let Some(last) = self.names.get("").cloned()
+            && *last.source == *parse.text
+            && *last.declared == *parse.types
+            && self.is_current(&last)
+        {
+            return Ok(last);
+        }
+        self.review_one(parse.text, &parse.types)
+    }
+
+    fn review_one(&mut self, text: &str, types: &[u32]) -> Result<Arc<Statement>, Denial> {
+        let mut approved = self.review(text, Protocol::Extended, types)?;
+        if approved.len() > 1 {
+            let message = "cannot insert multiple commands into a prepared statement";
+            return Err(Denial::invalid(sqlstate::SYNTAX_ERROR, message));
+        }
+        let one = approved.pop().ok_or_else(|| Denial::unsupported("empty statement"))?;
+        if self.reset_to_base(&one).is_some() {
+            return Err(Denial::unsupported("RESET of a startup parameter by the extended protocol"));
+        }
+        let path = self.search_path();
+        Ok(Arc::new(Statement::new(text, one.literals, one.plan, types, path)?))
+    }
+
+    /// EPOCH: whether a review of this statement now would say the same.
+    fn is_current(&mut self, statement: &Statement) -> bool {
+        statement.plan.epoch() == self.database.gate.epoch() && statement.search_path == self.search_path()
+    }
+
+    /// In a failed transaction only its end may be prepared and bound.
+    fn is_out_of_place(&self, statement: &Statement) -> bool {
+        let ends = match statement.plan.action() {
+            Action::Transaction(command) => match command {
+                TransactionCommand::Commit { .. } | TransactionCommand::Rollback { .. } | TransactionCommand::RollbackTo(_) => {
+                    true
+                }
+                TransactionCommand::Begin | TransactionCommand::Savepoint(_) | TransactionCommand::Release(_) => false,
+            },
+            Action::Empty => true,
+            Action::Forward
+            | Action::Set { .. }
+            | Action::Reset { .. }
+            | Action::ChooseTenant { .. }
+            | Action::Emulate(_) => false,
+        };
+        self.status == TransactionStatus::Failed && !self.batch.sent && !ends
+    }
+
+    /// Sends Parse where the backend does not have the statement. `true`: it has it, or will have it by then, and no Parse
+    /// was sent.
+    fn ensure_prepared(&mut self, statement: &Arc<Statement>, shown: Option<&str>) -> bool {
+        let (Some(upstream), Some(lease)) = (&statement.upstream, &mut self.lease) else { return true };
+        if lease.prepared.touch(upstream.id) || self.parsing.contains(&upstream.id) {
+            return true;
+        }
+        if let Some(i) = self.doomed.iter().position(|id| *id == upstream.id) {
+            // Evicted, but not closed yet: it stays.
+            self.doomed.swap_remove(i);
+            self.note_prepared(upstream.id);
+            return true;
+        }
+        let text = &upstream.text;
+        request::put_parse_with(&mut lease.outbox, &upstream.name, |out| out.put_slice(text), &upstream.types);
+        self.parsing.push(upstream.id);
+        self.queue.push_back(Expected::Parse { statement: statement.clone(), shown: shown.map(Box::from) });
+        false
+    }
+
+    pub async fn bind(&mut self, bind: &Bind<'_>) -> Step {
+        if !self.settled().await? {
+            return Ok(());
+        }
+        let statement = match self.statement_to_bind(bind) {
+            Ok(statement) => statement,
+            Err(denial) => {
+                self.deny(denial, Protocol::Extended);
+                return Ok(());
+            }
+        };
+        let Some(upstream) = &statement.upstream else {
+            match bound_value(&statement, bind) {
+                Ok(value) => {
+                    self.names.bind(bind.portal, Portal { statement, value });
+                    self.answer(reply::put_bind_complete);
+                }
+                Err(error) => self.refuse(error),
+            }
+            return Ok(());
+        };
+        // A backend first: what is bound borrows the principal, which waiting must not.
+        if let Err(denial) = self.lease().await? {
+            self.deny(denial, Protocol::Extended);
+            return Ok(());
+        }
+        let parameters: SmallVec<[Parameter<'_>; 8]> = (bind.values.iter().enumerate())
+            .map(|(i, value)| Parameter {
+                value: *value,
+                binary: bind.format(i) == Format::Binary,
+                type_oid: statement.parameter_type(i),
+            })
+            .collect();
+        let receipt = audit::Log::Null.intend();
+        let (plan, source, literals) = (&statement.plan, &statement.source, &statement.literals);
+        let tenant = match plan.bind(source, literals, Parameters::Bound(&parameters), &self.principal, receipt) {
+            Ok(bound) => bound.tenant_parameter().map(SmallVec::<[u8; 32]>::from_slice),
+            Err(denial) => {
+                self.deny(denial, Protocol::Extended);
+                return Ok(());
+            }
+        };
+        self.ensure_prepared(&statement, None);
+        let Some(lease) = &mut self.lease else { return Ok(()) };
+        if let Err(error) = request::put_bind(&mut lease.outbox, bind.portal, &upstream.name, bind, tenant.as_deref()) {
+            self.refuse(error);
+            return Ok(());
+        }
+        self.queue.push_back(Expected::Bind { id: upstream.id });
+        self.batch.sent = true;
+        self.names.bind(bind.portal, Portal { statement: statement.clone(), value: None });
+        Ok(())
+    }
+
+    /// The statement that a Bind names, reviewed again where its review has grown old (EPOCH).
+    fn statement_to_bind(&mut self, bind: &Bind<'_>) -> Result<Arc<Statement>, Denial> {
+        let known = self.names.get(bind.statement).cloned();
+        let mut statement = known.ok_or_else(|| Denial::new(Reason::Invalid, no_statement(bind.statement)))?;
+        if !self.is_current(&statement) {
+            statement = self.review_one(&statement.source, &statement.declared)?;
+            self.names.insert(bind.statement, statement.clone());
+        }
+        if self.is_out_of_place(&statement) {
+            return Err(Denial::new(Reason::Invalid, in_failed_transaction()));
+        }
+        let wanted = usize::from(statement.plan.parameters()).max(statement.declared.len());
+        if bind.values.len() != wanted {
+            let message = format!(
+                "bind message supplies {} parameters, but prepared statement \"{}\" requires {wanted}",
+                bind.values.len(),
+                bind.statement
+            );
+            return Err(Denial::invalid(sqlstate::PROTOCOL_VIOLATION, message));
+        }
+        Ok(statement)
+    }
+
+    pub async fn describe(&mut self, target: Target<'_>) -> Step {
+        if !self.settled().await? {
+            return Ok(());
+        }
+        let (statement, portal) = match target {
+            Target::Statement(name) => match self.names.get(name) {
+                Some(statement) => (statement.clone(), None),
+                None => {
+                    self.refuse(no_statement(name));
+                    return Ok(());
+                }
+            },
+            Target::Portal(name) => match self.names.portal(name) {
+                Some(portal) => (portal.statement.clone(), Some(name)),
+                None => {
+                    self.refuse(no_portal(name));
+                    return Ok(());
+                }
+            },
+        };
+        let Some(upstream) = &statement.upstream else {
+            self.describe_own(&statement, portal.is_some());
+            return Ok(());
+        };
+        if let Err(denial) = self.lease().await? {
+            self.deny(denial, Protocol::Extended);
+            return Ok(());
+        }
+        if portal.is_none() {
+            self.ensure_prepared(&statement, None);
+        }
+        let Some(lease) = &mut self.lease else { return Ok(()) };
+        match portal {
+            Some(name) => {
+                request::put_describe(&mut lease.outbox, Target::Portal(name));
+                self.queue.push_back(Expected::DescribePortal);
+            }
+            None => {
+                request::put_describe(&mut lease.outbox, Target::Statement(&upstream.name));
+                self.queue.push_back(Expected::DescribeStatement { statement: statement.clone() });
+            }
+        }
+        self.batch.sent = true;
+        Ok(())
+    }
+
+    fn describe_own(&mut self, statement: &Statement, portal: bool) {
+        let field = column(statement.plan.action());
+        let types: SmallVec<[u32; 4]> = (0..usize::from(statement.plan.parameters()))
+            .map(|i| match statement.parameter_type(i) {
+                0 => 25,
+                known => known,
+            })
+            .collect();
+        self.answer(|out| {
+            if !portal {
+                reply::put_parameter_description(out, &types);
+            }
+            match field {
+                Some(field) => reply::put_row_description(out, &[field]),
+                None => reply::put_no_data(out),
+            }
+        });
+    }
+
+    pub async fn execute(&mut self, execute: Execute<'_>) -> Step {
+        let Some(portal) = self.names.portal(execute.portal).cloned() else {
+            self.refuse(no_portal(execute.portal));
+            return Ok(());
+        };
+        let statement = portal.statement;
+        if !is_forwarded(statement.plan.action()) {
+            return self.execute_own(&statement, portal.value.as_deref()).await;
+        }
+        self.statements += 1;
+        self.pinned |= statement.plan.effect() == Effect::Pins;
+        let outcome = Outcome::of(&statement.plan, self.statements);
+        // The portal was made on this backend in this transaction.
+        let Some(lease) = &mut self.lease else {
+            self.refuse(no_portal(execute.portal));
+            return Ok(());
+        };
+        request::put_execute(&mut lease.outbox, execute.portal, execute.max_rows);
+        self.queue.push_back(Expected::Execute { outcome, statement });
+        self.batch.sent = true;
+        Ok(())
+    }
+
+    /// What the proxy does itself depends on all that came before it.
+    async fn execute_own(&mut self, statement: &Statement, value: Option<&str>) -> Step {
+        self.settle().await?;
+        if self.phase != Phase::Open {
+            return Ok(());
+        }
+        let mut answer = BytesMut::new();
+        match self.run_own(&statement.plan, value, Protocol::Extended, &mut answer) {
+            Ok(()) => self.answer(|out| out.unsplit(answer)),
+            Err(error) => self.refuse(error),
+        }
+        Ok(())
+    }
+
+    pub fn close(&mut self, target: Target<'_>) {
+        match target {
+            Target::Statement(name) => {
+                self.names.remove(name);
+            }
+            Target::Portal(name) => {
+                let forwarded = self.names.close_portal(name).is_some_and(|p| p.statement.upstream.is_some());
+                if let Some(lease) = self.lease.as_mut().filter(|_| forwarded) {
+                    request::put_close(&mut lease.outbox, target);
+                    self.queue.push_back(Expected::ClosePortal);
+                    self.batch.sent = true;
+                    return;
+                }
+            }
+        }
+        self.answer(reply::put_close_complete);
+    }
+}
+
+/// The value of the parameter that names a tenant.
+fn bound_value(statement: &Statement, bind: &Bind<'_>) -> Result<Option<Box<str>>, SqlError> {
+    let index = match statement.plan.action() {
+        Action::ChooseTenant { value: TenantValue::Parameter(n), .. } => usize::from(*n).saturating_sub(1),
+        _ => return Ok(None),
+    };
+    // Of type text, whose binary format is its text.
+    let value = bind.values.get(index).copied().flatten();
+    value.map(|bytes| crate::wire::cursor::utf8(bytes).map(Box::from)).transpose()
+}
+
+/// 34000, as PostgreSQL says it.
+fn no_portal(name: &str) -> SqlError {
+    SqlError::new(sqlstate::INVALID_CURSOR_NAME, format!("portal \"{name}\" does not exist"))
+}

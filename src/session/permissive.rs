@@ -1,0 +1,117 @@
+//! A gate for the tests of sessions: it knows just enough SQL to make plans of every kind, and refuses only what says so.
+
+use smallvec::SmallVec;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::shared::Review;
+use crate::finding::Denial;
+use crate::gate::{Approved, Context};
+use crate::id::PolicyEpoch;
+use crate::plan::{
+    Action, Effect, Emulation, Literals, Plan, Segment, TenantForm, TenantType, TenantValue, TransactionCommand,
+};
+
+/// `forbidden` in a statement refuses it; `:tenant:` is a tenant slot; `:path:` becomes the search_path that it was reviewed
+/// under; `pinning` pins. All else passes as it came.
+#[derive(Debug, Default)]
+pub struct Permissive {
+    pub epoch: AtomicU64,
+}
+
+impl Review for Permissive {
+    fn review(&self, text: &str, context: &Context<'_>) -> Result<SmallVec<[Approved; 1]>, Denial> {
+        let statements = text.split(';').map(str::trim).filter(|s| !s.is_empty());
+        statements.map(|s| self.one(s, context)).collect()
+    }
+
+    fn epoch(&self) -> PolicyEpoch {
+        PolicyEpoch(self.epoch.load(Ordering::Relaxed))
+    }
+}
+
+impl Permissive {
+    fn one(&self, text: &str, context: &Context<'_>) -> Result<Approved, Denial> {
+        if text.contains("forbidden") {
+            return Err(Denial::policy("permission denied for table forbidden"));
+        }
+        let words: Vec<String> = text.split_whitespace().map(str::to_ascii_lowercase).collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let text = text.replace(":path:", &context.search_path.join("|"));
+        let mut segments = Vec::new();
+        for (i, part) in text.split(":tenant:").enumerate() {
+            if i > 0 {
+                segments.push(Segment::Tenant(TenantType::Text));
+            }
+            segments.push(Segment::Text(part.into()));
+        }
+        let plan = Plan {
+            action: action(&words, &text),
+            effect: if text.contains("pinning") { Effect::Pins } else { Effect::Read },
+            command: if words[0] == "reset" { "RESET" } else { "SET" },
+            needs_tenant: segments.len() > 1,
+            segments,
+            parameters: (1..=9).filter(|n| text.contains(&format!("${n}"))).max().unwrap_or(0),
+            hides_rows: false,
+            obligations: Vec::new(),
+            epoch: self.epoch(),
+        };
+        Ok(Approved { plan: Arc::new(plan), literals: Literals::new() })
+    }
+}
+
+fn value(word: &str) -> Box<str> {
+    word.trim_matches(['\'', '"', ',']).into()
+}
+
+fn action(words: &[&str], text: &str) -> Action {
+    let transaction = |command| Action::Transaction(command);
+    match words {
+        ["begin" | "start", ..] => transaction(TransactionCommand::Begin),
+        ["commit" | "end", ..] => transaction(TransactionCommand::Commit { chain: false }),
+        ["rollback", "to", name] | ["rollback", "to", "savepoint", name] => {
+            transaction(TransactionCommand::RollbackTo((*name).into()))
+        }
+        ["rollback" | "abort", ..] => transaction(TransactionCommand::Rollback { chain: false }),
+        ["savepoint", name] => transaction(TransactionCommand::Savepoint((*name).into())),
+        ["release", .., name] => transaction(TransactionCommand::Release((*name).into())),
+        ["set", "local", "bulkhead.tenant", _, v] => choose(v, true, TenantForm::Set),
+        ["set", "bulkhead.tenant" | "\"bulkhead\".\"tenant\"", _, v] => choose(v, false, TenantForm::Set),
+        ["reset", "bulkhead.tenant"] => {
+            Action::ChooseTenant { value: TenantValue::Unset, local: false, form: TenantForm::Set }
+        }
+        ["show", "bulkhead.tenant"] => {
+            Action::ChooseTenant { value: TenantValue::Unset, local: false, form: TenantForm::Show }
+        }
+        ["select", "set_config('bulkhead.tenant',", "$1,", local] => Action::ChooseTenant {
+            value: TenantValue::Parameter(1),
+            local: local.starts_with("true"),
+            form: TenantForm::SetConfig,
+        },
+        ["set", "transaction", ..] => Action::Forward,
+        ["set", "local", name, _, values @ ..] => set(name, values, text, true),
+        ["set", name, _, values @ ..] => set(name, values, text, false),
+        ["reset", "all"] => Action::Emulate(Emulation::ResetAll),
+        ["reset", name] => Action::Reset { name: (*name).into() },
+        ["discard", "all"] => Action::Emulate(Emulation::DiscardAll),
+        ["discard", what] => Action::Emulate(Emulation::Discard((*what).into())),
+        ["deallocate", "all"] => Action::Emulate(Emulation::DeallocateAll),
+        ["deallocate", name] => Action::Emulate(Emulation::Deallocate((*name).into())),
+        ["close", "all"] => Action::Emulate(Emulation::CloseAll),
+        ["unlisten", "*"] => Action::Emulate(Emulation::Unlisten),
+        ["select", "pg_advisory_unlock_all()"] => Action::Emulate(Emulation::AdvisoryUnlockAll),
+        _ => Action::Forward,
+    }
+}
+
+fn choose(word: &str, local: bool, form: TenantForm) -> Action {
+    Action::ChooseTenant { value: TenantValue::Text(value(word)), local, form }
+}
+
+/// Values keep their case, which `words` have lost.
+fn set(name: &str, values: &[&str], text: &str, local: bool) -> Action {
+    let original: Vec<&str> = text.split_whitespace().collect();
+    let name = value(name);
+    let values = original[original.len() - values.len()..].iter().map(|w| value(w)).collect();
+    Action::Set { name, values: Some(values), local }
+}

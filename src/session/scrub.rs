@@ -1,0 +1,151 @@
+//! What an enforced session may see of a server's ErrorResponse or NoticeResponse. One table, one function.
+//!
+//! Positions point into the rewritten text; context and detail may quote rows that are not the tenant's.
+
+use bytes::{BufMut, BytesMut};
+
+use crate::plan::sentinel;
+
+/// What happens to a field.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Always,
+    Never,
+    /// Dropped where the SQLSTATE says that the text may quote rows or tell of other sessions.
+    UnlessQuotes,
+}
+
+/// By field type, from the manual's "Error and Notice Message Fields".
+fn keep(field: u8) -> Keep {
+    match field {
+        // Severity, code, message, hint.
+        b'S' | b'V' | b'C' | b'M' | b'H' => Keep::Always,
+        // File, line, routine.
+        b'F' | b'L' | b'R' => Keep::Always,
+        // Schema, table, column, data type, constraint: names only.
+        b's' | b't' | b'c' | b'd' | b'n' => Keep::Always,
+        // Position, internal position, internal query: they speak of a text that the client never wrote.
+        b'P' | b'p' | b'q' => Keep::Never,
+        // Detail, where (context).
+        b'D' | b'W' => Keep::UnlessQuotes,
+        // Types that a later protocol may add.
+        _ => Keep::Never,
+    }
+}
+
+/// Whether detail and context may quote a row that is not the tenant's (23P01 shows the row that was there before) or tell of
+/// other sessions' work (class 40: rollbacks, 55: locks). 23505 and its kin quote the values of the client's own row.
+fn quotes_rows(sqlstate: &[u8]) -> bool {
+    sqlstate.starts_with(b"40") || sqlstate.starts_with(b"55") || sqlstate == b"23P01"
+}
+
+/// The fields of an ErrorResponse or NoticeResponse body. Ends early where the body is malformed.
+pub fn fields(body: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    let mut rest = body;
+    std::iter::from_fn(move || {
+        let (&kind, tail) = rest.split_first()?;
+        if kind == 0 {
+            return None;
+        }
+        let end = tail.iter().position(|b| *b == 0)?;
+        rest = &tail[end + 1..];
+        Some((kind, &tail[..end]))
+    })
+}
+
+/// The SQLSTATE of an ErrorResponse body; empty where it has none.
+pub fn sqlstate(body: &[u8]) -> &[u8] {
+    fields(body).find(|(kind, _)| *kind == b'C').map_or(b"", |(_, value)| value)
+}
+
+/// The message of an ErrorResponse body; empty where it has none.
+pub fn message(body: &[u8]) -> &[u8] {
+    fields(body).find(|(kind, _)| *kind == b'M').map_or(b"", |(_, value)| value)
+}
+
+/// Writes the message (`tag`: `E` or `N`) that the client gets for the server's.
+pub fn write(tag: u8, body: &[u8], out: &mut BytesMut) {
+    if let Some(table) = std::str::from_utf8(message(body)).ok().and_then(sentinel::parse) {
+        return write_violation(tag, table, out);
+    }
+    let quotes = quotes_rows(sqlstate(body));
+    framed(tag, out, |out| {
+        for (kind, value) in fields(body) {
+            let kept = match keep(kind) {
+                Keep::Always => true,
+                Keep::Never => false,
+                Keep::UnlessQuotes => !quotes,
+            };
+            if kept {
+                field(kind, value, out);
+            }
+        }
+    });
+}
+
+/// PostgreSQL's own words for a row that a policy does not admit.
+fn write_violation(tag: u8, table: &str, out: &mut BytesMut) {
+    framed(tag, out, |out| {
+        field(b'S', b"ERROR", out);
+        field(b'V', b"ERROR", out);
+        field(b'C', b"42501", out);
+        field(b'M', format!("new row violates row-level security policy for table \"{table}\"").as_bytes(), out);
+    });
+}
+
+fn framed(tag: u8, out: &mut BytesMut, body: impl FnOnce(&mut BytesMut)) {
+    out.put_u8(tag);
+    let at = out.len();
+    out.put_u32(0);
+    body(out);
+    out.put_u8(0);
+    // A scrubbed body is not longer than the server's, whose length fits.
+    let length = u32::try_from(out.len() - at).unwrap_or(u32::MAX);
+    out[at..at + 4].copy_from_slice(&length.to_be_bytes());
+}
+
+fn field(kind: u8, value: &[u8], out: &mut BytesMut) {
+    out.put_u8(kind);
+    out.put_slice(value);
+    out.put_u8(0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scrubbed(fields_in: &[(u8, &str)]) -> Vec<(u8, String)> {
+        let mut body = BytesMut::new();
+        for (kind, value) in fields_in {
+            field(*kind, value.as_bytes(), &mut body);
+        }
+        body.put_u8(0);
+        let mut out = BytesMut::new();
+        write(b'E', &body, &mut out);
+        assert_eq!(out[0], b'E');
+        assert_eq!(u32::from_be_bytes([out[1], out[2], out[3], out[4]]) as usize, out.len() - 1);
+        fields(&out[5..]).map(|(k, v)| (k, String::from_utf8_lossy(v).into_owned())).collect()
+    }
+
+    #[test]
+    fn positions_and_quoted_rows_are_dropped() {
+        let got = scrubbed(&[(b'C', "23P01"), (b'M', "excl"), (b'D', "Key (a)=(x) conflicts with .."), (b'P', "17")]);
+        assert_eq!(got, [(b'C', "23P01".into()), (b'M', "excl".into())]);
+        let got = scrubbed(&[(b'C', "40P01"), (b'M', "deadlock"), (b'W', "while updating tuple (0,7)")]);
+        assert_eq!(got, [(b'C', "40P01".into()), (b'M', "deadlock".into())]);
+    }
+
+    #[test]
+    fn detail_stays_where_it_quotes_nothing() {
+        let got = scrubbed(&[(b'C', "42883"), (b'M', "no function"), (b'D', "d"), (b'H', "h")]);
+        assert_eq!(got.len(), 4);
+    }
+
+    #[test]
+    fn a_sentinel_becomes_a_policy_violation() {
+        let message = format!("invalid input syntax for type integer: \"{}orders\"", sentinel::prefix());
+        let got = scrubbed(&[(b'C', "22P02"), (b'M', &message)]);
+        assert_eq!(got[2], (b'C', "42501".into()));
+        assert_eq!(got[3].1, "new row violates row-level security policy for table \"orders\"");
+    }
+}

@@ -1,0 +1,284 @@
+//! The client's side of a tenant's session: which message is taken when, simple queries, COPY FROM STDIN.
+
+use bytes::{BufMut, BytesMut};
+use smallvec::SmallVec;
+
+use super::drive::HIGH;
+use super::enforced::{End, Phase, Session, Step};
+use super::expect::{Expected, Outcome};
+use super::statements::is_forwarded;
+use super::unrestricted::{function_call_refused, unknown_message};
+use crate::audit;
+use crate::error::{SqlError, sqlstate};
+use crate::finding::{Denial, Reason};
+use crate::gate::{Approved, Protocol};
+use crate::plan::{Action, Effect, Emulation, Parameters, TransactionCommand};
+use crate::wire::backend::{self as reply, TransactionStatus};
+use crate::wire::frontend::{self, FrontendMessage};
+use crate::wire::{frame, frontend as request};
+
+impl Session<'_> {
+    /// Takes the client's messages as long as they may be taken now.
+    pub async fn take_messages(&mut self) -> Step {
+        while self.phase != Phase::Awaiting
+            && self.client.outbox.len() < HIGH
+            && self.lease.as_ref().is_none_or(|lease| lease.outbox.len() < HIGH)
+        {
+            match frame::take(&mut self.client.inbox, self.shared.limits.max_message) {
+                Ok(Some(message)) => self.take_message(message.tag, &message.body).await?,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(End::Fatal(error)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_message(&mut self, tag: u8, body: &[u8]) -> Step {
+        if self.phase == Phase::Skipping && !matches!(tag, b'S' | b'X') {
+            // What is skipped must be a message nevertheless.
+            let known = matches!(tag, b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'F' | b'd' | b'c' | b'f');
+            return if known { Ok(()) } else { Err(End::Fatal(unknown_message(tag))) };
+        }
+        let message = match frontend::parse(tag, body) {
+            Ok(Some(message)) => message,
+            Ok(None) => return Err(End::Fatal(unknown_message(tag))),
+            Err(error) => {
+                let protocol = if matches!(tag, b'Q' | b'F') { Protocol::Simple } else { Protocol::Extended };
+                self.deny(Denial::new(Reason::Invalid, error), protocol);
+                return Ok(());
+            }
+        };
+        if let Phase::CopyIn { extended } = self.phase {
+            self.copy_in(&message, tag, body, extended);
+            return Ok(());
+        }
+        match message {
+            FrontendMessage::Query(text) => self.query(text).await,
+            FrontendMessage::Parse(parse) => self.parse(&parse).await,
+            FrontendMessage::Bind(bind) => self.bind(&bind).await,
+            FrontendMessage::Describe(target) => self.describe(target).await,
+            FrontendMessage::Execute(execute) => self.execute(execute).await,
+            FrontendMessage::Close(target) => {
+                self.close(target);
+                Ok(())
+            }
+            FrontendMessage::Flush => {
+                if let Some(lease) = self.lease.as_mut().filter(|_| self.batch.sent) {
+                    request::put_flush(&mut lease.outbox);
+                }
+                Ok(())
+            }
+            FrontendMessage::Sync => {
+                if self.batch.sent {
+                    self.send_sync();
+                } else {
+                    self.end_batch_here();
+                }
+                Ok(())
+            }
+            // Left over from a COPY that failed: dropped, as in PostgreSQL.
+            FrontendMessage::CopyData(_) | FrontendMessage::CopyDone | FrontendMessage::CopyFail(_) => Ok(()),
+            FrontendMessage::Terminate => Err(End::Client),
+            FrontendMessage::FunctionCall => {
+                self.deny(Denial::new(Reason::Unsupported, function_call_refused()), Protocol::Simple);
+                Ok(())
+            }
+            FrontendMessage::Authentication(_) => Err(End::Fatal(unknown_message(tag))),
+        }
+    }
+
+    /// While the server reads COPY data, all that the client sends is for it; what does not belong there, it refuses itself.
+    fn copy_in(&mut self, message: &FrontendMessage<'_>, tag: u8, body: &[u8], extended: bool) {
+        let ended = match message {
+            FrontendMessage::CopyData(_) => false,
+            FrontendMessage::CopyDone | FrontendMessage::CopyFail(_) => true,
+            // The server ignores these in a COPY.
+            FrontendMessage::Flush | FrontendMessage::Sync => return,
+            _ => {
+                // Ends the COPY with an error, as such a message would.
+                if let Some(lease) = &mut self.lease {
+                    request::put_copy_fail(&mut lease.outbox, "unexpected message during COPY from stdin");
+                }
+                self.phase = if extended { Phase::Skipping } else { Phase::Awaiting };
+                return;
+            }
+        };
+        if let Some(lease) = &mut self.lease {
+            frame::write(&mut lease.outbox, tag, |out| out.put_slice(body));
+        }
+        if ended {
+            self.phase = if extended { Phase::Open } else { Phase::Awaiting };
+        }
+    }
+
+    async fn query(&mut self, text: &str) -> Step {
+        if self.queue.iter().any(awaits_context) {
+            self.settle().await?;
+            if self.phase != Phase::Open {
+                return Ok(());
+            }
+        }
+        let approved = match self.review(text, Protocol::Simple, &[]) {
+            Ok(approved) => approved,
+            Err(denial) => {
+                self.deny(denial, Protocol::Simple);
+                return Ok(());
+            }
+        };
+        let own = match approved.as_slice() {
+            [] => Some(&Action::Empty),
+            [one] if !is_forwarded(one.plan.action()) => Some(one.plan.action()),
+            _ => None,
+        };
+        match own {
+            Some(Action::Emulate(Emulation::ResetAll | Emulation::CloseAll))
+                if self.status == TransactionStatus::InTransaction =>
+            {
+                self.run_emulated(&approved[0]).await
+            }
+            Some(Action::Empty) => {
+                self.answer(reply::put_empty_query);
+                self.end_query_here();
+                Ok(())
+            }
+            Some(_) => {
+                self.query_own(&approved[0]);
+                Ok(())
+            }
+            None => self.query_forwarded(text, &approved).await,
+        }
+    }
+
+    /// A query that the proxy answers itself: alone in its message.
+    fn query_own(&mut self, approved: &Approved) {
+        let mut answer = BytesMut::new();
+        match self.run_own(&approved.plan, None, Protocol::Simple, &mut answer) {
+            Ok(()) => {
+                self.answer(|out| out.unsplit(answer));
+                self.end_query_here();
+            }
+            Err(error) => self.deny(Denial::new(Reason::Invalid, error), Protocol::Simple),
+        }
+    }
+
+    /// ReadyForQuery after a Query that was answered here; the server says it where it has seen some of the batch.
+    fn end_query_here(&mut self) {
+        if self.batch.sent { self.send_sync() } else { self.end_batch_here() }
+    }
+
+    async fn query_forwarded(&mut self, text: &str, approved: &[Approved]) -> Step {
+        if let Err(denial) = self.check_list(approved) {
+            self.deny(denial, Protocol::Simple);
+            return Ok(());
+        }
+        let mut sql = BytesMut::new();
+        let mut outcomes = SmallVec::new();
+        let mut pins = false;
+        let mut at = self.statements;
+        for (i, one) in approved.iter().enumerate() {
+            let receipt = audit::Log::Null.intend();
+            let bound = match one.plan.bind(text, &one.literals, Parameters::None, &self.principal, receipt) {
+                Ok(bound) => bound,
+                Err(denial) => {
+                    self.deny(denial, Protocol::Simple);
+                    return Ok(());
+                }
+            };
+            if i > 0 {
+                sql.put_slice(b";");
+            }
+            match self.reset_to_base(one) {
+                Some(statement) => sql.put_slice(statement.as_bytes()),
+                None => bound.write_text(&mut sql),
+            }
+            at += 1;
+            outcomes.push(Outcome::of(&one.plan, at));
+            pins |= one.plan.effect() == Effect::Pins;
+        }
+        if let Err(denial) = self.lease().await? {
+            self.deny(denial, Protocol::Simple);
+            return Ok(());
+        }
+        self.statements = at;
+        self.pinned |= pins;
+        let instead = match approved {
+            [one] if self.reset_to_base(one).is_some() => Some("RESET"),
+            _ => None,
+        };
+        self.send_query(&sql, outcomes, instead);
+        Ok(())
+    }
+
+    /// RESET of a setting that the startup message gave: the server's own RESET would lead to the role's default.
+    pub fn reset_to_base(&self, approved: &Approved) -> Option<String> {
+        let name = match approved.plan.action() {
+            Action::Reset { name } => name.to_ascii_lowercase(),
+            _ => return None,
+        };
+        let value = self.settings.base().map().get(&name)?;
+        let mut sql = String::new();
+        super::settings::write_set_config(&name, value, &mut sql);
+        Some(sql)
+    }
+
+    /// A query string of several statements: all of them the server's, and none after one that changes how names are resolved,
+    /// since all were reviewed under the search_path of the first.
+    fn check_list(&self, approved: &[Approved]) -> Result<(), Denial> {
+        let Some((_, before)) = approved.split_last().filter(|(_, before)| !before.is_empty()) else { return Ok(()) };
+        let alone = |one: &Approved| !is_forwarded(one.plan.action()) && *one.plan.action() != Action::Empty;
+        if approved.iter().any(|one| alone(one) || self.reset_to_base(one).is_some()) {
+            let message = "a command that changes the session must be alone in its query string";
+            return Err(Denial::unsupported(message));
+        }
+        let changes_path = |one: &Approved| match one.plan.action() {
+            Action::Set { name, .. } | Action::Reset { name } => name.eq_ignore_ascii_case("search_path"),
+            Action::Transaction(
+                TransactionCommand::Commit { .. } | TransactionCommand::Rollback { .. } | TransactionCommand::RollbackTo(_),
+            ) => self.settings.may_change_at_end(),
+            Action::Transaction(_) | Action::Forward => false,
+            Action::ChooseTenant { .. } | Action::Emulate(_) | Action::Empty => false,
+        };
+        if before.iter().any(changes_path) {
+            return Err(Denial::unsupported("a statement after one that changes search_path in the same query string"));
+        }
+        Ok(())
+    }
+
+    fn send_query(&mut self, sql: &[u8], outcomes: SmallVec<[Outcome; 1]>, instead: Option<&'static str>) {
+        let Some(lease) = &mut self.lease else { return };
+        request::put_query_with(&mut lease.outbox, |out| out.put_slice(sql));
+        lease.expect_ready();
+        self.queue.push_back(Expected::Query { outcomes, next: 0, instead });
+        self.batch.sent = true;
+        self.phase = Phase::Awaiting;
+    }
+
+    /// What is answered here outside a transaction, but inside one must be done by the server.
+    async fn run_emulated(&mut self, approved: &Approved) -> Step {
+        let (sql, outcome, tag) = match approved.plan.action() {
+            Action::Emulate(Emulation::ResetAll) => {
+                let mut sql = String::new();
+                super::settings::write_prelude(self.settings.effective(), self.settings.base(), &mut sql);
+                (sql, Outcome::ResetAll, "RESET")
+            }
+            _ => ("CLOSE ALL".to_owned(), Outcome::Nothing, "CLOSE CURSOR ALL"),
+        };
+        self.statements += 1;
+        self.send_query(sql.as_bytes(), SmallVec::from_iter([outcome]), Some(tag));
+        Ok(())
+    }
+}
+
+/// Whether what comes next cannot be judged before this is answered.
+pub(super) fn awaits_context(expected: &Expected) -> bool {
+    match expected {
+        Expected::Execute { outcome, .. } => outcome.changes_context(),
+        Expected::Query { outcomes, .. } => outcomes.iter().any(Outcome::changes_context),
+        _ => false,
+    }
+}
+
+/// 25001, as PostgreSQL says it.
+pub(super) fn not_in_transaction(command: &str) -> SqlError {
+    SqlError::new(sqlstate::ACTIVE_TRANSACTION, format!("{command} cannot run inside a transaction block"))
+}

@@ -1,0 +1,122 @@
+//! A client's socket with its two buffers, driven by polling so that one task serves both sides.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+/// How much one read may bring, bytes.
+const READ: usize = 16 << 10;
+/// Buffers that grew beyond this are given back when they are empty, bytes.
+const KEEP: usize = 64 << 10;
+
+/// The stream to a client. TLS is boxed: plain sessions must not carry its size.
+#[derive(Debug)]
+pub enum Socket {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Socket {
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Socket::Tls(_))
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Socket::Plain(s) => Pin::new(s).poll_read(cx, buf),
+            Socket::Tls(s) => Pin::new(s).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Socket::Plain(s) => Pin::new(s).poll_write(cx, buf),
+            Socket::Tls(s) => Pin::new(s).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Socket::Plain(s) => Pin::new(s).poll_flush(cx),
+            Socket::Tls(s) => Pin::new(s).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Socket::Plain(s) => Pin::new(s).poll_shutdown(cx),
+            Socket::Tls(s) => Pin::new(s).poll_shutdown(cx),
+        }
+    }
+}
+
+/// Reads once into `buffer`. `Ok(0)` is the end of the stream.
+pub fn poll_fill<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    buffer.reserve(READ);
+    let future = tokio::io::AsyncReadExt::read_buf(stream, buffer);
+    tokio::pin!(future);
+    // Dropping it when it is pending is safe: it has taken nothing from the stream.
+    future.poll(cx)
+}
+
+/// Writes all of `buffer`, then flushes (TLS).
+pub fn poll_drain<S: AsyncWrite + Unpin>(stream: &mut S, buffer: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    while !buffer.is_empty() {
+        let written = ready!(Pin::new(&mut *stream).poll_write(cx, buffer))?;
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        buffer.advance(written);
+    }
+    ready!(Pin::new(stream).poll_flush(cx))?;
+    shrink(buffer);
+    Poll::Ready(Ok(()))
+}
+
+/// Gives back a large buffer that is empty, so that one big message does not stay in memory for the life of a session.
+pub fn shrink(buffer: &mut BytesMut) {
+    if buffer.is_empty() && buffer.capacity() > KEEP {
+        *buffer = BytesMut::new();
+    }
+}
+
+/// One client's socket and buffers.
+#[derive(Debug)]
+pub struct Client {
+    pub socket: Socket,
+    /// What came and was not handled yet.
+    pub inbox: BytesMut,
+    /// What is to be sent.
+    pub outbox: BytesMut,
+}
+
+impl Client {
+    pub fn new(socket: TcpStream) -> Self {
+        Client { socket: Socket::Plain(socket), inbox: BytesMut::new(), outbox: BytesMut::new() }
+    }
+
+    /// Reads once. `Ok(0)` is the end of the stream.
+    pub async fn fill(&mut self) -> io::Result<usize> {
+        std::future::poll_fn(|cx| poll_fill(&mut self.socket, &mut self.inbox, cx)).await
+    }
+
+    /// Writes all that is to be sent.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| poll_drain(&mut self.socket, &mut self.outbox, cx)).await
+    }
+
+    /// Writes what is to be sent and closes, as far as the peer lets us; errors no longer matter.
+    pub async fn close(mut self) {
+        let _ = self.flush().await;
+        let _ = tokio::io::AsyncWriteExt::shutdown(&mut self.socket).await;
+    }
+}

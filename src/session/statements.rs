@@ -1,0 +1,201 @@
+//! A client's prepared statements and portals. What is prepared upstream is named by its content, so that all clients and
+//! all tenants share it; the client's names are known here only.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use bytes::{Bytes, BytesMut};
+use rand::RngCore;
+use sha2::{Digest, Sha256};
+
+use crate::finding::Denial;
+use crate::plan::{Action, Literals, Plan};
+
+/// OID of text: the type of the tenant's parameter.
+const TEXT: u32 = 25;
+
+/// A reviewed statement.
+#[derive(Debug)]
+pub struct Statement {
+    /// The client's text: literals point into it.
+    pub source: Box<str>,
+    pub literals: Literals,
+    pub plan: Arc<Plan>,
+    /// The types that the client declared.
+    pub declared: Box<[u32]>,
+    /// The search_path that the review knew.
+    pub search_path: Arc<[Box<str>]>,
+    /// What is sent upstream; `None` where nothing is.
+    pub upstream: Option<Upstream>,
+    /// Types of the client's parameters as the server found them.
+    found: OnceLock<Box<[u32]>>,
+}
+
+/// A statement as servers know it.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Identity: a keyed hash of text and types.
+    pub id: u128,
+    /// The id as a name.
+    pub name: Box<str>,
+    pub text: Bytes,
+    /// Declared types, padded, and the tenant's.
+    pub types: Box<[u32]>,
+}
+
+impl Statement {
+    /// # Errors
+    /// More types are declared than the statement has parameters: the tenant's would stand in their place.
+    pub fn new(
+        source: &str,
+        literals: Literals,
+        plan: Arc<Plan>,
+        declared: &[u32],
+        search_path: Arc<[Box<str>]>,
+    ) -> Result<Self, Denial> {
+        let upstream = if is_forwarded(plan.action()) { Some(Upstream::new(source, &literals, &plan, declared)?) } else { None };
+        let declared = declared.into();
+        Ok(Statement { source: source.into(), literals, plan, declared, search_path, upstream, found: OnceLock::new() })
+    }
+
+    /// The type of the client's parameter at `index`, from 0; 0 where it is not known.
+    pub fn parameter_type(&self, index: usize) -> u32 {
+        let declared = self.declared.get(index).copied().unwrap_or(0);
+        if declared != 0 {
+            return declared;
+        }
+        self.found.get().and_then(|types| types.get(index)).copied().unwrap_or(0)
+    }
+
+    /// Notes what ParameterDescription says, the tenant's parameter included or not.
+    pub fn note_types(&self, types: &[u32]) {
+        // A second description says the same.
+        let _ = self.found.set(types.into());
+    }
+}
+
+/// Whether the server runs the statement (and the proxy does not answer it itself).
+pub fn is_forwarded(action: &Action) -> bool {
+    match action {
+        Action::Forward | Action::Transaction(_) | Action::Set { .. } | Action::Reset { .. } => true,
+        Action::ChooseTenant { .. } | Action::Emulate(_) | Action::Empty => false,
+    }
+}
+
+impl Upstream {
+    fn new(source: &str, literals: &Literals, plan: &Plan, declared: &[u32]) -> Result<Self, Denial> {
+        let mut text = BytesMut::new();
+        plan.write_parameterised(source, literals, &mut text);
+        let mut types = declared.to_vec();
+        if plan.has_tenant_parameter() {
+            let own = usize::from(plan.parameters());
+            if types.len() > own {
+                return Err(Denial::unsupported("more parameter types are declared than the statement has parameters"));
+            }
+            types.resize(own, 0);
+            types.push(TEXT);
+        }
+        let id = identity(&text, &types);
+        Ok(Upstream { id, name: format!("bulkhead_{id:032x}").into(), text: text.freeze(), types: types.into() })
+    }
+}
+
+/// The name of a statement upstream.
+pub fn name_of(id: u128) -> String {
+    format!("bulkhead_{id:032x}")
+}
+
+/// A hash that nobody outside this process can compute, so that no two statements can be made to share a name.
+fn identity(text: &[u8], types: &[u32]) -> u128 {
+    static KEY: OnceLock<[u8; 32]> = OnceLock::new();
+    let key = KEY.get_or_init(|| {
+        let mut key = [0; 32];
+        rand::rng().fill_bytes(&mut key);
+        key
+    });
+    let mut hash = Sha256::new_with_prefix(key);
+    hash.update(text.len().to_be_bytes());
+    hash.update(text);
+    types.iter().for_each(|oid| hash.update(oid.to_be_bytes()));
+    let digest: [u8; 32] = hash.finalize().into();
+    digest[..16].iter().fold(0, |id, byte| id << 8 | u128::from(*byte))
+}
+
+/// What a portal was bound with, for those that the proxy answers itself.
+pub type LocalValue = Option<Box<str>>;
+
+/// A portal.
+#[derive(Clone, Debug)]
+pub struct Portal {
+    pub statement: Arc<Statement>,
+    /// Of a statement that chooses a tenant by parameter: the value.
+    pub value: LocalValue,
+}
+
+/// The client's names.
+#[derive(Debug, Default)]
+pub struct Names {
+    unnamed: Option<Arc<Statement>>,
+    named: HashMap<Box<str>, Arc<Statement>>,
+    unnamed_portal: Option<Portal>,
+    named_portals: HashMap<Box<str>, Portal>,
+}
+
+impl Names {
+    pub fn get(&self, name: &str) -> Option<&Arc<Statement>> {
+        if name.is_empty() { self.unnamed.as_ref() } else { self.named.get(name) }
+    }
+
+    pub fn insert(&mut self, name: &str, statement: Arc<Statement>) {
+        if name.is_empty() {
+            self.unnamed = Some(statement);
+        } else {
+            self.named.insert(name.into(), statement);
+        }
+    }
+
+    /// Close, DEALLOCATE. Whether there was one.
+    pub fn remove(&mut self, name: &str) -> bool {
+        if name.is_empty() { self.unnamed.take().is_some() } else { self.named.remove(name).is_some() }
+    }
+
+    /// Takes a name back whose Parse failed, unless it names something else by now.
+    pub fn retract(&mut self, name: &str, statement: &Arc<Statement>) {
+        if self.get(name).is_some_and(|s| Arc::ptr_eq(s, statement)) {
+            self.remove(name);
+        }
+    }
+
+    /// DEALLOCATE ALL: the unnamed statement stays.
+    pub fn deallocate_all(&mut self) {
+        self.named.clear();
+    }
+
+    pub fn len(&self) -> usize {
+        self.named.len()
+    }
+
+    pub fn portal(&self, name: &str) -> Option<&Portal> {
+        if name.is_empty() { self.unnamed_portal.as_ref() } else { self.named_portals.get(name) }
+    }
+
+    pub fn bind(&mut self, name: &str, portal: Portal) {
+        if name.is_empty() {
+            self.unnamed_portal = Some(portal);
+        } else {
+            self.named_portals.insert(name.into(), portal);
+        }
+    }
+
+    pub fn close_portal(&mut self, name: &str) -> Option<Portal> {
+        if name.is_empty() { self.unnamed_portal.take() } else { self.named_portals.remove(name) }
+    }
+
+    /// The transaction ended: its portals are gone.
+    pub fn drop_portals(&mut self) {
+        self.unnamed_portal = None;
+        if !self.named_portals.is_empty() {
+            self.named_portals.clear();
+        }
+    }
+}

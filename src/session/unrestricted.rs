@@ -1,0 +1,225 @@
+//! An unrestricted user's session (UNRESTRICTED): one backend for its whole life, messages passed on as they came.
+//!
+//! Only headers are looked at. What cannot be passed on is a FunctionCall (its arguments reach functions past any review) and
+//! bytes that are no message at all. After the session the backend is closed: what it holds cannot be known.
+
+use std::cell::Cell;
+
+use bytes::Buf;
+
+use super::drive::{DrainWatch, HIGH, Happened, Wants, drive};
+use super::poison;
+use super::settings;
+use super::shared::{Drain, Shared};
+use super::startup::Established;
+use crate::backend::pool::{Lease, Pool};
+use crate::error::{SqlError, sqlstate};
+use crate::wire::backend::{self as reply, ErrorFields, TransactionStatus, tag};
+use crate::wire::{frame, frontend};
+
+/// Serves the client until it leaves, or the server does.
+pub async fn serve(established: Established, shared: &Shared, pool: &Pool) {
+    let Established { mut client, settings, registration, .. } = established;
+    let slot = registration.slot().clone();
+    let mut lease = match start(pool, settings.base()).await {
+        Ok(lease) => lease,
+        Err(error) => {
+            let error = SqlError { severity: crate::error::Severity::Fatal, ..error };
+            reply::put_error(&mut client.outbox, &error);
+            return client.close().await;
+        }
+    };
+    slot.set_backend(lease.cancel_handle());
+    for (name, value) in lease.parameters() {
+        reply::put_parameter_status(&mut client.outbox, name, value);
+    }
+    reply::put_key_data(&mut client.outbox, registration.pid(), registration.key());
+    reply::put_ready(&mut client.outbox, TransactionStatus::Idle);
+    let mut relay = Relay {
+        max_message: shared.limits.max_message,
+        up: frame::Passage::default(),
+        down: frame::Passage::default(),
+        status: TransactionStatus::Idle,
+        awaited: 0,
+        refused: Vec::new(),
+    };
+    let mut drain = DrainWatch::new(&shared.drain);
+    let end = relay.run(&mut client, &mut lease, &mut drain).await;
+    if relay.awaited > 0 && end == End::Client {
+        // Nobody waits for the answer any more.
+        slot.cancel().await;
+    }
+    slot.clear();
+    match end {
+        End::Client => lease_terminate(lease).await,
+        End::Refused(error) => reply::put_error(&mut client.outbox, &error),
+        End::Server => {}
+        End::Lost => {
+            let error = SqlError::fatal(sqlstate::CONNECTION_FAILURE, "server closed the connection unexpectedly");
+            reply::put_error(&mut client.outbox, &error);
+        }
+    }
+    // After half a message, what we add would be read as the rest of it.
+    if relay.down.is_inside() {
+        client.outbox.clear();
+    }
+    client.close().await;
+}
+
+/// Says goodbye, so that the server does not log a lost client, and closes.
+async fn lease_terminate(mut lease: Lease) {
+    if lease.outbox.is_empty() {
+        frontend::put_terminate(&mut lease.outbox);
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), lease.flush()).await;
+    }
+}
+
+/// A backend with the client's own settings.
+async fn start(pool: &Pool, wanted: &settings::Settings) -> Result<Lease, SqlError> {
+    let mut lease = pool.lease().await?;
+    super::prelude::apply(&mut lease, wanted).await?;
+    Ok(lease)
+}
+
+/// Why a session ended.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// The client left.
+    Client,
+    /// The client is told why it cannot stay.
+    Refused(SqlError),
+    /// The server ended it and has said why.
+    Server,
+    /// The server's connection broke.
+    Lost,
+}
+
+struct Relay {
+    max_message: usize,
+    /// Client to server.
+    up: frame::Passage,
+    /// Server to client.
+    down: frame::Passage,
+    /// As the server said last.
+    status: TransactionStatus,
+    /// ReadyForQuery messages that may still come. Not exact: COPY swallows Sync. Only for what to do when the client is gone.
+    awaited: u32,
+    /// Errors for the poison that is under way, in order.
+    refused: Vec<SqlError>,
+}
+
+impl Relay {
+    async fn run(&mut self, client: &mut super::socket::Client, lease: &mut Lease, drain: &mut DrainWatch) -> End {
+        loop {
+            match self.downstream(client, lease) {
+                Ok(None) => {}
+                Ok(Some(end)) => return end,
+                Err(error) => {
+                    tracing::warn!(%error, "the server broke the protocol");
+                    return End::Lost;
+                }
+            }
+            match self.upstream(client, lease) {
+                Ok(None) => {}
+                Ok(Some(end)) => return end,
+                Err(error) => return End::Refused(error),
+            }
+            let idle = self.awaited == 0 && self.status == TransactionStatus::Idle;
+            match drain.seen() {
+                Drain::Gently if idle => return End::Refused(going_down()),
+                Drain::Now => return End::Refused(going_down()),
+                Drain::No | Drain::Gently => {}
+            }
+            let wants = Wants { client: lease.outbox.len() < HIGH };
+            match drive(client, Some(&mut *lease), wants, drain).await {
+                Happened::Client | Happened::Server | Happened::Drain(_) => {}
+                Happened::ClientGone => return End::Client,
+                Happened::ServerGone => return End::Lost,
+            }
+        }
+    }
+
+    /// Passes the server's messages on.
+    fn downstream(&mut self, client: &mut super::socket::Client, lease: &mut Lease) -> Result<Option<End>, SqlError> {
+        loop {
+            let interesting = |tag| matches!(tag, tag::ERROR | tag::READY_FOR_QUERY);
+            let plain = self.down.advance(&lease.inbox, frame::CAP_SERVER, interesting)?;
+            if plain == lease.inbox.len() && client.outbox.is_empty() {
+                // All of it, and nothing before it: no copy.
+                std::mem::swap(&mut lease.inbox, &mut client.outbox);
+            } else {
+                client.outbox.extend_from_slice(&lease.inbox[..plain]);
+                lease.inbox.advance(plain);
+            }
+            if self.down.is_inside() {
+                return Ok(None);
+            }
+            let Some(message) = frame::take(&mut lease.inbox, frame::CAP_SERVER)? else { return Ok(None) };
+            match message.tag {
+                tag::READY_FOR_QUERY => {
+                    self.status = TransactionStatus::parse(&message.body)?;
+                    self.awaited = self.awaited.saturating_sub(1);
+                }
+                tag::ERROR if poison::is_poison(&message.body) => {
+                    if let Some(error) = (!self.refused.is_empty()).then(|| self.refused.remove(0)) {
+                        reply::put_error(&mut client.outbox, &error);
+                    }
+                    continue;
+                }
+                _ => {}
+            }
+            let fatal = message.tag == tag::ERROR && ErrorFields::new(&message.body).is_fatal();
+            frame::write(&mut client.outbox, message.tag, |out| out.extend_from_slice(&message.body));
+            if fatal {
+                return Ok(Some(End::Server));
+            }
+        }
+    }
+
+    /// Passes the client's messages on.
+    fn upstream(&mut self, client: &mut super::socket::Client, lease: &mut Lease) -> Result<Option<End>, SqlError> {
+        while lease.outbox.len() < HIGH {
+            let interesting = |tag| !matches!(tag, b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'd' | b'c' | b'f');
+            let plain = self.up.advance(&client.inbox, self.max_message, interesting)?;
+            lease.outbox.extend_from_slice(&client.inbox[..plain]);
+            client.inbox.advance(plain);
+            if self.up.is_inside() {
+                return Ok(None);
+            }
+            let Some(header) = frame::peek(&client.inbox, self.max_message)? else { return Ok(None) };
+            match header.tag {
+                b'Q' | b'S' => {
+                    // Counted at its header; its text is passed on as it comes.
+                    self.awaited += 1;
+                    let past_it = Cell::new(false);
+                    let plain = self.up.advance(&client.inbox, self.max_message, |_| past_it.replace(true))?;
+                    lease.outbox.extend_from_slice(&client.inbox[..plain]);
+                    client.inbox.advance(plain);
+                }
+                b'F' => {
+                    let Some(_) = frame::take(&mut client.inbox, self.max_message)? else { return Ok(None) };
+                    self.refused.push(function_call_refused());
+                    poison::put(&mut lease.outbox);
+                    frontend::put_sync(&mut lease.outbox);
+                    self.awaited += 1;
+                }
+                b'X' => return Ok(Some(End::Client)),
+                other => return Err(unknown_message(other)),
+            }
+        }
+        Ok(None)
+    }
+}
+
+pub(super) fn going_down() -> SqlError {
+    SqlError::fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+}
+
+pub(super) fn function_call_refused() -> SqlError {
+    SqlError::new(sqlstate::FEATURE_NOT_SUPPORTED, "function call messages are not supported")
+        .with_hint("use SELECT function(..)")
+}
+
+pub(super) fn unknown_message(tag: u8) -> SqlError {
+    SqlError::fatal(sqlstate::PROTOCOL_VIOLATION, format!("invalid frontend message type {tag}"))
+}
