@@ -17,7 +17,7 @@ use crate::error::{SqlError, sqlstate};
 use crate::finding::{Denial, Reason};
 
 /// Texts longer than this (bytes) are not parsed. Literals are out of a key, so this is a long statement.
-pub const MAX_PARSE_BYTES: usize = 4 << 20;
+pub const MAX_PARSE_BYTES: usize = 2 << 20;
 /// Statements that nest deeper than this (levels, estimated from above) are refused.
 pub const MAX_DEPTH: u32 = 1_500;
 /// Statements that nest deeper than this need [`on_large_stack`].

@@ -71,44 +71,19 @@ impl Verifier<'_> {
             NodeEnum::AArrayExpr(AArrayExpr { elements, list_start: _, list_end: _, location: _ }) => self.all(elements),
             NodeEnum::SubLink(link) => self.sub_link(link),
             NodeEnum::CaseExpr(case) => self.case(case),
-            NodeEnum::RowExpr(row) => {
-                let RowExpr { xpr: _, args, row_typeid: _, row_format: _, colnames: _, location: _ } = row.as_ref();
-                self.all(args)
-            }
-            NodeEnum::CoalesceExpr(coalesce) => {
-                let CoalesceExpr { xpr: _, coalescetype: _, coalescecollid: _, args, location: _ } = coalesce.as_ref();
-                self.all(args)
-            }
-            NodeEnum::MinMaxExpr(minmax) => {
-                let MinMaxExpr { xpr: _, minmaxtype: _, minmaxcollid: _, inputcollid: _, op: _, args, location: _ } =
-                    minmax.as_ref();
-                self.all(args)
-            }
+            NodeEnum::RowExpr(row) => self.all(operands::row(row)),
+            NodeEnum::CoalesceExpr(coalesce) => self.all(operands::coalesce(coalesce)),
+            NodeEnum::MinMaxExpr(minmax) => self.all(operands::minmax(minmax)),
+            NodeEnum::BoolExpr(expr) => self.all(operands::boolean(expr)),
+            NodeEnum::NullTest(test) => self.needed(operands::null_test(test)),
+            NodeEnum::BooleanTest(test) => self.needed(operands::boolean_test(test)),
+            NodeEnum::NamedArgExpr(named) => self.needed(operands::named(named)),
+            NodeEnum::GroupingFunc(grouping) => operands::grouping(grouping).iter().try_for_each(|key| self.key(key)),
             NodeEnum::XmlExpr(xml) => self.xml(xml),
             NodeEnum::XmlSerialize(xml) => {
                 let XmlSerialize { xmloption: _, expr, type_name, indent: _, location: _ } = xml.as_ref();
                 self.type_name(type_name.as_ref())?;
                 self.needed(expr.as_deref())
-            }
-            NodeEnum::NullTest(test) => {
-                let NullTest { xpr: _, arg, nulltesttype: _, argisrow: _, location: _ } = test.as_ref();
-                self.needed(arg.as_deref())
-            }
-            NodeEnum::BooleanTest(test) => {
-                let BooleanTest { xpr: _, arg, booltesttype: _, location: _ } = test.as_ref();
-                self.needed(arg.as_deref())
-            }
-            NodeEnum::BoolExpr(expr) => {
-                let BoolExpr { xpr: _, boolop: _, args, location: _ } = expr.as_ref();
-                self.all(args)
-            }
-            NodeEnum::NamedArgExpr(named) => {
-                let NamedArgExpr { xpr: _, arg, name: _, argnumber: _, location: _ } = named.as_ref();
-                self.needed(arg.as_deref())
-            }
-            NodeEnum::GroupingFunc(grouping) => {
-                let GroupingFunc { xpr: _, args, refs: _, agglevelsup: _, location: _ } = grouping.as_ref();
-                args.iter().try_for_each(|key| self.key(key))
             }
             other_expressions!() => Err(refused(format!("{} in an expression", kind_name(inner(node)?)))),
         }
@@ -197,19 +172,20 @@ impl Verifier<'_> {
 
     /// A key of ORDER BY, GROUP BY or DISTINCT ON: an expression, or the name of an output column.
     pub(super) fn key(&mut self, node: &Node) -> Result<(), Denial> {
-        match inner(node)? {
-            NodeEnum::SortBy(sort) => {
-                let SortBy { node, sortby_dir: _, sortby_nulls: _, use_op, location: _ } = sort.as_ref();
-                if !use_op.is_empty() {
-                    return Err(refused("ORDER BY USING"));
-                }
-                self.key(node.as_deref().ok_or_else(|| refused("an empty key"))?)
+        if let NodeEnum::SortBy(sort) = inner(node)? {
+            let SortBy { node, sortby_dir: _, sortby_nulls: _, use_op, location: _ } = sort.as_ref();
+            if !use_op.is_empty() {
+                return Err(refused("ORDER BY USING"));
             }
-            NodeEnum::GroupingSet(GroupingSet { kind: _, content, location: _ }) => {
-                content.iter().try_for_each(|key| self.key(key))
-            }
-            NodeEnum::ColumnRef(ColumnRef { fields, location: _ }) if fields.len() == 1 => self.bare_name(strings(fields)?[0]),
-            _ => self.expr(node), // every other kind is an expression, judged there
+            self.key(node.as_deref().ok_or_else(|| refused("an empty key"))?)
+        } else if let NodeEnum::GroupingSet(GroupingSet { kind: _, content, location: _ }) = inner(node)? {
+            content.iter().try_for_each(|key| self.key(key))
+        } else if let NodeEnum::ColumnRef(ColumnRef { fields, location: _ }) = inner(node)?
+            && fields.len() == 1
+        {
+            self.bare_name(strings(fields)?[0])
+        } else {
+            self.expr(node)
         }
     }
 
@@ -221,9 +197,10 @@ impl Verifier<'_> {
         self.operator_name(name)?;
         for operand in [lexpr, rexpr].into_iter().flatten() {
             // The right side of IN and BETWEEN is a list.
-            match inner(operand)? {
-                NodeEnum::List(List { items }) => self.all(items)?,
-                _ => self.expr(operand)?, // every other kind is an expression, judged there
+            if let NodeEnum::List(List { items }) = inner(operand)? {
+                self.all(items)?;
+            } else {
+                self.expr(operand)?;
             }
         }
         Ok(())
@@ -271,9 +248,9 @@ impl Verifier<'_> {
     }
 
     pub(super) fn windows(&mut self, windows: &[Node]) -> Result<(), Denial> {
-        windows.iter().try_for_each(|window| match inner(window)? {
-            NodeEnum::WindowDef(window) => self.window(window),
-            _ => Err(refused("a window that is none")), // only windows stand in a WINDOW clause
+        windows.iter().try_for_each(|window| {
+            let NodeEnum::WindowDef(window) = inner(window)? else { return Err(refused("a window that is none")) };
+            self.window(window)
         })
     }
 
@@ -304,14 +281,14 @@ impl Verifier<'_> {
     /// `.field` and `[subscript]`.
     pub(super) fn steps(&mut self, steps: &[Node]) -> Result<(), Denial> {
         for step in steps {
-            match inner(step)? {
-                NodeEnum::AIndices(indices) => {
-                    let AIndices { is_slice: _, lidx, uidx } = indices.as_ref();
-                    self.optional(lidx.as_deref())?;
-                    self.optional(uidx.as_deref())?;
-                }
-                NodeEnum::String(field) => self.attribute(&field.sval)?,
-                _ => return Err(refused("* of a composite value")), // fields and subscripts are all else there is
+            if let NodeEnum::AIndices(indices) = inner(step)? {
+                let AIndices { is_slice: _, lidx, uidx } = indices.as_ref();
+                self.optional(lidx.as_deref())?;
+                self.optional(uidx.as_deref())?;
+            } else if let NodeEnum::String(field) = inner(step)? {
+                self.attribute(&field.sval)?;
+            } else {
+                return Err(refused(format!("{} of a composite value", kind_name(inner(step)?))));
             }
         }
         Ok(())
@@ -391,5 +368,50 @@ impl Verifier<'_> {
         self.optional(filter)?;
         self.columns = Columns::Qualified;
         Ok(())
+    }
+}
+
+mod operands {
+    //! The operands of nodes that hold nothing else; every field is named, so that a new one stops the build.
+    use super::*;
+
+    pub fn row(row: &RowExpr) -> &[Node] {
+        let RowExpr { xpr: _, args, row_typeid: _, row_format: _, colnames: _, location: _ } = row;
+        args
+    }
+
+    pub fn coalesce(coalesce: &CoalesceExpr) -> &[Node] {
+        let CoalesceExpr { xpr: _, coalescetype: _, coalescecollid: _, args, location: _ } = coalesce;
+        args
+    }
+
+    pub fn minmax(minmax: &MinMaxExpr) -> &[Node] {
+        let MinMaxExpr { xpr: _, minmaxtype: _, minmaxcollid: _, inputcollid: _, op: _, args, location: _ } = minmax;
+        args
+    }
+
+    pub fn boolean(expr: &BoolExpr) -> &[Node] {
+        let BoolExpr { xpr: _, boolop: _, args, location: _ } = expr;
+        args
+    }
+
+    pub fn null_test(test: &NullTest) -> Option<&Node> {
+        let NullTest { xpr: _, arg, nulltesttype: _, argisrow: _, location: _ } = test;
+        arg.as_deref()
+    }
+
+    pub fn boolean_test(test: &BooleanTest) -> Option<&Node> {
+        let BooleanTest { xpr: _, arg, booltesttype: _, location: _ } = test;
+        arg.as_deref()
+    }
+
+    pub fn named(named: &NamedArgExpr) -> Option<&Node> {
+        let NamedArgExpr { xpr: _, arg, name: _, argnumber: _, location: _ } = named;
+        arg.as_deref()
+    }
+
+    pub fn grouping(grouping: &GroupingFunc) -> &[Node] {
+        let GroupingFunc { xpr: _, args, refs: _, agglevelsup: _, location: _ } = grouping;
+        args
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    AExpr, AExprKind, BoolExprType, CaseExpr, CaseWhen, ColumnRef, Node, NullTestType, String as PgString, TypeCast,
+    AExpr, AExprKind, BoolExprType, CaseExpr, CaseWhen, ColumnRef, Node, NullTestType, String as PgString, TypeCast, a_const,
 };
 
 use super::*;
@@ -78,8 +78,12 @@ pub(super) fn shapes(node: Option<&Node>) -> Vec<String> {
 
 /// Whether a node is the tenant slot, and of which type.
 pub(super) fn slot_type(node: &Node) -> Option<TenantType> {
-    let found = TenantType::ALL.into_iter().find(|t| parse::shape(node) == parse::shape(&sentinel::slot_node(*t)));
-    found.filter(|_| matches!(node.node.as_ref(), Some(NodeEnum::TypeCast(_))))
+    let Some(NodeEnum::TypeCast(cast)) = node.node.as_ref() else { return None };
+    // First what is cheap: this is asked of every expression.
+    let Some(NodeEnum::AConst(constant)) = cast.arg.as_ref()?.node.as_ref() else { return None };
+    let Some(a_const::Val::Sval(string)) = constant.val.as_ref() else { return None };
+    let type_ = sentinel::slot_of_string(&string.sval)?;
+    (parse::shape(node) == parse::shape(&sentinel::slot_node(type_))).then_some(type_)
 }
 
 /// A tenant predicate found in a condition: its alias, its column and the slot's type.

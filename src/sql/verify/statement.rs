@@ -260,9 +260,10 @@ impl Verifier<'_> {
                 return Err(refused("a locking clause that is none"));
             };
             for relation in locked_rels {
-                let NodeEnum::RangeVar(RangeVar { catalogname, schemaname, relname, .. }) = inner(relation)? else {
+                let NodeEnum::RangeVar(relation) = inner(relation)? else {
                     return Err(refused("a lock on something else"));
                 };
+                let RangeVar { catalogname, schemaname, relname, inh: _, relpersistence: _, alias: _, location: _ } = relation;
                 let here = self.levels.last().is_some_and(|level| level.aliases.contains(relname));
                 if !catalogname.is_empty() || !schemaname.is_empty() || !here {
                     return Err(refused(format!("a lock on \"{relname}\", which is no alias here")));
@@ -336,14 +337,15 @@ impl Verifier<'_> {
     /// The tenant slot, or a value that an obligation of the plan holds equal to it.
     fn check_value(&self, value: Option<&Node>, type_: TenantType) -> Result<(), Denial> {
         let value = value.ok_or_else(|| refused("INSERT of a row without the tenant"))?;
-        let is_obliged = |found: Value| self.expected.obliged.contains(&found);
-        let holds = slot_type(value) == Some(type_)
-            || match inner(uncast(value, type_))? {
-                NodeEnum::AConst(constant) => sentinel::index_of_const(constant)
-                    .is_some_and(|(i, sign)| sign == sentinel::Sign::Plus && is_obliged(Value::Literal(i))),
-                NodeEnum::ParamRef(p) => u16::try_from(p.number).is_ok_and(|n| is_obliged(Value::Parameter(n))),
-                _ => false, // nothing else is the tenant
-            };
+        let found = if let NodeEnum::AConst(constant) = inner(uncast(value, type_))? {
+            let literal = sentinel::index_of_const(constant).filter(|(_, sign)| *sign == sentinel::Sign::Plus);
+            literal.map(|(index, _)| Value::Literal(index))
+        } else if let NodeEnum::ParamRef(parameter) = inner(uncast(value, type_))? {
+            u16::try_from(parameter.number).ok().map(Value::Parameter)
+        } else {
+            None
+        };
+        let holds = slot_type(value) == Some(type_) || found.is_some_and(|value| self.expected.obliged.contains(&value));
         if holds { Ok(()) } else { Err(refused("INSERT of a value that need not be the tenant's")) }
     }
 

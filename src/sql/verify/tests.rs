@@ -388,3 +388,17 @@ fn guards_must_hold_the_policy_of_what_they_guard() {
         assert!(is_refused(check(&select(guarded))), "{guarded}");
     }
 }
+
+#[test]
+fn large_texts_are_checked_in_reasonable_time() {
+    let chain = format!("SELECT {} FROM public.accounts a WHERE T(a)", vec!["a.email"; 1_000].join(" || "));
+    let rows = format!("INSERT INTO public.accounts AS a (id, tenant_id) VALUES {}", vec!["(1, $T)"; 5_000].join(", "));
+    let conjuncts = format!("SELECT 1 FROM public.accounts a WHERE T(a) AND {}", vec!["a.id > 1"; 2_000].join(" AND "));
+    let arms = vec!["SELECT a# FROM public.accounts a# WHERE T(a#)"; 150];
+    let arms: Vec<_> = arms.iter().enumerate().map(|(i, arm)| arm.replace('#', &i.to_string())).collect();
+    let start = std::time::Instant::now();
+    for text in [chain, rows, conjuncts, arms.join(" UNION ALL ")] {
+        check(&text).unwrap_or_else(|d| panic!("{d}: {}", &text[..60]));
+    }
+    assert!(start.elapsed() < std::time::Duration::from_secs(60), "{:?}", start.elapsed());
+}
