@@ -57,7 +57,7 @@ class Servers:
 
     def __init__(self, contenders, bulkhead):
         self.contenders = contenders
-        self.bulkhead = bulkhead
+        self.bulkhead = bulkhead and bulkhead.resolve()  # it runs in another directory
         self.bin = postgres_bin()
         self.children = {}  # name -> Popen
         # Neither PostgreSQL nor PgBouncer runs as root.

@@ -22,6 +22,7 @@ static ACME: LazyLock<Principal> = LazyLock::new(|| Principal {
     database: "shop".into(),
     roles: Arc::from(["support".into()]), // has a row rule
     access: Access::Fixed(Tenant("acme".into())),
+    tenant_setting: None,
 });
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
