@@ -22,7 +22,11 @@ pub struct Permissive {
 impl Review for Permissive {
     fn review(&self, text: &str, context: &Context<'_>) -> Result<SmallVec<[Approved; 1]>, Denial> {
         let statements = text.split(';').map(str::trim).filter(|s| !s.is_empty());
-        statements.map(|s| self.one(s, context)).collect()
+        let mut approved = statements.map(|s| self.one(s, context)).collect::<Result<SmallVec<_>, _>>()?;
+        if approved.is_empty() {
+            approved.push(self.one("empty_statement", context)?);
+        }
+        Ok(approved)
     }
 
     fn epoch(&self) -> PolicyEpoch {
@@ -66,6 +70,7 @@ fn value(word: &str) -> Box<str> {
 fn action(words: &[&str], text: &str) -> Action {
     let transaction = |command| Action::Transaction(command);
     match words {
+        ["empty_statement"] => Action::Empty,
         ["begin" | "start", ..] => transaction(TransactionCommand::Begin),
         ["commit" | "end", ..] => transaction(TransactionCommand::Commit { chain: false }),
         ["rollback", "to", name] | ["rollback", "to", "savepoint", name] => {

