@@ -1,1 +1,142 @@
-//! Placeholder.
+//! What can happen, as one enum. Whoever does something tells [`Events`]; metrics and health listen. An event names no
+//! counter and holds no text of a client.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::finding::Reason;
+use crate::id::PolicyEpoch;
+
+/// Something that happened: noun, then verb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    ListenerOpened,
+    ConnectionAccepted,
+    /// Every accepted connection is closed once, rejected or not.
+    ConnectionClosed,
+    ConnectionRejected(Rejection),
+    AuthSucceeded,
+    AuthFailed,
+    /// Once for each statement that was decided about.
+    StatementReviewed {
+        command: Command,
+        protocol: Flow,
+        verdict: Verdict,
+    },
+    /// The decision was known already.
+    TemplateHit,
+    TemplateMissed,
+    /// A client got its server connection after this time.
+    PoolWaited(Duration),
+    /// A client gave up waiting for a server connection.
+    PoolTimedOut,
+    BackendOpened,
+    BackendClosed,
+    /// A server connection could not be made.
+    BackendFailed,
+    PoliciesReloaded(Reload),
+    /// The time that Bulkhead itself spent on a statement.
+    LatencyAdded(Duration),
+    DrainStarted,
+}
+
+/// Why a connection was turned away before it was served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// Over `max_clients`.
+    Limit,
+    /// Not authenticated in time.
+    Timeout,
+    /// Not the protocol, or a version or request that is refused.
+    Protocol,
+    /// TLS is required, or its handshake failed.
+    Tls,
+    /// Unknown database.
+    Database,
+    /// Draining.
+    Shutdown,
+}
+
+/// What kind of statement; coarse, since it is a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    Select,
+    Insert,
+    Update,
+    Delete,
+    Merge,
+    Copy,
+    Transaction,
+    Setting,
+    Other,
+}
+
+/// Which of the two query protocols.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    Simple,
+    Extended,
+}
+
+/// What was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Permitted,
+    Denied(Reason),
+}
+
+/// How a reload of policies or catalog ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reload {
+    Done(PolicyEpoch),
+    /// The old epoch stays.
+    Failed,
+}
+
+impl Command {
+    /// By the first word of a command tag or statement, in capitals.
+    pub fn of_word(word: &str) -> Self {
+        match word {
+            "SELECT" | "VALUES" | "TABLE" | "WITH" => Command::Select,
+            "INSERT" => Command::Insert,
+            "UPDATE" => Command::Update,
+            "DELETE" => Command::Delete,
+            "MERGE" => Command::Merge,
+            "COPY" => Command::Copy,
+            "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" | "SAVEPOINT" | "RELEASE" => Command::Transaction,
+            "SET" | "RESET" | "SHOW" | "DISCARD" => Command::Setting,
+            _ => Command::Other,
+        }
+    }
+}
+
+/// Listens to events. Called on the way of every statement: it must neither block nor allocate.
+pub trait Observe: Send + Sync {
+    fn observe(&self, event: Event);
+}
+
+/// Where events are told. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Events {
+    observers: Arc<[Arc<dyn Observe>]>,
+}
+
+impl Events {
+    /// Without observers, events go nowhere.
+    pub fn new(observers: Vec<Arc<dyn Observe>>) -> Self {
+        Events { observers: observers.into() }
+    }
+
+    pub fn emit(&self, event: Event) {
+        for observer in self.observers.iter() {
+            observer.observe(event);
+        }
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Events({} observers)", self.observers.len())
+    }
+}

@@ -1,13 +1,25 @@
 //! `review()`: the one place that orders template > analyse > decide > plan.
 
+use std::cell::RefCell;
+use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
 use smallvec::SmallVec;
 
-use crate::finding::Denial;
+use crate::catalog::Catalog;
+use crate::config::Level;
+use crate::finding::{Denial, Reason};
 use crate::id::PolicyEpoch;
-use crate::plan::{Literals, Plan};
+use crate::plan::{self, Action, Built, Literals, Plan, TenantType};
+use crate::policy::model::PolicyModel;
+use crate::policy::{PolicyProblem, PolicySet, decide};
 use crate::principal::Principal;
+use crate::sql::analyse::{self, Analysis};
+use crate::sql::template::{self, Scratch, Template};
+use crate::sql::{parse, second};
 
 /// How the text came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,21 +50,456 @@ pub struct Approved {
 }
 
 /// Decides about statements of one database. Cheap for known templates; shared by all sessions.
-#[derive(Debug, Default)]
-pub struct Gate {}
+pub struct Gate {
+    level: Level,
+    database: String,
+    epochs: AtomicU64,
+    state: ArcSwap<State>,
+}
+
+/// Everything that belongs to one epoch.
+struct State {
+    policies: PolicySet,
+    catalog: Arc<Catalog>,
+    /// What is known of templates. Keys hold everything that a decision depends on but the epoch, which is the table's own.
+    templates: DashMap<Box<[u8]>, Known>,
+    bytes: AtomicUsize,
+}
+
+#[derive(Clone)]
+enum Known {
+    Plan(Arc<Plan>),
+    /// Some literals decide something: the plan is kept under a key that holds them.
+    Refine(Arc<Keep>),
+}
+
+/// Literals that belong to the key.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Keep {
+    always: Vec<u16>,
+    /// Patterns of LIKE: only where they hold a backslash, which may be a lone escape at the end.
+    with_backslash: Vec<u16>,
+}
+
+/// Templates are forgotten, all at once, when they take more than this.
+const MAX_TEMPLATE_BYTES: usize = 64 << 20;
+
+/// What review decides about one statement, for `explain` and `test`.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    pub sql: String,
+    /// The final SQL, with the tenant's value in it.
+    pub outcome: Result<String, Denial>,
+    /// `schema.table`, and its scope and predicate in words.
+    pub relations: Vec<(String, String)>,
+    pub remarks: Vec<String>,
+    /// Or why not.
+    pub cacheable: Result<(), String>,
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").field("database", &self.database).field("epoch", &self.epoch()).finish_non_exhaustive()
+    }
+}
+
+thread_local! {
+    /// Reused from text to text: a known template is found without an allocation.
+    static SCRATCH: RefCell<(Scratch, Vec<u8>)> = RefCell::default();
+}
 
 impl Gate {
+    /// Binds the policies to a catalog.
+    ///
+    /// # Errors
+    /// Everything in the policies that the catalog contradicts.
+    pub fn new(level: Level, catalog: Arc<Catalog>, policies: &PolicyModel) -> Result<Gate, Vec<PolicyProblem>> {
+        let database = catalog.snapshot().database.clone();
+        let state = State::new(policies, catalog, PolicyEpoch(1))?;
+        Ok(Gate { level, database, epochs: AtomicU64::new(1), state: ArcSwap::from_pointee(state) })
+    }
+
+    /// Replaces policies and catalog as one new epoch; templates of the old one are forgotten. A problem leaves the old epoch
+    /// in force.
+    ///
+    /// # Errors
+    /// As [`Gate::new`].
+    pub fn reload(&self, catalog: Arc<Catalog>, policies: &PolicyModel) -> Result<PolicyEpoch, Vec<PolicyProblem>> {
+        let epoch = PolicyEpoch(self.epochs.fetch_add(1, Ordering::Relaxed) + 1);
+        let state = State::new(policies, catalog, epoch)?;
+        self.state.store(Arc::new(state));
+        Ok(epoch)
+    }
+
+    /// The epoch that new plans are made in. A plan of another epoch must be reviewed again before it is used.
+    pub fn epoch(&self) -> PolicyEpoch {
+        self.state.load().policies.epoch
+    }
+
+    /// The catalog of the present epoch.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.state.load().catalog.clone()
+    }
+
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
     /// Reviews a query string. Permitted whole, statement by statement in order, or refused whole (VERDICT).
     ///
     /// # Errors
     /// What the client is told; nothing was sent.
     pub fn review(&self, text: &str, context: &Context<'_>) -> Result<SmallVec<[Approved; 1]>, Denial> {
-        let _ = (text, context);
-        Err(Denial::unsupported("review is not built yet"))
+        SCRATCH.with_borrow_mut(|(scratch, key)| self.review_with(text, context, scratch, key))
     }
 
-    /// The epoch that new plans are made in. A plan of another epoch must be reviewed again before it is used.
-    pub fn epoch(&self) -> PolicyEpoch {
-        PolicyEpoch(0)
+    fn review_with(
+        &self,
+        text: &str,
+        context: &Context<'_>,
+        scratch: &mut Scratch,
+        key: &mut Vec<u8>,
+    ) -> Result<SmallVec<[Approved; 1]>, Denial> {
+        let state = self.state.load();
+        template::read(text, scratch)?;
+        let mut approved = SmallVec::new();
+        for statement in scratch.statements() {
+            let plan = state.plan(text, scratch, statement, context, key)?;
+            approved.push(Approved { plan, literals: statement.literals.clone() });
+        }
+        if approved.is_empty() {
+            approved.push(Approved { plan: Arc::new(state.empty_plan()), literals: Literals::new() });
+        }
+        Ok(approved)
+    }
+
+    /// What would become of each statement of the text.
+    pub fn explain(&self, sql: &str, context: &Context<'_>) -> Vec<Explanation> {
+        let state = self.state.load();
+        let mut scratch = Scratch::default();
+        let mut key = vec![];
+        if let Err(denial) = template::read(sql, &mut scratch) {
+            return vec![Explanation {
+                sql: sql.to_owned(),
+                outcome: Err(denial),
+                relations: vec![],
+                remarks: vec![],
+                cacheable: Err("it is refused".to_owned()),
+            }];
+        }
+        scratch.statements().iter().map(|statement| state.explain(sql, &scratch, statement, context, &mut key)).collect()
+    }
+}
+
+impl State {
+    fn new(
+        policies: &PolicyModel,
+        catalog: Arc<Catalog>,
+        epoch: PolicyEpoch,
+    ) -> Result<State, Vec<PolicyProblem>> {
+        let policies = PolicySet::bind(policies, &catalog, epoch)?;
+        Ok(State { policies, catalog, templates: DashMap::new(), bytes: AtomicUsize::new(0) })
+    }
+
+    fn empty_plan(&self) -> Plan {
+        Plan {
+            action: Action::Empty,
+            effect: plan::Effect::None,
+            command: "",
+            segments: vec![],
+            parameters: 0,
+            needs_tenant: false,
+            hides_rows: false,
+            obligations: vec![],
+            epoch: self.policies.epoch,
+        }
+    }
+
+    /// The plan of one statement: known, or made now.
+    fn plan(
+        &self,
+        text: &str,
+        scratch: &Scratch,
+        statement: &Template,
+        context: &Context<'_>,
+        key: &mut Vec<u8>,
+    ) -> Result<Arc<Plan>, Denial> {
+        write_key(key, context, scratch.key(statement));
+        let keep = match self.templates.get(key.as_slice()).map(|k| k.value().clone()) {
+            Some(Known::Plan(plan)) => return Ok(plan),
+            Some(Known::Refine(keep)) => keep,
+            None => match self.make(scratch.key(statement), statement.literals.len() as u16, context) {
+                Made::Plan(built) => {
+                    let plan = Arc::new(built.plan);
+                    self.remember(key, Known::Plan(plan.clone()));
+                    return Ok(plan);
+                }
+                Made::Refine(keep) => {
+                    let keep = Arc::new(keep);
+                    self.remember(key, Known::Refine(keep.clone()));
+                    keep
+                }
+                Made::Denied(denial) => return Err(locate(denial, text, statement)),
+            },
+        };
+        let refined = template::refine(text, scratch, statement, &keep.of(text, statement))?;
+        write_key(key, context, &refined.key);
+        // Told apart from the unrefined key of the same text.
+        key.push(1);
+        if let Some(Known::Plan(plan)) = self.templates.get(key.as_slice()).map(|k| k.value().clone()) {
+            return Ok(plan);
+        }
+        match self.make(&refined.key, refined.live, context) {
+            Made::Plan(built) => {
+                let plan = Arc::new(built.plan);
+                self.remember(key, Known::Plan(plan.clone()));
+                Ok(plan)
+            }
+            Made::Refine(again) if again.always.is_empty() => {
+                // Only patterns of LIKE are left, and they hold no backslash: `of` has kept those that do.
+                match self.make_plain(&refined.key, refined.live, context) {
+                    Ok(built) => {
+                        let plan = Arc::new(built.plan);
+                        self.remember(key, Known::Plan(plan.clone()));
+                        Ok(plan)
+                    }
+                    Err(denial) => Err(locate(denial, text, statement)),
+                }
+            }
+            Made::Refine(_) => Err(Denial::unsupported("the literals of this statement cannot be told from its structure")),
+            Made::Denied(denial) => Err(locate(denial, text, statement)),
+        }
+    }
+
+    fn remember(&self, key: &[u8], known: Known) {
+        let size = match &known {
+            Known::Plan(plan) => plan.size(),
+            Known::Refine(_) => 64,
+        } + key.len() + 64;
+        if self.bytes.fetch_add(size, Ordering::Relaxed) > MAX_TEMPLATE_BYTES {
+            self.templates.clear();
+            self.bytes.store(size, Ordering::Relaxed);
+        }
+        self.templates.insert(key.into(), known);
+    }
+
+    /// Makes the plan of a key, or tells which literals must be part of it.
+    fn make(&self, key: &str, live: u16, context: &Context<'_>) -> Made {
+        let outcome = if parse::is_deep(key) {
+            parse::on_large_stack(|| self.make_here(key, live, context)).unwrap_or_else(Made::Denied)
+        } else {
+            self.make_here(key, live, context)
+        };
+        match outcome {
+            // A stand-in may be what was refused: `float(53)` is grammar.
+            Made::Denied(denial) if live > 0 && matches!(denial.reason, Reason::Invalid) => {
+                let _ = denial;
+                Made::Refine(Keep { always: (0..live).collect(), with_backslash: vec![] })
+            }
+            other @ (Made::Plan(_) | Made::Refine(_) | Made::Denied(_)) => other,
+        }
+    }
+
+    fn make_here(&self, key: &str, live: u16, context: &Context<'_>) -> Made {
+        let analysis = match self.analyse(key, context) {
+            Ok(analysis) => analysis,
+            Err(Void::Denied(denial)) => return Made::Denied(denial),
+            Err(Void::Pinned(always)) => return Made::Refine(Keep { always, with_backslash: vec![] }),
+        };
+        let patterns = like_patterns(&analysis);
+        if !patterns.is_empty() && live > 0 {
+            return Made::Refine(Keep { always: vec![], with_backslash: patterns });
+        }
+        match self.finish(&analysis, live, context) {
+            Ok(built) => Made::Plan(built),
+            Err(denial) => Made::Denied(denial),
+        }
+    }
+
+    /// As `make`, where every pattern of LIKE that is still a stand-in is known to hold no backslash.
+    fn make_plain(&self, key: &str, live: u16, context: &Context<'_>) -> Result<Built, Denial> {
+        match self.analyse(key, context) {
+            Ok(analysis) => self.finish(&analysis, live, context),
+            Err(Void::Denied(denial)) => Err(denial),
+            Err(Void::Pinned(_)) => Err(Denial::unsupported("the literals of this statement cannot be told from its structure")),
+        }
+    }
+
+    fn analyse(&self, key: &str, context: &Context<'_>) -> Result<Analysis, Void> {
+        let tree = parse::parse(key).map_err(Void::Denied)?;
+        let [raw] = tree.stmts.as_slice() else {
+            return Err(Void::Denied(Denial::disagreement("not one statement")));
+        };
+        let Some(node) = raw.stmt.as_deref().cloned() else {
+            return Err(Void::Denied(Denial::disagreement("an empty statement")));
+        };
+        let analysis = analyse::analyse(
+            node,
+            &analyse::Context {
+                catalog: &self.catalog,
+                search_path: context.search_path,
+                parameter_types: context.parameter_types,
+                tenant_setting: context.principal.tenant_setting.as_deref(),
+            },
+        );
+        match analysis {
+            Err(refusal) if !refusal.pinned.is_empty() => return Err(Void::Pinned(refusal.pinned.into_iter().collect())),
+            Err(refusal) => return Err(Void::Denied(refusal.denial)),
+            Ok(analysis) if !analysis.pinned.is_empty() => {
+                return Err(Void::Pinned(analysis.pinned.into_iter().collect()));
+            }
+            Ok(analysis) => {
+                match second::read(key, &tree).map_err(Void::Denied)? {
+                    second::SecondReading::Agrees
+                    | second::SecondReading::AgreesOnNormalForm
+                    | second::SecondReading::NotApplicable => {}
+                    second::SecondReading::Unavailable(why) => tracing::debug!(%why, "no second reading"),
+                }
+                Ok(analysis)
+            }
+        }
+    }
+
+    fn finish(&self, analysis: &Analysis, live: u16, context: &Context<'_>) -> Result<Built, Denial> {
+        let permit = decide(analysis, &self.policies, &self.catalog, &context.principal.roles)?;
+        plan::build(&permit, analysis, &self.catalog, live)
+    }
+
+    fn explain(
+        &self,
+        text: &str,
+        scratch: &Scratch,
+        statement: &Template,
+        context: &Context<'_>,
+        key: &mut Vec<u8>,
+    ) -> Explanation {
+        let source = &text[statement.source.start as usize..statement.source.end as usize];
+        let outcome = self.plan(text, scratch, statement, context, key).map(|plan| {
+            let literal = |i: u16| {
+                let range = &statement.literals[usize::from(i)];
+                text[range.start as usize..range.end as usize].to_owned()
+            };
+            let tenant = |t: TenantType| match context.principal.tenant() {
+                Some(tenant) => plan::tenant::constant(t, tenant),
+                None => format!("<tenant>::{}", t.sql()),
+            };
+            let sent = plan::text_of(plan.segments(), &literal, &tenant);
+            if sent.is_empty() { "(nothing: answered by Bulkhead)".to_owned() } else { sent.replace(plan::sentinel::prefix(), "bulkhead:") }
+        });
+        let relations = self.analyse(source, context).map(|a| self.describe(&a)).unwrap_or_default();
+        Explanation {
+            sql: source.to_owned(),
+            outcome,
+            relations,
+            remarks: vec![],
+            cacheable: Err("there is no result cache".to_owned()),
+        }
+    }
+
+    fn describe(&self, analysis: &Analysis) -> Vec<(String, String)> {
+        use crate::policy::epoch::RelationPolicy;
+        use crate::sql::analyse::scope::RteKind;
+        let mut described: Vec<(String, String)> = vec![];
+        for rte in &analysis.rtes {
+            let RteKind::Relation { oid, usage: _ } = rte.kind else { continue };
+            let Some(relation) = self.catalog.relation(oid) else { continue };
+            let name = format!("{}.{}", relation.schema, relation.name);
+            let scope = match self.policies.policy_of(relation, &self.catalog) {
+                Some(RelationPolicy::Tenant(policy)) => format!("tenant, by {}", policy.column),
+                Some(RelationPolicy::Shared) => "shared, read-only".to_owned(),
+                Some(RelationPolicy::Denied) => "denied".to_owned(),
+                None if matches!(relation.schema.as_str(), "pg_catalog" | "information_schema") => "catalog".to_owned(),
+                None => "denied: no policy lists it".to_owned(),
+            };
+            if !described.iter().any(|(n, _)| *n == name) {
+                described.push((name, scope));
+            }
+        }
+        described
+    }
+}
+
+enum Made {
+    Plan(Built),
+    Refine(Keep),
+    Denied(Denial),
+}
+
+/// Why there is no analysis.
+enum Void {
+    Denied(Denial),
+    Pinned(Vec<u16>),
+}
+
+impl Keep {
+    /// The literals to keep for this text.
+    fn of(&self, text: &str, statement: &Template) -> Vec<u16> {
+        let has_backslash = |i: &&u16| {
+            statement.literals.get(usize::from(**i)).is_some_and(|r| text[r.start as usize..r.end as usize].contains('\\'))
+        };
+        self.always.iter().chain(self.with_backslash.iter().filter(has_backslash)).copied().collect()
+    }
+}
+
+/// Everything that a decision depends on besides the epoch.
+fn write_key(key: &mut Vec<u8>, context: &Context<'_>, text: &str) {
+    key.clear();
+    let part = |key: &mut Vec<u8>, bytes: &[u8]| {
+        key.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+        key.extend_from_slice(bytes);
+    };
+    part(key, text.as_bytes());
+    key.push(match context.protocol {
+        Protocol::Simple => b'Q',
+        Protocol::Extended => b'P',
+    });
+    part(key, context.principal.tenant_setting.as_deref().unwrap_or_default().as_bytes());
+    key.extend_from_slice(&(context.principal.roles.len() as u32).to_le_bytes());
+    for role in context.principal.roles.iter() {
+        part(key, role.as_bytes());
+    }
+    for schema in context.search_path {
+        part(key, schema.as_bytes());
+    }
+    key.push(0xff);
+    for type_oid in context.parameter_types {
+        key.extend_from_slice(&type_oid.to_le_bytes());
+    }
+}
+
+/// Stand-ins that are the pattern of a LIKE.
+fn like_patterns(analysis: &Analysis) -> Vec<u16> {
+    use pg_query::NodeEnum;
+    use pg_query::protobuf::AExprKind;
+    let node = match &analysis.statement {
+        analyse::Statement::Query(node) => node,
+        analyse::Statement::CopyTo { query, options: _ } => query,
+        analyse::Statement::Utility(_) => return vec![],
+    };
+    let mut found = vec![];
+    crate::sql::tree::walk(node, &mut |n| {
+        if let Some(NodeEnum::AExpr(e)) = &n.node
+            && e.kind == AExprKind::AexprLike as i32
+            && let Some(NodeEnum::AConst(c)) = e.rexpr.as_deref().and_then(|r| r.node.as_ref())
+        {
+            found.extend(crate::sql::sentinel::index_of_const(c).map(|(i, _)| i));
+        }
+    });
+    found
+}
+
+/// Puts the position of an error where the client's text has it: the key's differs.
+fn locate(denial: Denial, text: &str, statement: &Template) -> Denial {
+    if denial.reason != Reason::Invalid {
+        return Denial { error: Box::new(crate::error::SqlError { position: None, ..*denial.error }), ..denial };
+    }
+    let source = &text[statement.source.start as usize..statement.source.end as usize];
+    match parse::parse(source) {
+        Err(own) => {
+            let offset = parse::character(text, statement.source.start as usize).unwrap_or(1) - 1;
+            let position = own.error.position.map(|p| p + offset);
+            Denial { error: Box::new(crate::error::SqlError { position, ..*own.error }), ..own }
+        }
+        Ok(_) => Denial { error: Box::new(crate::error::SqlError { position: None, ..*denial.error }), ..denial },
     }
 }

@@ -44,6 +44,8 @@ pub struct Principal {
     /// Bulkhead's own roles, sorted, without duplicates: part of a template's key.
     pub roles: Arc<[Box<str>]>,
     pub access: Access,
+    /// A setting that the application uses in the place of `bulkhead.tenant`.
+    pub tenant_setting: Option<Arc<str>>,
 }
 
 impl Principal {

@@ -1,5 +1,7 @@
 //! The composition root: what all sessions share, the accept loop, limits, signals, shutdown.
 
+pub mod epochs;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
@@ -21,8 +23,13 @@ use crate::backend::ConnectError;
 use crate::backend::pool::{Pool, PoolLimits};
 use crate::config::{self, Config, ServerTls, Upstream, UserAccess};
 use crate::error::{SqlError, sqlstate};
+use crate::admin::{self, Admin, Health};
+use crate::event::{Event, Events, Reload};
+use crate::metrics::Metrics;
+use crate::policy::model::PolicyModel;
 use crate::session::shared::{Database, Drain, Login, Reports, Review, Shared};
 use crate::wire::backend as reply;
+use epochs::{Keeper, Nudge};
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +45,7 @@ pub enum ServeError {
 }
 
 /// What happens on SIGHUP besides reading the TLS certificate again: policies are reloaded.
-pub type Reload = Arc<dyn Fn() + Send + Sync>;
+pub type OnHangup = Arc<dyn Fn() + Send + Sync>;
 
 /// A server that is ready to accept.
 pub struct Server {
@@ -54,12 +61,48 @@ impl fmt::Debug for Server {
     }
 }
 
+/// Starts everything that `proxy.toml` names, and serves until a signal ends it.
+///
+/// # Errors
+/// Why it could not start.
+pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
+    let metrics = Arc::new(Metrics::new().map_err(|e| format!("metrics: {e}"))?);
+    let health = Arc::new(Health::default());
+    let events = Events::new(vec![metrics.clone(), health.clone()]);
+    let mut keepers = vec![];
+    let mut gates: HashMap<String, Arc<dyn Review>> = HashMap::new();
+    for database in &config.databases {
+        let keeper = Keeper::start(&config, database, &policies).await?;
+        events.emit(Event::PoliciesReloaded(Reload::Done(keeper.gate().epoch())));
+        events.emit(Event::BackendOpened);
+        gates.insert(keeper.database().to_owned(), keeper.gate());
+        keepers.push(keeper);
+    }
+    let nudge = Nudge::default();
+    let keeping = tokio::spawn(epochs::keep(keepers, Arc::new(config.clone()), nudge.clone(), events.clone()));
+    if let Some(address) = config.server.admin_listen {
+        let listener = TcpListener::bind(address).await.map_err(|e| format!("cannot listen on {address} (admin_listen): {e}"))?;
+        let metrics = config.metrics.then_some(metrics);
+        tokio::spawn(admin::serve(listener, Admin { health, metrics }, std::future::pending()));
+    }
+    let reload: OnHangup = Arc::new(move || nudge.nudge());
+    let served = serve(config, gates, events, reload).await.map_err(|e| e.to_string());
+    keeping.abort();
+    served
+}
+
 /// Serves until a signal ends it: SIGTERM and SIGINT drain, SIGHUP reloads.
 ///
 /// # Errors
 /// It cannot start.
-pub async fn serve(config: Config, gates: HashMap<String, Arc<dyn Review>>, reload: Reload) -> Result<(), ServeError> {
+pub async fn serve(
+    config: Config,
+    gates: HashMap<String, Arc<dyn Review>>,
+    events: Events,
+    reload: OnHangup,
+) -> Result<(), ServeError> {
     let server = Server::bind(config, gates).await?;
+    events.emit(Event::ListenerOpened);
     let stop = signals(server.shared.clone(), server.config.clone(), reload)?;
     server.run(stop).await;
     Ok(())
@@ -159,7 +202,7 @@ fn share(
 ) -> Result<Shared, ServeError> {
     let mut databases = HashMap::new();
     for database in &config.databases {
-        let gate = gates.remove(&database.name).unwrap_or_else(|| Arc::new(crate::gate::Gate::default()));
+        let gate = gates.remove(&database.name).unwrap_or_else(|| Arc::new(crate::session::shared::Closed));
         databases.insert(Box::from(database.name.as_str()), Arc::new(open(config, database, gate)?));
     }
     let logins = config.users.iter().map(|u| (Box::from(u.name.as_str()), Arc::new(Login::new(u.clone())))).collect();
@@ -219,7 +262,7 @@ fn load_tls(tls: &ServerTls) -> Result<Arc<ServerConfig>, ServeError> {
 }
 
 /// Ends when SIGTERM or SIGINT comes; SIGHUP reloads meanwhile.
-fn signals(shared: Arc<Shared>, config: Arc<Config>, reload: Reload) -> Result<impl Future<Output = ()>, ServeError> {
+fn signals(shared: Arc<Shared>, config: Arc<Config>, reload: OnHangup) -> Result<impl Future<Output = ()>, ServeError> {
     let listen = |kind| signal(kind).map_err(ServeError::Signals);
     let (mut term, mut int, mut hup) =
         (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?, listen(SignalKind::hangup())?);

@@ -1,1 +1,144 @@
-//! Placeholder.
+//! The admin port: `GET /health` and `GET /metrics`. Only handles that read; nothing here changes the proxy.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+
+use crate::event::{Event, Observe, Reload};
+use crate::metrics::Metrics;
+
+/// What `/health` tells, gathered from events.
+#[derive(Debug, Default)]
+pub struct Health {
+    listener: AtomicU8,
+    /// The epoch in force; 0: none yet.
+    epoch: AtomicU64,
+    upstream: AtomicU8,
+}
+
+/// States of what is watched; 0 is "not known yet".
+const UP: u8 = 1;
+const DOWN: u8 = 2;
+
+impl Health {
+    /// Whether clients can be served now, and the report that says why not.
+    pub fn report(&self) -> (bool, serde_json::Value) {
+        let listener = self.listener.load(Ordering::Relaxed);
+        let epoch = self.epoch.load(Ordering::Relaxed);
+        let upstream = self.upstream.load(Ordering::Relaxed);
+        let ok = listener == UP && epoch > 0 && upstream == UP;
+        let report = serde_json::json!({
+            "status": if ok { "ok" } else { "unavailable" },
+            "listener": match listener { UP => "open", DOWN => "draining", _ => "not open yet" },
+            "policies": if epoch > 0 { "loaded" } else { "not loaded yet" },
+            "policy_epoch": epoch,
+            "upstream": match upstream { UP => "up", DOWN => "down", _ => "not seen yet" },
+            "version": env!("CARGO_PKG_VERSION"),
+        });
+        (ok, report)
+    }
+}
+
+impl Observe for Health {
+    fn observe(&self, event: Event) {
+        match event {
+            Event::ListenerOpened => self.listener.store(UP, Ordering::Relaxed),
+            Event::DrainStarted => self.listener.store(DOWN, Ordering::Relaxed),
+            Event::PoliciesReloaded(Reload::Done(epoch)) => self.epoch.store(epoch.0.max(1), Ordering::Relaxed),
+            Event::BackendOpened => self.upstream.store(UP, Ordering::Relaxed),
+            Event::BackendFailed => self.upstream.store(DOWN, Ordering::Relaxed),
+            Event::PoliciesReloaded(Reload::Failed)
+            | Event::ConnectionAccepted
+            | Event::ConnectionClosed
+            | Event::ConnectionRejected(_)
+            | Event::AuthSucceeded
+            | Event::AuthFailed
+            | Event::StatementReviewed { command: _, protocol: _, verdict: _ }
+            | Event::TemplateHit
+            | Event::TemplateMissed
+            | Event::PoolWaited(_)
+            | Event::PoolTimedOut
+            | Event::BackendClosed
+            | Event::LatencyAdded(_) => {}
+        }
+    }
+}
+
+/// What the routes read.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    pub health: Arc<Health>,
+    /// `None`: `/metrics` is not served.
+    pub metrics: Option<Arc<Metrics>>,
+}
+
+/// Serves until `stop` resolves.
+///
+/// # Errors
+/// What the listener gives.
+pub async fn serve(listener: TcpListener, admin: Admin, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+    axum::serve(listener, routes(admin)).with_graceful_shutdown(stop).await
+}
+
+fn routes(admin: Admin) -> Router {
+    Router::new().route("/health", get(health)).route("/metrics", get(metrics)).with_state(admin)
+}
+
+async fn health(State(admin): State<Admin>) -> Response {
+    let (ok, report) = admin.health.report();
+    let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, [(header::CONTENT_TYPE, "application/json")], format!("{report}\n")).into_response()
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    match admin.metrics.map(|m| m.encode()) {
+        Some(Ok(text)) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
+        Some(Err(error)) => {
+            tracing::error!(%error, "metrics cannot be encoded");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+        None => (StatusCode::NOT_FOUND, "metrics are off: [metrics] enabled = false\n").into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::PolicyEpoch;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    async fn fetch(address: std::net::SocketAddr, path: &str) -> String {
+        let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        socket.read_to_string(&mut text).await.unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn health_is_503_until_clients_can_be_served_and_when_they_no_longer_can() {
+        let health = Arc::new(Health::default());
+        let metrics = Some(Arc::new(Metrics::new().unwrap()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(serve(listener, Admin { health: Arc::clone(&health), metrics }, std::future::pending()));
+
+        assert!(fetch(address, "/health").await.starts_with("HTTP/1.1 503"));
+        for event in [Event::ListenerOpened, Event::BackendOpened, Event::PoliciesReloaded(Reload::Done(PolicyEpoch(3)))] {
+            health.observe(event);
+        }
+        let answer = fetch(address, "/health").await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"policy_epoch\":3"), "{answer}");
+        health.observe(Event::BackendFailed);
+        assert!(fetch(address, "/health").await.contains("\"upstream\":\"down\""));
+        assert!(fetch(address, "/metrics").await.contains("\nbulkhead_build_info{version="));
+        server.abort();
+    }
+}

@@ -8,8 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
 use super::ConnectError;
-use super::connection::Connection;
-use super::stream::{Address, Dialer};
+use super::connection::{Connection, ServerProcess};
+use super::stream::Dialer;
 use crate::wire::startup;
 
 /// From dialling to the server's closing.
@@ -28,16 +28,13 @@ pub enum Cancelled {
 #[derive(Clone, Debug)]
 pub struct CancelHandle {
     dialer: Arc<Dialer>,
-    address: Address,
-    process_id: u32,
-    key: Arc<[u8]>,
+    server: Arc<ServerProcess>,
     gate: Arc<Gate>,
 }
 
 impl CancelHandle {
     pub(super) fn new(dialer: Arc<Dialer>, connection: &Connection, gate: Arc<Gate>) -> Self {
-        let (process_id, key) = connection.cancel_key();
-        CancelHandle { dialer, address: connection.address().clone(), process_id, key: key.into(), gate }
+        CancelHandle { dialer, server: connection.server().clone(), gate }
     }
 
     /// Sends a CancelRequest and waits until the server has closed: only then is it certain that it cannot hit what the
@@ -61,9 +58,9 @@ impl CancelHandle {
     }
 
     async fn send(&self) -> Result<(), ConnectError> {
-        let mut stream = self.dialer.dial_at(&self.address).await?;
+        let mut stream = self.dialer.dial_at(&self.server.address).await?;
         let mut request = BytesMut::new();
-        startup::put_cancel_request(&mut request, self.process_id, &self.key);
+        startup::put_cancel_request(&mut request, self.server.process_id, &self.server.key);
         stream.write_all(&request).await?;
         stream.flush().await?;
         // The server answers with nothing but the end; a reset is an end too, and so is TLS cut short.

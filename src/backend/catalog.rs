@@ -20,6 +20,31 @@ pub async fn load(upstream: &Upstream) -> Result<Snapshot, SqlError> {
     Ok(snapshot)
 }
 
+/// Differs when the catalog was changed by DDL: cheap enough to ask every second.
+const FINGERPRINT_SQL: &str = "SELECT pg_catalog.md5(pg_catalog.concat_ws('/', \
+     (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashint8(xmin::pg_catalog.text::pg_catalog.int8)::pg_catalog.int8)) FROM pg_catalog.pg_class), \
+     (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashint8(xmin::pg_catalog.text::pg_catalog.int8)::pg_catalog.int8)) FROM pg_catalog.pg_attribute), \
+     (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashint8(xmin::pg_catalog.text::pg_catalog.int8)::pg_catalog.int8)) FROM pg_catalog.pg_type), \
+     (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashint8(xmin::pg_catalog.text::pg_catalog.int8)::pg_catalog.int8)) FROM pg_catalog.pg_proc), \
+     (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashint8(xmin::pg_catalog.text::pg_catalog.int8)::pg_catalog.int8)) FROM pg_catalog.pg_operator), \
+     (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashint8(xmin::pg_catalog.text::pg_catalog.int8)::pg_catalog.int8)) FROM pg_catalog.pg_index), \
+     (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashint8(xmin::pg_catalog.text::pg_catalog.int8)::pg_catalog.int8)) FROM pg_catalog.pg_namespace), \
+     (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashint8(xmin::pg_catalog.text::pg_catalog.int8)::pg_catalog.int8)) FROM pg_catalog.pg_inherits)))";
+
+/// Asks for the catalog's fingerprint over a connection of its own.
+///
+/// # Errors
+/// No connection, or the query failed.
+pub async fn fingerprint(upstream: &Upstream) -> Result<String, SqlError> {
+    let told = |error: ConnectError| error.to_sql_error().with_detail(error.to_string());
+    let dialer = Dialer::new(upstream.clone()).map_err(told)?;
+    let mut connection = Connection::connect(&dialer, 0).await.map_err(told)?;
+    let rows = connection.query(FINGERPRINT_SQL).await?;
+    connection.terminate().await;
+    let text = rows.into_iter().next().and_then(|row| row.into_iter().next()).flatten();
+    text.ok_or_else(|| SqlError::new(sqlstate::INTERNAL_ERROR, "the fingerprint query gave no row"))
+}
+
 /// Loads the snapshot over a connection that is at rest.
 ///
 /// # Errors

@@ -55,6 +55,21 @@ impl PartialEq for Settings {
 
 impl Eq for Settings {}
 
+/// The server's side of a connection.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ServerProcess {
+    pub address: Address,
+    pub process_id: u32,
+    /// A secret.
+    pub key: Vec<u8>,
+}
+
+impl std::fmt::Debug for ServerProcess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ServerProcess({} at {:?})", self.process_id, self.address)
+    }
+}
+
 /// An authenticated connection. Its user writes messages into `outbox` and calls [`Connection::flush`], calls
 /// [`Connection::fill`] and reads messages out of `inbox`, and keeps the notes (`note_..`) true.
 #[derive(Debug)]
@@ -62,9 +77,7 @@ pub struct Connection {
     id: u64,
     created_at: Instant,
     stream: Stream,
-    address: Address,
-    process_id: u32,
-    cancel_key: Vec<u8>,
+    server: Arc<ServerProcess>,
     parameters: BTreeMap<String, String>,
     transaction_status: TransactionStatus,
     /// ReadyForQuery messages that are still to come.
@@ -102,9 +115,7 @@ impl Connection {
             id,
             created_at: Instant::now(),
             stream,
-            address,
-            process_id: 0,
-            cancel_key: Vec::new(),
+            server: Arc::new(ServerProcess { address, process_id: 0, key: Vec::new() }),
             parameters: BTreeMap::new(),
             transaction_status: TransactionStatus::Idle,
             expected_ready: 0,
@@ -125,19 +136,13 @@ impl Connection {
         self.created_at
     }
 
-    /// Where the server is.
-    pub fn address(&self) -> &Address {
-        &self.address
-    }
-
-    /// The server's process id and the key that cancels.
-    pub fn cancel_key(&self) -> (u32, &[u8]) {
-        (self.process_id, &self.cancel_key)
+    /// The server's side of the connection, as a cancel names it.
+    pub fn server(&self) -> &Arc<ServerProcess> {
+        &self.server
     }
 
     pub(super) fn set_cancel_key(&mut self, process_id: u32, key: &[u8]) {
-        self.process_id = process_id;
-        self.cancel_key = key.to_vec();
+        self.server = Arc::new(ServerProcess { address: self.server.address.clone(), process_id, key: key.to_vec() });
     }
 
     /// ParameterStatus values, as last reported.

@@ -19,6 +19,10 @@ use crate::error::{SqlError, sqlstate};
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
+/// An older connection is closed when it comes back: what was changed for its role or database since (ALTER ROLE .. SET) is
+/// seen by new ones only. PgBouncer's default, too.
+const LIFETIME: Duration = Duration::from_secs(3600);
+
 /// The connections of one upstream. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Pool(Arc<Shared>);
@@ -59,11 +63,21 @@ struct State {
     phase: Phase,
     connecting: usize,
     /// Last in, first out: those not needed grow old at the bottom.
-    idle: Vec<Connection>,
+    #[expect(clippy::vec_box, reason = "they come in boxes and leave in boxes")]
+    idle: Vec<Box<Connection>>,
     /// First in, first out. INVARIANT: while there is one, nothing is idle.
     waiters: VecDeque<oneshot::Sender<Result<Offer, SqlError>>>,
     backoff: Option<Backoff>,
+    /// Connections made before are not lent again.
+    not_before: Option<std::time::Instant>,
     last_id: u64,
+}
+
+impl State {
+    fn is_worn(&self, connection: &Connection) -> bool {
+        let made = connection.created_at();
+        self.not_before.is_some_and(|limit| made < limit) || made.elapsed() > LIFETIME
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,8 +105,15 @@ impl Pool {
     /// # Errors
     /// As [`Dialer::new`].
     pub fn new(upstream: Upstream, limits: PoolLimits) -> Result<Self, ConnectError> {
-        let state =
-            State { phase: Phase::Open, connecting: 0, idle: Vec::new(), waiters: VecDeque::new(), backoff: None, last_id: 0 };
+        let state = State {
+            phase: Phase::Open,
+            connecting: 0,
+            idle: Vec::new(),
+            waiters: VecDeque::new(),
+            backoff: None,
+            not_before: None,
+            last_id: 0,
+        };
         let limits = PoolLimits { size: limits.size.max(1), ..limits };
         let dialer = Arc::new(Dialer::new(upstream)?);
         Ok(Pool(Arc::new(Shared { dialer, limits, state: Mutex::new(state), size: watch::Sender::new(0) })))
@@ -138,6 +159,17 @@ impl Pool {
         }
     }
 
+    /// Makes every connection new: those that are idle are closed now, those that are lent when they come back. For what only
+    /// new connections see: another password, ALTER ROLE .. SET.
+    pub fn renew(&self) {
+        let idle = {
+            let mut state = self.0.lock();
+            state.not_before = Some(std::time::Instant::now());
+            std::mem::take(&mut state.idle)
+        };
+        self.0.let_go(idle);
+    }
+
     /// Lends nothing any more: who waits is told so, what is idle is closed, what comes back is closed.
     pub fn close(&self) {
         let (idle, waiters) = {
@@ -145,14 +177,11 @@ impl Pool {
             state.phase = Phase::Closed;
             (std::mem::take(&mut state.idle), std::mem::take(&mut state.waiters))
         };
-        self.0.size.send_modify(|size| *size -= idle.len());
         for waiter in waiters {
             // A waiter that has gone needs no answer.
             let _ = waiter.send(Err(closed()));
         }
-        for connection in idle {
-            tokio::spawn(connection.terminate());
-        }
+        self.0.let_go(idle);
     }
 
     /// Waits until a closed pool has no connection left.
@@ -184,6 +213,13 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Closes connections that were idle.
+    fn let_go(self: &Arc<Self>, idle: impl IntoIterator<Item = Box<Connection>>) {
+        for connection in idle {
+            close(connection, Slot::of_idle(self));
+        }
+    }
+
     fn request(self: &Arc<Self>) -> Request {
         let mut state = self.lock();
         if state.phase == Phase::Closed {
@@ -209,7 +245,7 @@ impl Shared {
     }
 
     /// Gives a connection whose state is known to the longest waiter, or keeps it.
-    fn offer(self: &Arc<Self>, connection: Connection, slot: Slot) {
+    fn offer(self: &Arc<Self>, connection: Box<Connection>, slot: Slot) {
         let mut offer = Offer { inside: Some((connection, slot)) };
         let mut state = self.lock();
         while let Some(waiter) = state.waiters.pop_front() {
@@ -226,13 +262,7 @@ impl Shared {
                 slot.keep();
                 state.idle.push(connection);
             }
-            Phase::Closed => {
-                drop(state);
-                tokio::spawn(async move {
-                    connection.terminate().await;
-                    drop(slot);
-                });
-            }
+            Phase::Closed => close(connection, slot),
         }
     }
 
@@ -253,6 +283,14 @@ impl Shared {
         }
         drop(slot);
     }
+}
+
+/// Says goodbye and makes room.
+fn close(connection: Box<Connection>, slot: Slot) {
+    tokio::spawn(async move {
+        connection.terminate().await;
+        drop(slot);
+    });
 }
 
 /// Makes one connection, after the time of backoff if there is one.
@@ -277,7 +315,7 @@ async fn connect(slot: Slot, id: u64) {
                 state.connecting -= 1;
                 state.backoff = None;
             }
-            shared.offer(connection, slot);
+            shared.offer(Box::new(connection), slot);
         }
         Err(error) => {
             tracing::warn!(upstream = ?shared.dialer.upstream(), %error, "no connection to the server");
@@ -324,7 +362,7 @@ impl Drop for Slot {
 /// A connection on its way to a client. Dropped on the way (the client has gone), it goes to the next one.
 #[derive(Debug)]
 struct Offer {
-    inside: Option<(Connection, Slot)>,
+    inside: Option<(Box<Connection>, Slot)>,
 }
 
 impl Offer {
@@ -357,7 +395,8 @@ impl Drop for Offer {
 /// A connection lent to one client. Dropped without [`Lease::give_back`], it is closed (KNOWN-STATE).
 #[derive(Debug)]
 pub struct Lease {
-    connection: Connection,
+    /// Boxed when it is made: what is moved from hand to hand, and lies in every session's future, is a pointer.
+    connection: Box<Connection>,
     slot: Slot,
     gate: LeaseGate,
 }
@@ -394,6 +433,10 @@ impl Lease {
         let Lease { mut connection, slot, gate } = self;
         if !connection.is_at_rest() {
             tracing::debug!(connection = connection.id(), "closed a connection that was not at rest");
+            return GivenBack::Closed;
+        }
+        if slot.shared.lock().is_worn(&connection) {
+            close(connection, slot);
             return GivenBack::Closed;
         }
         connection.shrink();

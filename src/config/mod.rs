@@ -1,4 +1,15 @@
-//! proxy.toml, validated. `load` reads the file, the environment and flags (file < environment < flag).
+//! proxy.toml, validated. [`load`] reads the file, the environment and flags (file < environment < flag).
+
+pub mod document;
+mod entries;
+mod load;
+pub mod problem;
+pub mod settings;
+pub mod upstream;
+
+pub use entries::{DATABASE_KEYS, USER_KEYS};
+pub use load::{Environment, ROOT_KEYS, load};
+pub use problem::{Problem, Problems};
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -15,6 +26,24 @@ pub struct Config {
     pub databases: Vec<Database>,
     pub users: Vec<User>,
     pub limits: Limits,
+    pub log: Log,
+    /// `[metrics] enabled`
+    pub metrics: bool,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// error, warn, info, debug, trace.
+    pub level: String,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    /// One object a line.
+    Json,
 }
 
 /// `[server]`
@@ -58,6 +87,7 @@ pub struct Database {
 /// A `postgres://` URL, taken apart.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Upstream {
+    /// A name, an address, or the directory of a unix socket (begins with `/`).
     pub host: String,
     pub port: u16,
     pub user: String,
@@ -127,7 +157,7 @@ pub enum UserAccess {
 }
 
 /// Caps and deadlines; each has a default that a production system can keep.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Clients at once.
     pub max_clients: usize,

@@ -1,21 +1,23 @@
 //! What will be sent: a [`Plan`], made once for a template; a [`Bound`], made for each execution.
 
+mod build;
+mod quiet;
+mod rewrite;
 pub mod sentinel;
+mod write;
 
-use std::ops::Range;
+pub use build::{Built, build, text_of};
+
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
-use smallvec::SmallVec;
 
 use crate::audit::Receipt;
 use crate::error::{SqlError, sqlstate};
 use crate::finding::{Denial, Reason};
 use crate::id::PolicyEpoch;
 use crate::principal::{Principal, Tenant};
-
-/// Where the literals of a statement stand in the client's text, in order: byte ranges of whole tokens, quotes included.
-pub type Literals = SmallVec<[Range<u32>; 12]>;
+pub use crate::sql::template::{Literals, Segment, TenantType};
 
 /// What a session does with a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,40 +88,6 @@ pub enum Emulation {
     AdvisoryUnlockAll,
 }
 
-/// A piece of the text to send.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Segment {
-    /// SQL that was printed and verified, or, for an unrestricted user, the client's own.
-    Text(Box<str>),
-    /// The n-th literal of the client's text, from 0, token for token.
-    Literal(u16),
-    /// The tenant's value as a constant of that type.
-    Tenant(TenantType),
-}
-
-/// The type of a tenant column, as the slot is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TenantType {
-    Int2,
-    Int4,
-    Int8,
-    Text,
-    Uuid,
-}
-
-impl TenantType {
-    /// Qualified name of the type.
-    pub fn sql(self) -> &'static str {
-        match self {
-            TenantType::Int2 => "pg_catalog.int2",
-            TenantType::Int4 => "pg_catalog.int4",
-            TenantType::Int8 => "pg_catalog.int8",
-            TenantType::Text => "pg_catalog.text",
-            TenantType::Uuid => "pg_catalog.uuid",
-        }
-    }
-}
-
 /// A condition on values that must hold before the plan may run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Obligation {
@@ -158,14 +126,34 @@ pub struct Plan {
     pub(crate) parameters: u16,
     /// Reads or writes rows of a tenant: cannot run before a tenant is chosen.
     pub(crate) needs_tenant: bool,
+    /// The rows that come back are a check of the proxy's own, not the client's: RowDescription and DataRow are dropped, and
+    /// Describe answers NoData.
+    pub(crate) hides_rows: bool,
     pub(crate) obligations: Vec<Obligation>,
-    /// Names the table for which a sentinel error means 42501 (see `plan::sentinel`).
     pub(crate) epoch: PolicyEpoch,
 }
 
 impl Plan {
     pub fn action(&self) -> &Action {
         &self.action
+    }
+
+    /// The pieces of the text to send.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// About how many bytes it takes.
+    pub fn size(&self) -> usize {
+        let text: usize = self
+            .segments
+            .iter()
+            .map(|s| match s {
+                Segment::Text(t) => t.len(),
+                Segment::Literal(_) | Segment::Tenant(_) => 0,
+            })
+            .sum();
+        size_of::<Plan>() + text + self.segments.len() * size_of::<Segment>()
     }
 
     pub fn effect(&self) -> Effect {
@@ -178,6 +166,11 @@ impl Plan {
 
     pub fn epoch(&self) -> PolicyEpoch {
         self.epoch
+    }
+
+    /// Whether the rows that come back are not the client's.
+    pub fn hides_rows(&self) -> bool {
+        self.hides_rows
     }
 
     /// How many parameters the client's own text has; the tenant's, if any, is the one after them.
@@ -318,8 +311,15 @@ pub mod tenant {
     //! The tenant's value as text of SQL.
     use super::*;
 
-    /// Writes `'value'::type`. The value was checked against the column's type when it was loaded or chosen; quotes and
+    /// `'value'::type`. The value was checked against the column's type when it was loaded or chosen; quotes and
     /// backslashes cannot break out, since `standard_conforming_strings` is on: only `'` is doubled.
+    pub fn constant(type_: TenantType, tenant: &Tenant) -> String {
+        let mut out = BytesMut::new();
+        write_constant(type_, tenant, &mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    /// As [`constant`], into a buffer.
     pub fn write_constant(type_: TenantType, tenant: &Tenant, out: &mut BytesMut) {
         out.put_u8(b'\'');
         for byte in tenant.0.bytes() {

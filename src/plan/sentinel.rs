@@ -14,6 +14,11 @@ pub fn prefix() -> &'static str {
     PREFIX.get_or_init(|| format!("bulkhead_{:032x}_", rand::rng().random::<u128>()))
 }
 
+/// The contents of a string constant that no type but text takes, for a check on that table.
+pub fn text(table: &str) -> String {
+    format!("{}{table}\"", prefix())
+}
+
 /// The table that an error message accuses, if the message is a sentinel: what follows the prefix up to a quote character.
 pub fn parse(message: &str) -> Option<&str> {
     let (_, rest) = message.split_once(prefix())?;

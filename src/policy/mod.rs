@@ -1,4 +1,15 @@
-//! Policies: what files say ([`model`], [`load`]), and what follows from it for a statement ([`decide`]). Pure: no I/O but
-//! reading the files in [`load`].
+//! Policies: what files say ([`load`], [`model`]), what that means for a catalog ([`epoch`]), and what follows for a statement
+//! ([`decide`]). No I/O but reading the files in [`load`].
 
+mod catalogs;
+pub mod decide;
+pub mod epoch;
+pub mod expression;
+pub mod functions;
+pub mod load;
 pub mod model;
+
+pub use catalogs::CatalogRule;
+pub use decide::{Permit, RowFilter, decide};
+pub use epoch::PolicySet;
+pub use load::PolicyProblem;

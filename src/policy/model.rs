@@ -4,6 +4,8 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::config::problem::Problem;
+
 /// Everything that the policy files of one directory say.
 #[derive(Clone, Debug, Default)]
 pub struct PolicyModel {
@@ -11,6 +13,19 @@ pub struct PolicyModel {
     pub allows: Vec<Allow>,
     pub tests: Vec<PolicyTest>,
     pub sources: Vec<Arc<Source>>,
+}
+
+impl PolicyModel {
+    /// What applies to one database, by the name that clients use.
+    pub fn of_database(&self, database: &str) -> PolicyModel {
+        let applies = |place: &Place| place.source.applies_to(database);
+        PolicyModel {
+            tables: self.tables.iter().filter(|t| applies(&t.place)).cloned().collect(),
+            allows: self.allows.iter().filter(|a| applies(&a.place)).cloned().collect(),
+            tests: self.tests.iter().filter(|t| applies(&t.place)).cloned().collect(),
+            sources: self.sources.iter().filter(|s| s.applies_to(database)).cloned().collect(),
+        }
+    }
 }
 
 /// One policy file, kept for messages that point into it.
@@ -28,6 +43,21 @@ pub struct Place {
     pub source: Arc<Source>,
     /// Bytes of `source.text`.
     pub span: Range<usize>,
+}
+
+impl Source {
+    /// Whether the file says something about this database (by the name that clients use).
+    pub fn applies_to(&self, database: &str) -> bool {
+        self.database.as_deref().is_none_or(|d| d == database)
+    }
+}
+
+impl Place {
+    /// A problem that points here.
+    pub fn problem(&self, message: impl Into<String>, label: impl Into<String>) -> Problem {
+        let text: Arc<str> = self.source.text.as_str().into();
+        Problem::new(message).at(&self.source.path.display().to_string(), &text, self.span.clone(), label)
+    }
 }
 
 /// Where a table's rows stand.
@@ -114,6 +144,22 @@ pub struct SqlText {
     pub text: String,
     /// Span of the text itself (inside the quotes).
     pub place: Place,
+}
+
+impl SqlText {
+    /// The place in the file of bytes `span` of the text; the whole text where escapes of TOML stand between the two.
+    pub fn span_of(&self, span: Range<usize>) -> Range<usize> {
+        let written = self.place.source.text.get(self.place.span.clone());
+        if written != Some(self.text.as_str()) {
+            return self.place.span.clone();
+        }
+        self.place.span.start + span.start..self.place.span.start + span.end
+    }
+
+    /// A problem that points at bytes `span` of the text.
+    pub fn problem(&self, span: Range<usize>, message: impl Into<String>, label: impl Into<String>) -> Problem {
+        Place { source: Arc::clone(&self.place.source), span: self.span_of(span) }.problem(message, label)
+    }
 }
 
 /// `[[table.column]]`

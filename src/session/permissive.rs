@@ -56,6 +56,7 @@ impl Permissive {
             needs_tenant: segments.len() > 1,
             segments,
             parameters: (1..=9).filter(|n| text.contains(&format!("${n}"))).max().unwrap_or(0),
+            hides_rows: false,
             obligations: Vec::new(),
             epoch: self.epoch(),
         };

@@ -41,6 +41,20 @@ impl Review for Gate {
     }
 }
 
+/// The gate of a database without policies: nothing is permitted.
+#[derive(Debug)]
+pub struct Closed;
+
+impl Review for Closed {
+    fn review(&self, _text: &str, _context: &Context<'_>) -> Result<SmallVec<[Approved; 1]>, Denial> {
+        Err(Denial::policy("permission denied: no policies are loaded"))
+    }
+
+    fn epoch(&self) -> PolicyEpoch {
+        PolicyEpoch(0)
+    }
+}
+
 /// A user who may log in.
 #[derive(Debug)]
 pub struct Login {

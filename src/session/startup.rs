@@ -239,7 +239,12 @@ fn principal(login: &Login, database: &Database) -> Principal {
         UserAccess::Shared { tenants, .. } => Access::Shared { tenants: tenants.clone(), chosen: None },
         UserAccess::Unrestricted { .. } => Access::Unrestricted,
     };
+    let tenant_setting = match &login.user.access {
+        UserAccess::Shared { setting, .. } => setting.as_deref().map(Into::into),
+        UserAccess::Fixed(_) | UserAccess::Unrestricted { .. } => None,
+    };
     Principal {
+        tenant_setting,
         user: login.user.name.as_str().into(),
         database: database.name.clone(),
         roles: login.user.roles.iter().map(|r| Box::from(r.as_str())).collect(),

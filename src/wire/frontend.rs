@@ -74,6 +74,7 @@ pub struct Parse<'a> {
     pub types: SmallVec<[u32; 8]>,
 }
 
+#[expect(clippy::self_named_constructors, reason = "the reader of every view is called parse")]
 impl<'a> Parse<'a> {
     pub fn parse(body: &'a [u8]) -> Result<Self, SqlError> {
         let mut cursor = Cursor::new(body);

@@ -1,0 +1,388 @@
+//! The way from file, environment and flags to a [`Config`]: everything is looked at, then all problems are told at once.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::document::{Document, Key, key, later};
+use super::entries::{self, Secrets};
+use super::problem::{Problem, Problems, did_you_mean};
+use super::settings::{self, ALWAYS_ON, Draft, Kind, SETTINGS, Setting, VARIABLES_NOT_BUILT, switch};
+use super::{Config, Level, Limits, Log, LogFormat, Server};
+
+/// Variables of the environment, as they were when the process started.
+#[derive(Clone, Debug, Default)]
+pub struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// The process's own. Variables that are not UTF-8 are left out.
+    pub fn of_process() -> Self {
+        Environment(std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect())
+    }
+
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+}
+
+impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
+        Environment(pairs.into_iter().map(|(k, v)| (k.into(), v.into())).collect())
+    }
+}
+
+/// The tables of the file.
+pub const ROOT_KEYS: &[Key] = &[
+    key("server", "[server]", "Listening, TLS, policies."),
+    key("isolation", "[isolation]", "How strict."),
+    key("limits", "[limits]", "Caps and deadlines."),
+    key("log", "[log]", "Log output on standard error."),
+    key("metrics", "[metrics]", "Metrics."),
+    later("cache", "[cache]", "Result cache."),
+    later("audit", "[audit]", "Audit log."),
+    key("database", "[[database]]", "A database that clients can name."),
+    key("user", "[[user]]", "A login."),
+];
+
+/// Reads a configuration. `flags` are `section.key` and value, the strongest source.
+///
+/// # Errors
+/// Everything that is wrong, with places.
+pub fn load(path: &Path, environment: &Environment, flags: &[(String, String)]) -> Result<Config, Problems> {
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        Problem::new(format!("cannot read the configuration {}: {e}", path.display()))
+            .help("--config F names another file; `bulkhead check --reference` shows what can stand in it")
+    })?;
+    let base = path.parent().unwrap_or(Path::new("")).to_owned();
+    let mut draft = Draft { config: blank(), tls_certificate: None, tls_key: None, tls_required: false };
+    let mut problems = apply_defaults(&mut draft, &base);
+
+    let document = Document::new(path.display().to_string(), text);
+    document.quote_as(without_secrets(document.text()));
+    if let Some(tree) = document.parse() {
+        let span = tree.span();
+        let root = document.table(tree.get_ref(), span, "the file", ROOT_KEYS);
+        apply_file(&mut draft, &document, tree.get_ref(), &base);
+        let secrets = Secrets { environment, base: &base };
+        draft.config.databases = entries::databases(&root, &secrets);
+        draft.config.users = entries::users(&root, &secrets, &draft.config.databases);
+    }
+    problems.extend(document.into_problems());
+    problems.extend(apply_environment(&mut draft, environment));
+    problems.extend(apply_flags(&mut draft, flags));
+    match settings::tls(&draft) {
+        Ok(tls) => draft.config.server.tls = tls,
+        Err(what) => problems.push(Problem::new(what)),
+    }
+    Problems(problems).or(draft.config)
+}
+
+impl Config {
+    /// What `serve` needs besides a valid file.
+    ///
+    /// # Errors
+    /// A problem for each list that is empty.
+    pub fn ready_to_serve(&self) -> Result<(), Problems> {
+        let mut problems = Vec::new();
+        if self.databases.is_empty() {
+            problems.push(
+                Problem::new("there is no [[database]]")
+                    .help("[[database]]\nname = \"shop\"\nupstream = \"postgres://app:secret@127.0.0.1:5432/shop\""),
+            );
+        }
+        if self.users.is_empty() {
+            problems.push(
+                Problem::new("there is no [[user]]: nobody could log in")
+                    .help("[[user]]\nname = \"acme\"\npassword = \"env:ACME_PASSWORD\"\ntenant = \"1\""),
+            );
+        }
+        Problems(problems).or(())
+    }
+}
+
+/// Overwritten by the defaults of [`SETTINGS`].
+fn blank() -> Config {
+    let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    Config {
+        server: Server { listen: anywhere, admin_listen: None, policies: PathBuf::new(), tls: None },
+        level: Level::Strict,
+        databases: Vec::new(),
+        users: Vec::new(),
+        limits: Limits::default(),
+        log: Log { level: String::new(), format: LogFormat::Text },
+        metrics: true,
+    }
+}
+
+fn apply_defaults(draft: &mut Draft, base: &Path) -> Vec<Problem> {
+    let defaults = SETTINGS.iter().filter(|s| !s.default.is_empty());
+    defaults
+        .filter_map(|s| s.apply(draft, s.default, base).err().map(|e| Problem::new(format!("default of {}: {e}", s.variable()))))
+        .collect()
+}
+
+fn apply_file(draft: &mut Draft, document: &Document, tree: &DeTable<'_>, base: &Path) {
+    for (section, value) in tree {
+        let section_name: &str = section.get_ref();
+        let of_section: Vec<&Setting> = SETTINGS.iter().filter(|s| s.section == section_name).collect();
+        let is_built = |s: &&&Setting| !matches!(s.kind, Kind::NotBuilt);
+        // A section that is not built has been reported as a whole.
+        if !of_section.iter().any(|s| is_built(&s)) {
+            continue;
+        }
+        let Some(table) = value.get_ref().as_table() else {
+            let problem = Problem::new(format!("`{section_name}` must be a table, written [{section_name}]"));
+            document.report(problem, value.span(), format!("this is a {}", value.get_ref().type_str()));
+            continue;
+        };
+        for (name, value) in table {
+            match of_section.iter().find(|s| s.key == name.get_ref()) {
+                Some(setting) => apply_value(draft, document, setting, value, base),
+                None => report_unknown(document, name, section_name, &of_section),
+            }
+        }
+    }
+}
+
+fn report_unknown(document: &Document, name: &Spanned<std::borrow::Cow<'_, str>>, section: &str, known: &[&Setting]) {
+    let problem = Problem::new(format!("unknown key `{}` in [{section}]", name.get_ref()));
+    let elsewhere = SETTINGS.iter().find(|s| s.key == name.get_ref());
+    let help = match (did_you_mean(name.get_ref(), known.iter().map(|s| s.key)), elsewhere) {
+        (Some(near), _) => format!("did you mean `{near}`?"),
+        (None, Some(setting)) => format!("`{}` belongs in [{}]", setting.key, setting.section),
+        (None, None) => format!("[{section}] may have: {}", known.iter().map(|s| s.key).collect::<Vec<_>>().join(", ")),
+    };
+    document.report(problem.help(help), name.span(), "not known");
+}
+
+fn apply_value(draft: &mut Draft, document: &Document, setting: &Setting, value: &Spanned<DeValue<'_>>, base: &Path) {
+    let name = format!("[{}] {}", setting.section, setting.key);
+    let outcome = match setting.kind.text_of(value.get_ref()) {
+        Some(text) => setting.apply(draft, &text, base),
+        None => Err(format!("expected {}, found a {}", setting.kind.expected(), value.get_ref().type_str())),
+    };
+    if let Err(what) = outcome {
+        document.report(Problem::new(format!("{name} cannot be used")), value.span(), what);
+    }
+}
+
+fn apply_environment(draft: &mut Draft, environment: &Environment) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for setting in SETTINGS {
+        let names = std::iter::once(setting.variable()).chain(setting.aliases.iter().map(ToString::to_string));
+        // The longer name says exactly what is meant, so it wins over an alias.
+        let Some((name, value)) = names.filter_map(|n| environment.get(&n).map(|v| (n.clone(), v))).next() else { continue };
+        let outcome = match setting.kind {
+            Kind::NotBuilt if switch(value) == Some(false) => Ok(()),
+            Kind::NotBuilt => Err(format!("[{}] {} is not built yet", setting.section, setting.key)),
+            _ => setting.apply(draft, value, Path::new("")),
+        };
+        if let Err(what) = outcome {
+            problems.push(variable_problem(&name, value, what));
+        }
+    }
+    for (name, feature) in VARIABLES_NOT_BUILT {
+        if let Some(value) = environment.get(name).filter(|v| !v.is_empty() && switch(v) != Some(false)) {
+            problems.push(variable_problem(name, value, format!("not built yet: {feature}")));
+        }
+    }
+    if let Some(value) = environment.get(ALWAYS_ON).filter(|v| switch(v) != Some(true)) {
+        problems.push(variable_problem(ALWAYS_ON, value, "it is always on".to_owned()));
+    }
+    problems.extend(unknown_variables(environment));
+    problems
+}
+
+/// A misspelt variable would silently leave a default in force.
+fn unknown_variables(environment: &Environment) -> Vec<Problem> {
+    let known: Vec<String> = SETTINGS.iter().map(Setting::variable).collect();
+    let is_ours = |name: &str| {
+        name.strip_prefix("BULKHEAD_")
+            .and_then(|rest| rest.split_once('_'))
+            .is_some_and(|(section, _)| SETTINGS.iter().any(|s| s.section.eq_ignore_ascii_case(section)))
+    };
+    // Kubernetes sets these for a service that happens to be called bulkhead-server, bulkhead-log, ...
+    let is_service_link = |name: &str| name.contains("_SERVICE_") || name.contains("_PORT_") || name.ends_with("_PORT");
+    let mut problems = Vec::new();
+    for (name, value) in &environment.0 {
+        if !is_ours(name) || is_service_link(name) || known.contains(name) {
+            continue;
+        }
+        let problem = variable_problem(name, value, "not a setting".to_owned());
+        problems.push(match did_you_mean(name, known.iter().map(String::as_str)) {
+            Some(near) => problem.help(format!("did you mean {near}?")),
+            None => problem.help("`bulkhead check --reference` lists them"),
+        });
+    }
+    problems
+}
+
+fn variable_problem(name: &str, value: &str, label: String) -> Problem {
+    let line = format!("{name}={value}");
+    let span = name.len() + 1..line.len();
+    Problem::new(format!("the variable {name} cannot be used")).at("environment", &line.into(), span, label)
+}
+
+fn apply_flags(draft: &mut Draft, flags: &[(String, String)]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (name, value) in flags {
+        let setting = SETTINGS.iter().find(|s| name.split_once('.') == Some((s.section, s.key)));
+        let line: std::sync::Arc<str> = format!("--set {name}={value}").into();
+        let at_value = "--set ".len() + name.len() + 1..line.len();
+        match setting.map(|s| s.apply(draft, value, Path::new(""))) {
+            Some(Ok(())) => {}
+            Some(Err(what)) => {
+                problems.push(Problem::new(format!("{name} cannot be used")).at("command line", &line, at_value, what));
+            }
+            None => {
+                let known: Vec<String> = SETTINGS.iter().map(|s| format!("{}.{}", s.section, s.key)).collect();
+                let problem = Problem::new(format!("unknown setting `{name}`")).at(
+                    "command line",
+                    &line,
+                    "--set ".len().."--set ".len() + name.len(),
+                    "not known",
+                );
+                problems.push(match did_you_mean(name, known.iter().map(String::as_str)) {
+                    Some(near) => problem.help(format!("did you mean `{near}`?")),
+                    None => problem.help(format!("settings: {}", known.join(", "))),
+                });
+            }
+        }
+    }
+    problems
+}
+
+/// The text as messages may quote it, line by line, so that it works for a file that is no TOML too. Whatever follows a key
+/// that is not known to be harmless is blanked (a misspelt `passwrod` holds a password), and passwords of URLs are.
+fn without_secrets(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut inside_long_string = false;
+    for line in text.split_inclusive('\n') {
+        let quotes = line.matches("\"\"\"").count() + line.matches("'''").count();
+        let secret = first_secret(line);
+        match secret {
+            _ if inside_long_string => out.push_str(&stars(line)),
+            Some(value) => {
+                out.push_str(&line[..value]);
+                out.push_str(&stars(&line[value..]));
+            }
+            None => out.push_str(&blank_urls(line)),
+        }
+        if quotes % 2 == 1 {
+            inside_long_string = !inside_long_string && secret.is_some();
+        }
+    }
+    out
+}
+
+/// Where the value of the line's first key that could be a secret begins. References (`env:`, `file:`) are none.
+fn first_secret(line: &str) -> Option<usize> {
+    let is_reference = |value: &str| {
+        let value = value.trim_start_matches([' ', '"', '\'']);
+        (value.starts_with("env:") || value.starts_with("file:")) && !value.contains('=')
+    };
+    line.match_indices('=').find_map(|(at, _)| {
+        let name = line[..at].trim_end().rsplit(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or_default();
+        // `sslmode=` of a URL is no key.
+        let in_url = line[..at].contains("://");
+        let harmless = SETTINGS.iter().any(|s| s.key == name) || HARMLESS_KEYS.contains(&name) || in_url;
+        (!harmless && !is_reference(&line[at + 1..])).then_some(at + 1)
+    })
+}
+
+/// Keys of `[[database]]` and `[[user]]` whose values may be shown; of `upstream` all but the password.
+const HARMLESS_KEYS: [&str; 9] =
+    ["name", "upstream", "pool_size", "roles", "databases", "tenant", "tenants", "tenant_setting", "unrestricted"];
+
+/// Blanks the passwords of URLs: from the `:` of the credentials to the last `@`.
+fn blank_urls(line: &str) -> String {
+    let mut out = line.to_owned();
+    let Some(scheme) = line.find("://") else { return out };
+    let Some(at) = line.rfind('@').filter(|at| *at > scheme) else { return out };
+    if let Some(colon) = line[scheme + 3..at].find(':') {
+        let from = scheme + 3 + colon + 1;
+        out.replace_range(from..at, &stars(&line[from..at]));
+    }
+    out
+}
+
+/// As many bytes, but nothing to read; quotes and line ends stay.
+fn stars(text: &str) -> String {
+    text.bytes().map(|b| if matches!(b, b'\n' | b'\r' | b'"' | b'\'' | b' ') { b as char } else { '*' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, variables: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Config, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("proxy.toml");
+        std::fs::write(&path, text).unwrap();
+        let flags: Vec<_> = flags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        load(&path, &variables.iter().copied().collect(), &flags).map_err(|p| p.render(false))
+    }
+
+    #[test]
+    fn an_empty_file_means_the_defaults() {
+        let config = read("", &[], &[]).unwrap();
+        assert_eq!(config.server.listen.to_string(), "127.0.0.1:6432");
+        assert_eq!(config.server.admin_listen.unwrap().to_string(), "127.0.0.1:9632");
+        assert!(config.server.policies.ends_with("policies"));
+        assert_eq!(config.level, Level::Strict);
+        assert_eq!(config.limits, Limits::default());
+        assert!(config.ready_to_serve().is_err());
+    }
+
+    #[test]
+    fn flags_beat_the_environment_and_that_beats_the_file() {
+        let file =
+            "[server]\nlisten = \"127.0.0.1:1\"\nadmin_listen = \"127.0.0.1:2\"\n[limits]\nmax_clients = 3\n[log]\nlevel='warn'";
+        let variables = [
+            ("BULKHEAD_SERVER_LISTEN", "127.0.0.1:11"),
+            ("BULKHEAD_SERVER_ADMIN_LISTEN", "off"),
+            ("LOG_LEVEL", "DEBUG"),
+            ("TENANT_ISOLATION_LEVEL", "Standard"),
+        ];
+        let config = read(file, &variables, &[("server.listen", "127.0.0.1:21")]).unwrap();
+        assert_eq!(config.server.listen.port(), 21);
+        assert_eq!(config.server.admin_listen, None);
+        assert_eq!((config.limits.max_clients, config.log.level.as_str()), (3, "debug"));
+        assert_eq!(config.level, Level::Standard);
+    }
+
+    #[test]
+    fn variables_of_what_is_not_built_are_refused_unless_they_mean_off() {
+        for (name, _) in VARIABLES_NOT_BUILT.iter().chain(&[("CACHE_SIZE_MB", ""), ("BULKHEAD_AUDIT_PATH", "")]) {
+            assert!(read("", &[(name, "false")], &[]).is_ok(), "{name}");
+            let error = read("", &[(name, "7")], &[]).unwrap_err();
+            assert!(error.contains(name) && error.contains("not built yet"), "{error}");
+        }
+        assert!(read("", &[("BULKHEAD_SERVER_LISTNE", "127.0.0.1:1")], &[]).unwrap_err().contains("BULKHEAD_SERVER_LISTEN?"));
+        assert!(read("", &[("BULKHEAD_SERVER_SERVICE_HOST", "10.0.0.1"), ("BULKHEAD_ADMIN_PASSWORD", "x")], &[]).is_ok());
+    }
+
+    #[test]
+    fn secrets_come_from_the_environment_and_files_and_are_never_quoted() {
+        let good = "[[database]]\nname='shop'\nupstream='env:UP'\n[[user]]\nname='a'\npassword='env:PW'\ntenant='1'";
+        let config = read(good, &[("UP", "postgres://a:b@127.0.0.1/shop"), ("PW", "x")], &[]).unwrap();
+        assert_eq!(config.databases[0].upstream.password.as_deref(), Some("b"));
+        assert!(read(good, &[("UP", "postgres://a:b@127.0.0.1/shop")], &[]).unwrap_err().contains("PW is not set"));
+        for bad in [
+            "user = [{ name='a', password='HUSH', tenant=1 }]",
+            "[[user]]\nname='a'\npassword=3\npasswrod='HUSH'",
+            "[[user]]\nname='a'\npassword='''\nHUSH\n'''\nscram='x'",
+            "[[user]]\nname='a'\npassword='HUSH'\nscram='SCRAM-SHA-256$HUSH'\ntenant='1'",
+            "[[user]]\nname='a'\npassword=\"HUSH",
+            "[[database]]\nname='a'\nupstream='postgres://a:HUSH@db.example.com/x'",
+            "[[database]]\nname='a'\nupstream='postgres://a:HUSH@127.0.0.1/x",
+            "[[user]]\nname='a'\nscram='SCRAM-SHA-256$HUSH'\ntenant='1'",
+        ] {
+            let error = read(bad, &[], &[]).unwrap_err();
+            assert!(!error.contains("HUSH"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! The one table of settings: the file's keys, the names of environment variables, defaults, documentation and the way
+//! into [`Config`] all come from [`SETTINGS`].
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::{Config, Level, LogFormat, ServerTls};
+
+/// One setting.
+#[derive(Clone, Copy)]
+pub struct Setting {
+    /// The file's table.
+    pub section: &'static str,
+    pub key: &'static str,
+    /// As it would be written in a variable of the environment; empty: none.
+    pub default: &'static str,
+    pub doc: &'static str,
+    /// Other names of the variable.
+    pub aliases: &'static [&'static str],
+    pub kind: Kind,
+}
+
+/// What a value must look like, and where it goes.
+#[derive(Clone, Copy)]
+pub enum Kind {
+    Address(fn(&mut Draft, SocketAddr)),
+    /// An address or `off`.
+    OptionalAddress(fn(&mut Draft, Option<SocketAddr>)),
+    /// Relative paths start at the file that names them; those of variables and flags at the working directory.
+    Path(fn(&mut Draft, PathBuf)),
+    /// A whole number, at least 1.
+    Count(fn(&mut Draft, usize)),
+    /// A number of bytes, also as `64MiB`.
+    Bytes(fn(&mut Draft, usize)),
+    /// `500ms`, `30s`, `5m`, `1h`.
+    Duration(fn(&mut Draft, Duration)),
+    Switch(fn(&mut Draft, bool)),
+    /// One of these words; the function gets one of them, in lower case.
+    Word(&'static [&'static str], fn(&mut Draft, &str) -> Result<(), String>),
+    /// Known, but refused by name.
+    NotBuilt,
+}
+
+/// A configuration while it is read.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    pub config: Config,
+    pub tls_certificate: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
+    pub tls_required: bool,
+}
+
+/// Every setting of every table but the lists `[[database]]` and `[[user]]`.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        section: "server",
+        key: "listen",
+        default: "127.0.0.1:6432",
+        doc: "Where clients connect.",
+        aliases: &[],
+        kind: Kind::Address(|d, v| d.config.server.listen = v),
+    },
+    Setting {
+        section: "server",
+        key: "admin_listen",
+        default: "127.0.0.1:9632",
+        doc: "Where /health and /metrics are served, or `off`. Has no authentication: keep it private.",
+        aliases: &[],
+        kind: Kind::OptionalAddress(|d, v| d.config.server.admin_listen = v),
+    },
+    Setting {
+        section: "server",
+        key: "policies",
+        default: "policies",
+        doc: "Directory of policy files: every *.toml below it.",
+        aliases: &[],
+        kind: Kind::Path(|d, v| d.config.server.policies = v),
+    },
+    Setting {
+        section: "server",
+        key: "tls_certificate",
+        default: "",
+        doc: "PEM file with the certificate for clients, leaf first; needs tls_key. Read again on SIGHUP.",
+        aliases: &[],
+        kind: Kind::Path(|d, v| d.tls_certificate = Some(v)),
+    },
+    Setting {
+        section: "server",
+        key: "tls_key",
+        default: "",
+        doc: "PEM file with the private key of tls_certificate.",
+        aliases: &[],
+        kind: Kind::Path(|d, v| d.tls_key = Some(v)),
+    },
+    Setting {
+        section: "server",
+        key: "tls_required",
+        default: "false",
+        doc: "Refuse clients that do not ask for TLS; needs tls_certificate.",
+        aliases: &[],
+        kind: Kind::Switch(|d, v| d.tls_required = v),
+    },
+    Setting {
+        section: "isolation",
+        key: "level",
+        default: "strict",
+        doc: "strict, or standard: strict, but EXPLAIN estimates and owner-rights views are let through.",
+        aliases: &["TENANT_ISOLATION_LEVEL"],
+        kind: Kind::Word(&["strict", "standard", "paranoid"], set_level),
+    },
+    Setting {
+        section: "limits",
+        key: "max_clients",
+        default: "10000",
+        doc: "Clients at once; one more is told 53300.",
+        aliases: &[],
+        kind: Kind::Count(|d, v| d.config.limits.max_clients = v),
+    },
+    Setting {
+        section: "limits",
+        key: "startup_timeout",
+        default: "15s",
+        doc: "From accept to authenticated.",
+        aliases: &[],
+        kind: Kind::Duration(|d, v| d.config.limits.startup_timeout = v),
+    },
+    Setting {
+        section: "limits",
+        key: "pool_wait",
+        default: "30s",
+        doc: "How long a client waits for a server connection before it is told 57014.",
+        aliases: &[],
+        kind: Kind::Duration(|d, v| d.config.limits.pool_wait = v),
+    },
+    Setting {
+        section: "limits",
+        key: "max_message",
+        default: "256MiB",
+        doc: "Largest message of a client.",
+        aliases: &[],
+        kind: Kind::Bytes(|d, v| d.config.limits.max_message = v),
+    },
+    Setting {
+        section: "limits",
+        key: "max_statement",
+        default: "4MiB",
+        doc: "Largest text of a statement; a larger one is told 54000.",
+        aliases: &[],
+        kind: Kind::Bytes(|d, v| d.config.limits.max_statement = v),
+    },
+    Setting {
+        section: "limits",
+        key: "drain_timeout",
+        default: "30s",
+        doc: "How long a drain on SIGTERM waits for transactions to end.",
+        aliases: &[],
+        kind: Kind::Duration(|d, v| d.config.limits.drain_timeout = v),
+    },
+    Setting {
+        section: "log",
+        key: "level",
+        default: "info",
+        doc: "error, warn, info, debug or trace. Literals of statements are in none of them.",
+        aliases: &["LOG_LEVEL"],
+        kind: Kind::Word(&["error", "warn", "info", "debug", "trace"], |d, v| {
+            d.config.log.level = v.to_owned();
+            Ok(())
+        }),
+    },
+    Setting {
+        section: "log",
+        key: "format",
+        default: "text",
+        doc: "text, or json: one object a line.",
+        aliases: &[],
+        kind: Kind::Word(&["text", "json"], |d, v| {
+            d.config.log.format = if v == "json" { LogFormat::Json } else { LogFormat::Text };
+            Ok(())
+        }),
+    },
+    Setting {
+        section: "metrics",
+        key: "enabled",
+        default: "true",
+        doc: "Serve /metrics on admin_listen.",
+        aliases: &["METRICS_COLLECTION_ENABLED"],
+        kind: Kind::Switch(|d, v| d.config.metrics = v),
+    },
+    Setting {
+        section: "cache",
+        key: "memory_mb",
+        default: "",
+        doc: "Result cache: memory.",
+        aliases: &["CACHE_SIZE_MB"],
+        kind: Kind::NotBuilt,
+    },
+    Setting {
+        section: "cache",
+        key: "redis",
+        default: "",
+        doc: "Result cache: second tier.",
+        aliases: &[],
+        kind: Kind::NotBuilt,
+    },
+    Setting { section: "audit", key: "path", default: "", doc: "Audit log: directory.", aliases: &[], kind: Kind::NotBuilt },
+];
+
+/// Variables that users know, of what is not built yet. A value that means "off" changes nothing and is taken.
+pub const VARIABLES_NOT_BUILT: &[(&str, &str)] = &[
+    ("CACHE_TTL_SECONDS", "the result cache"),
+    ("QUERY_CACHE_ENABLED", "the result cache"),
+    ("COMPLIANCE_AUDIT_ENABLED", "the audit log"),
+    ("AUDIT_RETENTION_DAYS", "the audit log"),
+    ("SECURITY_PARANOID_MODE", "level \"paranoid\""),
+    ("MFA_ENFORCEMENT", "a second factor"),
+    ("ENCRYPTION_KEY_VERSION", "field encryption"),
+    ("GDPR_STRICT_MODE", "compliance rules"),
+    ("ALERTING_ENABLED", "alerts"),
+];
+
+/// A variable that users know and that has nothing to switch: what it asks for is always so.
+pub const ALWAYS_ON: &str = "PERFORMANCE_OPTIMIZATION";
+
+fn set_level(draft: &mut Draft, word: &str) -> Result<(), String> {
+    draft.config.level = match word {
+        "standard" => Level::Standard,
+        "paranoid" => return Err("level \"paranoid\" is not built yet; `strict` is the strictest now".to_owned()),
+        _ => Level::Strict,
+    };
+    Ok(())
+}
+
+impl Setting {
+    /// `BULKHEAD_<SECTION>_<KEY>`
+    pub fn variable(&self) -> String {
+        format!("BULKHEAD_{}_{}", self.section, self.key).to_uppercase()
+    }
+
+    /// Puts a value, written as in a variable, where it belongs. Relative paths start at `base`.
+    ///
+    /// # Errors
+    /// Says what the value should look like.
+    pub fn apply(&self, draft: &mut Draft, text: &str, base: &Path) -> Result<(), String> {
+        let expected = || format!("expected {}", self.kind.expected());
+        match self.kind {
+            Kind::Address(set) => set(draft, text.parse().map_err(|_| expected())?),
+            Kind::OptionalAddress(set) if text == "off" => set(draft, None),
+            Kind::OptionalAddress(set) => set(draft, Some(text.parse().map_err(|_| expected())?)),
+            Kind::Path(_) if text.is_empty() => return Err(expected()),
+            Kind::Path(set) => set(draft, base.join(text)),
+            Kind::Count(set) => set(draft, text.parse().ok().filter(|n| *n > 0).ok_or_else(expected)?),
+            Kind::Bytes(set) => set(draft, bytes(text).ok_or_else(expected)?),
+            Kind::Duration(set) => set(draft, duration(text).ok_or_else(expected)?),
+            Kind::Switch(set) => set(draft, switch(text).ok_or_else(expected)?),
+            Kind::Word(words, set) => {
+                let word = text.to_ascii_lowercase();
+                if !words.contains(&word.as_str()) {
+                    return Err(expected());
+                }
+                set(draft, &word)?;
+            }
+            Kind::NotBuilt => return Err("not built yet".to_owned()),
+        }
+        Ok(())
+    }
+}
+
+impl Kind {
+    /// What a value looks like, for messages and the reference.
+    pub fn expected(&self) -> String {
+        match self {
+            Kind::Address(_) => "an address and a port, such as 127.0.0.1:6432".to_owned(),
+            Kind::OptionalAddress(_) => "an address and a port, such as 127.0.0.1:9632, or off".to_owned(),
+            Kind::Path(_) => "a path".to_owned(),
+            Kind::Count(_) => "a whole number from 1".to_owned(),
+            Kind::Bytes(_) => "a size from 1KiB to 1GiB, such as 64MiB, or a number of bytes".to_owned(),
+            Kind::Duration(_) => "a time with its unit, such as 500ms, 30s, 5m or 1h".to_owned(),
+            Kind::Switch(_) => "true or false".to_owned(),
+            Kind::Word(words, _) => words.join(", "),
+            Kind::NotBuilt => "nothing: not built yet".to_owned(),
+        }
+    }
+
+    /// A TOML value as the text of a variable; `None` where the type is not what this setting takes.
+    pub fn text_of(&self, value: &DeValue<'_>) -> Option<String> {
+        match (self, value) {
+            (Kind::Count(_) | Kind::Bytes(_), DeValue::Integer(n)) => {
+                i64::from_str_radix(n.as_str(), n.radix()).ok().map(|n| n.to_string())
+            }
+            (Kind::Switch(_), DeValue::Boolean(b)) => Some(b.to_string()),
+            (Kind::Count(_) | Kind::Switch(_), _) => None,
+            (_, DeValue::String(text)) => Some(text.to_string()),
+            _ => None,
+        }
+    }
+}
+
+/// What a variable that switches something says.
+pub fn switch(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "on" | "yes" | "1" => Some(true),
+        "false" | "off" | "no" | "0" => Some(false),
+        _ => None,
+    }
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let number: u64 = text.get(..digits)?.parse().ok()?;
+    let milliseconds = match text.get(digits..)?.trim() {
+        "ms" => number,
+        "s" => number.checked_mul(1_000)?,
+        "m" => number.checked_mul(60_000)?,
+        "h" => number.checked_mul(3_600_000)?,
+        _ => return None,
+    };
+    // A timer of zero would end everything at once; one of more than a day is a slip.
+    (1..=86_400_000).contains(&milliseconds).then(|| Duration::from_millis(milliseconds))
+}
+
+fn bytes(text: &str) -> Option<usize> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let number: usize = text.get(..digits)?.parse().ok()?;
+    let shift = match text.get(digits..)?.trim() {
+        "" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return None,
+    };
+    let size = number.checked_mul(1 << shift)?;
+    // PostgreSQL's own messages end at 1 GiB.
+    (1 << 10..=1 << 30).contains(&size).then_some(size)
+}
+
+/// Joins the TLS settings; they make sense only together.
+///
+/// # Errors
+/// Names the setting that is missing.
+pub fn tls(draft: &Draft) -> Result<Option<ServerTls>, String> {
+    match (&draft.tls_certificate, &draft.tls_key) {
+        (Some(certificate), Some(key)) => {
+            Ok(Some(ServerTls { certificate: certificate.clone(), key: key.clone(), required: draft.tls_required }))
+        }
+        (Some(_), None) => Err("server.tls_certificate is set, but server.tls_key is not".to_owned()),
+        (None, Some(_)) => Err("server.tls_key is set, but server.tls_certificate is not".to_owned()),
+        (None, None) if draft.tls_required => {
+            Err("server.tls_required is set, but server.tls_certificate is not: nobody could connect".to_owned())
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_sizes_need_sense() {
+        assert_eq!(duration("30s"), Some(Duration::from_secs(30)));
+        assert_eq!(duration("500 ms"), Some(Duration::from_millis(500)));
+        for bad in ["", "30", "s", "-1s", "0s", "99999999999999999999h", "25h", "1d", "1.5s"] {
+            assert_eq!(duration(bad), None, "{bad}");
+        }
+        assert_eq!(bytes("64MiB"), Some(64 << 20));
+        assert_eq!(bytes("4096"), Some(4096));
+        for bad in ["", "1", "2GiB", "64MB", "-4096", "99999999999999999999"] {
+            assert_eq!(bytes(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn each_key_and_variable_is_there_once() {
+        let mut names: Vec<String> = SETTINGS.iter().map(Setting::variable).collect();
+        names.extend(SETTINGS.iter().flat_map(|s| s.aliases).map(ToString::to_string));
+        names.extend(VARIABLES_NOT_BUILT.iter().map(|(name, _)| (*name).to_owned()));
+        names.sort();
+        let all = names.len();
+        names.dedup();
+        assert_eq!(all, names.len());
+    }
+}

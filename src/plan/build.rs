@@ -1,0 +1,169 @@
+//! From a permit to a plan: rewrite, print, cut into segments. INVARIANT (PERMIT): the one maker of tenants' plans.
+
+use pg_query::protobuf::{CopyStmt, ParseResult, RawStmt};
+use pg_query::{Node, NodeEnum};
+
+use super::rewrite::{Rewritten, rewrite};
+use super::{Action, Effect, Emulation, Plan, Segment, TenantForm, TenantValue, TransactionCommand};
+use crate::catalog::Catalog;
+use crate::finding::Denial;
+use crate::policy::Permit;
+use crate::sql::analyse::utility::{ConfigValue, TransactionKind, Utility};
+use crate::sql::analyse::{Analysis, Statement};
+use crate::sql::{parse, template};
+
+/// A plan, and the text it was cut from: with stand-ins for literals and the tenant.
+#[derive(Debug)]
+pub struct Built {
+    pub plan: Plan,
+    /// Empty where nothing is sent.
+    pub printed: String,
+}
+
+/// Makes the plan of a permitted statement. `live`: how many literals of the template have stand-ins in the text.
+///
+/// # Errors
+/// 0A000 for what cannot be secured; a disagreement where the printed text does not read as it was meant.
+pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16) -> Result<Built, Denial> {
+    let mut plan = Plan {
+        action: Action::Forward,
+        effect: Effect::None,
+        command: "",
+        segments: vec![],
+        parameters: analysis.parameters,
+        needs_tenant: permit.touches_data(),
+        hides_rows: false,
+        obligations: vec![],
+        epoch: permit.epoch(),
+    };
+    let tree = match &analysis.statement {
+        Statement::Query(query) => {
+            let Rewritten { tree, hides_rows } = rewrite(query, analysis, permit, catalog)?;
+            plan.hides_rows = hides_rows;
+            (plan.command, plan.effect) = command(&tree);
+            Some(tree)
+        }
+        Statement::CopyTo { query, options } => {
+            let Rewritten { tree, hides_rows } = rewrite(query, analysis, permit, catalog)?;
+            if hides_rows {
+                return Err(Denial::unsupported("COPY of a data-modifying statement needs RETURNING"));
+            }
+            (_, plan.effect) = command(&tree);
+            plan.command = "COPY";
+            let copy = CopyStmt { query: Some(Box::new(tree)), options: options.clone(), ..Default::default() };
+            Some(Node { node: Some(NodeEnum::CopyStmt(Box::new(copy))) })
+        }
+        Statement::Utility(utility) => act(utility, &mut plan),
+    };
+    let Some(tree) = tree else { return Ok(Built { plan, printed: String::new() }) };
+    let printed = print(tree)?;
+    plan.segments = template::cut(&printed, live)?;
+    Ok(Built { plan, printed })
+}
+
+fn print(statement: Node) -> Result<String, Denial> {
+    let raw = RawStmt { stmt: Some(Box::new(statement)), stmt_location: 0, stmt_len: 0 };
+    parse::print(&ParseResult { version: 0, stmts: vec![raw] })
+}
+
+fn command(tree: &Node) -> (&'static str, Effect) {
+    match &tree.node {
+        Some(NodeEnum::InsertStmt(_)) => ("INSERT", Effect::Write),
+        Some(NodeEnum::UpdateStmt(_)) => ("UPDATE", Effect::Write),
+        Some(NodeEnum::DeleteStmt(_)) => ("DELETE", Effect::Write),
+        Some(_) | None => {
+            // WITH may write, and a function may: only the cache cares, and it looks closer.
+            let mut writes = false;
+            crate::sql::tree::walk(tree, &mut |n| {
+                writes |= matches!(&n.node, Some(NodeEnum::InsertStmt(_) | NodeEnum::UpdateStmt(_) | NodeEnum::DeleteStmt(_)));
+            });
+            ("SELECT", if writes { Effect::Write } else { Effect::Read })
+        }
+    }
+}
+
+/// The action of a statement without rows, and what is sent for it.
+fn act(utility: &Utility, plan: &mut Plan) -> Option<Node> {
+    let emulate = |e| (Action::Emulate(e), None);
+    let (action, node) = match utility {
+        Utility::Transaction { kind, node } => {
+            plan.command = transaction_word(kind);
+            let command = match kind {
+                TransactionKind::Begin => TransactionCommand::Begin,
+                TransactionKind::Commit { chain } => TransactionCommand::Commit { chain: *chain },
+                TransactionKind::Rollback { chain } => TransactionCommand::Rollback { chain: *chain },
+                TransactionKind::Savepoint(name) => TransactionCommand::Savepoint(name.as_str().into()),
+                TransactionKind::Release(name) => TransactionCommand::Release(name.as_str().into()),
+                TransactionKind::RollbackTo(name) => TransactionCommand::RollbackTo(name.as_str().into()),
+            };
+            (Action::Transaction(command), Some(node))
+        }
+        Utility::Set { name, node, values: _, local: _ } if name == "transaction" => (Action::Forward, Some(node)),
+        Utility::Set { name, values, local, node } => {
+            let values = values.as_ref().map(|v| v.iter().map(|s| s.as_str().into()).collect());
+            (Action::Set { name: name.as_str().into(), values, local: *local }, Some(node))
+        }
+        Utility::Reset { name, node } => (Action::Reset { name: name.as_str().into() }, Some(node)),
+        Utility::Show { name: _, node } => (Action::Forward, Some(node)),
+        Utility::Close { name: _, node } => (Action::Forward, Some(node)),
+        Utility::ShowTenant => {
+            (Action::ChooseTenant { value: TenantValue::Unset, local: false, form: TenantForm::Show }, None)
+        }
+        Utility::ChooseTenant { value, local } => {
+            let value = value.as_ref().map_or(TenantValue::Unset, |v| TenantValue::Text(v.as_str().into()));
+            (Action::ChooseTenant { value, local: *local, form: TenantForm::Set }, None)
+        }
+        Utility::ConfigureTenant { value, local } => {
+            let value = match value {
+                ConfigValue::Text(text) => TenantValue::Text(text.as_str().into()),
+                ConfigValue::Parameter(n) => TenantValue::Parameter(*n),
+            };
+            (Action::ChooseTenant { value, local: *local, form: TenantForm::SetConfig }, None)
+        }
+        Utility::AdvisoryUnlockAll => emulate(Emulation::AdvisoryUnlockAll),
+        Utility::ResetAll => emulate(Emulation::ResetAll),
+        Utility::DiscardAll => emulate(Emulation::DiscardAll),
+        Utility::Discard(what) => emulate(Emulation::Discard((*what).into())),
+        Utility::DeallocateAll => emulate(Emulation::DeallocateAll),
+        Utility::Deallocate(name) => emulate(Emulation::Deallocate(name.as_str().into())),
+        Utility::CloseAll => emulate(Emulation::CloseAll),
+        Utility::Unlisten => emulate(Emulation::Unlisten),
+    };
+    if plan.command.is_empty() {
+        plan.command = match utility {
+            Utility::Reset { name: _, node: _ } | Utility::ResetAll | Utility::ChooseTenant { value: None, local: _ } => "RESET",
+            Utility::Show { name: _, node: _ } | Utility::ShowTenant => "SHOW",
+            Utility::Transaction { kind: _, node: _ } => "BEGIN",
+            Utility::DiscardAll | Utility::Discard(_) => "DISCARD",
+            Utility::ConfigureTenant { value: _, local: _ } | Utility::AdvisoryUnlockAll => "SELECT",
+            Utility::DeallocateAll | Utility::Deallocate(_) => "DEALLOCATE",
+            Utility::CloseAll | Utility::Close { name: _, node: _ } => "CLOSE",
+            Utility::Unlisten => "UNLISTEN",
+            Utility::Set { name: _, values: _, local: _, node: _ } | Utility::ChooseTenant { value: Some(_), local: _ } => "SET",
+        };
+    }
+    plan.action = action;
+    node.cloned()
+}
+
+fn transaction_word(kind: &TransactionKind) -> &'static str {
+    match kind {
+        TransactionKind::Begin => "BEGIN",
+        TransactionKind::Commit { chain: _ } => "COMMIT",
+        TransactionKind::Rollback { chain: _ } | TransactionKind::RollbackTo(_) => "ROLLBACK",
+        TransactionKind::Savepoint(_) => "SAVEPOINT",
+        TransactionKind::Release(_) => "RELEASE",
+    }
+}
+
+/// The text of segments, for explanations: `literal` gives the client's tokens, `tenant` the slot's value.
+pub fn text_of(segments: &[Segment], literal: &dyn Fn(u16) -> String, tenant: &dyn Fn(super::TenantType) -> String) -> String {
+    segments
+        .iter()
+        .map(|s| match s {
+            Segment::Text(text) => text.to_string(),
+            Segment::Literal(i) => literal(*i),
+            Segment::Tenant(t) => tenant(*t),
+        })
+        .collect()
+}

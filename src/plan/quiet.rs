@@ -1,0 +1,357 @@
+//! Quiet or loud: whether an expression can raise, has an effect, or reads outside its row. PostgreSQL orders conditions by
+//! cost, not by text, so a loud one may see rows before the tenant's predicate has removed them (guard.md).
+//!
+//! The list is short on purpose: what is not here is loud, which costs speed and never soundness.
+
+use pg_query::protobuf::{AExpr, AExprKind, BoolExprType, CoercionForm, NullTestType, SubLinkType, a_const};
+use pg_query::{Node, NodeEnum};
+
+use crate::sql::kinds::not_an_expression;
+use crate::sql::tree::as_string;
+use crate::sql::types::{Environment, Typed, oid, type_named, type_of};
+
+/// Types whose comparisons never raise, each with those of its own family (guard.md, D). Across the integer types PostgreSQL
+/// has operators of their own; an integer becomes numeric without loss.
+fn family(type_oid: u32) -> Option<u8> {
+    match type_oid {
+        oid::INT2 | oid::INT4 | oid::INT8 => Some(1),
+        oid::NUMERIC => Some(2),
+        oid::FLOAT4 | oid::FLOAT8 => Some(3),
+        oid::TEXT | oid::VARCHAR => Some(4),
+        oid::BPCHAR => Some(5),
+        oid::BOOL => Some(6),
+        oid::DATE => Some(7),
+        oid::TIMESTAMP => Some(8),
+        oid::TIMESTAMPTZ => Some(9),
+        oid::UUID => Some(10),
+        oid::BYTEA => Some(11),
+        oid::TIME => Some(12),
+        oid::INTERVAL => Some(13),
+        oid::JSONB => Some(14),
+        oid::OID => Some(15),
+        oid::NAME => Some(16),
+        oid::INET => Some(17),
+        oid::MACADDR => Some(18),
+        _ => None, // tidy: not a syntax kind
+    }
+}
+
+/// Whether comparing values of these types is quiet: neither operand needs a cast that can raise.
+fn comparable(left: Typed, right: Typed, env: &dyn Environment) -> bool {
+    let (l, r) = (left.oid, right.oid);
+    if l == oid::UNKNOWN || r == oid::UNKNOWN {
+        // A literal takes the other's type when the statement is planned.
+        let other = if l == oid::UNKNOWN { r } else { l };
+        return other == oid::UNKNOWN || family(other).is_some() || is_enum(other, env);
+    }
+    if is_enum(l, env) {
+        return l == r;
+    }
+    match (family(l), family(r)) {
+        (Some(4), Some(4)) => left.collation == right.collation || left.collation == 0 || right.collation == 0,
+        (Some(5), Some(5)) => left.collation == right.collation || left.collation == 0 || right.collation == 0,
+        (Some(a), Some(b)) => a == b || matches!((a, b), (1, 2) | (2, 1)),
+        (Some(_) | None, None) | (None, Some(_)) => false,
+    }
+}
+
+fn is_enum(type_oid: u32, env: &dyn Environment) -> bool {
+    env.catalog().type_(type_oid).is_some_and(|t| t.kind == 'e')
+}
+
+/// Functions of pg_catalog that cannot raise for any argument of their declared types.
+const QUIET_FUNCTIONS: [&str; 14] = [
+    "now",
+    "transaction_timestamp",
+    "statement_timestamp",
+    "clock_timestamp",
+    "current_database",
+    "current_schema",
+    "length",
+    "char_length",
+    "character_length",
+    "octet_length",
+    "lower",
+    "upper",
+    "btrim",
+    "random",
+];
+
+/// Aggregates that cannot raise.
+const QUIET_AGGREGATES: [&str; 6] = ["count", "min", "max", "bool_and", "bool_or", "every"];
+
+/// Whether an expression in normal form is quiet.
+pub fn is_quiet(expression: &Node, env: &dyn Environment) -> bool {
+    let Some(kind) = &expression.node else { return false };
+    let all = |list: &[Node]| list.iter().all(|e| is_quiet(e, env));
+    let child = |c: &Option<Box<Node>>| c.as_deref().is_none_or(|e| is_quiet(e, env));
+    match kind {
+        NodeEnum::ColumnRef(c) => c.fields.len() == 2,
+        NodeEnum::ParamRef(_) | NodeEnum::AConst(_) | NodeEnum::SqlvalueFunction(_) => true,
+        NodeEnum::BoolExpr(b) => b.boolop != BoolExprType::Undefined as i32 && all(&b.args),
+        // `IS NULL` of a row looks inside it.
+        NodeEnum::NullTest(t) => t.nulltesttype != NullTestType::Undefined as i32 && child(&t.arg),
+        NodeEnum::BooleanTest(t) => child(&t.arg),
+        NodeEnum::AExpr(e) => a_expr(e, env),
+        NodeEnum::TypeCast(c) => constant_cast(c, env),
+        NodeEnum::CoalesceExpr(c) => all(&c.args) && same_type(&c.args, env),
+        NodeEnum::CaseExpr(c) => case(c, env),
+        NodeEnum::FuncCall(f) => {
+            let builtin = matches!(f.funcname.as_slice(), [schema, _] if as_string(schema) == Some("pg_catalog"));
+            let name = f.funcname.last().and_then(as_string).unwrap_or_default();
+            let plain = f.agg_order.is_empty() && f.agg_filter.is_none() && f.over.is_none() && !f.agg_star && !f.agg_distinct;
+            let text_args = f.args.iter().all(|a| {
+                let t = type_of(a, env).oid;
+                matches!(t, oid::TEXT | oid::VARCHAR | oid::UNKNOWN)
+            });
+            builtin
+                && plain
+                && f.funcformat != CoercionForm::Undefined as i32
+                && QUIET_FUNCTIONS.contains(&name)
+                && all(&f.args)
+                && text_args
+        }
+        NodeEnum::SubLink(s) => match SubLinkType::try_from(s.sub_link_type) {
+            // Its body was rewritten: what is loud in there is guarded there.
+            Ok(SubLinkType::ExistsSublink) => true,
+            Ok(SubLinkType::AnySublink) => any_sublink(s, env),
+            Ok(SubLinkType::ExprSublink) => s.subselect.as_deref().is_some_and(|q| one_quiet_row(q, env)),
+            Ok(
+                SubLinkType::AllSublink
+                | SubLinkType::RowcompareSublink
+                | SubLinkType::MultiexprSublink
+                | SubLinkType::ArraySublink
+                | SubLinkType::CteSublink
+                | SubLinkType::Undefined,
+            )
+            | Err(_) => false,
+        },
+        NodeEnum::List(l) => all(&l.items),
+        NodeEnum::CollateClause(_)
+        | NodeEnum::AIndirection(_)
+        | NodeEnum::AArrayExpr(_)
+        | NodeEnum::CaseWhen(_)
+        | NodeEnum::MinMaxExpr(_)
+        | NodeEnum::XmlExpr(_)
+        | NodeEnum::XmlSerialize(_)
+        | NodeEnum::RowExpr(_)
+        | NodeEnum::GroupingFunc(_)
+        | NodeEnum::NamedArgExpr(_)
+        | NodeEnum::SetToDefault(_) => false,
+        not_an_expression!() => false,
+    }
+}
+
+fn a_expr(e: &AExpr, env: &dyn Environment) -> bool {
+    let (Some(left), Some(right)) = (&e.lexpr, &e.rexpr) else { return false };
+    let name = match e.name.as_slice() {
+        [only] => as_string(only),
+        [schema, name] if as_string(schema) == Some("pg_catalog") => as_string(name),
+        [] | [_, _, ..] => None,
+    };
+    let Some(name) = name else { return false };
+    // An operator of that name outside pg_catalog might be meant.
+    if env.catalog().operators_named(name).any(|o| o.schema != "pg_catalog") {
+        return false;
+    }
+    let comparison = matches!(name, "=" | "<>" | "<" | "<=" | ">" | ">=");
+    match AExprKind::try_from(e.kind) {
+        Ok(AExprKind::AexprOp) if comparison => operands(left, right, env),
+        Ok(AExprKind::AexprOp) => json_operator(name, left, right, env),
+        Ok(AExprKind::AexprDistinct | AExprKind::AexprNotDistinct) => comparison && operands(left, right, env),
+        Ok(AExprKind::AexprIn) => comparison && in_list(left, right, env),
+        Ok(
+            AExprKind::AexprBetween | AExprKind::AexprNotBetween | AExprKind::AexprBetweenSym | AExprKind::AexprNotBetweenSym,
+        ) => in_list(left, right, env),
+        Ok(AExprKind::AexprOpAny | AExprKind::AexprOpAll) => comparison && any_array(left, right, env),
+        Ok(AExprKind::AexprLike) => like(left, right, env),
+        Ok(AExprKind::AexprNullif) => operands(left, right, env),
+        Ok(AExprKind::AexprIlike | AExprKind::AexprSimilar | AExprKind::Undefined) | Err(_) => false,
+    }
+}
+
+fn operands(left: &Node, right: &Node, env: &dyn Environment) -> bool {
+    let (l, r) = (operand_type(left, env), operand_type(right, env));
+    l.is_known() && r.is_known() && comparable(l, r, env) && is_quiet(left, env) && is_quiet(right, env)
+}
+
+/// As [`type_of`]; a parameter whose type is left open takes the other operand's, as a literal does.
+fn operand_type(operand: &Node, env: &dyn Environment) -> Typed {
+    let typed = type_of(operand, env);
+    match &operand.node {
+        Some(NodeEnum::ParamRef(_)) if !typed.is_known() => Typed::LITERAL,
+        Some(_) | None => typed,
+    }
+}
+
+/// `x IN (a, b)`, `x BETWEEN a AND b`: each element compares quietly, and all elements have one type, since PostgreSQL casts
+/// them to a common one.
+fn in_list(left: &Node, right: &Node, env: &dyn Environment) -> bool {
+    let Some(NodeEnum::List(list)) = &right.node else { return false };
+    let mut common = oid::UNKNOWN;
+    for item in &list.items {
+        let t = operand_type(item, env).oid;
+        if t != oid::UNKNOWN && common != oid::UNKNOWN && t != common {
+            return false;
+        }
+        common = if common == oid::UNKNOWN { t } else { common };
+    }
+    list.items.iter().all(|item| operands(left, item, env))
+}
+
+/// `x = ANY ($1)`, `x = ANY ('{..}')`, `x = ANY (ARRAY[constants])`.
+fn any_array(left: &Node, right: &Node, env: &dyn Environment) -> bool {
+    let l = operand_type(left, env);
+    if !is_quiet(left, env) || !(family(l.oid).is_some() || is_enum(l.oid, env)) {
+        return false;
+    }
+    match &right.node {
+        Some(NodeEnum::ParamRef(p)) => match env.parameter(p.number) {
+            0 => true,
+            declared => env.catalog().type_(declared).is_some_and(|t| comparable(l, Typed::of(t.element), env)),
+        },
+        Some(NodeEnum::AConst(c)) => matches!(c.val, Some(a_const::Val::Sval(_))),
+        Some(NodeEnum::AArrayExpr(a)) => a.elements.iter().all(|e| is_constant(e) && operands(left, e, env)),
+        // `ANY ($1::int[])`
+        Some(NodeEnum::TypeCast(c)) => {
+            let constant = c.arg.as_deref().is_some_and(|a| is_constant(a) || open_parameter(a, env));
+            let element = c.type_name.as_ref().filter(|t| t.array_bounds.len() == 1).map(|t| {
+                let mut element = t.clone();
+                element.array_bounds.clear();
+                type_named(&element, env.catalog())
+            });
+            constant && element.is_some_and(|e| e.is_known() && comparable(l, e, env))
+        }
+        Some(_) | None => false,
+    }
+}
+
+fn is_constant(node: &Node) -> bool {
+    matches!(&node.node, Some(NodeEnum::AConst(_)))
+}
+
+fn open_parameter(node: &Node, env: &dyn Environment) -> bool {
+    matches!(&node.node, Some(NodeEnum::ParamRef(p)) if env.parameter(p.number) == 0)
+}
+
+/// A cast of a constant raises when the statement is planned, whatever rows there are; a parameter whose type is left open
+/// takes the type of the cast.
+fn constant_cast(c: &pg_query::protobuf::TypeCast, env: &dyn Environment) -> bool {
+    let Some(arg) = c.arg.as_deref() else { return false };
+    let Some(name) = &c.type_name else { return false };
+    let typed = type_named(name, env.catalog());
+    // Only for types whose input depends on nothing but the text (`'now'::timestamptz` is folded as well).
+    let plain = family(typed.oid).is_some() || is_enum(typed.oid, env);
+    match &arg.node {
+        Some(NodeEnum::AConst(_)) => plain,
+        Some(NodeEnum::ParamRef(p)) => plain && matches!(env.parameter(p.number), declared if declared == 0 || declared == typed.oid),
+        Some(_) | None => false,
+    }
+}
+
+/// `LIKE` with a literal pattern that cannot end in a lone escape. A literal that is still in the text is looked at; one that
+/// was taken out of it is a value obligation of the plan (`sentinel` strings end in a letter).
+fn like(left: &Node, right: &Node, env: &dyn Environment) -> bool {
+    let l = type_of(left, env);
+    let pattern = match &right.node {
+        Some(NodeEnum::AConst(c)) => match &c.val {
+            Some(a_const::Val::Sval(s)) => !s.sval.contains('\\'),
+            Some(a_const::Val::Ival(_) | a_const::Val::Fval(_) | a_const::Val::Boolval(_) | a_const::Val::Bsval(_)) | None => false,
+        },
+        Some(_) | None => false,
+    };
+    let deterministic = l.collation != 0 && env.catalog().collation(l.collation).is_some_and(|c| c.deterministic);
+    pattern && matches!(l.oid, oid::TEXT | oid::VARCHAR) && deterministic && is_quiet(left, env)
+}
+
+/// Operators of json and jsonb that never raise (guard.md, D).
+fn json_operator(name: &str, left: &Node, right: &Node, env: &dyn Environment) -> bool {
+    let l = type_of(left, env).oid;
+    let simple_key = match &right.node {
+        Some(NodeEnum::AConst(c)) => matches!(c.val, Some(a_const::Val::Sval(_) | a_const::Val::Ival(_))),
+        Some(_) | None => false,
+    };
+    match name {
+        "->" | "->>" => matches!(l, oid::JSON | oid::JSONB) && simple_key && is_quiet(left, env),
+        "@>" | "<@" => l == oid::JSONB && (is_constant(right) || type_of(right, env).oid == oid::JSONB) && is_quiet(left, env) && is_quiet(right, env),
+        "?" => l == oid::JSONB && simple_key && is_quiet(left, env),
+        _ => false, // tidy: not a syntax kind
+    }
+}
+
+fn same_type(list: &[Node], env: &dyn Environment) -> bool {
+    let mut known = None;
+    for item in list {
+        let typed = operand_type(item, env);
+        if typed.oid == oid::UNKNOWN {
+            continue;
+        }
+        if !typed.is_known() || known.is_some_and(|k| k != typed.oid) {
+            return false;
+        }
+        known = Some(typed.oid);
+    }
+    true
+}
+
+fn case(c: &pg_query::protobuf::CaseExpr, env: &dyn Environment) -> bool {
+    if c.arg.is_some() {
+        return false;
+    }
+    let mut results = vec![];
+    for when in &c.args {
+        let Some(NodeEnum::CaseWhen(w)) = &when.node else { return false };
+        let (Some(condition), Some(result)) = (&w.expr, &w.result) else { return false };
+        if !is_quiet(condition, env) || !is_quiet(result, env) {
+            return false;
+        }
+        results.push((**result).clone());
+    }
+    if let Some(default) = &c.defresult {
+        if !is_quiet(default, env) {
+            return false;
+        }
+        results.push((**default).clone());
+    }
+    same_type(&results, env)
+}
+
+/// `x IN (SELECT y ..)`: quiet if comparing x and y is, since the body was rewritten.
+fn any_sublink(s: &pg_query::protobuf::SubLink, env: &dyn Environment) -> bool {
+    let equality = match s.oper_name.as_slice() {
+        [] => true,
+        [name] => as_string(name) == Some("="),
+        [_, _, ..] => false,
+    };
+    let (Some(test), Some(query)) = (s.testexpr.as_deref(), s.subselect.as_deref()) else { return false };
+    let Some(column) = only_target(query) else { return false };
+    let (l, r) = (operand_type(test, env), type_of(column, env));
+    equality && l.is_known() && r.is_known() && comparable(l, r, env) && is_quiet(test, env) && is_quiet(column, env)
+}
+
+fn only_target(query: &Node) -> Option<&Node> {
+    let Some(NodeEnum::SelectStmt(s)) = &query.node else { return None };
+    match s.target_list.as_slice() {
+        [only] => match &only.node {
+            Some(NodeEnum::ResTarget(t)) => t.val.as_deref(),
+            Some(_) | None => None,
+        },
+        [] | [_, _, ..] => None,
+    }
+}
+
+/// A scalar sub-select that gives one row and cannot raise: an ungrouped quiet aggregate over quiet conditions.
+fn one_quiet_row(query: &Node, env: &dyn Environment) -> bool {
+    let Some(NodeEnum::SelectStmt(s)) = &query.node else { return false };
+    let simple = s.group_clause.is_empty() && s.having_clause.is_none() && s.limit_count.is_none() && s.limit_offset.is_none();
+    let Some(NodeEnum::FuncCall(f)) = only_target(query).and_then(|t| t.node.as_ref()) else { return false };
+    let name = f.funcname.last().and_then(as_string).unwrap_or_default();
+    let arguments = f.args.iter().all(|a| is_quiet(a, env) && (family(type_of(a, env).oid).is_some() || name == "count"));
+    simple
+        && f.over.is_none()
+        && f.agg_filter.is_none()
+        && QUIET_AGGREGATES.contains(&name)
+        && arguments
+        && s.from_clause.iter().all(|n| matches!(&n.node, Some(NodeEnum::RangeVar(_))))
+        && s.where_clause.as_deref().is_none_or(|w| is_quiet(w, env))
+}

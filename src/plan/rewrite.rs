@@ -1,0 +1,791 @@
+//! Rewriting: tenant predicates where they filter, guards round what is loud, fences where no guard reaches.
+//! DESIGN: `guard.md` holds the study behind each rule; its numbers (A1 ..) are named where a rule comes from one.
+//!
+//! Works on the normal form of [`crate::sql::analyse`]: every alias is unique in the statement, so `alias.column` says which
+//! relation is meant wherever it stands. A pass may find that a relation must be fenced that it has passed already; then the
+//! statement is rewritten again with that known, until nothing new is found.
+
+use std::collections::BTreeSet;
+
+use pg_query::protobuf::{
+    self as pg, AExprKind, CommonTableExpr, CteMaterialize, JoinExpr, JoinType, RangeSubselect, SelectStmt, SetOperation, SubLinkType,
+    WithClause,
+};
+use pg_query::{Node, NodeEnum};
+
+use super::quiet::is_quiet;
+use crate::catalog::Catalog;
+use crate::finding::Denial;
+use crate::policy::{Permit, RowFilter};
+use crate::sql::analyse::scope::{Rte, RteId, RteKind};
+use crate::sql::analyse::{Analysis, column_type};
+use crate::sql::kinds::not_a_from_item;
+use crate::sql::sentinel::slot_node;
+use crate::sql::tree::{
+    Child, after_grouping, alias, and, as_string, bool_constant, boxed, case, cast, column, conjuncts, each_child_mut, int_constant,
+    is_null, node, null, operator, or, qualified_column, relation, target, type_name, walk,
+};
+use crate::sql::types::{Environment, Typed, oid, type_of};
+
+/// Where a query's target list is evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Position {
+    /// Above every filter: nothing can be pushed into it.
+    Outermost,
+    /// PostgreSQL may pull it up, or push conditions on its columns down.
+    Inner,
+}
+
+/// Rewrites a statement in normal form.
+///
+/// # Errors
+/// 0A000 where neither a guard nor a fence is right.
+pub(super) fn rewrite(statement: &Node, analysis: &Analysis, permit: &Permit, catalog: &Catalog) -> Result<Rewritten, Denial> {
+    let mut fences = BTreeSet::new();
+    loop {
+        let mut rewriter = Rewriter {
+            analysis,
+            permit,
+            catalog,
+            fences: fences.clone(),
+            wanted: BTreeSet::new(),
+            nullable: BTreeSet::new(),
+            in_scope: vec![],
+            hides_rows: false,
+        };
+        let mut tree = statement.clone();
+        rewriter.statement(&mut tree)?;
+        if rewriter.wanted.is_subset(&fences) {
+            let hides_rows = rewriter.hides_rows;
+            rewriter.mask(&mut tree);
+            return Ok(Rewritten { tree, hides_rows });
+        }
+        fences.append(&mut rewriter.wanted);
+    }
+}
+
+/// A rewritten statement.
+pub(super) struct Rewritten {
+    pub tree: Node,
+    /// RETURNING was added to check new rows: its rows are not the client's.
+    pub hides_rows: bool,
+}
+
+pub(super) struct Rewriter<'a> {
+    pub(super) analysis: &'a Analysis,
+    pub(super) permit: &'a Permit,
+    pub(super) catalog: &'a Catalog,
+    /// Relations that are read through a fenced sub-select.
+    fences: BTreeSet<RteId>,
+    /// Relations that turned out to need a fence.
+    wanted: BTreeSet<RteId>,
+    /// Relations that an outer join may have null-extended at the place that is being rewritten.
+    nullable: BTreeSet<RteId>,
+    /// For each open level, the relations whose columns may be named at the place that is being rewritten.
+    pub(super) in_scope: Vec<BTreeSet<RteId>>,
+    pub(super) hides_rows: bool,
+}
+
+/// What a FROM item holds.
+#[derive(Default)]
+struct FromItem {
+    /// Every entry in it.
+    members: BTreeSet<RteId>,
+    /// Governed relations whose predicate is still to be placed above.
+    pending: Vec<RteId>,
+}
+
+impl Environment for Rewriter<'_> {
+    fn catalog(&self) -> &Catalog {
+        self.catalog
+    }
+
+    fn column(&self, alias: &str, column: &str) -> Typed {
+        column_type(&self.analysis.rtes, &self.analysis.by_alias, alias, column)
+    }
+
+    fn parameter(&self, number: i32) -> u32 {
+        usize::try_from(number - 1).ok().and_then(|i| self.analysis.parameter_types.get(i)).copied().unwrap_or(0)
+    }
+}
+
+impl Rewriter<'_> {
+    fn statement(&mut self, tree: &mut Node) -> Result<(), Denial> {
+        match &mut tree.node {
+            Some(NodeEnum::SelectStmt(s)) => self.select(s, Position::Outermost),
+            Some(NodeEnum::InsertStmt(s)) => self.insert(s),
+            Some(NodeEnum::UpdateStmt(s)) => self.update(s),
+            Some(NodeEnum::DeleteStmt(s)) => self.delete(s),
+            Some(_) | None => Err(Denial::unsupported("this statement cannot be secured")),
+        }
+    }
+
+    pub(super) fn rte(&self, name: &str) -> Option<(RteId, &Rte)> {
+        self.analysis.rte(name)
+    }
+
+    // === SELECT ===
+
+    pub(super) fn select(&mut self, select: &mut SelectStmt, position: Position) -> Result<(), Denial> {
+        self.with(&mut select.with_clause)?;
+        match SetOperation::try_from(select.op) {
+            Ok(SetOperation::SetopNone) if !select.values_lists.is_empty() => self.values(select, position)?,
+            Ok(SetOperation::SetopNone) => self.plain_select(select, position)?,
+            Ok(SetOperation::SetopUnion | SetOperation::SetopIntersect | SetOperation::SetopExcept) => {
+                for arm in [&mut select.larg, &mut select.rarg].into_iter().flatten() {
+                    self.select(arm, position)?;
+                }
+            }
+            Ok(SetOperation::Undefined) | Err(_) => return Err(Denial::unsupported("this set operation cannot be secured")),
+        }
+        self.sub_links_of(&mut select.limit_count)?;
+        self.sub_links_of(&mut select.limit_offset)
+    }
+
+    fn plain_select(&mut self, select: &mut SelectStmt, position: Position) -> Result<(), Denial> {
+        let from = self.from_list(&mut select.from_clause)?;
+        self.in_scope.push(from.members.clone());
+        let mut conditions = self.predicates(&from.pending)?;
+        if let Some(condition) = select.where_clause.take() {
+            conditions.extend(self.conditions(*condition)?);
+        }
+        select.where_clause = and(conditions).map(Box::new);
+        for entry in &mut select.target_list {
+            self.sub_links(entry)?;
+        }
+        if position == Position::Inner {
+            self.guard_targets(select, &from.members)?;
+        }
+        self.having(select)?;
+        for list in [&mut select.group_clause, &mut select.window_clause, &mut select.distinct_clause, &mut select.sort_clause] {
+            for entry in list {
+                self.sub_links(entry)?;
+            }
+        }
+        self.in_scope.pop();
+        Ok(())
+    }
+
+    fn having(&mut self, select: &mut SelectStmt) -> Result<(), Denial> {
+        let Some(having) = select.having_clause.take() else { return Ok(()) };
+        let mut parts = vec![];
+        for mut part in conjuncts(*having) {
+            self.sub_links(&mut part)?;
+            // A condition without an aggregate moves to WHERE (B6).
+            let moves = !self.has_aggregate(&part);
+            if moves && !is_quiet(&part, self) {
+                part = case(vec![(after_grouping(), part)], Some(null_of("bool")));
+            }
+            parts.push(part);
+        }
+        select.having_clause = and(parts).map(Box::new);
+        Ok(())
+    }
+
+    fn values(&mut self, select: &mut SelectStmt, position: Position) -> Result<(), Denial> {
+        self.in_scope.push(BTreeSet::new());
+        for row in &mut select.values_lists {
+            let Some(NodeEnum::List(list)) = &mut row.node else { continue };
+            for item in &mut list.items {
+                self.sub_links(item)?;
+                if position == Position::Inner {
+                    self.guard_value(item, &BTreeSet::new(), Guarding::Policy)?;
+                }
+            }
+        }
+        for entry in &mut select.sort_clause {
+            self.sub_links(entry)?;
+        }
+        self.in_scope.pop();
+        Ok(())
+    }
+
+    pub(super) fn with(&mut self, with: &mut Option<WithClause>) -> Result<(), Denial> {
+        let Some(WithClause { ctes, recursive: _, location: _ }) = with else { return Ok(()) };
+        for item in ctes {
+            let Some(NodeEnum::CommonTableExpr(cte)) = &mut item.node else { continue };
+            let never_inlined =
+                cte.ctematerialized == CteMaterialize::Always as i32 || self.analysis.recursive_ctes.contains(&cte.ctename);
+            let CommonTableExpr { ctequery, .. } = &mut **cte; // tidy: the other fields hold no expression
+            match ctequery.as_deref_mut().and_then(|q| q.node.as_mut()) {
+                Some(NodeEnum::SelectStmt(s)) => {
+                    self.select(s, if never_inlined { Position::Outermost } else { Position::Inner })?;
+                }
+                Some(NodeEnum::InsertStmt(s)) => self.insert_in_with(s)?,
+                Some(NodeEnum::UpdateStmt(s)) => self.update_in_with(s)?,
+                Some(NodeEnum::DeleteStmt(s)) => self.delete(s)?,
+                Some(_) | None => return Err(Denial::unsupported("this WITH query cannot be secured")),
+            }
+        }
+        Ok(())
+    }
+
+    // === FROM ===
+
+    /// Rewrites the items of a FROM list; what is pending is for WHERE.
+    fn from_list(&mut self, list: &mut [Node]) -> Result<FromItem, Denial> {
+        let mut all = FromItem::default();
+        for item in list {
+            let part = self.from_item(item)?;
+            all.members.extend(part.members);
+            all.pending.extend(part.pending);
+        }
+        Ok(all)
+    }
+
+    pub(super) fn from_of_dml(&mut self, list: &mut [Node]) -> Result<(BTreeSet<RteId>, Vec<RteId>), Denial> {
+        let all = self.from_list(list)?;
+        Ok((all.members, all.pending))
+    }
+
+    fn from_item(&mut self, item: &mut Node) -> Result<FromItem, Denial> {
+        let Some(kind) = &mut item.node else { return Ok(FromItem::default()) };
+        match kind {
+            NodeEnum::RangeVar(_) => self.relation_item(item),
+            NodeEnum::RangeTableSample(s) => {
+                if let Some(r) = &mut s.repeatable {
+                    self.sub_links(r)?;
+                }
+                for arg in &mut s.args {
+                    self.sub_links(arg)?;
+                }
+                self.relation_item(item)
+            }
+            NodeEnum::RangeSubselect(s) => {
+                let RangeSubselect { lateral: _, subquery, alias } = &mut **s;
+                if let Some(NodeEnum::SelectStmt(select)) = subquery.as_deref_mut().and_then(|q| q.node.as_mut()) {
+                    self.select(select, Position::Inner)?;
+                }
+                Ok(self.member(alias.as_ref().map(|a| a.aliasname.as_str())))
+            }
+            NodeEnum::RangeFunction(f) => {
+                for call in &mut f.functions {
+                    self.sub_links(call)?;
+                }
+                Ok(self.member(f.alias.as_ref().map(|a| a.aliasname.as_str())))
+            }
+            NodeEnum::JoinExpr(j) => self.join(j),
+            not_a_from_item!() => Err(Denial::unsupported("this FROM item cannot be secured")),
+        }
+    }
+
+    fn member(&self, name: Option<&str>) -> FromItem {
+        let id = name.and_then(|n| self.rte(n)).map(|(id, _)| id);
+        FromItem { members: id.into_iter().collect(), pending: vec![] }
+    }
+
+    /// A relation, or a sample of one. A fenced one becomes a sub-select that no condition passes.
+    fn relation_item(&mut self, item: &mut Node) -> Result<FromItem, Denial> {
+        let range = match &item.node {
+            Some(NodeEnum::RangeVar(r)) => r,
+            Some(NodeEnum::RangeTableSample(s)) => match s.relation.as_deref().and_then(|n| n.node.as_ref()) {
+                Some(NodeEnum::RangeVar(r)) => r,
+                Some(_) | None => return Err(Denial::unsupported("this FROM item cannot be secured")),
+            },
+            Some(_) | None => return Err(Denial::unsupported("this FROM item cannot be secured")),
+        };
+        let name = range.alias.as_ref().map(|a| a.aliasname.clone()).unwrap_or_default();
+        let Some((id, _)) = self.rte(&name) else {
+            return Err(Denial::disagreement(format!("unknown alias {name}")));
+        };
+        let mut result = FromItem { members: [id].into(), pending: vec![] };
+        let own_database = self.permit.catalog_rule(id).is_some_and(|r| r.own_database.is_some());
+        if self.permit.rows(id).is_some() || own_database {
+            if self.fences.contains(&id) {
+                *item = self.fence(id, item)?;
+            } else {
+                result.pending.push(id);
+            }
+        }
+        Ok(result)
+    }
+
+    /// `(SELECT columns FROM relation WHERE policy OFFSET 0) AS alias`: around the base relation, with plain columns (B13).
+    fn fence(&mut self, id: RteId, item: &Node) -> Result<Node, Denial> {
+        let rte = &self.analysis.rtes[id];
+        if rte.locked {
+            return Err(Denial::unsupported(format!("row locks on {} in this statement cannot be secured", rte.alias)));
+        }
+        if rte.whole_row {
+            return Err(Denial::unsupported(format!("a whole-row reference to {} in this statement cannot be secured", rte.alias)));
+        }
+        let RteKind::Relation { oid: relation_oid, usage: _ } = rte.kind else {
+            return Err(Denial::disagreement("a fence round something else than a relation"));
+        };
+        let Some(base) = self.catalog.relation(relation_oid) else {
+            return Err(Denial::disagreement("a fence round an unknown relation"));
+        };
+        let inner = format!("{}__f", &rte.alias[..rte.alias.floor_char_boundary(48)]);
+        if self.analysis.by_alias.contains_key(&inner) {
+            return Err(Denial::unsupported(format!("the alias {inner} is reserved")));
+        }
+        let mut targets: Vec<Node> = rte
+            .columns
+            .iter()
+            .filter_map(|c| base.column_numbered(c.number).map(|b| target(&c.name, column(&[&inner, &b.name]))))
+            .collect();
+        targets.extend(rte.system_columns.iter().map(|c| target(c, column(&[&inner, c]))));
+        if !rte.system_columns.contains("tableoid") {
+            targets.push(target("tableoid", column(&[&inner, "tableoid"])));
+        }
+        let mut source = item.clone();
+        let range = match &mut source.node {
+            Some(NodeEnum::RangeVar(r)) => Some(r),
+            Some(NodeEnum::RangeTableSample(s)) => match s.relation.as_deref_mut().and_then(|n| n.node.as_mut()) {
+                Some(NodeEnum::RangeVar(r)) => Some(r),
+                Some(_) | None => None,
+            },
+            Some(_) | None => None,
+        };
+        let Some(range) = range else { return Err(Denial::disagreement("a fence round something else than a relation")) };
+        *range = relation(&range.schemaname, &range.relname, &inner, range.inh);
+        let condition = self.filter(id, &inner, &|number| base.column_numbered(number).map(|c| c.name.clone()))?;
+        let select = SelectStmt {
+            target_list: targets,
+            from_clause: vec![source],
+            where_clause: boxed(condition),
+            limit_offset: boxed(int_constant(0)),
+            limit_option: pg::LimitOption::Count as i32,
+            op: SetOperation::SetopNone as i32,
+            ..Default::default()
+        };
+        Ok(node(NodeEnum::RangeSubselect(Box::new(RangeSubselect {
+            lateral: false,
+            subquery: boxed(node(NodeEnum::SelectStmt(Box::new(select)))),
+            alias: Some(alias(&rte.alias)),
+        }))))
+    }
+
+    /// Predicates go where they filter and nothing else changes: below an outer join's nullable side into its ON
+    /// (isolation.md 2.3); both sides of a FULL JOIN, and a nullable side under USING, are fenced.
+    fn join(&mut self, join: &mut JoinExpr) -> Result<FromItem, Denial> {
+        let JoinExpr { jointype, is_natural: _, larg, rarg, using_clause, join_using_alias, quals, alias: _, rtindex: _ } = join;
+        let (Some(left), Some(right)) = (larg.as_deref_mut(), rarg.as_deref_mut()) else {
+            return Err(Denial::unsupported("this join cannot be secured"));
+        };
+        let mut left = self.from_item(left)?;
+        let mut right = self.from_item(right)?;
+        let mut here: Vec<RteId> = vec![];
+        let mut extended = vec![];
+        match JoinType::try_from(*jointype) {
+            Ok(JoinType::JoinInner) => {}
+            Ok(JoinType::JoinLeft) => {
+                here.append(&mut right.pending);
+                extended.extend(right.members.iter().copied());
+            }
+            Ok(JoinType::JoinRight) => {
+                here.append(&mut left.pending);
+                extended.extend(left.members.iter().copied());
+            }
+            Ok(JoinType::JoinFull) => {
+                self.wanted.extend(left.pending.drain(..).chain(right.pending.drain(..)));
+                extended.extend(left.members.iter().chain(&right.members).copied());
+            }
+            Ok(
+                JoinType::Undefined
+                | JoinType::JoinSemi
+                | JoinType::JoinAnti
+                | JoinType::JoinRightSemi
+                | JoinType::JoinRightAnti
+                | JoinType::JoinUniqueOuter
+                | JoinType::JoinUniqueInner,
+            )
+            | Err(_) => return Err(Denial::unsupported("this join cannot be secured")),
+        }
+        let mut members = left.members;
+        members.extend(&right.members);
+        if !using_clause.is_empty() {
+            self.wanted.extend(here.drain(..));
+            members.extend(join_using_alias.as_ref().and_then(|a| self.rte(&a.aliasname)).map(|(id, _)| id));
+        }
+        self.in_scope.push(members.clone());
+        let mut conditions = self.predicates(&here)?;
+        if let Some(condition) = quals.take() {
+            conditions.extend(self.conditions(*condition)?);
+        }
+        self.in_scope.pop();
+        *quals = and(conditions).map(Box::new);
+        self.nullable.extend(extended);
+        let mut pending = left.pending;
+        pending.extend(right.pending);
+        Ok(FromItem { members, pending })
+    }
+
+    // === predicates and guards ===
+
+    /// The row filters of relations, in place: not null-extended there.
+    pub(super) fn predicates(&self, relations: &[RteId]) -> Result<Vec<Node>, Denial> {
+        relations.iter().map(|id| self.policy(*id)).collect()
+    }
+
+    /// The whole row filter of a relation under its own alias (A3).
+    pub(super) fn policy(&self, id: RteId) -> Result<Node, Denial> {
+        let rte = &self.analysis.rtes[id];
+        let by_number = |number: i16| rte.columns.iter().find(|c| c.number == number).map(|c| c.name.clone());
+        self.filter(id, &rte.alias, &by_number)
+    }
+
+    /// `alias.tenant = slot AND rules`; rules that are loud themselves run only on rows of the tenant.
+    fn filter(&self, id: RteId, alias: &str, name_of: &dyn Fn(i16) -> Option<String>) -> Result<Node, Denial> {
+        let Some(filter) = self.permit.rows(id) else {
+            // A catalog that shows one row.
+            let own = self.permit.catalog_rule(id).and_then(|r| r.own_database);
+            let own = own.ok_or_else(|| Denial::disagreement("a filter for an ungoverned relation"))?;
+            return Ok(operator("=", column(&[alias, own]), current_database()));
+        };
+        let tenant = tenant_predicate(filter, alias, name_of)?;
+        let Some(using) = &filter.using else { return Ok(tenant) };
+        let rules = place_rule(using, alias, name_of, self.catalog, filter)?;
+        let rules = if is_quiet(&rules, self) {
+            rules
+        } else {
+            case(vec![(tenant.clone(), rules)], Some(bool_constant(false)))
+        };
+        Ok(and(vec![tenant, rules]).unwrap_or_else(null))
+    }
+
+    /// The filter as the condition of a guard: a null-extended row passes (A9).
+    fn guard_condition(&self, id: RteId) -> Result<Node, Denial> {
+        let policy = self.policy(id)?;
+        if self.nullable.contains(&id) {
+            let extended = is_null(column(&[&self.analysis.rtes[id].alias, "tableoid"]));
+            return Ok(or(vec![extended, policy]).unwrap_or_else(null));
+        }
+        Ok(policy)
+    }
+
+    /// Rewrites a condition: each loud top-level conjunct is guarded by the filters of what it reads.
+    pub(super) fn conditions(&mut self, condition: Node) -> Result<Vec<Node>, Denial> {
+        let mut result = vec![];
+        for mut part in conjuncts(condition) {
+            self.sub_links(&mut part)?;
+            if !is_quiet(&part, self) {
+                let guards = self.guards_for(&part, &BTreeSet::new(), true)?;
+                if let Some(guard) = and(guards) {
+                    part = case(vec![(guard, part)], Some(null_of("bool")));
+                }
+            }
+            result.push(part);
+        }
+        Ok(result)
+    }
+
+    /// The guards that a loud expression needs; what no guard reaches is fenced. `members`: the relations of its level, for
+    /// an expression that reads no column at all (A8). `one_time`: such a one, standing alone, is evaluated whatever rows
+    /// there are.
+    fn guards_for(&mut self, expression: &Node, members: &BTreeSet<RteId>, one_time: bool) -> Result<Vec<Node>, Denial> {
+        let own = aliases_inside(expression);
+        let mut direct: BTreeSet<RteId> = BTreeSet::new();
+        let mut reads_columns = false;
+        let mut derived: BTreeSet<RteId> = BTreeSet::new();
+        walk(expression, &mut |n| {
+            let Some(NodeEnum::ColumnRef(c)) = &n.node else { return };
+            let Some(name) = c.fields.first().and_then(as_string) else { return };
+            if own.contains(name) {
+                return;
+            }
+            let Some((id, rte)) = self.rte(name) else { return };
+            reads_columns = true;
+            if self.permit.rows(id).is_some() {
+                direct.insert(id);
+                return;
+            }
+            let columns: Vec<_> = match qualified_column(c) {
+                Some((_, column)) if rte.columns.iter().any(|x| x.name == column) => {
+                    rte.columns.iter().filter(|x| x.name == column).collect()
+                }
+                Some(_) | None => rte.columns.iter().collect(),
+            };
+            derived.extend(columns.into_iter().flat_map(|x| &x.sources).filter(|s| self.permit.rows(**s).is_some()));
+        });
+        if !reads_columns {
+            if one_time && !is_volatile(expression, self.catalog) {
+                return Ok(vec![]);
+            }
+            for id in members.iter().chain(self.in_scope.last().into_iter().flatten()) {
+                if self.permit.rows(*id).is_some() {
+                    direct.insert(*id);
+                }
+                let sources = self.analysis.rtes[*id].columns.iter().flat_map(|c| &c.sources);
+                derived.extend(sources.filter(|s| self.permit.rows(**s).is_some()));
+            }
+        }
+        let visible: BTreeSet<RteId> = self.in_scope.iter().flatten().copied().collect();
+        let (reachable, hidden): (Vec<RteId>, Vec<RteId>) =
+            direct.union(&derived).copied().filter(|id| !self.fences.contains(id)).partition(|id| visible.contains(id));
+        self.wanted.extend(hidden);
+        reachable.into_iter().map(|id| self.guard_condition(id)).collect()
+    }
+
+    /// Guards the loud entries of a target list that PostgreSQL may move conditions into.
+    fn guard_targets(&mut self, select: &mut SelectStmt, members: &BTreeSet<RteId>) -> Result<(), Denial> {
+        let grouped = !select.group_clause.is_empty() || select.having_clause.is_some();
+        let plain_groups = select.group_clause.iter().all(|g| {
+            matches!(&g.node, Some(NodeEnum::ColumnRef(c)) if c.fields.len() == 2)
+        });
+        let how = match (grouped, select.distinct_clause.is_empty() && select.sort_clause.is_empty()) {
+            (false, true) => Guarding::Policy,
+            (true, true) if plain_groups => Guarding::Grouped,
+            (_, _) => Guarding::Fence,
+        };
+        for entry in &mut select.target_list {
+            if let Some(NodeEnum::ResTarget(t)) = &mut entry.node
+                && let Some(value) = &mut t.val
+            {
+                self.guard_value(value, members, how)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn guard_value(&mut self, value: &mut Node, members: &BTreeSet<RteId>, how: Guarding) -> Result<(), Denial> {
+        // Conditions on what contains an aggregate, a window function or a set-returning function stay above it (B7).
+        if is_quiet(value, self) || matches!(&value.node, Some(NodeEnum::ColumnRef(_))) || self.stays_above(value) {
+            return Ok(());
+        }
+        let guards = self.guards_for(value, members, false)?;
+        if guards.is_empty() {
+            return Ok(());
+        }
+        let otherwise = self.else_of(value);
+        let guard = match how {
+            Guarding::Policy => and(guards),
+            Guarding::Grouped => Some(after_grouping()),
+            Guarding::Fence => None,
+        };
+        match (guard, otherwise) {
+            (Some(guard), Some(otherwise)) => {
+                let inner = std::mem::take(value);
+                *value = case(vec![(guard, inner)], otherwise);
+            }
+            (_, _) => self.fence_sources(value, members),
+        }
+        Ok(())
+    }
+
+    /// Fences every governed relation that the value reads (or, without columns, that its level reads).
+    fn fence_sources(&mut self, value: &Node, members: &BTreeSet<RteId>) {
+        let mut found: BTreeSet<RteId> = BTreeSet::new();
+        let own = aliases_inside(value);
+        let mut reads = false;
+        walk(value, &mut |n| {
+            let Some(NodeEnum::ColumnRef(c)) = &n.node else { return };
+            let Some(name) = c.fields.first().and_then(as_string).filter(|a| !own.contains(*a)) else { return };
+            if let Some((id, rte)) = self.rte(name) {
+                reads = true;
+                found.insert(id);
+                found.extend(rte.columns.iter().flat_map(|c| c.sources.iter().copied()));
+            }
+        });
+        if !reads {
+            for id in members {
+                found.insert(*id);
+                found.extend(self.analysis.rtes[*id].columns.iter().flat_map(|c| c.sources.iter().copied()));
+            }
+        }
+        self.wanted.extend(found.into_iter().filter(|id| self.permit.rows(*id).is_some()));
+    }
+
+    /// The ELSE of a guard, so that the guarded value keeps its type, modifier and domain (B2, B3); `None`: not known.
+    fn else_of(&self, value: &Node) -> Option<Option<Node>> {
+        match &value.node {
+            Some(NodeEnum::TypeCast(c)) => {
+                let name = c.type_name.clone()?;
+                let parts: Vec<&str> = name.names.iter().filter_map(as_string).collect();
+                let [schema, type_] = parts.as_slice() else { return None };
+                let constrained = self.catalog.type_named(schema, type_).is_none_or(|t| t.constrained);
+                (!constrained).then(|| Some(cast(null(), name)))
+            }
+            // Results of functions and operators have no modifier, and none that is allowed returns a domain.
+            Some(NodeEnum::FuncCall(_) | NodeEnum::BoolExpr(_) | NodeEnum::NullTest(_) | NodeEnum::BooleanTest(_)) => Some(None),
+            Some(NodeEnum::AExpr(e)) if e.kind != AExprKind::AexprNullif as i32 => Some(None),
+            Some(_) => {
+                let typed = type_of(value, self);
+                let domain = self.catalog.type_(typed.oid).is_none_or(|t| t.kind == 'd');
+                (typed.is_known() && typed.typmod == -1 && !domain && typed.oid != oid::UNKNOWN).then_some(None)
+            }
+            None => None,
+        }
+    }
+
+    fn has_aggregate(&self, expression: &Node) -> bool {
+        crate::sql::analyse::contains_aggregate_or_window(expression, self.catalog)
+    }
+
+    fn stays_above(&self, value: &Node) -> bool {
+        let mut set_returning = false;
+        walk(value, &mut |n| {
+            if let Some(NodeEnum::FuncCall(f)) = &n.node {
+                let name = f.funcname.last().and_then(as_string).unwrap_or_default();
+                set_returning |= self.catalog.functions_named(name).any(|c| c.returns_set);
+            }
+        });
+        set_returning || self.has_aggregate(value)
+    }
+
+    // === sub-selects in expressions ===
+
+    pub(super) fn sub_links_of(&mut self, child: &mut Child) -> Result<(), Denial> {
+        child.as_deref_mut().map_or(Ok(()), |c| self.sub_links(c))
+    }
+
+    /// Rewrites every sub-select in an expression.
+    pub(super) fn sub_links(&mut self, expression: &mut Node) -> Result<(), Denial> {
+        if let Some(NodeEnum::SubLink(s)) = &mut expression.node {
+            self.sub_links_of(&mut s.testexpr)?;
+            let position = match SubLinkType::try_from(s.sub_link_type) {
+                // Evaluated as a SubPlan, above its own filters; the target list of EXISTS is not evaluated at all.
+                Ok(
+                    SubLinkType::ExistsSublink
+                    | SubLinkType::ExprSublink
+                    | SubLinkType::ArraySublink
+                    | SubLinkType::RowcompareSublink
+                    | SubLinkType::MultiexprSublink,
+                ) => Position::Outermost,
+                // Pulled up as a semi-join: the comparison becomes a condition on its columns.
+                Ok(SubLinkType::AnySublink | SubLinkType::AllSublink) => Position::Inner,
+                Ok(SubLinkType::CteSublink | SubLinkType::Undefined) | Err(_) => {
+                    return Err(Denial::unsupported("this sub-select cannot be secured"));
+                }
+            };
+            return match s.subselect.as_deref_mut().and_then(|q| q.node.as_mut()) {
+                Some(NodeEnum::SelectStmt(select)) => self.select(select, position),
+                Some(_) | None => Err(Denial::unsupported("this sub-select cannot be secured")),
+            };
+        }
+        let mut result = Ok(());
+        each_child_mut(expression, &mut |child| {
+            if result.is_ok() {
+                result = self.sub_links(child);
+            }
+        });
+        result
+    }
+
+    // === masks ===
+
+    /// Sizes and statistics read NULL.
+    fn mask(&self, expression: &mut Node) {
+        let replacement = match &expression.node {
+            Some(NodeEnum::ColumnRef(c)) => qualified_column(c).and_then(|(alias, name)| {
+                let (id, _) = self.rte(alias)?;
+                let masked = self.permit.catalog_rule(id)?.masked.contains(&name);
+                masked.then(|| self.null_like(self.column(alias, name)))
+            }),
+            Some(NodeEnum::FuncCall(f)) => {
+                let name = f.funcname.last().and_then(as_string).unwrap_or_default();
+                self.permit.masks_function(name).then(|| null_of("int8"))
+            }
+            Some(_) | None => None,
+        };
+        match replacement {
+            Some(replacement) => *expression = replacement,
+            None => each_child_mut(expression, &mut |child| self.mask(child)),
+        }
+    }
+
+    fn null_like(&self, typed: Typed) -> Node {
+        match self.catalog.type_(typed.oid) {
+            Some(t) => cast(null(), type_name(&[&t.schema, &t.name])),
+            None => null(),
+        }
+    }
+}
+
+/// How a loud value is kept from foreign rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Guarding {
+    /// `CASE WHEN policy THEN value END`
+    Policy,
+    /// `CASE WHEN count(*) >= 0 THEN value END`, in a grouped SELECT (B6).
+    Grouped,
+    /// The base relations are fenced.
+    Fence,
+}
+
+/// `NULL::pg_catalog.type`
+pub(super) fn null_of(type_: &str) -> Node {
+    cast(null(), type_name(&["pg_catalog", type_]))
+}
+
+fn current_database() -> Node {
+    node(NodeEnum::FuncCall(Box::new(pg::FuncCall {
+        funcname: crate::sql::tree::names(&["pg_catalog", "current_database"]),
+        args: vec![],
+        agg_order: vec![],
+        agg_filter: None,
+        over: None,
+        agg_within_group: false,
+        agg_star: false,
+        agg_distinct: false,
+        func_variadic: false,
+        funcformat: pg::CoercionForm::CoerceExplicitCall as i32,
+        location: 0,
+    })))
+}
+
+/// `alias.tenant OPERATOR(pg_catalog.=) slot`
+pub(super) fn tenant_predicate(filter: &RowFilter, alias: &str, name_of: &dyn Fn(i16) -> Option<String>) -> Result<Node, Denial> {
+    let name = name_of(filter.tenant_column)
+        .ok_or_else(|| Denial::disagreement(format!("no tenant column in {}", filter.table)))?;
+    Ok(operator("=", column(&[alias, &name]), slot_node(filter.type_)))
+}
+
+/// A bound rule with its row alias replaced.
+pub(super) fn place_rule(
+    rule: &Node,
+    alias: &str,
+    name_of: &dyn Fn(i16) -> Option<String>,
+    catalog: &Catalog,
+    filter: &RowFilter,
+) -> Result<Node, Denial> {
+    let base = catalog
+        .relation_named(&filter.schema, &filter.table)
+        .ok_or_else(|| Denial::disagreement(format!("unknown relation {}", filter.table)))?;
+    let mut rule = rule.clone();
+    let mut failed = false;
+    rename_row(&mut rule, &mut |name| {
+        let printed = base.column(name).and_then(|c| name_of(c.number));
+        failed |= printed.is_none();
+        column(&[alias, &printed.unwrap_or_default()])
+    });
+    if failed { Err(Denial::disagreement(format!("a rule of {} names an unknown column", filter.table))) } else { Ok(rule) }
+}
+
+fn rename_row(rule: &mut Node, rename: &mut dyn FnMut(&str) -> Node) {
+    if let Some(NodeEnum::ColumnRef(c)) = &rule.node
+        && let Some((crate::policy::epoch::ROW, name)) = qualified_column(c)
+    {
+        let renamed = rename(name);
+        *rule = renamed;
+        return;
+    }
+    each_child_mut(rule, &mut |child| rename_row(child, rename));
+}
+
+/// Aliases that are defined inside an expression (in its sub-selects).
+fn aliases_inside(expression: &Node) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    walk(expression, &mut |n| {
+        let alias = match &n.node {
+            Some(NodeEnum::RangeVar(r)) => r.alias.as_ref(),
+            Some(NodeEnum::RangeSubselect(s)) => s.alias.as_ref(),
+            Some(NodeEnum::RangeFunction(f)) => f.alias.as_ref(),
+            Some(NodeEnum::JoinExpr(j)) => j.join_using_alias.as_ref(),
+            Some(_) | None => None,
+        };
+        found.extend(alias.map(|a| a.aliasname.clone()));
+    });
+    found
+}
+
+fn is_volatile(expression: &Node, catalog: &Catalog) -> bool {
+    let mut volatile = false;
+    walk(expression, &mut |n| {
+        if let Some(NodeEnum::FuncCall(f)) = &n.node {
+            let name = f.funcname.last().and_then(as_string).unwrap_or_default();
+            volatile |= catalog.functions_named(name).any(|c| c.volatility == 'v');
+        }
+    });
+    volatile
+}

@@ -1,0 +1,47 @@
+//! Which relations of pg_catalog and information_schema a tenant may read: those that describe the schema. Statistics, other
+//! sessions, roles, settings and definitions that quote data are not among them.
+
+/// What of a catalog relation may be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CatalogRule {
+    /// Columns that read NULL under `*` and may not be named: sizes and statistics.
+    pub masked: &'static [&'static str],
+    /// Only the row whose column of that name is the current database.
+    pub own_database: Option<&'static str>,
+}
+
+const PLAIN: CatalogRule = CatalogRule { masked: &[], own_database: None };
+
+const PLAIN_CATALOGS: &[&str] = &[
+    "pg_aggregate", "pg_am", "pg_amop", "pg_amproc", "pg_attrdef", "pg_attribute", "pg_available_extension_versions",
+    "pg_available_extensions", "pg_cast", "pg_collation", "pg_constraint", "pg_conversion", "pg_default_acl", "pg_depend", "pg_description",
+    "pg_enum", "pg_event_trigger", "pg_extension", "pg_foreign_data_wrapper", "pg_foreign_server", "pg_foreign_table", "pg_inherits",
+    "pg_init_privs", "pg_language", "pg_namespace", "pg_opclass", "pg_operator", "pg_opfamily", "pg_partitioned_table",
+    "pg_policy", "pg_publication", "pg_publication_namespace", "pg_publication_rel", "pg_publication_tables", "pg_range", "pg_rewrite",
+    "pg_seclabel", "pg_shdescription", "pg_sequence", "pg_statistic_ext", "pg_tables", "pg_tablespace", "pg_timezone_abbrevs",
+    "pg_timezone_names", "pg_transform", "pg_trigger", "pg_ts_config", "pg_ts_config_map", "pg_ts_dict", "pg_ts_parser",
+    "pg_ts_template", "pg_type",
+];
+
+/// The rule for a relation of pg_catalog or information_schema; `None`: not for tenants.
+pub fn rule(schema: &str, name: &str) -> Option<CatalogRule> {
+    match (schema, name) {
+        ("pg_catalog", "pg_class") => {
+            Some(CatalogRule { masked: &["reltuples", "relpages", "relallvisible", "relallfrozen", "relfrozenxid", "relminmxid"], own_database: None })
+        }
+        ("pg_catalog", "pg_database") => {
+            Some(CatalogRule { masked: &["datfrozenxid", "datminmxid", "datacl"], own_database: Some("datname") })
+        }
+        ("pg_catalog", "pg_proc") => Some(CatalogRule { masked: &["prosrc", "probin", "prosqlbody"], own_database: None }),
+        ("pg_catalog", "pg_index") => Some(PLAIN),
+        ("pg_catalog", "pg_indexes" | "pg_views" | "pg_matviews") => Some(CatalogRule { masked: &["definition"], own_database: None }),
+        ("pg_catalog", name) => PLAIN_CATALOGS.contains(&name).then_some(PLAIN),
+        ("information_schema", "views" | "routines" | "triggers") => {
+            Some(CatalogRule { masked: &["view_definition", "routine_definition", "action_statement"], own_database: None })
+        }
+        ("information_schema", name) => {
+            (!name.contains("role") && !name.contains("user")).then_some(PLAIN)
+        }
+        (_, _) => None,
+    }
+}

@@ -1,0 +1,225 @@
+//! From an analysis to a decision. INVARIANT (PERMIT): the only place that makes a [`Permit`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pg_query::Node;
+
+use super::catalogs::{self, CatalogRule};
+use super::epoch::{PolicySet, RelationPolicy, TenantPolicy};
+use super::functions::{self, Verdict};
+use super::model::RuleAction;
+use crate::catalog::{Catalog, Relation};
+use crate::finding::Denial;
+use crate::id::PolicyEpoch;
+use crate::sql::analyse::Analysis;
+use crate::sql::analyse::scope::{Rte, RteId, RteKind, Usage};
+use crate::sql::template::TenantType;
+
+/// The decision to let a statement run, with what must be added to it.
+#[derive(Debug)]
+pub struct Permit {
+    epoch: PolicyEpoch,
+    rows: BTreeMap<RteId, RowFilter>,
+    catalogs: BTreeMap<RteId, CatalogRule>,
+    masked_functions: BTreeSet<String>,
+    touches_data: bool,
+}
+
+/// The rows of one governed relation that the statement may see or write, for the principal's roles.
+#[derive(Clone, Debug)]
+pub struct RowFilter {
+    /// `schema.table`, for messages and errors.
+    pub schema: String,
+    pub table: String,
+    /// `attnum` of the tenant column.
+    pub tenant_column: i16,
+    pub type_: TenantType,
+    /// What rows must satisfy besides, over columns of [`super::epoch::ROW`].
+    pub using: Option<Node>,
+    /// What new rows must satisfy besides, likewise.
+    pub check: Option<Node>,
+}
+
+impl Permit {
+    pub fn epoch(&self) -> PolicyEpoch {
+        self.epoch
+    }
+
+    /// The filter of a governed relation; `None` for what is not governed.
+    pub fn rows(&self, rte: RteId) -> Option<&RowFilter> {
+        self.rows.get(&rte)
+    }
+
+    pub fn all_rows(&self) -> impl Iterator<Item = (RteId, &RowFilter)> {
+        self.rows.iter().map(|(id, filter)| (*id, filter))
+    }
+
+    pub fn catalog_rule(&self, rte: RteId) -> Option<&CatalogRule> {
+        self.catalogs.get(&rte)
+    }
+
+    /// Functions whose calls read NULL.
+    pub fn masks_function(&self, name: &str) -> bool {
+        self.masked_functions.contains(name)
+    }
+
+    /// Whether it reads or writes relations outside the catalogs: no tenant, no data.
+    pub fn touches_data(&self) -> bool {
+        self.touches_data
+    }
+}
+
+/// Decides about a statement for a set of roles.
+///
+/// # Errors
+/// 42501 naming the relation, function or operator that policy denies.
+pub fn decide(analysis: &Analysis, policies: &PolicySet, catalog: &Catalog, roles: &[Box<str>]) -> Result<Permit, Denial> {
+    let mut permit = Permit {
+        epoch: policies.epoch,
+        rows: BTreeMap::new(),
+        catalogs: BTreeMap::new(),
+        masked_functions: BTreeSet::new(),
+        touches_data: false,
+    };
+    for (id, rte) in analysis.rtes.iter().enumerate() {
+        match &rte.kind {
+            RteKind::Relation { oid, usage } => {
+                let relation =
+                    catalog.relation(*oid).ok_or_else(|| Denial::policy("permission denied for an unknown relation"))?;
+                relation_access(&mut permit, id, rte, relation, *usage, policies, catalog, roles)?;
+            }
+            RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Merged => {}
+        }
+    }
+    for call in &analysis.functions {
+        let candidates: Vec<_> =
+            catalog.functions_named(&call.name).filter(|f| call.candidates.contains(&f.oid)).collect();
+        let admitted = |schema: &str, name: &str| policies.admits_function(schema, name, roles);
+        match functions::judge(call, &candidates, &admitted) {
+            Verdict::Allowed => {}
+            Verdict::Masked => {
+                permit.masked_functions.insert(call.name.clone());
+            }
+            Verdict::Refused => {
+                return Err(Denial::policy(format!("permission denied for function {}", call.name))
+                    .hint("a policy file can admit it: [[allow]] functions = [..]"));
+            }
+        }
+    }
+    for oid in &analysis.foreign_operators {
+        let operator = catalog.snapshot().operators.iter().find(|o| o.oid == *oid);
+        if !operator.is_some_and(|o| functions::trusts_operator(o.extension.as_deref())) {
+            let name = operator.map_or("?", |o| o.name.as_str());
+            return Err(Denial::policy(format!("permission denied for operator {name}")));
+        }
+    }
+    Ok(permit)
+}
+
+#[allow(clippy::too_many_arguments)]
+fn relation_access(
+    permit: &mut Permit,
+    id: RteId,
+    rte: &Rte,
+    relation: &Relation,
+    usage: Usage,
+    policies: &PolicySet,
+    catalog: &Catalog,
+    roles: &[Box<str>],
+) -> Result<(), Denial> {
+    if matches!(relation.schema.as_str(), "pg_catalog" | "information_schema") {
+        let rule = catalogs::rule(&relation.schema, &relation.name).filter(|_| usage == Usage::Select && !rte.locked);
+        let rule = rule.ok_or_else(|| denied(relation))?;
+        if let Some(column) = rule.masked.iter().find(|c| rte.named.contains(**c)) {
+            return Err(Denial::policy(format!("permission denied for column {column} of {}", relation.name)));
+        }
+        permit.catalogs.insert(id, rule);
+        return Ok(());
+    }
+    permit.touches_data = true;
+    match policies.policy_of(relation, catalog) {
+        Some(RelationPolicy::Tenant(policy)) => {
+            permit.rows.insert(id, row_filter(rte, relation, policy, usage, roles)?);
+            Ok(())
+        }
+        Some(RelationPolicy::Shared) if usage == Usage::Select && !rte.locked => Ok(()),
+        Some(RelationPolicy::Shared | RelationPolicy::Denied) | None => Err(denied(relation)),
+    }
+}
+
+fn denied(relation: &Relation) -> Denial {
+    let kind = match relation.kind {
+        'v' => "view",
+        'm' => "materialized view",
+        'S' => "sequence",
+        'f' => "foreign table",
+        _ => "table", // tidy: not a syntax kind
+    };
+    Denial::policy(format!("permission denied for {kind} {}", relation.name))
+}
+
+/// Combines the rules for what the statement does to the relation, as PostgreSQL combines policies
+/// (CREATE POLICY, "Policies Applied by Command Type").
+fn row_filter(
+    rte: &Rte,
+    relation: &Relation,
+    policy: &TenantPolicy,
+    usage: Usage,
+    roles: &[Box<str>],
+) -> Result<RowFilter, Denial> {
+    let column = relation
+        .column(&policy.column)
+        .ok_or_else(|| Denial::policy(format!("permission denied for table {}", relation.name)))?;
+    let using = |action| policy.using(action, roles);
+    let reads = rte.read || rte.whole_row;
+    let (rows, check) = match usage {
+        Usage::Select => {
+            let mut parts = vec![using(RuleAction::Select)];
+            if rte.locked {
+                parts.push(using(RuleAction::Update));
+            }
+            (parts, vec![])
+        }
+        Usage::Insert => {
+            let mut check = vec![policy.check(RuleAction::Insert, roles)];
+            if reads {
+                check.push(using(RuleAction::Select));
+            }
+            // The rows that ON CONFLICT DO UPDATE may change.
+            (vec![using(RuleAction::Update), using(RuleAction::Select)], check)
+        }
+        Usage::Update => {
+            let mut rows = vec![using(RuleAction::Update)];
+            let mut check = vec![policy.check(RuleAction::Update, roles)];
+            if reads {
+                rows.push(using(RuleAction::Select));
+                check.push(using(RuleAction::Select));
+            }
+            (rows, check)
+        }
+        Usage::Delete => {
+            let mut rows = vec![using(RuleAction::Delete)];
+            if reads {
+                rows.push(using(RuleAction::Select));
+            }
+            (rows, vec![])
+        }
+    };
+    let all = |parts: Vec<Option<Node>>| {
+        let mut distinct: Vec<Node> = vec![];
+        for part in parts.into_iter().flatten() {
+            if !distinct.contains(&part) {
+                distinct.push(part);
+            }
+        }
+        crate::sql::tree::and(distinct)
+    };
+    Ok(RowFilter {
+        schema: relation.schema.clone(),
+        table: relation.name.clone(),
+        tenant_column: column.number,
+        type_: policy.type_,
+        using: all(rows),
+        check: all(check),
+    })
+}

@@ -1,0 +1,226 @@
+//! Policies bound to a catalog: the version of everything that decisions depend on.
+
+use std::collections::HashMap;
+
+use pg_query::{Node, NodeEnum};
+
+use super::functions::{self, Verdict};
+use super::load::PolicyProblem;
+use super::model::{Allow, DefaultRule, Mode, Place, PolicyModel, RuleAction, Scope, SqlText, TablePolicy};
+use crate::catalog::{Catalog, Relation};
+use crate::id::PolicyEpoch;
+use crate::sql::analyse::{self, Statement};
+use crate::sql::template::TenantType;
+use crate::sql::tree::{bool_constant, or};
+use crate::sql::types::oid;
+
+/// The alias that stands for the governed relation in a bound rule.
+pub const ROW: &str = "qzrow";
+
+/// Everything a decision depends on.
+#[derive(Debug)]
+pub struct PolicySet {
+    pub epoch: PolicyEpoch,
+    relations: HashMap<u32, RelationPolicy>,
+    allows: Vec<Allow>,
+}
+
+#[derive(Clone, Debug)]
+pub enum RelationPolicy {
+    Tenant(TenantPolicy),
+    Shared,
+    Denied,
+}
+
+#[derive(Clone, Debug)]
+pub struct TenantPolicy {
+    pub column: String,
+    pub type_: TenantType,
+    rules: Vec<BoundRule>,
+    default: DefaultRule,
+}
+
+#[derive(Clone, Debug)]
+struct BoundRule {
+    roles: Vec<String>,
+    actions: Vec<RuleAction>,
+    mode: Mode,
+    using: Option<Node>,
+    check: Option<Node>,
+}
+
+impl PolicySet {
+    /// Binds the tables and rules of `model` (those of one database) to its catalog.
+    ///
+    /// # Errors
+    /// Every problem, not only the first.
+    pub fn bind(model: &PolicyModel, catalog: &Catalog, epoch: PolicyEpoch) -> Result<PolicySet, Vec<PolicyProblem>> {
+        let mut set = PolicySet { epoch, relations: HashMap::new(), allows: vec![] };
+        let mut problems = vec![];
+        for table in &model.tables {
+            match bind_table(table, catalog) {
+                Ok((relation, policy)) => {
+                    set.relations.insert(relation, policy);
+                }
+                Err(mut found) => problems.append(&mut found),
+            }
+        }
+        set.allows.clone_from(&model.allows);
+        if problems.is_empty() { Ok(set) } else { Err(problems) }
+    }
+
+    /// The policy of a relation: its own, or that of what it is a partition or child of.
+    pub fn policy_of(&self, relation: &Relation, catalog: &Catalog) -> Option<&RelationPolicy> {
+        if let Some(own) = self.relations.get(&relation.oid) {
+            return Some(own);
+        }
+        let mut found: Option<&RelationPolicy> = None;
+        for parent in relation.parents.iter().filter_map(|p| catalog.relation(*p)) {
+            let inherited = self.policy_of(parent, catalog)?;
+            match (found, inherited) {
+                (None, policy) => found = Some(policy),
+                // Children of several governed tables: only where all agree on being governed by the same column.
+                (Some(RelationPolicy::Tenant(a)), RelationPolicy::Tenant(b)) if a.column == b.column && a.rules.is_empty() && b.rules.is_empty() => {}
+                (Some(_), _) => return None,
+            }
+        }
+        found
+    }
+
+    pub fn admits_function(&self, schema: &str, name: &str, roles: &[Box<str>]) -> bool {
+        self.allows.iter().filter(|a| applies_to(&a.roles, roles)).flat_map(|a| &a.functions).any(|f| match f.split_once('.') {
+            Some((s, n)) => s == schema && n == name,
+            None => f == name,
+        })
+    }
+
+    /// Every governed or shared relation, for messages.
+    pub fn relations(&self) -> impl Iterator<Item = (u32, &RelationPolicy)> {
+        self.relations.iter().map(|(oid, policy)| (*oid, policy))
+    }
+}
+
+fn applies_to(wanted: &[String], roles: &[Box<str>]) -> bool {
+    wanted.is_empty() || wanted.iter().any(|w| roles.iter().any(|r| **r == **w))
+}
+
+impl TenantPolicy {
+    /// What rows must satisfy besides belonging to the tenant; `None`: nothing.
+    pub fn using(&self, action: RuleAction, roles: &[Box<str>]) -> Option<Node> {
+        self.combine(action, roles, |rule| rule.using.clone())
+    }
+
+    /// What new rows must satisfy: `with_check`, which defaults to `using`.
+    pub fn check(&self, action: RuleAction, roles: &[Box<str>]) -> Option<Node> {
+        self.combine(action, roles, |rule| rule.check.clone().or_else(|| rule.using.clone()))
+    }
+
+    fn combine(&self, action: RuleAction, roles: &[Box<str>], part: impl Fn(&BoundRule) -> Option<Node>) -> Option<Node> {
+        let mine: Vec<&BoundRule> =
+            self.rules.iter().filter(|r| r.actions.contains(&action) && applies_to(&r.roles, roles)).collect();
+        let permissive: Vec<Option<Node>> = mine.iter().filter(|r| r.mode == Mode::Permissive).map(|r| part(r)).collect();
+        let mut all: Vec<Node> = vec![];
+        if permissive.is_empty() {
+            if self.default == DefaultRule::Deny {
+                return Some(bool_constant(false));
+            }
+        } else if permissive.iter().all(Option::is_some) {
+            // One without a condition admits everything.
+            all.extend(or(permissive.into_iter().flatten().collect()));
+        }
+        all.extend(mine.iter().filter(|r| r.mode == Mode::Restrictive).filter_map(|r| part(r)));
+        crate::sql::tree::and(all)
+    }
+}
+
+fn at(message: String, place: &Place) -> PolicyProblem {
+    let text: std::sync::Arc<str> = place.source.text.as_str().into();
+    PolicyProblem::new(message).at(&place.source.path.display().to_string(), &text, place.span.clone(), "here")
+}
+
+fn bind_table(table: &TablePolicy, catalog: &Catalog) -> Result<(u32, RelationPolicy), Vec<PolicyProblem>> {
+    let problem = |message: String| vec![at(message, &table.place)];
+    let Some(relation) = catalog.relation_named(&table.schema, &table.name) else {
+        return Err(problem(format!("table {}.{} does not exist in the database", table.schema, table.name)));
+    };
+    if !matches!(relation.kind, 'r' | 'p') && table.scope != Scope::Denied {
+        return Err(problem(format!("{}.{} is not a table: views and foreign tables cannot be governed yet", table.schema, table.name)));
+    }
+    let column_name = match &table.scope {
+        Scope::Shared => return Ok((relation.oid, RelationPolicy::Shared)),
+        Scope::Denied => return Ok((relation.oid, RelationPolicy::Denied)),
+        Scope::Tenant { column } => column,
+    };
+    let Some(column) = relation.column(column_name) else {
+        return Err(problem(format!("table {}.{} has no column {column_name}", table.schema, table.name)));
+    };
+    let type_ = match column.type_oid {
+        oid::INT2 => TenantType::Int2,
+        oid::INT4 => TenantType::Int4,
+        oid::INT8 => TenantType::Int8,
+        oid::TEXT | oid::VARCHAR => TenantType::Text,
+        oid::UUID => TenantType::Uuid,
+        _ => return Err(problem(format!("column {column_name} has a type that cannot tell tenants apart: use smallint, integer, bigint, text, varchar or uuid"))), // tidy: not a syntax kind
+    };
+    if column.collation != 0 && catalog.collation(column.collation).is_some_and(|c| !c.deterministic) {
+        return Err(problem(format!("column {column_name} has a nondeterministic collation: two tenants could compare as equal")));
+    }
+    let mut problems = vec![];
+    let mut rules = vec![];
+    for rule in &table.rules {
+        let mut bind = |sql: &Option<SqlText>| match sql {
+            None => None,
+            Some(sql) => match bind_expression(sql, relation, catalog) {
+                Ok(node) => Some(node),
+                Err(problem) => {
+                    problems.push(problem);
+                    None
+                }
+            },
+        };
+        let (using, check) = (bind(&rule.using), bind(&rule.with_check));
+        rules.push(BoundRule { roles: rule.roles.clone(), actions: rule.actions.clone(), mode: rule.mode, using, check });
+    }
+    if problems.is_empty() {
+        Ok((relation.oid, RelationPolicy::Tenant(TenantPolicy { column: column_name.clone(), type_, rules, default: table.default })))
+    } else {
+        Err(problems)
+    }
+}
+
+/// Resolves an expression over the relation's own columns. The text of the query around it is the proxy's own.
+fn bind_expression(sql: &SqlText, relation: &Relation, catalog: &Catalog) -> Result<Node, PolicyProblem> {
+    let problem = |message: String| at(message, &sql.place);
+    let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    // The newline ends a comment at the end of the expression.
+    let text = format!("SELECT 1 FROM {}.{} {ROW} WHERE ({}\n)", quote(&relation.schema), quote(&relation.name), sql.text);
+    let tree = crate::sql::parse::parse(&text).map_err(|d| problem(d.error.message.to_string()))?;
+    let [statement] = tree.stmts.as_slice() else { return Err(problem("not an expression".to_owned())) };
+    let node = statement.stmt.as_deref().cloned().ok_or_else(|| problem("not an expression".to_owned()))?;
+    if let Some(NodeEnum::SelectStmt(s)) = &node.node
+        && (s.from_clause.len() != 1 || s.target_list.len() != 1 || !s.group_clause.is_empty() || !s.sort_clause.is_empty())
+    {
+        return Err(problem("not an expression".to_owned()));
+    }
+    let path: [Box<str>; 1] = ["public".into()];
+    let context = analyse::Context { catalog, search_path: &path, parameter_types: &[], tenant_setting: None };
+    let analysis = analyse::analyse(node, &context).map_err(|r| problem(r.denial.error.message.to_string()))?;
+    if analysis.rtes.len() != 1 || analysis.parameters > 0 {
+        return Err(problem("a rule may read the columns of its own table only".to_owned()));
+    }
+    for call in &analysis.functions {
+        let candidates: Vec<_> = catalog.functions_named(&call.name).filter(|f| call.candidates.contains(&f.oid)).collect();
+        let pure = candidates.iter().all(|f| f.kind == 'f' && f.volatility != 'v' && !f.returns_set);
+        if !pure || functions::judge(call, &candidates, &|_, _| false) != Verdict::Allowed {
+            return Err(problem(format!("function {} cannot be used in a rule", call.name)));
+        }
+    }
+    match analysis.statement {
+        Statement::Query(Node { node: Some(NodeEnum::SelectStmt(s)) }) => {
+            s.where_clause.map(|w| *w).ok_or_else(|| problem("not an expression".to_owned()))
+        }
+        Statement::Query(_) | Statement::CopyTo { query: _, options: _ } | Statement::Utility(_) => {
+            Err(problem("not an expression".to_owned()))
+        }
+    }
+}

@@ -1,0 +1,604 @@
+//! Reads policy files into a [`PolicyModel`]; all problems of all files are told at once, in the TOML and in the SQL inside it.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::expression;
+use super::model::{
+    Allow, ColumnPolicy, DefaultRule, Expectation, Mode, Place, PolicyModel, PolicyTest, Rule, RuleAction, Scope, Source,
+    SqlText, TablePolicy,
+};
+use crate::config::document::{Document, Key, Located, Table, key};
+use crate::config::problem::{Problem, Problems, did_you_mean};
+
+/// One fault of a policy, wherever it is found.
+pub type PolicyProblem = Problem;
+
+/// Keys of a policy file, by table: the reference is printed from them.
+pub const FILE_KEYS: &[Key] = &[
+    key("database", "\"shop\"", "The file applies to this [[database]] only. Default: to all."),
+    key("table", "[[table]]", "A table and who sees which rows. Tables that no file lists are denied."),
+    key("allow", "[[allow]]", "Widens what roles may do."),
+    key("test", "[[test]]", "A statement and what must become of it; run by `bulkhead test`."),
+];
+pub const TABLE_KEYS: &[Key] = &[
+    key(
+        "name",
+        "\"public.accounts\"",
+        "schema.table as in SQL: folded to lower case unless in double quotes. Default schema: public.",
+    ),
+    key("scope", "\"tenant\"", "tenant, shared (read-only for tenants) or denied."),
+    key("tenant_column", "\"tenant_id\"", "With scope tenant: the column that says whose row it is."),
+    key("default", "\"deny\"", "For actions that no rule names: tenant (the whole tenant, the default) or deny (nothing)."),
+    key("rule", "[[table.rule]]", "A row rule."),
+    key("column", "[[table.column]]", "What is said about a column."),
+];
+pub const RULE_KEYS: &[Key] = &[
+    key("id", "\"support-sees-eu\"", "Names the rule in explanations."),
+    key("roles", "[\"support\"]", "Whom it is for. Default: every role."),
+    key("actions", "[\"select\"]", "select, insert, update, delete. Default: all four."),
+    key("mode", "\"permissive\"", "permissive rules are ORed (the default), restrictive ones ANDed."),
+    key("using", "\"region = 'EU'\"", "Which rows: SQL over the table's own columns."),
+    key("with_check", "\"region = 'EU'\"", "Which rows may be written. Default: using."),
+];
+pub const COLUMN_KEYS: &[Key] = &[
+    key("name", "\"ssn\"", "The column."),
+    key("class", "\"pii.national_id\"", "What kind of data it holds."),
+    key("mask", "\"none\"", "none; masks are not built yet."),
+    key("unless_roles", "[\"dpo\"]", "Roles that a mask spares."),
+];
+pub const ALLOW_KEYS: &[Key] = &[
+    key("roles", "[\"app\"]", "Who. Default: every role."),
+    key("functions", "[\"pg_sleep\"]", "Functions, qualified or not."),
+    key("statements", "[\"listen\"]", "Statements by their command word."),
+];
+pub const TEST_KEYS: &[Key] = &[
+    key("as", "{ tenant = \"1\", roles = [\"support\"] }", "Who asks."),
+    key("sql", "\"SELECT id FROM accounts\"", "The statement."),
+    key("expect", "{ decision = \"permit\", contains = [\"region = 'EU'\"] }", "What must become of it."),
+];
+pub const AS_KEYS: &[Key] =
+    &[key("tenant", "\"1\"", "The tenant. Default: none chosen."), key("roles", "[\"support\"]", "The roles.")];
+pub const EXPECT_KEYS: &[Key] = &[
+    key("decision", "\"permit\"", "permit or deny."),
+    key("contains", "[\"region = 'EU'\"]", "With permit: expressions that the final statement must hold."),
+    key("sqlstate", "\"42501\"", "With deny: the code that the client gets."),
+];
+
+const MASKS: [&str; 6] = ["none", "null", "redact", "last4", "email", "hash"];
+const STATEMENTS: [&str; 9] = ["listen", "notify", "unlisten", "call", "do", "lock", "truncate", "copy", "explain"];
+
+/// Reads every `*.toml` below `directory`. `databases` are the names that a file's `database` may have; empty: any.
+///
+/// # Errors
+/// Everything that is wrong, in all files.
+pub fn load(directory: &Path, databases: &[String]) -> Result<PolicyModel, Problems> {
+    let mut paths = Vec::new();
+    let mut problems = Vec::new();
+    collect(directory, 0, &mut paths, &mut problems);
+    paths.sort();
+    let mut texts = Vec::new();
+    for path in paths {
+        match std::fs::read_to_string(&path) {
+            Ok(text) => texts.push((path, text)),
+            Err(e) => problems.push(Problem::new(format!("cannot read {}: {e}", path.display()))),
+        }
+    }
+    match read(texts, databases) {
+        Ok(model) => Problems(problems).or(model),
+        Err(more) => {
+            problems.extend(more.0);
+            Err(Problems(problems))
+        }
+    }
+}
+
+/// Names that begin with a dot are passed over: editors keep copies there, and so does Kubernetes of mounted maps.
+fn collect(directory: &Path, depth: usize, paths: &mut Vec<PathBuf>, problems: &mut Vec<Problem>) {
+    let failed = |e: &dyn std::fmt::Display| Problem::new(format!("cannot read the policies in {}: {e}", directory.display()));
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(e) => {
+            problems.push(failed(&e).help("[server] policies names the directory; every *.toml below it is read"));
+            return;
+        }
+    };
+    if depth > 16 {
+        problems.push(failed(&"more than 16 directories deep (a loop of links?)"));
+        return;
+    }
+    for entry in entries {
+        let path = match entry {
+            Ok(entry) => entry.path(),
+            Err(e) => {
+                problems.push(failed(&e));
+                continue;
+            }
+        };
+        if path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b".")) {
+            continue;
+        }
+        if path.is_dir() {
+            collect(&path, depth + 1, paths, problems);
+        } else if path.extension().is_some_and(|e| e == "toml") {
+            paths.push(path);
+        }
+    }
+}
+
+/// Reads policy files whose texts are at hand.
+///
+/// # Errors
+/// Everything that is wrong, in all files.
+pub fn read(texts: Vec<(PathBuf, String)>, databases: &[String]) -> Result<PolicyModel, Problems> {
+    let mut model = PolicyModel::default();
+    let mut problems = Vec::new();
+    for (path, text) in texts {
+        let document = Document::new(path.display().to_string(), text.as_str());
+        if let Some(tree) = document.parse() {
+            let span = tree.span();
+            let root = document.table(tree.get_ref(), span, "the file", FILE_KEYS);
+            let database = file_database(&root, databases);
+            let file = File { source: Arc::new(Source { path, text, database }), document: &document };
+            file.read(&root, &mut model);
+        }
+        problems.extend(document.into_problems());
+    }
+    Problems(problems).or(model)
+}
+
+fn file_database(root: &Table<'_>, databases: &[String]) -> Option<String> {
+    let name = root.has("database").then(|| root.required_text("database")).flatten()?;
+    if !databases.is_empty() && !databases.contains(&name.value) {
+        let problem = Problem::new(format!("there is no [[database]] named `{}`", name.value));
+        let near = did_you_mean(&name.value, databases.iter().map(String::as_str));
+        let problem = problem.help(match near {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("configured are: {}", databases.join(", ")),
+        });
+        root.report(problem, name.span, "not configured");
+    }
+    Some(name.value)
+}
+
+/// One file while it is read.
+struct File<'a> {
+    source: Arc<Source>,
+    document: &'a Document,
+}
+
+impl File<'_> {
+    fn read(&self, root: &Table<'_>, model: &mut PolicyModel) {
+        for table in root.tables("table", "[[table]]", TABLE_KEYS) {
+            let Some(policy) = self.table(&table) else { continue };
+            match model.tables.iter().find(|t| is_same(t, &policy)) {
+                None => model.tables.push(policy),
+                Some(first) => {
+                    let problem = Problem::new(format!("two policies for {}.{}", policy.schema, policy.name))
+                        .help(format!("the first one is in {}", first.place.source.path.display()));
+                    self.document.report(problem, policy.place.span, "the second one");
+                }
+            }
+        }
+        model.allows.extend(root.tables("allow", "[[allow]]", ALLOW_KEYS).iter().map(|t| self.allow(t)));
+        model.tests.extend(root.tables("test", "[[test]]", TEST_KEYS).iter().filter_map(|t| self.test(t)));
+        model.sources.push(Arc::clone(&self.source));
+    }
+
+    fn place(&self, span: Range<usize>) -> Place {
+        Place { source: Arc::clone(&self.source), span }
+    }
+
+    fn table(&self, table: &Table<'_>) -> Option<TablePolicy> {
+        let name = table.required_text("name");
+        let names = name.as_ref().and_then(|n| self.identifiers(n, "schema.table", 2));
+        let scope = self.scope(table);
+        let default = match self.word(table, "default", &["tenant", "deny"]) {
+            Some("deny") => DefaultRule::Deny,
+            Some(_) | None => DefaultRule::Tenant,
+        };
+        let rules = self.rules(table, scope.as_ref());
+        let columns = self.columns(table);
+        let (name, mut names, scope) = (name?, names?, scope?);
+        let relation = names.pop()?;
+        let schema = names.pop().unwrap_or_else(|| "public".to_owned());
+        Some(TablePolicy {
+            schema,
+            name: relation,
+            scope,
+            default,
+            rules,
+            columns,
+            place: self.place(inner(self.document, name.span)),
+        })
+    }
+
+    fn scope(&self, table: &Table<'_>) -> Option<Scope> {
+        let scope = match table.required_text("scope") {
+            Some(_) => self.word(table, "scope", &["tenant", "shared", "denied"]),
+            None => None,
+        };
+        if scope == Some("tenant") {
+            let column = table.required_text("tenant_column")?;
+            let column = self.identifiers(&column, "a column", 1)?.pop()?;
+            return Some(Scope::Tenant { column });
+        }
+        if scope.is_some() && table.has("tenant_column") {
+            let problem = Problem::new("`tenant_column` only means something with scope = \"tenant\"");
+            table.report(problem, table.span_of("tenant_column"), "would have no effect");
+        }
+        match scope? {
+            "shared" => Some(Scope::Shared),
+            _denied => Some(Scope::Denied),
+        }
+    }
+
+    fn rules(&self, table: &Table<'_>, scope: Option<&Scope>) -> Vec<Rule> {
+        let mut rules: Vec<Rule> = Vec::new();
+        for entry in table.tables("rule", "[[table.rule]]", RULE_KEYS) {
+            if scope == Some(&Scope::Denied) {
+                let problem = Problem::new("a rule of a table that is denied");
+                entry.report(problem, entry.span.clone(), "would have no effect");
+            }
+            let Some(rule) = self.rule(&entry, scope) else { continue };
+            if rules.iter().any(|r| r.id == rule.id) {
+                let problem = Problem::new(format!("two rules of one table are named `{}`", rule.id));
+                entry.report(problem, entry.span_of("id"), "the second one");
+                continue;
+            }
+            rules.push(rule);
+        }
+        rules
+    }
+
+    fn rule(&self, entry: &Table<'_>, scope: Option<&Scope>) -> Option<Rule> {
+        let id = entry.required_text("id");
+        let actions = self.actions(entry, scope);
+        let mode = match self.word(entry, "mode", &["permissive", "restrictive"]) {
+            Some("restrictive") => Mode::Restrictive,
+            Some(_) | None => Mode::Permissive,
+        };
+        let using = self.expression(entry, "using");
+        let with_check = self.expression(entry, "with_check");
+        if !entry.has("using") && !entry.has("with_check") {
+            let problem = Problem::new("[[table.rule]] has neither `using` nor `with_check`")
+                .help("for the whole tenant: using = \"true\"");
+            entry.report(problem, entry.span.clone(), "which rows?");
+            return None;
+        }
+        let writes = actions.iter().any(|a| matches!(a, RuleAction::Insert | RuleAction::Update));
+        if entry.has("with_check") && !writes && !actions.is_empty() {
+            let problem = Problem::new("`with_check` only means something for insert and update");
+            entry.report(problem, entry.span_of("with_check"), "would have no effect");
+        }
+        let roles = self.roles(entry);
+        Some(Rule { id: id?.value, roles, actions, mode, using, with_check, place: self.place(entry.span.clone()) })
+    }
+
+    fn actions(&self, entry: &Table<'_>, scope: Option<&Scope>) -> Vec<RuleAction> {
+        let Some(words) = entry.texts("actions") else {
+            return if scope == Some(&Scope::Shared) { vec![RuleAction::Select] } else { RuleAction::ALL.to_vec() };
+        };
+        if words.is_empty() {
+            let problem = Problem::new("`actions` of [[table.rule]] is empty").help("leave the key out for all actions");
+            entry.report(problem, entry.span_of("actions"), "no action");
+        }
+        let mut actions = Vec::new();
+        for word in words {
+            match RuleAction::ALL.into_iter().find(|a| a.as_str() == word.value) {
+                Some(action) if scope == Some(&Scope::Shared) && action != RuleAction::Select => {
+                    let problem = Problem::new("a shared table is read-only for tenants").help("rules can only be for select");
+                    entry.report(problem, word.span, "cannot be allowed");
+                }
+                Some(action) if actions.contains(&action) => {
+                    entry.report(Problem::new(format!("`{}` is named twice", word.value)), word.span, "the second time");
+                }
+                Some(action) => actions.push(action),
+                None => self.report_word(entry, "action", &word, &RuleAction::ALL.map(RuleAction::as_str)),
+            }
+        }
+        actions
+    }
+
+    fn columns(&self, table: &Table<'_>) -> Vec<ColumnPolicy> {
+        let mut columns: Vec<ColumnPolicy> = Vec::new();
+        for entry in table.tables("column", "[[table.column]]", COLUMN_KEYS) {
+            if let Some(mask @ ("null" | "redact" | "last4" | "email" | "hash")) = self.word(&entry, "mask", &MASKS) {
+                let problem = Problem::new(format!("the mask `{mask}` is not built yet")).help(
+                    "take it out: the column would be shown as it is. To keep a table away from tenants use scope = \"denied\"",
+                );
+                entry.report(problem, entry.span_of("mask"), "known, but not built yet");
+            }
+            let _spared = self.roles_of(&entry, "unless_roles");
+            let class = entry.text("class").map(|c| c.value);
+            let Some(name) = entry.required_text("name") else { continue };
+            let Some(column) = self.identifiers(&name, "a column", 1).and_then(|mut n| n.pop()) else { continue };
+            if columns.iter().any(|c| c.name == column) {
+                entry.report(Problem::new(format!("two entries for the column `{column}`")), name.span, "the second one");
+                continue;
+            }
+            columns.push(ColumnPolicy { name: column, class, place: self.place(inner(self.document, name.span)) });
+        }
+        columns
+    }
+
+    fn allow(&self, entry: &Table<'_>) -> Allow {
+        let mut functions = Vec::new();
+        for function in entry.texts("functions").unwrap_or_default() {
+            functions.extend(self.identifiers(&function, "a function", 2).map(|parts| parts.join(".")));
+        }
+        let mut statements = Vec::new();
+        for word in entry.texts("statements").unwrap_or_default() {
+            let lower = word.value.to_ascii_lowercase();
+            if STATEMENTS.contains(&lower.as_str()) {
+                statements.push(lower);
+            } else {
+                self.report_word(entry, "statement", &word, &STATEMENTS);
+            }
+        }
+        if !entry.has("functions") && !entry.has("statements") {
+            let problem = Problem::new("[[allow]] has neither `functions` nor `statements`");
+            entry.report(problem, entry.span.clone(), "allows nothing");
+        }
+        Allow { roles: self.roles(entry), functions, statements, place: self.place(entry.span.clone()) }
+    }
+
+    fn test(&self, entry: &Table<'_>) -> Option<PolicyTest> {
+        let sql = entry.required_text("sql").map(|sql| self.sql_text(sql));
+        let (mut tenant, mut roles) = (None, Vec::new());
+        if let Some(who) = entry.table("as", "`as` of [[test]]", AS_KEYS) {
+            tenant = who.has("tenant").then(|| who.required_text("tenant")).flatten().map(|t| t.value);
+            roles = self.roles(&who);
+        }
+        if !entry.has("expect") {
+            let problem = Problem::new("[[test]] has no `expect`").help("expect = { decision = \"permit\" }");
+            entry.report(problem, entry.span.clone(), "what must become of it?");
+        }
+        let expect = self.expectation(&entry.table("expect", "`expect` of [[test]]", EXPECT_KEYS)?);
+        Some(PolicyTest { tenant, roles, sql: sql?, expect: expect?, place: self.place(entry.span.clone()) })
+    }
+
+    fn expectation(&self, entry: &Table<'_>) -> Option<Expectation> {
+        entry.required_text("decision")?;
+        let decision = self.word(entry, "decision", &["permit", "deny"])?;
+        let stray = if decision == "permit" { "sqlstate" } else { "contains" };
+        if entry.has(stray) {
+            let problem = Problem::new(format!("`{stray}` means nothing with decision = \"{decision}\""));
+            entry.report(problem, entry.span_of(stray), "would have no effect");
+        }
+        if decision == "permit" {
+            let mut contains = Vec::new();
+            for text in entry.texts("contains").unwrap_or_default() {
+                let sql = self.sql_text(text);
+                self.report_fault("contains", &sql, expression::check_syntax(&sql.text));
+                contains.push(sql);
+            }
+            return Some(Expectation::Permit { contains });
+        }
+        let sqlstate = entry.text("sqlstate");
+        if let Some(code) = &sqlstate
+            && !(code.value.len() == 5 && code.value.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_uppercase()))
+        {
+            let problem =
+                Problem::new(format!("`{}` is not a SQLSTATE", code.value)).help("five digits or capital letters: 42501");
+            entry.report(problem, code.span.clone(), "not a code");
+        }
+        Some(Expectation::Deny { sqlstate: sqlstate.map(|c| c.value) })
+    }
+
+    fn roles(&self, entry: &Table<'_>) -> Vec<String> {
+        self.roles_of(entry, "roles")
+    }
+
+    /// An empty list would read as "nobody" but mean "everybody", so it is refused.
+    fn roles_of(&self, entry: &Table<'_>, key: &str) -> Vec<String> {
+        let Some(items) = entry.texts(key) else { return Vec::new() };
+        if items.is_empty() && entry.what != "`as` of [[test]]" {
+            let problem = Problem::new(format!("`{key}` of {} is empty", entry.what)).help("leave the key out for every role");
+            entry.report(problem, entry.span_of(key), "nobody?");
+        }
+        let mut roles = Vec::new();
+        for item in items {
+            if item.value.is_empty() {
+                entry.report(Problem::new("the empty string is not a role"), item.span, "empty");
+            } else if !roles.contains(&item.value) {
+                roles.push(item.value);
+            }
+        }
+        roles
+    }
+
+    /// One of `words`, or `None` after reporting what it is instead.
+    fn word(&self, entry: &Table<'_>, key: &str, words: &[&'static str]) -> Option<&'static str> {
+        let text = entry.text(key)?;
+        let word = words.iter().find(|w| **w == text.value).copied();
+        if word.is_none() {
+            self.report_word(entry, key, &text, words);
+        }
+        word
+    }
+
+    fn report_word(&self, entry: &Table<'_>, what: &str, word: &Located<String>, words: &[&str]) {
+        let problem = Problem::new(format!("unknown {what} `{}` in {}", word.value, entry.what));
+        let problem = problem.help(match did_you_mean(&word.value, words.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("it is one of: {}", words.join(", ")),
+        });
+        entry.report(problem, word.span.clone(), "not known");
+    }
+
+    fn expression(&self, entry: &Table<'_>, key: &str) -> Option<SqlText> {
+        let sql = self.sql_text(entry.text(key)?);
+        self.report_fault(key, &sql, expression::check_rule(&sql.text));
+        Some(sql)
+    }
+
+    fn report_fault(&self, key: &str, sql: &SqlText, outcome: Result<(), expression::Fault>) {
+        if let Err(fault) = outcome {
+            let problem = Problem::new(format!("the SQL of `{key}` cannot be used"));
+            self.document.report(problem, sql.span_of(fault.span), fault.message);
+        }
+    }
+
+    fn sql_text(&self, text: Located<String>) -> SqlText {
+        SqlText { text: text.value, place: self.place(inner(self.document, text.span)) }
+    }
+
+    /// Names as SQL writes them, joined by dots: at most `most`. Reports what is wrong.
+    fn identifiers(&self, text: &Located<String>, what: &str, most: usize) -> Option<Vec<String>> {
+        match split_identifiers(&text.value) {
+            Ok(parts) if parts.len() <= most => Some(parts),
+            Ok(_) => {
+                let problem = Problem::new(format!("`{}` is not {what}", text.value))
+                    .help("a name with a dot in it is written in double quotes: '\"odd.name\"'");
+                self.document.report(problem, inner(self.document, text.span.clone()), "too many dots");
+                None
+            }
+            Err(fault) => {
+                let problem = Problem::new(format!("`{}` is not {what}", text.value));
+                self.document.report(problem, inner(self.document, text.span.clone()), fault);
+                None
+            }
+        }
+    }
+}
+
+/// Policies for different databases do not meet.
+fn is_same(a: &TablePolicy, b: &TablePolicy) -> bool {
+    let overlap = match (&a.place.source.database, &b.place.source.database) {
+        (Some(a), Some(b)) => a == b,
+        (None, _) | (_, None) => true,
+    };
+    overlap && a.schema == b.schema && a.name == b.name
+}
+
+/// The text of a TOML string between its quotes.
+fn inner(document: &Document, span: Range<usize>) -> Range<usize> {
+    let text = document.text().get(span.clone()).unwrap_or_default();
+    let quotes = if text.starts_with("\"\"\"") || text.starts_with("'''") { 3 } else { 1 };
+    if text.len() < 2 * quotes || !text.starts_with(['"', '\'']) {
+        return span;
+    }
+    let mut start = span.start + quotes;
+    if quotes == 3 {
+        // TOML drops a line feed right after the opening quotes.
+        let content = &text[3..];
+        start += if content.starts_with("\r\n") { 2 } else { usize::from(content.starts_with('\n')) };
+    }
+    start..(span.end - quotes).max(start)
+}
+
+/// `schema."Odd Name"` as PostgreSQL reads it: ASCII is folded to lower case outside quotes.
+fn split_identifiers(text: &str) -> Result<Vec<String>, &'static str> {
+    let mut parts = Vec::new();
+    let mut chars = text.chars().peekable();
+    loop {
+        let mut part = String::new();
+        if chars.next_if_eq(&'"').is_some() {
+            loop {
+                match chars.next() {
+                    Some('"') if chars.next_if_eq(&'"').is_some() => part.push('"'),
+                    Some('"') => break,
+                    Some(c) => part.push(c),
+                    None => return Err("a double quote is not closed"),
+                }
+            }
+        } else {
+            while let Some(c) = chars.next_if(|c| *c != '.') {
+                let fits = c.is_ascii_alphabetic() || c == '_' || !c.is_ascii();
+                if !(fits || (!part.is_empty() && (c.is_ascii_digit() || c == '$'))) {
+                    return Err("a name with such characters is written in double quotes: '\"odd name\"'");
+                }
+                part.push(c.to_ascii_lowercase());
+            }
+        }
+        if part.is_empty() {
+            return Err("a name is missing");
+        }
+        if part.len() > 63 {
+            return Err("longer than the 63 bytes that PostgreSQL keeps");
+        }
+        if part.contains('\0') {
+            return Err("holds a NUL");
+        }
+        parts.push(part);
+        match chars.next() {
+            None => return Ok(parts),
+            Some('.') => {}
+            Some(_) => return Err("only a dot may follow a quoted name"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(text: &str) -> Result<PolicyModel, String> {
+        read(vec![(PathBuf::from("p.toml"), text.to_owned())], &["shop".to_owned()]).map_err(|p| p.render(false))
+    }
+
+    #[test]
+    fn the_contract_s_example_is_read() {
+        let model = model(
+            r#"
+database = "shop"
+[[table]]
+name = "Accounts"
+scope = "tenant"
+tenant_column = "tenant_id"
+[[table.rule]]
+id = "support-sees-eu"
+roles = ["support"]
+actions = ["select"]
+using = "region = 'EU'"
+[[table.column]]
+name = "ssn"
+class = "pii.national_id"
+mask = "none"
+[[table]]
+name = '"Odd Schema"."a.b"'
+scope = "shared"
+[[allow]]
+roles = ["app"]
+functions = ["pg_catalog.pg_sleep"]
+statements = ["listen"]
+[[test]]
+as = { tenant = "1", roles = ["support"] }
+sql = "SELECT id FROM accounts WHERE id = $1"
+expect = { decision = "permit", contains = ["region = 'EU'"] }
+[[test]]
+as = { tenant = "1" }
+sql = "SELECT 1 FROM secrets"
+expect = { decision = "deny", sqlstate = "42501" }
+"#,
+        )
+        .unwrap();
+        let [accounts, odd] = model.tables.as_slice() else { panic!() };
+        assert_eq!((accounts.schema.as_str(), accounts.name.as_str()), ("public", "accounts"));
+        assert_eq!(accounts.scope, Scope::Tenant { column: "tenant_id".to_owned() });
+        let using = accounts.rules[0].using.as_ref().unwrap();
+        assert_eq!(&using.place.source.text[using.place.span.clone()], "region = 'EU'");
+        assert_eq!((odd.schema.as_str(), odd.name.as_str()), ("Odd Schema", "a.b"));
+        assert_eq!((model.tests.len(), model.allows.len(), model.sources.len()), (2, 1, 1));
+    }
+
+    #[test]
+    fn names_are_read_as_postgresql_reads_them() {
+        assert_eq!(split_identifiers("Public.ACC_1").unwrap(), ["public", "acc_1"]);
+        assert_eq!(split_identifiers("\"A\"\"b\".c").unwrap(), ["A\"b", "c"]);
+        for bad in ["", "a.", ".a", "a b", "1a", "\"a", "\"a\"b", "a-b", "\"\""] {
+            assert!(split_identifiers(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_same_table_in_two_databases_is_no_duplicate() {
+        let table = "[[table]]\nname = \"t\"\nscope = \"denied\"\n";
+        let file = |name: &str, database: &str| (PathBuf::from(name), format!("database = \"{database}\"\n{table}"));
+        assert!(read(vec![file("a", "x"), file("b", "y")], &[]).is_ok());
+        assert!(read(vec![file("a", "x"), file("b", "x")], &[]).is_err());
+        assert!(read(vec![file("a", "x"), (PathBuf::from("b"), table.to_owned())], &[]).is_err());
+    }
+}

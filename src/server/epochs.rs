@@ -1,0 +1,168 @@
+//! Keeps each gate's epoch up to date: policies when a file changes or on SIGHUP, the catalog when the server's changes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Notify;
+
+use crate::backend;
+use crate::catalog::{Catalog, Snapshot};
+use crate::config::{Config, Database, Problems};
+use crate::event::{Event, Events, Reload};
+use crate::gate::Gate;
+use crate::policy::load;
+use crate::policy::model::PolicyModel;
+
+/// How often files and the catalog's fingerprint are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long a server that is not there yet is waited for at start.
+const START: Duration = Duration::from_secs(30);
+
+/// Something that asks for a look now: SIGHUP, or DDL of an unrestricted user.
+#[derive(Clone, Debug, Default)]
+pub struct Nudge(Arc<Notify>);
+
+impl Nudge {
+    pub fn nudge(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// One database's gate, and what it was made from.
+pub struct Keeper {
+    database: Database,
+    gate: Arc<Gate>,
+    policies: PolicyModel,
+    snapshot: Snapshot,
+    fingerprint: Option<String>,
+}
+
+impl Keeper {
+    /// Loads the catalog and makes the gate; waits for a server that is starting.
+    ///
+    /// # Errors
+    /// No server in time, or policies that its catalog contradicts.
+    pub async fn start(config: &Config, database: &Database, policies: &PolicyModel) -> Result<Keeper, String> {
+        let policies = policies.of_database(&database.name);
+        let deadline = tokio::time::Instant::now() + START;
+        let snapshot = loop {
+            match backend::catalog::load(&database.upstream).await {
+                Ok(snapshot) => break snapshot,
+                Err(error) if tokio::time::Instant::now() < deadline => {
+                    tracing::warn!(database = %database.name, %error, "the catalog cannot be read; trying again");
+                    tokio::time::sleep(LOOK).await;
+                }
+                Err(error) => {
+                    let detail = error.detail.as_deref().unwrap_or_default();
+                    return Err(format!("database \"{}\": the catalog cannot be read: {error} {detail}", database.name));
+                }
+            }
+        };
+        let gate = Gate::new(config.level, Arc::new(Catalog::new(snapshot.clone())), &policies)
+            .map_err(|problems| Problems(problems).to_string())?;
+        let fingerprint = backend::catalog::fingerprint(&database.upstream).await.ok();
+        Ok(Keeper { database: database.clone(), gate: Arc::new(gate), policies, snapshot, fingerprint })
+    }
+
+    pub fn gate(&self) -> Arc<Gate> {
+        self.gate.clone()
+    }
+
+    pub fn database(&self) -> &str {
+        &self.database.name
+    }
+
+    /// Replaces the policies; problems leave the old epoch in force.
+    fn set_policies(&mut self, policies: &PolicyModel, events: &Events) {
+        let policies = policies.of_database(&self.database.name);
+        self.install(policies, None, events);
+    }
+
+    /// Loads the catalog again if the server's has changed.
+    async fn look(&mut self, events: &Events) {
+        let Ok(fingerprint) = backend::catalog::fingerprint(&self.database.upstream).await else { return };
+        if self.fingerprint.as_ref() == Some(&fingerprint) {
+            return;
+        }
+        match backend::catalog::load(&self.database.upstream).await {
+            Ok(snapshot) if snapshot == self.snapshot => self.fingerprint = Some(fingerprint),
+            Ok(snapshot) => {
+                if self.install(self.policies.clone(), Some(snapshot), events) {
+                    self.fingerprint = Some(fingerprint);
+                }
+            }
+            Err(error) => tracing::warn!(database = %self.database.name, %error, "the catalog cannot be read"),
+        }
+    }
+
+    fn install(&mut self, policies: PolicyModel, snapshot: Option<Snapshot>, events: &Events) -> bool {
+        let snapshot = snapshot.unwrap_or_else(|| self.snapshot.clone());
+        match self.gate.reload(Arc::new(Catalog::new(snapshot.clone())), &policies) {
+            Ok(epoch) => {
+                tracing::info!(database = %self.database.name, %epoch, "new policy epoch");
+                self.policies = policies;
+                self.snapshot = snapshot;
+                events.emit(Event::PoliciesReloaded(Reload::Done(epoch)));
+                true
+            }
+            Err(problems) => {
+                let problems = Problems(problems);
+                tracing::error!(database = %self.database.name, "policies do not fit the catalog; the old epoch stays:\n{problems}");
+                events.emit(Event::PoliciesReloaded(Reload::Failed));
+                false
+            }
+        }
+    }
+}
+
+/// Watches files and catalogs until the task is dropped.
+pub async fn keep(mut keepers: Vec<Keeper>, config: Arc<Config>, nudge: Nudge, events: Events) {
+    let directory = config.server.policies.clone();
+    let mut seen = stamp(&directory);
+    loop {
+        tokio::select! {
+            () = nudge.0.notified() => seen.clear(),
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        let now = stamp(&directory);
+        if now != seen {
+            seen = now;
+            reload_policies(&mut keepers, &config, &events);
+        }
+        for keeper in &mut keepers {
+            keeper.look(&events).await;
+        }
+    }
+}
+
+fn reload_policies(keepers: &mut [Keeper], config: &Config, events: &Events) {
+    let names: Vec<String> = config.databases.iter().map(|d| d.name.clone()).collect();
+    match load::load(&config.server.policies, &names) {
+        Ok(policies) => keepers.iter_mut().for_each(|k| k.set_policies(&policies, events)),
+        Err(problems) => {
+            tracing::error!("policies cannot be read; the old epoch stays:\n{problems}");
+            events.emit(Event::PoliciesReloaded(Reload::Failed));
+        }
+    }
+}
+
+/// Every policy file with its size and time: differs when one was changed, added or removed.
+fn stamp(directory: &PathBuf) -> Vec<(PathBuf, u64, Option<SystemTime>)> {
+    let mut found = vec![];
+    let mut open = vec![directory.clone()];
+    while let Some(next) = open.pop() {
+        let Ok(entries) = std::fs::read_dir(&next) else { continue };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            match entry.metadata() {
+                Ok(meta) if meta.is_dir() => open.push(path),
+                Ok(meta) if path.extension().is_some_and(|e| e == "toml") => found.push((path, meta.len(), meta.modified().ok())),
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+    found.sort();
+    found
+}

@@ -1,0 +1,320 @@
+//! INSERT, UPDATE, DELETE, COPY .. TO.
+
+use pg_query::protobuf::{self as pg, DeleteStmt, InsertStmt, OnConflictAction, OverridingKind, ReturningClause, UpdateStmt};
+use pg_query::{Node, NodeEnum};
+
+use super::super::tree::{as_string, boxed, column, node};
+use super::scope::{Item, Output, RteId, RteKind, Scope, Usage};
+use super::{Analyser, Statement};
+use crate::error::sqlstate;
+use crate::finding::Denial;
+
+impl Analyser<'_> {
+    pub(super) fn insert(&mut self, insert: &mut InsertStmt) -> Result<Vec<Output>, Denial> {
+        let InsertStmt { relation, cols, select_stmt, on_conflict_clause, returning_clause, with_clause, r#override } = insert;
+        match OverridingKind::try_from(*r#override) {
+            Ok(OverridingKind::OverridingNotSet | OverridingKind::OverridingUserValue | OverridingKind::OverridingSystemValue) => {}
+            Ok(OverridingKind::Undefined) | Err(_) => return Err(Denial::unsupported("this INSERT cannot be secured")),
+        }
+        let frame = self.with_clause(with_clause)?;
+        let Some(relation) = relation else { return Err(Denial::unsupported("this INSERT cannot be secured")) };
+        let item = self.relation(relation, Usage::Insert)?;
+        let target = target_of(&item)?;
+        let supplied = match select_stmt.as_deref_mut().and_then(|n| n.node.as_mut()) {
+            None => None,
+            Some(NodeEnum::SelectStmt(s)) => Some(self.query(s, None)?.len()),
+            Some(_) => return Err(Denial::unsupported("this INSERT cannot be secured")),
+        };
+        self.insert_columns(cols, target, supplied)?;
+        if let Some(conflict) = on_conflict_clause {
+            self.on_conflict(conflict, &item, target)?;
+        }
+        self.scopes.push(Scope { items: vec![item], lateral_active: false });
+        let outputs = self.returning(returning_clause)?;
+        self.scopes.pop();
+        self.end_with(with_clause, frame)?;
+        Ok(outputs)
+    }
+
+    /// Makes the column list explicit and checks it against what is supplied (`None`: DEFAULT VALUES).
+    fn insert_columns(&mut self, cols: &mut Vec<Node>, target: RteId, supplied: Option<usize>) -> Result<(), Denial> {
+        let names: Vec<String> = self.rtes[target].columns.iter().map(|c| c.name.clone()).collect();
+        if cols.is_empty() {
+            let count = supplied.unwrap_or(0);
+            if count > names.len() {
+                return Err(Denial::invalid(sqlstate::SYNTAX_ERROR, "INSERT has more expressions than target columns"));
+            }
+            *cols = names[..count].iter().map(|n| assignment(n)).collect();
+            return Ok(());
+        }
+        for column in cols.iter_mut() {
+            let name = self.assigned_column(column, target)?;
+            self.known_column(&name, target)?;
+        }
+        match supplied {
+            Some(n) if n > cols.len() => {
+                Err(Denial::invalid(sqlstate::SYNTAX_ERROR, "INSERT has more expressions than target columns"))
+            }
+            Some(n) if n < cols.len() => {
+                Err(Denial::invalid(sqlstate::SYNTAX_ERROR, "INSERT has more target columns than expressions"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The column that an INSERT column or a SET item assigns to; subscripts are resolved.
+    fn assigned_column(&mut self, entry: &mut Node, _target: RteId) -> Result<String, Denial> {
+        let Some(NodeEnum::ResTarget(t)) = &mut entry.node else {
+            return Err(Denial::unsupported("this assignment cannot be secured"));
+        };
+        for step in &mut t.indirection {
+            match &mut step.node {
+                Some(NodeEnum::AIndices(i)) => {
+                    let pg::AIndices { is_slice: _, lidx, uidx } = &mut **i;
+                    self.child(lidx)?;
+                    self.child(uidx)?;
+                }
+                Some(NodeEnum::String(_)) => {}
+                Some(_) | None => return Err(Denial::unsupported("this assignment cannot be secured")),
+            }
+        }
+        Ok(t.name.clone())
+    }
+
+    fn known_column(&self, name: &str, target: RteId) -> Result<(), Denial> {
+        if self.rtes[target].columns.iter().any(|c| c.name == name) {
+            return Ok(());
+        }
+        let relation = match &self.rtes[target].kind {
+            RteKind::Relation { oid, usage: _ } => self.context.catalog.relation(*oid).map_or("", |r| r.name.as_str()),
+            RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Merged => "",
+        };
+        Err(Denial::invalid(
+            sqlstate::UNDEFINED_COLUMN,
+            format!("column \"{name}\" of relation \"{relation}\" does not exist"),
+        ))
+    }
+
+    fn on_conflict(&mut self, conflict: &mut pg::OnConflictClause, item: &Item, target: RteId) -> Result<(), Denial> {
+        let pg::OnConflictClause { action, infer, target_list, where_clause, location: _ } = conflict;
+        match OnConflictAction::try_from(*action) {
+            Ok(OnConflictAction::OnconflictNothing | OnConflictAction::OnconflictUpdate) => {}
+            Ok(OnConflictAction::OnconflictNone | OnConflictAction::Undefined) | Err(_) => {
+                return Err(Denial::unsupported("this ON CONFLICT cannot be secured"));
+            }
+        }
+        if let Some(infer) = infer {
+            self.scopes.push(Scope { items: vec![item.clone()], lateral_active: false });
+            let pg::InferClause { index_elems, where_clause, conname: _, location: _ } = &mut **infer;
+            for elem in index_elems {
+                let Some(NodeEnum::IndexElem(e)) = &mut elem.node else {
+                    return Err(Denial::unsupported("this ON CONFLICT cannot be secured"));
+                };
+                // The arbiter must match an index expression: its literals stay as they are.
+                if let Some(expr) = &e.expr {
+                    self.pin_constants(expr);
+                }
+                self.child(&mut e.expr)?;
+                if !e.name.is_empty() {
+                    self.known_column(&e.name, target)?;
+                }
+            }
+            if let Some(condition) = where_clause {
+                self.pin_constants(condition);
+            }
+            self.child(where_clause)?;
+            self.scopes.pop();
+        }
+        // `excluded` has the target's columns.
+        let columns = self.rtes[target].columns.iter().map(|c| super::scope::RteColumn { sources: vec![], ..c.clone() }).collect();
+        let excluded = self.rtes.len();
+        let columns: Vec<super::scope::RteColumn> = columns;
+        // `excluded` cannot be renamed: a second one in the statement must have the same columns.
+        if let Some(other) = self.by_alias.insert("excluded".to_owned(), excluded) {
+            let shape = |c: &super::scope::RteColumn| (c.name.clone(), c.typed);
+            if !self.rtes[other].columns.iter().map(shape).eq(columns.iter().map(shape)) {
+                return Err(Denial::unsupported("ON CONFLICT on two tables in one statement cannot be secured"));
+            }
+        }
+        self.rtes.push(super::scope::Rte {
+            alias: "excluded".to_owned(),
+            kind: RteKind::Excluded,
+            columns,
+            read: false,
+            whole_row: false,
+            named: Default::default(),
+            system_columns: Default::default(),
+            locked: false,
+        });
+        let excluded_item = self.item(excluded, "excluded".to_owned(), None);
+        self.scopes.push(Scope { items: vec![item.clone(), excluded_item], lateral_active: false });
+        self.assignments(target_list, target)?;
+        self.child(where_clause)?;
+        self.scopes.pop();
+        Ok(())
+    }
+
+    pub(super) fn update(&mut self, update: &mut UpdateStmt) -> Result<Vec<Output>, Denial> {
+        let UpdateStmt { relation, target_list, where_clause, from_clause, returning_clause, with_clause } = update;
+        let frame = self.with_clause(with_clause)?;
+        let Some(relation) = relation else { return Err(Denial::unsupported("this UPDATE cannot be secured")) };
+        let item = self.relation(relation, Usage::Update)?;
+        let target = target_of(&item)?;
+        self.dml_scope(item, from_clause)?;
+        self.assignments(target_list, target)?;
+        self.child(where_clause)?;
+        let outputs = self.returning(returning_clause)?;
+        self.scopes.pop();
+        self.end_with(with_clause, frame)?;
+        Ok(outputs)
+    }
+
+    pub(super) fn delete(&mut self, delete: &mut DeleteStmt) -> Result<Vec<Output>, Denial> {
+        let DeleteStmt { relation, using_clause, where_clause, returning_clause, with_clause } = delete;
+        let frame = self.with_clause(with_clause)?;
+        let Some(relation) = relation else { return Err(Denial::unsupported("this DELETE cannot be secured")) };
+        let item = self.relation(relation, Usage::Delete)?;
+        self.dml_scope(item, using_clause)?;
+        self.child(where_clause)?;
+        let outputs = self.returning(returning_clause)?;
+        self.scopes.pop();
+        self.end_with(with_clause, frame)?;
+        Ok(outputs)
+    }
+
+    /// Opens the scope of UPDATE and DELETE: FROM items do not see the target, the rest sees both, the target first.
+    fn dml_scope(&mut self, target: Item, from: &mut [Node]) -> Result<(), Denial> {
+        self.scopes.push(Scope::default());
+        self.from_clause(from)?;
+        let depth = self.scopes.len() - 1;
+        let clash = self.scopes[depth].items.iter().any(|i| {
+            i.relation_visible && i.name == target.name && (i.relation.is_none() || target.relation.is_none() || i.relation == target.relation)
+        });
+        if clash {
+            let name = target.name.unwrap_or_default();
+            return Err(Denial::invalid(sqlstate::DUPLICATE_ALIAS, format!("table name \"{name}\" specified more than once")));
+        }
+        self.scopes[depth].items.insert(0, target);
+        Ok(())
+    }
+
+    /// SET lists. `(a, b) = source` repeats its source once a column: it is resolved once and copied.
+    fn assignments(&mut self, list: &mut [Node], target: RteId) -> Result<(), Denial> {
+        let mut shared: Option<Node> = None;
+        for entry in list.iter_mut() {
+            let name = self.assigned_column(entry, target)?;
+            self.known_column(&name, target)?;
+            let Some(NodeEnum::ResTarget(t)) = &mut entry.node else { continue };
+            match t.val.as_deref_mut() {
+                Some(Node { node: Some(NodeEnum::MultiAssignRef(m)) }) => {
+                    let pg::MultiAssignRef { source, colno, ncolumns: _ } = &mut **m;
+                    match (&shared, *colno) {
+                        (Some(done), 2..) => *source = boxed(done.clone()),
+                        (Some(_) | None, _) => {
+                            self.child(source)?;
+                            shared = source.as_deref().cloned();
+                        }
+                    }
+                }
+                Some(value) => self.expr(value)?,
+                None => return Err(Denial::unsupported("this assignment cannot be secured")),
+            }
+        }
+        Ok(())
+    }
+
+    fn returning(&mut self, clause: &mut Option<ReturningClause>) -> Result<Vec<Output>, Denial> {
+        let Some(ReturningClause { options, exprs }) = clause else { return Ok(vec![]) };
+        if !options.is_empty() {
+            return Err(Denial::unsupported("RETURNING WITH (OLD/NEW) cannot be secured"));
+        }
+        self.target_list(exprs)
+    }
+
+    /// `COPY (query) TO STDOUT`; `COPY table TO STDOUT` becomes the query form.
+    pub(super) fn copy(&mut self, copy: &mut pg::CopyStmt) -> Result<Statement, Denial> {
+        let pg::CopyStmt { relation, query, attlist, is_from, is_program, filename, options, where_clause } = copy;
+        if *is_from {
+            return Err(Denial::unsupported("COPY FROM cannot be secured yet"));
+        }
+        if *is_program || !filename.is_empty() {
+            return Err(Denial::policy("COPY to a file or program is not permitted"));
+        }
+        if where_clause.is_some() {
+            return Err(Denial::unsupported("this COPY cannot be secured"));
+        }
+        copy_options(options)?;
+        let mut query = match (relation, query) {
+            (None, Some(query)) => std::mem::take(&mut **query),
+            (Some(relation), None) => self.copy_query(relation, attlist)?,
+            (Some(_), Some(_)) | (None, None) => return Err(Denial::unsupported("this COPY cannot be secured")),
+        };
+        match &mut query.node {
+            Some(NodeEnum::SelectStmt(s)) => {
+                self.query(s, None)?;
+            }
+            Some(NodeEnum::InsertStmt(s)) => {
+                self.insert(s)?;
+            }
+            Some(NodeEnum::UpdateStmt(s)) => {
+                self.update(s)?;
+            }
+            Some(NodeEnum::DeleteStmt(s)) => {
+                self.delete(s)?;
+            }
+            Some(_) | None => return Err(Denial::unsupported("this COPY cannot be secured")),
+        }
+        Ok(Statement::CopyTo { query, options: std::mem::take(options) })
+    }
+
+    /// `SELECT columns FROM ONLY table`: COPY reads the table itself, without generated columns.
+    fn copy_query(&mut self, relation: &pg::RangeVar, attributes: &[Node]) -> Result<Node, Denial> {
+        let found = self.find_relation(&relation.schemaname, &relation.relname)?;
+        if found.kind != 'r' {
+            return Err(Denial::unsupported(format!("COPY of \"{}\" needs the query form: COPY (SELECT ..) TO", relation.relname)));
+        }
+        let names: Vec<String> = if attributes.is_empty() {
+            found.columns.iter().filter(|c| !c.generated).map(|c| c.name.clone()).collect()
+        } else {
+            attributes.iter().filter_map(as_string).map(str::to_owned).collect()
+        };
+        let mut source = relation.clone();
+        source.inh = false;
+        source.alias = None;
+        Ok(select_columns(&names, source))
+    }
+}
+
+fn select_columns(names: &[String], source: pg::RangeVar) -> Node {
+    let target_list = names.iter().map(|n| super::super::tree::target(n, column(&[n]))).collect();
+    let select = pg::SelectStmt {
+        target_list,
+        from_clause: vec![node(NodeEnum::RangeVar(source))],
+        limit_option: pg::LimitOption::Default as i32,
+        op: pg::SetOperation::SetopNone as i32,
+        ..Default::default()
+    };
+    node(NodeEnum::SelectStmt(Box::new(select)))
+}
+
+fn copy_options(options: &[Node]) -> Result<(), Denial> {
+    const ALLOWED: [&str; 7] = ["format", "header", "delimiter", "null", "quote", "escape", "force_quote"];
+    for option in options {
+        let Some(NodeEnum::DefElem(d)) = &option.node else {
+            return Err(Denial::unsupported("this COPY option cannot be secured"));
+        };
+        if !ALLOWED.contains(&d.defname.as_str()) {
+            return Err(Denial::unsupported(format!("COPY option \"{}\" cannot be secured", d.defname)));
+        }
+    }
+    Ok(())
+}
+
+fn assignment(name: &str) -> Node {
+    node(NodeEnum::ResTarget(Box::new(pg::ResTarget { name: name.to_owned(), indirection: vec![], val: None, location: 0 })))
+}
+
+fn target_of(item: &Item) -> Result<RteId, Denial> {
+    item.rte.ok_or_else(|| Denial::unsupported("this target cannot be secured"))
+}
+

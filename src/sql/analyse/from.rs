@@ -1,0 +1,527 @@
+//! FROM: relations, CTEs, sub-selects, functions, joins.
+
+use pg_query::protobuf::{self as pg, Alias, FuncCall, JoinExpr, JoinType, RangeFunction, RangeSubselect, RangeVar};
+use pg_query::{Node, NodeEnum};
+
+use super::super::kinds::not_a_from_item;
+use super::super::tree::{alias, as_string, string};
+use super::super::types::{Typed, oid, type_named};
+use super::Analyser;
+use super::scope::{Item, RteColumn, RteId, RteKind, Target, Usage};
+use crate::catalog::Relation;
+use crate::error::sqlstate;
+use crate::finding::Denial;
+
+impl Analyser<'_> {
+    /// Adds the items of a FROM list to the innermost scope.
+    pub(super) fn from_clause(&mut self, list: &mut [Node]) -> Result<(), Denial> {
+        for node in list.iter_mut() {
+            let mut items = self.from_item(node)?;
+            self.check_names(&items)?;
+            // Until the list is done, siblings are visible to LATERAL items only.
+            items.iter_mut().for_each(|i| i.lateral_only = true);
+            self.scope().items.extend(items);
+        }
+        self.scope().items.iter_mut().for_each(|i| i.lateral_only = false);
+        Ok(())
+    }
+
+    fn scope(&mut self) -> &mut super::Scope {
+        if self.scopes.is_empty() {
+            self.scopes.push(super::Scope::default());
+        }
+        let last = self.scopes.len() - 1;
+        &mut self.scopes[last]
+    }
+
+    fn check_names(&mut self, new: &[Item]) -> Result<(), Denial> {
+        for (i, item) in new.iter().enumerate() {
+            let Some(name) = item.name.as_ref().filter(|_| item.relation_visible) else { continue };
+            let clash = |other: &Item| {
+                other.relation_visible
+                    && other.name.as_ref() == Some(name)
+                    // The same relation name from two schemas is no clash where neither has an alias.
+                    && !(other.relation.is_some() && item.relation.is_some() && other.relation != item.relation)
+            };
+            if self.scope().items.iter().any(clash) || new[..i].iter().any(clash) {
+                return Err(Denial::invalid(
+                    sqlstate::DUPLICATE_ALIAS,
+                    format!("table name \"{name}\" specified more than once"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn from_item(&mut self, item: &mut Node) -> Result<Vec<Item>, Denial> {
+        let Some(kind) = &mut item.node else {
+            return Err(Denial::unsupported("an empty FROM item cannot be secured"));
+        };
+        match kind {
+            NodeEnum::RangeVar(r) => Ok(vec![self.range_var(r)?]),
+            NodeEnum::RangeSubselect(s) => Ok(vec![self.sub_select(s)?]),
+            NodeEnum::RangeFunction(f) => Ok(vec![self.range_function(f)?]),
+            NodeEnum::JoinExpr(j) => self.join(j),
+            NodeEnum::RangeTableSample(s) => {
+                let pg::RangeTableSample { relation, method, args, repeatable, location: _ } = &mut **s;
+                let name = method.last().and_then(as_string).unwrap_or_default();
+                if !matches!(name, "system" | "bernoulli") {
+                    return Err(Denial::unsupported(format!("TABLESAMPLE {name} cannot be secured")));
+                }
+                self.exprs(args)?;
+                self.child(repeatable)?;
+                match relation.as_deref_mut().and_then(|n| n.node.as_mut()) {
+                    Some(NodeEnum::RangeVar(r)) => Ok(vec![self.range_var(r)?]),
+                    Some(_) | None => Err(Denial::unsupported("this TABLESAMPLE cannot be secured")),
+                }
+            }
+            not_a_from_item!() => {
+                let name = format!("{kind:?}");
+                let name = name.split(['(', ' ', '{']).next().unwrap_or_default();
+                Err(Denial::unsupported(format!("{name} in FROM cannot be secured")))
+            }
+        }
+    }
+
+    fn range_var(&mut self, range: &mut RangeVar) -> Result<Item, Denial> {
+        if range.schemaname.is_empty()
+            && let Some(cte) = self.find_cte(&range.relname)?
+        {
+            return self.cte_reference(range, cte);
+        }
+        self.relation(range, Usage::Select)
+    }
+
+    fn cte_reference(&mut self, range: &mut RangeVar, cte: usize) -> Result<Item, Denial> {
+        let visible = range.alias.as_ref().map_or_else(|| range.relname.clone(), |a| a.aliasname.clone());
+        let renamed = alias_columns(range.alias.as_ref());
+        let mut columns = self.ctes[cte].columns.clone();
+        rename(&mut columns, &renamed, &visible)?;
+        let id = self.add_rte(&visible, RteKind::Cte, columns);
+        range.relname = self.ctes[cte].printed.clone();
+        range.alias = Some(Alias { aliasname: self.rtes[id].alias.clone(), colnames: strings(&renamed) });
+        Ok(self.item(id, visible, None))
+    }
+
+    /// A relation in FROM, or the target of INSERT, UPDATE and DELETE (which never is a CTE).
+    pub(super) fn relation(&mut self, range: &mut RangeVar, usage: Usage) -> Result<Item, Denial> {
+        let RangeVar { catalogname, schemaname, relname, inh: _, relpersistence: _, alias: alias_node, location: _ } = range;
+        if !catalogname.is_empty() && *catalogname != self.context.catalog.snapshot().database {
+            return Err(Denial::invalid(
+                sqlstate::FEATURE_NOT_SUPPORTED,
+                format!("cross-database references are not implemented: \"{catalogname}.{schemaname}.{relname}\""),
+            ));
+        }
+        let relation = self.find_relation(schemaname, relname)?;
+        let (relation_oid, schema, name) = (relation.oid, relation.schema.clone(), relation.name.clone());
+        let mut columns = relation_columns(relation);
+        let visible = alias_node.as_ref().map_or_else(|| name.clone(), |a| a.aliasname.clone());
+        let renamed = alias_columns(alias_node.as_ref());
+        rename(&mut columns, &renamed, &visible)?;
+        let id = self.add_rte(&visible, RteKind::Relation { oid: relation_oid, usage }, columns);
+        self.rtes[id].columns.iter_mut().for_each(|c| c.sources = vec![id]);
+        let qualified = alias_node.is_none().then(|| (schema.clone(), name.clone()));
+        catalogname.clear();
+        *schemaname = schema;
+        *relname = name;
+        *alias_node = Some(Alias { aliasname: self.rtes[id].alias.clone(), colnames: strings(&renamed) });
+        Ok(self.item(id, visible, qualified))
+    }
+
+    /// The namespace item of an entry all of whose columns are visible.
+    pub(super) fn item(&self, id: RteId, name: String, relation: Option<(String, String)>) -> Item {
+        Item {
+            name: Some(name),
+            relation,
+            rte: Some(id),
+            columns: self.rtes[id]
+                .columns
+                .iter()
+                .enumerate()
+                .map(|(i, c)| (c.name.clone(), Target { rte: id, column: i }))
+                .collect(),
+            relation_visible: true,
+            columns_visible: true,
+            lateral_only: false,
+        }
+    }
+
+    fn sub_select(&mut self, sub: &mut RangeSubselect) -> Result<Item, Denial> {
+        let RangeSubselect { lateral, subquery, alias: alias_node } = sub;
+        if alias_node.is_none() && self.context.catalog.snapshot().server_version < 160_000 {
+            return Err(Denial::invalid(sqlstate::SYNTAX_ERROR, "subquery in FROM must have an alias"));
+        }
+        let Some(NodeEnum::SelectStmt(select)) = subquery.as_deref_mut().and_then(|n| n.node.as_mut()) else {
+            return Err(Denial::unsupported("this sub-select cannot be secured"));
+        };
+        let saved = std::mem::replace(&mut self.scope().lateral_active, *lateral);
+        let depth = self.scopes.len();
+        let outputs = self.query(select, None)?;
+        self.scopes[depth - 1].lateral_active = saved;
+        let renamed = alias_columns(alias_node.as_ref());
+        let visible = alias_node.as_ref().map(|a| a.aliasname.clone());
+        let mut columns: Vec<RteColumn> = outputs
+            .into_iter()
+            .map(|o| RteColumn { name: o.name, number: 0, typed: o.typed, sources: o.sources })
+            .collect();
+        rename(&mut columns, &renamed, visible.as_deref().unwrap_or("unnamed_subquery"))?;
+        let id = self.add_rte(visible.as_deref().unwrap_or("unnamed_subquery"), RteKind::Derived, columns);
+        *alias_node = Some(Alias { aliasname: self.rtes[id].alias.clone(), colnames: strings(&renamed) });
+        let mut item = self.item(id, visible.clone().unwrap_or_default(), None);
+        if visible.is_none() {
+            item.name = None;
+            item.relation_visible = false;
+        }
+        Ok(item)
+    }
+
+    fn range_function(&mut self, function: &mut RangeFunction) -> Result<Item, Denial> {
+        let RangeFunction { lateral: _, ordinality, is_rowsfrom: _, functions, alias: alias_node, coldeflist } = function;
+        // Functions in FROM see their siblings without the word LATERAL.
+        let saved = std::mem::replace(&mut self.scope().lateral_active, true);
+        let depth = self.scopes.len();
+        let visible = alias_node.as_ref().map(|a| a.aliasname.clone());
+        let mut columns: Vec<RteColumn> = vec![];
+        let mut first_name = None;
+        let single = functions.len() == 1;
+        for entry in functions.iter_mut() {
+            let Some(NodeEnum::List(list)) = &mut entry.node else {
+                return Err(Denial::unsupported("this function in FROM cannot be secured"));
+            };
+            let (call, definitions) = match list.items.as_mut_slice() {
+                [call] => (call, vec![]),
+                [call, definitions] => (call, definition_list(definitions)),
+                [] | [_, _, _, ..] => return Err(Denial::unsupported("this function in FROM cannot be secured")),
+            };
+            let name = super::names::figure_column_name(call);
+            self.expr(call)?;
+            let definitions = if single && !coldeflist.is_empty() { coldeflist.clone() } else { definitions };
+            let scalar_name = if single { visible.clone().unwrap_or_else(|| name.clone()) } else { name.clone() };
+            columns.extend(self.function_columns(call, &definitions, &scalar_name)?);
+            first_name.get_or_insert(name);
+        }
+        self.column_definitions(coldeflist)?;
+        self.scopes[depth - 1].lateral_active = saved;
+        if *ordinality {
+            columns.push(RteColumn { name: "ordinality".to_owned(), number: 0, typed: Typed::of(oid::INT8), sources: vec![] });
+        }
+        let renamed = alias_columns(alias_node.as_ref());
+        let visible = visible.or(first_name).unwrap_or_default();
+        rename(&mut columns, &renamed, &visible)?;
+        let id = self.add_rte(&visible, RteKind::Function, columns);
+        let unique = self.rtes[id].alias.clone();
+        // The alias names the column of a scalar function: where the alias had to change, the column keeps its name.
+        let colnames = if unique != visible && coldeflist.is_empty() {
+            self.rtes[id].columns.iter().map(|c| string(&c.name)).collect()
+        } else {
+            strings(&renamed)
+        };
+        *alias_node = Some(Alias { aliasname: unique, colnames });
+        Ok(self.item(id, visible, None))
+    }
+
+    fn column_definitions(&mut self, list: &mut [Node]) -> Result<(), Denial> {
+        for definition in list {
+            if let Some(NodeEnum::ColumnDef(d)) = &mut definition.node
+                && let Some(t) = &mut d.type_name
+            {
+                self.type_name(t)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The columns of a function in FROM (addRangeTableEntryForFunction).
+    fn function_columns(&self, call: &Node, definitions: &[Node], scalar_name: &str) -> Result<Vec<RteColumn>, Denial> {
+        let plain = |name: &str, typed: Typed| RteColumn { name: name.to_owned(), number: 0, typed, sources: vec![] };
+        if !definitions.is_empty() {
+            return Ok(definitions
+                .iter()
+                .filter_map(|d| match &d.node {
+                    Some(NodeEnum::ColumnDef(c)) => Some(plain(&c.colname, Typed::UNKNOWN)),
+                    Some(_) | None => None,
+                })
+                .collect());
+        }
+        let call = match &call.node {
+            Some(NodeEnum::FuncCall(f)) => f,
+            // CURRENT_DATE and the like, or a cast: one column.
+            Some(_) | None => return Ok(vec![plain(scalar_name, Typed::UNKNOWN)]),
+        };
+        let name = call.funcname.last().and_then(as_string).unwrap_or_default();
+        let count = call.args.len();
+        let catalog = self.context.catalog;
+        let candidates: Vec<_> = catalog
+            .functions_named(name)
+            .filter(|f| f.variadic || (count <= f.arguments.len() && count + usize::from(f.defaults) >= f.arguments.len()))
+            .collect();
+        let mut shapes: Vec<Vec<RteColumn>> = vec![];
+        for f in &candidates {
+            let shape = match f.outputs.as_slice() {
+                [] => self.result_columns(f.returns, call, scalar_name),
+                [(single, type_oid)] if f.returns == *type_oid && !single.is_empty() => Some(vec![plain(single, Typed::of(*type_oid))]),
+                outputs if f.returns == RECORD => {
+                    Some(outputs.iter().map(|(n, t)| plain(n, Typed::of(*t))).collect())
+                }
+                [_, ..] => self.result_columns(f.returns, call, scalar_name),
+            };
+            match shape {
+                Some(shape) => shapes.push(shape),
+                None => return Err(Denial::unsupported(format!("the columns of function {name} in FROM are not known"))),
+            }
+        }
+        let Some(first) = shapes.first().cloned() else {
+            return Err(Denial::unsupported(format!("function {name} in FROM cannot be secured")));
+        };
+        let same = |a: &[RteColumn], b: &[RteColumn]| a.len() == b.len() && a.iter().zip(b).all(|(x, y)| x.name == y.name);
+        if !shapes.iter().all(|s| same(s, &first)) {
+            return Err(Denial::unsupported(format!("the columns of function {name} in FROM are not known")));
+        }
+        let same_types = shapes.iter().all(|s| s.iter().zip(&first).all(|(a, b)| a.typed == b.typed));
+        Ok(first.into_iter().map(|c| if same_types { c } else { RteColumn { typed: Typed::UNKNOWN, ..c } }).collect())
+    }
+
+    /// Columns of a result type: those of a composite, else one. `None` where it is not known.
+    fn result_columns(&self, returns: u32, call: &FuncCall, scalar_name: &str) -> Option<Vec<RteColumn>> {
+        let catalog = self.context.catalog;
+        let one = |typed: Typed| vec![RteColumn { name: scalar_name.to_owned(), number: 0, typed, sources: vec![] }];
+        let t = catalog.type_(returns)?;
+        match t.kind {
+            'c' => catalog.relation(t.relation).map(|r| relation_columns(r)),
+            'p' if returns == RECORD => None,
+            'p' if returns == ANYELEMENT || returns == ANYCOMPATIBLE => {
+                // jsonb_populate_record(NULL::t, ..): the type of its first argument.
+                let first = call.args.first().and_then(|a| a.node.as_ref());
+                match first {
+                    Some(NodeEnum::TypeCast(c)) => {
+                        let typed = c.type_name.as_ref().map_or(Typed::UNKNOWN, |t| type_named(t, catalog));
+                        match catalog.type_(typed.oid) {
+                            Some(t) if t.kind == 'c' => catalog.relation(t.relation).map(relation_columns),
+                            Some(_) => Some(one(typed)),
+                            None => None,
+                        }
+                    }
+                    // unnest(array): a composite element would have columns.
+                    Some(_) | None => Some(one(Typed::UNKNOWN)),
+                }
+            }
+            'p' => Some(one(Typed::UNKNOWN)),
+            'b' | 'd' | 'e' | 'r' | 'm' => Some(one(Typed::of(returns))),
+            _ => None, // tidy: not a syntax kind
+        }
+    }
+
+    fn join(&mut self, join: &mut JoinExpr) -> Result<Vec<Item>, Denial> {
+        let JoinExpr { jointype, is_natural, larg, rarg, using_clause, join_using_alias, quals, alias: join_alias, rtindex: _ } = join;
+        match JoinType::try_from(*jointype) {
+            Ok(JoinType::JoinInner | JoinType::JoinLeft | JoinType::JoinRight | JoinType::JoinFull) => {}
+            Ok(
+                JoinType::Undefined
+                | JoinType::JoinSemi
+                | JoinType::JoinAnti
+                | JoinType::JoinRightSemi
+                | JoinType::JoinRightAnti
+                | JoinType::JoinUniqueOuter
+                | JoinType::JoinUniqueInner,
+            )
+            | Err(_) => return Err(Denial::unsupported("this join cannot be secured")),
+        }
+        let (Some(left), Some(right)) = (larg, rarg) else {
+            return Err(Denial::unsupported("this join cannot be secured"));
+        };
+        let mut left_items = self.from_item(left)?;
+        // The left side is visible to LATERAL items of the right side.
+        let mark = self.scope().items.len();
+        let mut lateral = left_items.clone();
+        lateral.iter_mut().for_each(|i| i.lateral_only = true);
+        self.scope().items.extend(lateral);
+        let mut right_items = self.from_item(right)?;
+        self.scope().items.truncate(mark);
+        self.check_sides(&left_items, &right_items)?;
+
+        let left_columns = visible_columns(&left_items);
+        let right_columns = visible_columns(&right_items);
+        if *is_natural {
+            *is_natural = false;
+            *using_clause = common_names(&left_columns, &right_columns)?.iter().map(|n| string(n)).collect();
+        }
+        let using: Vec<String> = using_clause.iter().filter_map(as_string).map(str::to_owned).collect();
+        let merged = self.merged_columns(&using, &left_columns, &right_columns)?;
+        let mut columns: Vec<(String, Target)> = vec![];
+        let mut extra = None;
+        if let Some(merged) = merged {
+            let wanted = join_using_alias.as_ref().map_or("j", |a| a.aliasname.as_str()).to_owned();
+            let id = self.add_rte(&wanted, RteKind::Merged, merged);
+            columns.extend(using.iter().enumerate().map(|(i, n)| (n.clone(), Target { rte: id, column: i })));
+            if let Some(user) = join_using_alias {
+                extra = Some(self.item(id, user.aliasname.clone(), None));
+            }
+            *join_using_alias = Some(alias(&self.rtes[id].alias));
+        }
+        columns.extend(left_columns.into_iter().filter(|(n, _)| !using.contains(n)));
+        columns.extend(right_columns.into_iter().filter(|(n, _)| !using.contains(n)));
+
+        if quals.is_some() {
+            let both: Vec<Item> = left_items.iter().chain(&right_items).cloned().collect();
+            let saved = std::mem::replace(&mut self.scope().items, both);
+            let depth = self.scopes.len();
+            self.child(quals)?;
+            self.scopes[depth - 1].items = saved;
+        } else if using.is_empty() && *jointype != JoinType::JoinInner as i32 {
+            // NATURAL LEFT JOIN without common columns.
+            return Err(Denial::unsupported("an outer join without a condition cannot be secured"));
+        }
+        let name = join_alias.take();
+        let mut items = vec![];
+        if let Some(a) = &name {
+            let renamed: Vec<String> = a.colnames.iter().filter_map(as_string).map(str::to_owned).collect();
+            if renamed.len() > columns.len() {
+                return Err(too_many_columns(&a.aliasname, columns.len(), renamed.len()));
+            }
+            for (column, new) in columns.iter_mut().zip(renamed) {
+                column.0 = new;
+            }
+        } else {
+            for item in left_items.iter_mut().chain(&mut right_items) {
+                item.columns_visible = false;
+            }
+            items.append(&mut left_items);
+            items.append(&mut right_items);
+        }
+        items.extend(extra.map(|e| Item { columns_visible: false, ..e }));
+        items.push(Item {
+            relation_visible: name.is_some(),
+            name: name.map(|a| a.aliasname),
+            relation: None,
+            rte: None,
+            columns,
+            columns_visible: true,
+            lateral_only: false,
+        });
+        Ok(items)
+    }
+
+    fn check_sides(&mut self, left: &[Item], right: &[Item]) -> Result<(), Denial> {
+        for item in right {
+            let Some(name) = item.name.as_ref().filter(|_| item.relation_visible) else { continue };
+            let clash = left.iter().any(|l| {
+                l.relation_visible
+                    && l.name.as_ref() == Some(name)
+                    && !(l.relation.is_some() && item.relation.is_some() && l.relation != item.relation)
+            });
+            if clash {
+                return Err(Denial::invalid(
+                    sqlstate::DUPLICATE_ALIAS,
+                    format!("table name \"{name}\" specified more than once"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The columns of JOIN .. USING, each from both sides. `None` without USING.
+    fn merged_columns(
+        &mut self,
+        using: &[String],
+        left: &[(String, Target)],
+        right: &[(String, Target)],
+    ) -> Result<Option<Vec<RteColumn>>, Denial> {
+        if using.is_empty() {
+            return Ok(None);
+        }
+        let mut merged = vec![];
+        for name in using {
+            let one = |columns: &[(String, Target)], side: &str| -> Result<Target, Denial> {
+                let mut found = columns.iter().filter(|(n, _)| n == name).map(|(_, t)| *t);
+                match (found.next(), found.next()) {
+                    (Some(target), None) => Ok(target),
+                    (Some(_), Some(_)) => Err(Denial::invalid(
+                        sqlstate::AMBIGUOUS_COLUMN,
+                        format!("common column name \"{name}\" appears more than once in {side} table"),
+                    )),
+                    (None, _) => Err(Denial::invalid(
+                        sqlstate::UNDEFINED_COLUMN,
+                        format!("column \"{name}\" specified in USING clause does not exist in {side} table"),
+                    )),
+                }
+            };
+            let (l, r) = (one(left, "left")?, one(right, "right")?);
+            // USING finds its columns by the printed names: an alias of the join itself must not stand between.
+            for target in [l, r] {
+                if self.rtes[target.rte].columns[target.column].name != *name {
+                    return Err(Denial::unsupported("USING over renamed columns of a join cannot be secured"));
+                }
+                self.rtes[target.rte].read = true;
+            }
+            let (lc, rc) = (&self.rtes[l.rte].columns[l.column], &self.rtes[r.rte].columns[r.column]);
+            let mut sources = lc.sources.clone();
+            sources.extend(rc.sources.iter().filter(|s| !lc.sources.contains(s)));
+            let typed = if lc.typed == rc.typed { lc.typed } else { Typed::UNKNOWN };
+            merged.push(RteColumn { name: name.clone(), number: 0, typed, sources });
+        }
+        Ok(Some(merged))
+    }
+}
+
+const RECORD: u32 = 2249;
+const ANYELEMENT: u32 = 2283;
+const ANYCOMPATIBLE: u32 = 5077;
+
+pub(super) fn relation_columns(relation: &Relation) -> Vec<RteColumn> {
+    relation
+        .columns
+        .iter()
+        .map(|c| RteColumn {
+            name: c.name.clone(),
+            number: c.number,
+            typed: Typed { oid: c.type_oid, typmod: c.typmod, collation: c.collation },
+            sources: vec![],
+        })
+        .collect()
+}
+
+fn visible_columns(items: &[Item]) -> Vec<(String, Target)> {
+    items.iter().filter(|i| i.columns_visible).flat_map(|i| i.columns.iter().cloned()).collect()
+}
+
+fn common_names(left: &[(String, Target)], right: &[(String, Target)]) -> Result<Vec<String>, Denial> {
+    let mut common: Vec<String> = vec![];
+    for (name, _) in left {
+        if right.iter().any(|(r, _)| r == name) && !common.contains(name) {
+            common.push(name.clone());
+        }
+    }
+    Ok(common)
+}
+
+fn alias_columns(alias: Option<&Alias>) -> Vec<String> {
+    alias.map_or_else(Vec::new, |a| a.colnames.iter().filter_map(as_string).map(str::to_owned).collect())
+}
+
+fn strings(list: &[String]) -> Vec<Node> {
+    list.iter().map(|s| string(s)).collect()
+}
+
+fn rename(columns: &mut [RteColumn], names: &[String], table: &str) -> Result<(), Denial> {
+    if names.len() > columns.len() {
+        return Err(too_many_columns(table, columns.len(), names.len()));
+    }
+    for (column, name) in columns.iter_mut().zip(names) {
+        column.name.clone_from(name);
+    }
+    Ok(())
+}
+
+fn too_many_columns(table: &str, has: usize, named: usize) -> Denial {
+    Denial::invalid(
+        sqlstate::INVALID_COLUMN_REFERENCE,
+        format!("table \"{table}\" has {has} columns available but {named} columns specified"),
+    )
+}
+
+fn definition_list(node: &Node) -> Vec<Node> {
+    match &node.node {
+        Some(NodeEnum::List(l)) => l.items.clone(),
+        Some(_) | None => vec![],
+    }
+}

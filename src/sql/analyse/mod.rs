@@ -1,0 +1,280 @@
+//! Name resolution: turns a parse tree into one in which nothing depends on scope any more, and says what it touches.
+//!
+//! Normal form of the result: every range-table entry has an alias that is unique in the statement; relations are
+//! schema-qualified; columns are `alias.column`; `*` is expanded; every output column has its name; NATURAL is USING, and
+//! merged columns are named through the join's USING alias. Bare names remain only for output columns in ORDER BY, GROUP BY
+//! and DISTINCT ON. TOTAL: what is not understood is a [`Denial`].
+//!
+//! The rules are those of parse_relation.c, parse_clause.c and parse_cte.c of PostgreSQL.
+
+mod dml;
+mod expr;
+mod from;
+pub mod names;
+mod query;
+pub mod scope;
+pub mod utility;
+
+use std::collections::{BTreeSet, HashMap};
+
+use pg_query::{Node, NodeEnum};
+
+use super::kinds::not_a_statement;
+use super::types::{Environment, Typed};
+use crate::catalog::{Catalog, Relation};
+use crate::error::sqlstate;
+use crate::finding::Denial;
+pub use query::contains_aggregate_or_window;
+use scope::{Cte, Rte, RteColumn, RteId, RteKind, Scope};
+use utility::Utility;
+
+/// What analysis depends on.
+pub struct Context<'a> {
+    pub catalog: &'a Catalog,
+    pub search_path: &'a [Box<str>],
+    /// Types that Parse declares; 0 where left open.
+    pub parameter_types: &'a [u32],
+    /// A setting that the application uses in the place of `bulkhead.tenant`.
+    pub tenant_setting: Option<&'a str>,
+}
+
+impl Context<'_> {
+    fn is_tenant_setting(&self, name: &str) -> bool {
+        name.eq_ignore_ascii_case(utility::TENANT_SETTING) || self.tenant_setting.is_some_and(|s| s.eq_ignore_ascii_case(name))
+    }
+}
+
+/// A denial, void where literals were pinned before it: their stand-ins may be what was refused.
+#[derive(Debug)]
+pub struct Refusal {
+    pub denial: Denial,
+    pub pinned: BTreeSet<u16>,
+}
+
+/// A function that a statement calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionUse {
+    /// Every schema that has a candidate of that name.
+    pub schemas: Vec<String>,
+    pub name: String,
+    /// pg_proc.oid of every candidate.
+    pub candidates: Vec<u32>,
+    /// Values of leading string arguments, for functions whose arguments name things; they are part of the template's key.
+    pub arguments: Vec<Argument>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Argument {
+    Text(String),
+    Other,
+}
+
+/// A statement, resolved.
+pub struct Analysis {
+    pub statement: Statement,
+    pub rtes: Vec<Rte>,
+    pub by_alias: HashMap<String, RteId>,
+    pub functions: Vec<FunctionUse>,
+    /// pg_operator.oid of candidates outside pg_catalog.
+    pub foreign_operators: Vec<u32>,
+    /// Literals whose value decides something. Not empty: put them into the key and analyse again; this analysis is void.
+    pub pinned: BTreeSet<u16>,
+    /// Highest parameter number.
+    pub parameters: u16,
+    pub parameter_types: Vec<u32>,
+    /// Printed names of CTEs that refer to themselves: they are never inlined.
+    pub recursive_ctes: Vec<String>,
+}
+
+pub enum Statement {
+    /// SELECT, VALUES, TABLE, INSERT, UPDATE, DELETE in normal form.
+    Query(Node),
+    /// `COPY (query) TO STDOUT`, the query in normal form.
+    CopyTo { query: Node, options: Vec<Node> },
+    Utility(Utility),
+}
+
+/// Resolves one statement.
+///
+/// # Errors
+/// What PostgreSQL would raise for names that lead nowhere; 0A000 for what is not understood.
+pub fn analyse(statement: Node, context: &Context<'_>) -> Result<Analysis, Refusal> {
+    let mut analyser = Analyser {
+        context,
+        rtes: vec![],
+        by_alias: HashMap::new(),
+        functions: vec![],
+        foreign_operators: vec![],
+        pinned: BTreeSet::new(),
+        parameters: 0,
+        scopes: vec![],
+        ctes: vec![],
+        cte_frames: vec![],
+    };
+    let statement = match analyser.statement(statement) {
+        Ok(statement) => statement,
+        Err(denial) => return Err(Refusal { denial, pinned: analyser.pinned }),
+    };
+    Ok(Analysis {
+        statement,
+        rtes: analyser.rtes,
+        by_alias: analyser.by_alias,
+        functions: analyser.functions,
+        foreign_operators: analyser.foreign_operators,
+        pinned: analyser.pinned,
+        parameters: analyser.parameters,
+        parameter_types: context.parameter_types.to_vec(),
+        recursive_ctes: analyser.ctes.into_iter().filter(|c| c.recursive).map(|c| c.printed).collect(),
+    })
+}
+
+struct Analyser<'a> {
+    context: &'a Context<'a>,
+    rtes: Vec<Rte>,
+    by_alias: HashMap<String, RteId>,
+    functions: Vec<FunctionUse>,
+    foreign_operators: Vec<u32>,
+    pinned: BTreeSet<u16>,
+    parameters: u16,
+    /// Query levels, innermost last.
+    scopes: Vec<Scope>,
+    ctes: Vec<Cte>,
+    /// One frame a WITH clause, innermost last: indexes into `ctes`.
+    cte_frames: Vec<Vec<usize>>,
+}
+
+impl Analyser<'_> {
+    fn statement(&mut self, mut statement: Node) -> Result<Statement, Denial> {
+        let Some(kind) = &mut statement.node else {
+            return Err(Denial::invalid(sqlstate::SYNTAX_ERROR, "empty statement"));
+        };
+        match kind {
+            NodeEnum::SelectStmt(s) => {
+                if let Some(utility) = utility::single_call(s, self) {
+                    return Ok(Statement::Utility(utility));
+                }
+                self.query(s, None)?;
+                Ok(Statement::Query(statement))
+            }
+            NodeEnum::InsertStmt(s) => {
+                self.insert(s)?;
+                Ok(Statement::Query(statement))
+            }
+            NodeEnum::UpdateStmt(s) => {
+                self.update(s)?;
+                Ok(Statement::Query(statement))
+            }
+            NodeEnum::DeleteStmt(s) => {
+                self.delete(s)?;
+                Ok(Statement::Query(statement))
+            }
+            NodeEnum::CopyStmt(s) => self.copy(s),
+            NodeEnum::TransactionStmt(s) => utility::transaction(s).map(Statement::Utility),
+            NodeEnum::VariableSetStmt(s) => utility::set(s, self).map(Statement::Utility),
+            NodeEnum::VariableShowStmt(s) => utility::show(s, self).map(Statement::Utility),
+            NodeEnum::DiscardStmt(s) => utility::discard(s).map(Statement::Utility),
+            NodeEnum::DeallocateStmt(s) => Ok(Statement::Utility(utility::deallocate(s))),
+            NodeEnum::UnlistenStmt(s) => utility::unlisten(s).map(Statement::Utility),
+            NodeEnum::ClosePortalStmt(s) => utility::close(s).map(Statement::Utility),
+            not_a_statement!() => Err(utility::refused(kind)),
+        }
+    }
+
+    /// Adds a range-table entry under an alias that no other entry of the statement has.
+    fn add_rte(&mut self, wanted: &str, kind: RteKind, columns: Vec<RteColumn>) -> RteId {
+        let alias = self.unique_alias(wanted);
+        let id = self.rtes.len();
+        self.by_alias.insert(alias.clone(), id);
+        self.rtes.push(Rte {
+            alias,
+            kind,
+            columns,
+            read: false,
+            whole_row: false,
+            named: BTreeSet::new(),
+            system_columns: BTreeSet::new(),
+            locked: false,
+        });
+        id
+    }
+
+    fn unique_alias(&self, wanted: &str) -> String {
+        let free = |name: &str| !self.by_alias.contains_key(name) && name != "excluded";
+        if !wanted.is_empty() && free(wanted) {
+            return wanted.to_owned();
+        }
+        // PostgreSQL cuts names at 63 bytes: leave room for the suffix.
+        let mut stem = wanted;
+        while stem.len() > 48 {
+            stem = &stem[..stem.floor_char_boundary(stem.len() - 1)];
+        }
+        (2..).map(|n| format!("{stem}__{n}")).find(|name| free(name)).unwrap_or_default()
+    }
+
+    /// Schemas in the order in which PostgreSQL looks for an unqualified name. There are no temporary schemas for tenants.
+    fn path(&self) -> impl Iterator<Item = &str> {
+        let path = self.context.search_path;
+        let implicit = !path.iter().any(|s| &**s == "pg_catalog");
+        implicit.then_some("pg_catalog").into_iter().chain(path.iter().map(|s| &**s))
+    }
+
+    /// The relation that a name means.
+    fn find_relation(&self, schema: &str, name: &str) -> Result<&Relation, Denial> {
+        let catalog = self.context.catalog;
+        if schema.is_empty() {
+            return self.path().find_map(|s| catalog.relation_named(s, name)).ok_or_else(|| {
+                Denial::invalid(sqlstate::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist"))
+            });
+        }
+        catalog.relation_named(schema, name).ok_or_else(|| {
+            Denial::invalid(sqlstate::UNDEFINED_TABLE, format!("relation \"{schema}.{name}\" does not exist"))
+        })
+    }
+
+    /// The value of a string that decides something. Where it is the stand-in of a literal, the literal becomes part of the
+    /// template's key, and the statement is analysed again with its value in place.
+    fn pin_text(&mut self, value: &str) -> String {
+        self.pinned.extend(super::sentinel::index_of_string(value));
+        value.to_owned()
+    }
+
+    /// Makes every literal in the node part of the template's key: it is grammar there, not a value.
+    fn pin_constants(&mut self, node: &Node) {
+        let mut pinned = vec![];
+        super::tree::walk(node, &mut |n| {
+            if let Some(NodeEnum::AConst(c)) = &n.node {
+                pinned.extend(super::sentinel::index_of_const(c).map(|(index, _)| index));
+            }
+        });
+        self.pinned.extend(pinned);
+    }
+}
+
+impl Environment for Analyser<'_> {
+    fn catalog(&self) -> &Catalog {
+        self.context.catalog
+    }
+
+    fn column(&self, alias: &str, column: &str) -> Typed {
+        column_type(&self.rtes, &self.by_alias, alias, column)
+    }
+
+    fn parameter(&self, number: i32) -> u32 {
+        usize::try_from(number - 1).ok().and_then(|i| self.context.parameter_types.get(i)).copied().unwrap_or(0)
+    }
+}
+
+impl Analysis {
+    /// The entry with that alias.
+    pub fn rte(&self, alias: &str) -> Option<(RteId, &Rte)> {
+        self.by_alias.get(alias).map(|id| (*id, &self.rtes[*id]))
+    }
+}
+
+/// The type of `alias.column`.
+pub fn column_type(rtes: &[Rte], by_alias: &HashMap<String, RteId>, alias: &str, column: &str) -> Typed {
+    by_alias
+        .get(alias)
+        .and_then(|id| rtes[*id].columns.iter().find(|c| c.name == column))
+        .map_or(Typed::UNKNOWN, |c| c.typed)
+}

@@ -1,0 +1,364 @@
+//! Statements without rows: transactions, settings, and what only resets a session. Everything else is refused by name.
+
+use pg_query::protobuf::{
+    self as pg, DiscardMode, TransactionStmt, TransactionStmtKind, VariableSetKind, VariableSetStmt, a_const,
+};
+use pg_query::{Node, NodeEnum};
+
+use super::Analyser;
+use crate::error::sqlstate;
+use crate::finding::Denial;
+
+/// A statement without rows that may run, or be answered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Utility {
+    /// Printed as it was parsed.
+    Transaction { kind: TransactionKind, node: Node },
+    /// `values`: `None` for DEFAULT.
+    Set { name: String, values: Option<Vec<String>>, local: bool, node: Node },
+    Reset { name: String, node: Node },
+    Show { name: String, node: Node },
+    ShowTenant,
+    /// `SELECT set_config('bulkhead.tenant', value, local)`
+    ConfigureTenant { value: ConfigValue, local: bool },
+    /// `SELECT pg_advisory_unlock_all()`
+    AdvisoryUnlockAll,
+    /// SET [LOCAL] bulkhead.tenant; `None`: DEFAULT or RESET.
+    ChooseTenant { value: Option<String>, local: bool },
+    ResetAll,
+    DiscardAll,
+    Discard(&'static str),
+    DeallocateAll,
+    Deallocate(String),
+    CloseAll,
+    Close { name: String, node: Node },
+    Unlisten,
+}
+
+/// A value given to `set_config`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigValue {
+    Text(String),
+    /// `$n`
+    Parameter(u16),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TransactionKind {
+    Begin,
+    Commit { chain: bool },
+    Rollback { chain: bool },
+    Savepoint(String),
+    Release(String),
+    RollbackTo(String),
+}
+
+/// The setting that chooses the tenant.
+pub const TENANT_SETTING: &str = "bulkhead.tenant";
+
+/// Settings that a tenant may read and set: they shape how values are read and written, or limit the client itself.
+const SETTABLE: [&str; 38] = [
+    "application_name",
+    "backslash_quote",
+    "bytea_output",
+    "check_function_bodies",
+    "client_encoding",
+    "client_min_messages",
+    "cursor_tuple_fraction",
+    "datestyle",
+    "deadlock_timeout",
+    "default_transaction_deferrable",
+    "default_transaction_isolation",
+    "default_transaction_read_only",
+    "enable_seqscan",
+    "enable_indexscan",
+    "enable_bitmapscan",
+    "enable_hashjoin",
+    "enable_mergejoin",
+    "enable_nestloop",
+    "escape_string_warning",
+    "extra_float_digits",
+    "geqo",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "intervalstyle",
+    "jit",
+    "lock_timeout",
+    "max_parallel_workers_per_gather",
+    "plan_cache_mode",
+    "random_page_cost",
+    "search_path",
+    "standard_conforming_strings",
+    "statement_timeout",
+    "timezone",
+    "transaction_deferrable",
+    "transaction_isolation",
+    "transaction_read_only",
+    "work_mem",
+    "xmloption",
+];
+
+/// Settings that a tenant may read besides.
+const READABLE: [&str; 22] = [
+    "block_size",
+    "default_tablespace",
+    "in_hot_standby",
+    "integer_datetimes",
+    "is_superuser",
+    "lc_collate",
+    "lc_ctype",
+    "lc_messages",
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "max_connections",
+    "max_identifier_length",
+    "max_index_keys",
+    "max_prepared_transactions",
+    "password_encryption",
+    "server_encoding",
+    "server_version",
+    "server_version_num",
+    "session_authorization",
+    "ssl",
+    "vacuum_cost_delay",
+];
+
+/// Whether a tenant may read a setting.
+pub fn is_readable(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SETTABLE.contains(&name.as_str()) || READABLE.contains(&name.as_str())
+}
+
+/// A SELECT of exactly one call that is answered without the server: `set_config` of the tenant, `pg_advisory_unlock_all`.
+/// Literals of such a call belong to the template's key.
+pub(super) fn single_call(select: &pg::SelectStmt, analyser: &mut Analyser<'_>) -> Option<Utility> {
+    let plain = pg::SelectStmt { target_list: vec![], limit_option: 0, op: 0, ..select.clone() } == pg::SelectStmt::default();
+    let [only] = select.target_list.as_slice() else { return None };
+    let Some(NodeEnum::ResTarget(target)) = &only.node else { return None };
+    let Some(NodeEnum::FuncCall(call)) = target.val.as_deref().and_then(|v| v.node.as_ref()) else { return None };
+    let name = match call.funcname.as_slice() {
+        [name] => super::super::tree::as_string(name),
+        [schema, name] if super::super::tree::as_string(schema) == Some("pg_catalog") => super::super::tree::as_string(name),
+        [] | [_, _, ..] => None,
+    }?;
+    let simple = plain && target.name.is_empty() && !call.agg_star && !call.agg_distinct && call.over.is_none() && call.agg_filter.is_none();
+    match (name, call.args.as_slice()) {
+        ("pg_advisory_unlock_all", []) if simple => Some(Utility::AdvisoryUnlockAll),
+        ("set_config", [setting, value, local]) if simple => {
+            analyser.pin_constants(setting);
+            analyser.pin_constants(value);
+            let setting = constant_text(setting)?;
+            if !analyser.context.is_tenant_setting(&setting) {
+                return None;
+            }
+            let value = match &value.node {
+                Some(NodeEnum::ParamRef(p)) => {
+                    let number = u16::try_from(p.number).ok()?;
+                    analyser.parameters = analyser.parameters.max(number);
+                    ConfigValue::Parameter(number)
+                }
+                Some(_) | None => ConfigValue::Text(constant_text(value)?),
+            };
+            let local = match &local.node {
+                Some(NodeEnum::AConst(pg::AConst { isnull: false, location: _, val: Some(a_const::Val::Boolval(b)) })) => b.boolval,
+                Some(_) | None => return None,
+            };
+            Some(Utility::ConfigureTenant { value, local })
+        }
+        (_, _) => None, // tidy: not a syntax kind
+    }
+}
+
+fn constant_text(node: &Node) -> Option<String> {
+    match &node.node {
+        Some(NodeEnum::AConst(pg::AConst { isnull: false, location: _, val: Some(a_const::Val::Sval(s)) })) => Some(s.sval.clone()),
+        Some(_) | None => None,
+    }
+}
+
+pub(super) fn transaction(statement: &TransactionStmt) -> Result<Utility, Denial> {
+    let TransactionStmt { kind, options: _, savepoint_name, gid: _, chain, location: _ } = statement;
+    let name = savepoint_name.clone();
+    let kind = match TransactionStmtKind::try_from(*kind) {
+        Ok(TransactionStmtKind::TransStmtBegin | TransactionStmtKind::TransStmtStart) => TransactionKind::Begin,
+        Ok(TransactionStmtKind::TransStmtCommit) => TransactionKind::Commit { chain: *chain },
+        Ok(TransactionStmtKind::TransStmtRollback) => TransactionKind::Rollback { chain: *chain },
+        Ok(TransactionStmtKind::TransStmtSavepoint) => TransactionKind::Savepoint(name),
+        Ok(TransactionStmtKind::TransStmtRelease) => TransactionKind::Release(name),
+        Ok(TransactionStmtKind::TransStmtRollbackTo) => TransactionKind::RollbackTo(name),
+        Ok(
+            TransactionStmtKind::TransStmtPrepare
+            | TransactionStmtKind::TransStmtCommitPrepared
+            | TransactionStmtKind::TransStmtRollbackPrepared,
+        ) => return Err(Denial::policy("two-phase commit is not permitted")),
+        Ok(TransactionStmtKind::Undefined) | Err(_) => return Err(Denial::unsupported("this transaction command is not known")),
+    };
+    let node = Node { node: Some(NodeEnum::TransactionStmt(statement.clone())) };
+    Ok(Utility::Transaction { kind, node })
+}
+
+pub(super) fn set(statement: &VariableSetStmt, analyser: &mut Analyser<'_>) -> Result<Utility, Denial> {
+    let VariableSetStmt { kind, name, args, jumble_args: _, is_local, location: _ } = statement;
+    let node = Node { node: Some(NodeEnum::VariableSetStmt(statement.clone())) };
+    let lower = name.to_ascii_lowercase();
+    match VariableSetKind::try_from(*kind) {
+        Ok(VariableSetKind::VarSetValue) => {
+            let values = values(args, analyser)?;
+            if analyser.context.is_tenant_setting(&lower) {
+                return match values.as_slice() {
+                    [one] => Ok(Utility::ChooseTenant { value: Some(one.clone()), local: *is_local }),
+                    [] | [_, _, ..] => Err(Denial::invalid(sqlstate::INVALID_PARAMETER_VALUE, "SET bulkhead.tenant takes one value")),
+                };
+            }
+            check_settable(&lower)?;
+            check_value(&lower, &values)?;
+            Ok(Utility::Set { name: lower, values: Some(values), local: *is_local, node })
+        }
+        Ok(VariableSetKind::VarSetDefault) if analyser.context.is_tenant_setting(&lower) => {
+            Ok(Utility::ChooseTenant { value: None, local: *is_local })
+        }
+        Ok(VariableSetKind::VarReset) if analyser.context.is_tenant_setting(&lower) => Ok(Utility::ChooseTenant { value: None, local: false }),
+        Ok(VariableSetKind::VarSetDefault) => {
+            check_settable(&lower)?;
+            Ok(Utility::Set { name: lower, values: None, local: *is_local, node })
+        }
+        Ok(VariableSetKind::VarReset) => {
+            check_settable(&lower)?;
+            Ok(Utility::Reset { name: lower, node })
+        }
+        Ok(VariableSetKind::VarResetAll) => Ok(Utility::ResetAll),
+        Ok(VariableSetKind::VarSetMulti) => multi(&lower, statement, node),
+        Ok(VariableSetKind::VarSetCurrent) => Err(Denial::unsupported("SET .. FROM CURRENT cannot be secured")),
+        Ok(VariableSetKind::Undefined) | Err(_) => Err(Denial::unsupported("this SET is not known")),
+    }
+}
+
+/// SET TRANSACTION, SET SESSION CHARACTERISTICS AS TRANSACTION.
+fn multi(name: &str, statement: &VariableSetStmt, node: Node) -> Result<Utility, Denial> {
+    match name {
+        "transaction" => {
+            // As SET LOCAL: ends with the transaction, leaves nothing behind.
+            let _ = statement;
+            Ok(Utility::Set { name: name.to_owned(), values: None, local: true, node })
+        }
+        "session characteristics" => Ok(Utility::Set { name: name.to_owned(), values: None, local: false, node }),
+        _ => Err(Denial::unsupported("SET TRANSACTION SNAPSHOT cannot be secured")), // tidy: not a syntax kind
+    }
+}
+
+fn check_settable(name: &str) -> Result<(), Denial> {
+    if SETTABLE.contains(&name) {
+        return Ok(());
+    }
+    Err(Denial::policy(format!("permission denied to set parameter \"{name}\"")))
+}
+
+/// Settings that may be named but not changed, since reading SQL depends on them.
+fn check_value(name: &str, values: &[String]) -> Result<(), Denial> {
+    let fixed = |allowed: &[&str]| {
+        if values.len() == 1 && allowed.contains(&values[0].to_ascii_lowercase().as_str()) {
+            return Ok(());
+        }
+        Err(Denial::policy(format!("parameter \"{name}\" cannot be changed"))
+            .hint("Bulkhead reads every statement as UTF-8 with standard strings"))
+    };
+    if name == "client_encoding" {
+        return fixed(&["utf8", "utf-8", "unicode"]);
+    }
+    if name == "standard_conforming_strings" {
+        return fixed(&["on", "true", "1", "yes"]);
+    }
+    Ok(())
+}
+
+fn values(args: &[Node], analyser: &mut Analyser<'_>) -> Result<Vec<String>, Denial> {
+    let mut values = vec![];
+    for arg in args {
+        analyser.pin_constants(arg);
+        let value = match &arg.node {
+            Some(NodeEnum::AConst(c)) => match &c.val {
+                Some(a_const::Val::Sval(pg::String { sval })) => Some(sval.clone()),
+                Some(a_const::Val::Ival(pg::Integer { ival })) => Some(ival.to_string()),
+                Some(a_const::Val::Fval(pg::Float { fval })) => Some(fval.clone()),
+                Some(a_const::Val::Boolval(pg::Boolean { boolval })) => Some(boolval.to_string()),
+                Some(a_const::Val::Bsval(_)) | None => None,
+            },
+            Some(_) | None => None,
+        };
+        values.push(value.ok_or_else(|| Denial::unsupported("this SET value cannot be secured"))?);
+    }
+    Ok(values)
+}
+
+pub(super) fn show(statement: &pg::VariableShowStmt, analyser: &Analyser<'_>) -> Result<Utility, Denial> {
+    let name = statement.name.to_ascii_lowercase();
+    if analyser.context.is_tenant_setting(&name) {
+        return Ok(Utility::ShowTenant);
+    }
+    // `SHOW TIME ZONE` and the like come under the setting's own name.
+    let alias = match name.as_str() {
+        "transaction isolation level" => "transaction_isolation",
+        other => other,
+    };
+    if !is_readable(alias) {
+        return Err(Denial::policy(format!("permission denied to examine \"{name}\"")));
+    }
+    Ok(Utility::Show { name, node: Node { node: Some(NodeEnum::VariableShowStmt(statement.clone())) } })
+}
+
+pub(super) fn discard(statement: &pg::DiscardStmt) -> Result<Utility, Denial> {
+    match DiscardMode::try_from(statement.target) {
+        Ok(DiscardMode::DiscardAll) => Ok(Utility::DiscardAll),
+        Ok(DiscardMode::DiscardPlans) => Ok(Utility::Discard("PLANS")),
+        Ok(DiscardMode::DiscardSequences) => Ok(Utility::Discard("SEQUENCES")),
+        Ok(DiscardMode::DiscardTemp) => Ok(Utility::Discard("TEMP")),
+        Ok(DiscardMode::Undefined) | Err(_) => Err(Denial::unsupported("this DISCARD is not known")),
+    }
+}
+
+pub(super) fn deallocate(statement: &pg::DeallocateStmt) -> Utility {
+    let pg::DeallocateStmt { name, isall, location: _ } = statement;
+    if *isall || name.is_empty() { Utility::DeallocateAll } else { Utility::Deallocate(name.clone()) }
+}
+
+pub(super) fn unlisten(statement: &pg::UnlistenStmt) -> Result<Utility, Denial> {
+    // `UNLISTEN *` has no name.
+    if statement.conditionname.is_empty() {
+        return Ok(Utility::Unlisten);
+    }
+    Err(Denial::policy("UNLISTEN of a channel is not permitted"))
+}
+
+pub(super) fn close(statement: &pg::ClosePortalStmt) -> Result<Utility, Denial> {
+    if statement.portalname.is_empty() {
+        return Ok(Utility::CloseAll);
+    }
+    Err(Denial::unsupported("cursors cannot be secured yet"))
+}
+
+/// Names the refused kind of statement: by policy where it changes or reads more than rows, else as not supported.
+pub(super) fn refused(kind: &NodeEnum) -> Denial {
+    let debug = format!("{kind:?}");
+    let name = debug.split(['(', ' ', '{']).next().unwrap_or_default().trim_end_matches("Stmt");
+    // CreateTableAs -> CREATE TABLE AS
+    let mut words = String::new();
+    for (i, c) in name.char_indices() {
+        if c.is_ascii_uppercase() && i > 0 {
+            words.push(' ');
+        }
+        words.push(c.to_ascii_uppercase());
+    }
+    match kind {
+        NodeEnum::MergeStmt(_)
+        | NodeEnum::DeclareCursorStmt(_)
+        | NodeEnum::FetchStmt(_)
+        | NodeEnum::PrepareStmt(_)
+        | NodeEnum::ExecuteStmt(_)
+        | NodeEnum::ExplainStmt(_) => Denial::unsupported(format!("{words} cannot be secured yet")),
+        other_statement => {
+            let _ = other_statement;
+            Denial::policy(format!("{words} is not permitted"))
+        }
+    }
+}

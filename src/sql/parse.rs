@@ -1,0 +1,352 @@
+//! PostgreSQL's own parser, scanner and deparser (libpg_query), with caps and with errors as PostgreSQL words them.
+//!
+//! The library redirects the process's stderr while it parses (pg_query_parse.c: `dup2`), so calls must not overlap, and
+//! what other threads write to file descriptor 2 meanwhile is lost: logs go to a duplicate of it, made at start-up.
+//! It is called for new templates only, so one lock costs nothing.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::fmt::{self, Write};
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
+
+use pg_query::protobuf::{ParseResult, ScanToken, Token};
+
+use crate::error::{SqlError, sqlstate};
+use crate::finding::{Denial, Reason};
+
+/// Texts longer than this (bytes) are not parsed. Literals are out of a key, so this is a long statement.
+pub const MAX_PARSE_BYTES: usize = 4 << 20;
+/// Statements that nest deeper than this (levels, estimated from above) are refused.
+pub const MAX_DEPTH: u32 = 1_500;
+/// Statements that nest deeper than this need [`on_large_stack`].
+const DEEP: u32 = 64;
+/// Texts longer than this (bytes) count as deep.
+const LONG: usize = 256 << 10;
+/// 170 kB a level; libpg_query has been seen to need 32 MiB.
+const LARGE_STACK: usize = 256 << 20;
+
+static LIBRARY: Mutex<()> = Mutex::new(());
+
+thread_local! {
+    static HAS_LARGE_STACK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a call into the library. It must not end the session by a panic, whatever the tree.
+fn call<T>(f: impl FnOnce() -> pg_query::Result<T>) -> Result<T, Failure> {
+    let guard = LIBRARY.lock().unwrap_or_else(PoisonError::into_inner);
+    let result = catch_unwind(AssertUnwindSafe(f));
+    drop(guard);
+    match result {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(Failure::Library(error)),
+        Err(panic) => Err(Failure::Panic(panic)),
+    }
+}
+
+enum Failure {
+    Library(pg_query::Error),
+    Panic(Box<dyn Any + Send>),
+}
+
+impl Failure {
+    /// The message of PostgreSQL, or a denial that is not a syntax error.
+    fn message(self) -> Result<String, Denial> {
+        match self {
+            Failure::Library(pg_query::Error::Parse(m) | pg_query::Error::Scan(m) | pg_query::Error::Split(m)) => Ok(m),
+            Failure::Library(pg_query::Error::Conversion(_)) => {
+                Err(Denial::invalid(sqlstate::CHARACTER_NOT_IN_REPERTOIRE, "invalid byte sequence for encoding \"UTF8\": 0x00"))
+            }
+            Failure::Library(error) => Err(Denial::disagreement(format!("the parser's tree cannot be read: {error}"))),
+            Failure::Panic(panic) => {
+                drop(panic);
+                Err(Denial::disagreement("the parser failed on this statement"))
+            }
+        }
+    }
+}
+
+/// The tokens of PostgreSQL's scanner, comments included; offsets are bytes.
+///
+/// # Errors
+/// 42601 with PostgreSQL's message.
+pub fn scan(text: &str) -> Result<Vec<ScanToken>, Denial> {
+    // Without a token, pg_query 18.1 makes a slice of a null pointer.
+    if text.bytes().all(|b| matches!(b, b' ' | b'\t' | b'\n' | b'\r' | b'\x0b' | b'\x0c')) {
+        return Ok(Vec::new());
+    }
+    call(|| pg_query::scan_tokens(text)).map_err(|failure| match failure.message() {
+        Ok(message) => syntax_error(text, message, None),
+        Err(denial) => denial,
+    })
+}
+
+/// Where the statements of a query string end (byte offsets), by the grammar.
+///
+/// # Errors
+/// 42601 with PostgreSQL's message.
+pub fn split(text: &str) -> Result<Vec<usize>, Denial> {
+    let pieces = call(|| {
+        let pieces = pg_query::split_with_parser(text)?;
+        Ok(pieces.iter().map(|p| p.as_ptr() as usize - text.as_ptr() as usize + p.len()).collect::<Vec<_>>())
+    });
+    pieces.map_err(|failure| match failure.message() {
+        Ok(message) => syntax_error(text, message, None),
+        Err(denial) => denial,
+    })
+}
+
+/// Parses a text of any number of statements.
+///
+/// # Errors
+/// 42601 with PostgreSQL's message and position, 54000 or 54001 over a cap.
+pub fn parse(text: &str) -> Result<ParseResult, Denial> {
+    if text.len() > MAX_PARSE_BYTES {
+        return Err(limit(sqlstate::PROGRAM_LIMIT_EXCEEDED, "statement is too long"));
+    }
+    let tokens = scan(text)?;
+    let depth = depth(&tokens);
+    if depth > MAX_DEPTH {
+        return Err(limit(sqlstate::STATEMENT_TOO_COMPLEX, "statement is nested too deeply"));
+    }
+    if depth > DEEP || text.len() > LONG { on_large_stack(|| parse_here(text, &tokens))? } else { parse_here(text, &tokens) }
+}
+
+fn parse_here(text: &str, tokens: &[ScanToken]) -> Result<ParseResult, Denial> {
+    call(|| pg_query::parse(text, 0)).map(|r| r.protobuf).map_err(|failure| match failure.message() {
+        Ok(message) => {
+            let position = locate(text, &message, tokens);
+            syntax_error(text, message, position)
+        }
+        Err(denial) => denial,
+    })
+}
+
+/// Whether working on the tree of this text (walking, cloning, dropping it) needs [`on_large_stack`]. A text that cannot
+/// be scanned has no tree.
+pub fn is_deep(text: &str) -> bool {
+    text.len() > LONG || scan(text).is_ok_and(|tokens| depth(&tokens) > DEEP)
+}
+
+/// Runs `f` on a thread with a large stack, unless this is one.
+///
+/// # Errors
+/// 54001 if there is no memory for the stack, or `f` panicked.
+pub fn on_large_stack<T: Send>(f: impl FnOnce() -> T + Send) -> Result<T, Denial> {
+    if HAS_LARGE_STACK.get() {
+        return Ok(f());
+    }
+    let too_complex = || limit(sqlstate::STATEMENT_TOO_COMPLEX, "stack depth limit exceeded");
+    std::thread::scope(|scope| {
+        let thread =
+            std::thread::Builder::new().name("deep statement".into()).stack_size(LARGE_STACK).spawn_scoped(scope, || {
+                HAS_LARGE_STACK.set(true);
+                f()
+            });
+        thread.map_err(|_| too_complex())?.join().map_err(|_| too_complex())
+    })
+}
+
+fn limit(sqlstate: crate::error::SqlState, message: &'static str) -> Denial {
+    Denial::new(Reason::Limit, SqlError::new(sqlstate, message))
+}
+
+fn syntax_error(text: &str, message: String, position: Option<u32>) -> Denial {
+    let position = position.or_else(|| message.ends_with("at end of input").then(|| character(text, text.len())).flatten());
+    Denial::invalid(sqlstate::SYNTAX_ERROR, message).at(position)
+}
+
+/// The 1-based position in characters of a byte offset.
+pub fn character(text: &str, offset: usize) -> Option<u32> {
+    u32::try_from(text.get(..offset)?.chars().count() + 1).ok()
+}
+
+/// The binding hides the error's position, so find it again: the offending token is the first of its spelling that the
+/// text cannot be parsed up to.
+fn locate(text: &str, message: &str, tokens: &[ScanToken]) -> Option<u32> {
+    let near = message.split_once("at or near \"")?.1.strip_suffix('"')?;
+    let places: Vec<Range<usize>> =
+        tokens.iter().map(|t| t.start as usize..t.end as usize).filter(|r| &text[r.clone()] == near).collect();
+    let fails = |place: &Range<usize>| matches!(call(|| pg_query::parse(&text[..place.end], 0)), Err(Failure::Library(pg_query::Error::Parse(m))) if m == message);
+    let first = match places.len() {
+        0 => return None,
+        1 => 0,
+        _ => places.partition_point(|place| !fails(place)),
+    };
+    character(text, places.get(first)?.start)
+}
+
+/// How deep the tree can be, from above: brackets and CASE nest, and within them every token that is no name, constant,
+/// comma or flattened connective may be a level of its own (`a||b||c` is two).
+fn depth(tokens: &[ScanToken]) -> u32 {
+    #[derive(Clone, Copy, Default)]
+    struct Level {
+        /// Since the last separator: operators, NOT, casts.
+        chain: u32,
+        /// Joins and set operations, which separators do not end.
+        tree: u32,
+    }
+    let mut outer: Vec<Level> = Vec::new();
+    let mut level = Level::default();
+    let (mut below, mut deepest) = (0u32, 0u32);
+    for token in tokens {
+        match token.token() {
+            Token::Ascii40 | Token::Ascii91 | Token::Case => {
+                below += level.chain + level.tree + 2;
+                outer.push(level);
+                level = Level::default();
+            }
+            Token::Ascii41 | Token::Ascii93 | Token::EndP => {
+                if let Some(l) = outer.pop() {
+                    below -= l.chain + l.tree + 2;
+                    level = l;
+                    level.chain += 1;
+                }
+            }
+            Token::Ascii44 | Token::And | Token::Or | Token::When | Token::Then | Token::Else => level.chain = 0,
+            Token::Join | Token::Union | Token::Intersect | Token::Except => level.tree += 2,
+            Token::Ascii59 => level = Level::default(),
+            Token::Ident | Token::Uident | Token::Sconst | Token::Usconst | Token::Bconst | Token::Xconst => {}
+            Token::Iconst | Token::Fconst | Token::Param | Token::Ascii46 | Token::SqlComment | Token::CComment => {}
+            _ => level.chain += 1, // any other token may be a level; too many is on the safe side
+        }
+        deepest = deepest.max(below + level.chain + level.tree);
+    }
+    deepest
+}
+
+/// Prints a tree on one line and checks that the text reads back as the same tree.
+///
+/// # Errors
+/// The deparser does not know a node, or the text reads differently: a `disagreement`.
+pub fn print(tree: &ParseResult) -> Result<String, Denial> {
+    let text =
+        call(|| pg_query::deparse(tree, pg_query::DeparseOptions::default())).map_err(|failure| match failure.message() {
+            Ok(message) => Denial::disagreement(format!("cannot be printed: {message}")),
+            Err(denial) => denial,
+        })?;
+    let again = parse(&text).map_err(|_| Denial::disagreement("what was printed cannot be parsed"))?;
+    if shape(tree) == shape(&again) { Ok(text) } else { Err(Denial::disagreement("what was printed reads differently")) }
+}
+
+/// The tree as text without the places where its nodes stood: equal shapes are equal trees. Total over all fields of all
+/// nodes by construction, since it is their `Debug` text.
+pub fn shape(tree: &impl fmt::Debug) -> String {
+    let mut stripper = Stripper { out: String::new(), state: State::Plain };
+    // Writing into a String does not fail.
+    let _ = write!(stripper, "{tree:?}");
+    stripper.out
+}
+
+/// Fields that hold offsets into the text.
+const PLACES: [&str; 12] = [
+    "location",
+    "arg_location",
+    "conninfo_location",
+    "name_location",
+    "payload_location",
+    "list_start",
+    "list_end",
+    "rexpr_list_start",
+    "rexpr_list_end",
+    "stmt_len",
+    "stmt_location",
+    "version",
+];
+
+#[derive(Clone, Copy)]
+enum State {
+    Plain,
+    /// In a quoted string; the flag says that the last character was a backslash.
+    Quoted(bool),
+    /// In the number of a place.
+    Place,
+}
+
+/// Drops the numbers of places from `Debug` text. Strings are left alone: `Debug` escapes quotes in them.
+struct Stripper {
+    out: String,
+    state: State,
+}
+
+impl Write for Stripper {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            self.state = match (self.state, c) {
+                (State::Quoted(false), '"') => State::Plain,
+                (State::Quoted(escaped), c) => State::Quoted(c == '\\' && !escaped),
+                (State::Place, '-' | '0'..='9') => continue,
+                (State::Plain | State::Place, '"') => State::Quoted(false),
+                (State::Plain | State::Place, ' ') if self.at_place() => State::Place,
+                (State::Plain | State::Place, _) => State::Plain,
+            };
+            self.out.push(c);
+        }
+        Ok(())
+    }
+}
+
+impl Stripper {
+    fn at_place(&self) -> bool {
+        let Some(before) = self.out.strip_suffix(':') else { return false };
+        let name = before.rsplit(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next().unwrap_or("");
+        PLACES.contains(&name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_postgresqls_with_the_position() {
+        for (text, message, position) in [
+            ("selec 1", "syntax error at or near \"selec\"", Some(1)),
+            ("select 1 + from t, from", "syntax error at or near \"from\"", Some(12)),
+            ("select 'é', from t where from", "syntax error at or near \"from\"", Some(13)),
+            ("select a, (a b) from b) a", "syntax error at or near \"b\"", Some(14)),
+            ("select (1", "syntax error at end of input", Some(10)),
+            ("select 'a", "unterminated quoted string at or near \"'a\"", None),
+        ] {
+            let denial = parse(text).unwrap_err();
+            assert_eq!(denial.error.message, message);
+            assert_eq!(denial.error.position, position, "{text}");
+            assert_eq!(denial.error.sqlstate, sqlstate::SYNTAX_ERROR);
+        }
+    }
+
+    #[test]
+    fn ordinary_depth_parses_and_absurd_depth_is_refused() {
+        let chain = |n: usize| format!("SELECT {}", vec!["a"; n].join("||"));
+        let brackets = |n: usize| format!("SELECT {}1{}", "(".repeat(n), ")".repeat(n));
+        let nots = |n: usize| format!("SELECT {} true", "NOT ".repeat(n));
+        let unions = |n: usize| vec!["SELECT a, b"; n].join(" UNION ALL ");
+        let cases = |n: usize| format!("SELECT {} 1 {}", "CASE WHEN a THEN b ELSE ".repeat(n), "END ".repeat(n));
+        let joins = |n: usize| format!("SELECT 1 FROM a{}", " JOIN b ON a.x = b.x AND a.y = b.y".repeat(n));
+        let subselects = |n: usize| format!("SELECT 1{} x{}", " FROM (SELECT 1".repeat(n), ") x".repeat(n));
+        for n in [1, 60, 300] {
+            for text in [chain(n), brackets(n), nots(n), unions(n), cases(n), joins(n), subselects(n)] {
+                let tree = parse(&text).unwrap_or_else(|d| panic!("{n}: {d}: {}", &text[..40]));
+                on_large_stack(|| print(&tree)).unwrap().unwrap();
+                on_large_stack(move || drop(tree)).unwrap();
+            }
+        }
+        for text in [chain(50_000), brackets(50_000), nots(50_000), unions(50_000), cases(50_000), joins(50_000)] {
+            assert_eq!(parse(&text).unwrap_err().reason, Reason::Limit);
+        }
+        // Many flat items are no depth.
+        parse(&format!("SELECT 1 FROM t WHERE {}", vec!["a = 1"; 5000].join(" AND "))).unwrap();
+        parse(&format!("INSERT INTO t VALUES {}", vec!["(1, 'a', now())"; 5000].join(","))).unwrap();
+    }
+
+    #[test]
+    fn shape_forgets_places_and_nothing_else() {
+        let shape = |text: &str| shape(&parse(text).unwrap());
+        assert_eq!(shape("select  a , 'location: 1'"), shape("select a,'location: 1'"));
+        assert_ne!(shape("select 'location: 1'"), shape("select 'location: 2'"));
+        assert_ne!(shape("select '\", location: 1'"), shape("select '\", location: 2'"));
+        assert_ne!(shape("select a"), shape("select b"));
+        assert_eq!(shape("select a in (1,2)"), shape("select a in ( 1 , 2 )"));
+    }
+}

@@ -1,0 +1,238 @@
+//! Types of expressions, as far as they can be told from the catalog without repeating PostgreSQL's whole type resolution.
+//! What is not certain is [`Typed::UNKNOWN`], and everything that depends on it is treated as loud.
+
+use pg_query::protobuf::{AExprKind, BoolExprType, SubLinkType, a_const};
+use pg_query::{Node, NodeEnum};
+
+use super::kinds::not_an_expression;
+use super::tree::{as_string, qualified_column};
+use crate::catalog::Catalog;
+
+/// OIDs from `pg_type.dat` that have names here.
+pub mod oid {
+    pub const BOOL: u32 = 16;
+    pub const BYTEA: u32 = 17;
+    pub const CHAR: u32 = 18;
+    pub const NAME: u32 = 19;
+    pub const INT8: u32 = 20;
+    pub const INT2: u32 = 21;
+    pub const INT4: u32 = 23;
+    pub const TEXT: u32 = 25;
+    pub const OID: u32 = 26;
+    pub const JSON: u32 = 114;
+    pub const FLOAT4: u32 = 700;
+    pub const FLOAT8: u32 = 701;
+    pub const UNKNOWN: u32 = 705;
+    pub const INET: u32 = 869;
+    pub const MACADDR: u32 = 829;
+    pub const BPCHAR: u32 = 1042;
+    pub const VARCHAR: u32 = 1043;
+    pub const DATE: u32 = 1082;
+    pub const TIME: u32 = 1083;
+    pub const TIMESTAMP: u32 = 1114;
+    pub const TIMESTAMPTZ: u32 = 1184;
+    pub const INTERVAL: u32 = 1186;
+    pub const TIMETZ: u32 = 1266;
+    pub const NUMERIC: u32 = 1700;
+    pub const UUID: u32 = 2950;
+    pub const JSONB: u32 = 3802;
+}
+
+/// Type, type modifier and collation of an expression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Typed {
+    /// 0: not known. 705: an untyped literal or NULL, which takes the type of its context.
+    pub oid: u32,
+    pub typmod: i32,
+    /// 0: none, or not known.
+    pub collation: u32,
+}
+
+impl Typed {
+    pub const UNKNOWN: Typed = Typed { oid: 0, typmod: -1, collation: 0 };
+    pub const LITERAL: Typed = Typed { oid: oid::UNKNOWN, typmod: -1, collation: 0 };
+
+    pub const fn of(oid: u32) -> Typed {
+        Typed { oid, typmod: -1, collation: 0 }
+    }
+
+    pub fn is_known(self) -> bool {
+        self.oid != 0
+    }
+}
+
+/// Where types of columns and parameters come from.
+pub trait Environment {
+    fn catalog(&self) -> &Catalog;
+    /// The column of the range-table entry with that (unique) alias.
+    fn column(&self, alias: &str, column: &str) -> Typed;
+    /// The declared type of the n-th parameter, 0 where it is left open.
+    fn parameter(&self, number: i32) -> u32;
+}
+
+/// The type of a normalised expression.
+pub fn type_of(expression: &Node, env: &dyn Environment) -> Typed {
+    let Some(kind) = &expression.node else { return Typed::UNKNOWN };
+    match kind {
+        NodeEnum::ColumnRef(c) => qualified_column(c).map_or(Typed::UNKNOWN, |(alias, name)| env.column(alias, name)),
+        NodeEnum::ParamRef(p) => Typed::of(env.parameter(p.number)),
+        NodeEnum::AConst(c) => match &c.val {
+            None | Some(a_const::Val::Sval(_)) => Typed::LITERAL,
+            Some(a_const::Val::Ival(_)) => Typed::of(oid::INT4),
+            Some(a_const::Val::Fval(f)) => Typed::of(if f.fval.parse::<i64>().is_ok() { oid::INT8 } else { oid::NUMERIC }),
+            Some(a_const::Val::Boolval(_)) => Typed::of(oid::BOOL),
+            Some(a_const::Val::Bsval(_)) => Typed::UNKNOWN,
+        },
+        NodeEnum::TypeCast(c) => c.type_name.as_ref().map_or(Typed::UNKNOWN, |t| type_named(t, env.catalog())),
+        NodeEnum::CollateClause(c) => c.arg.as_ref().map_or(Typed::UNKNOWN, |a| Typed { collation: 0, ..type_of(a, env) }),
+        NodeEnum::BoolExpr(b) => {
+            if b.boolop == BoolExprType::Undefined as i32 { Typed::UNKNOWN } else { Typed::of(oid::BOOL) }
+        }
+        NodeEnum::NullTest(_) | NodeEnum::BooleanTest(_) => Typed::of(oid::BOOL),
+        NodeEnum::SubLink(s) => match SubLinkType::try_from(s.sub_link_type) {
+            Ok(SubLinkType::ExistsSublink | SubLinkType::AnySublink | SubLinkType::AllSublink) => Typed::of(oid::BOOL),
+            Ok(SubLinkType::ExprSublink) => scalar(s.subselect.as_deref(), env),
+            Ok(
+                SubLinkType::ArraySublink
+                | SubLinkType::RowcompareSublink
+                | SubLinkType::MultiexprSublink
+                | SubLinkType::CteSublink
+                | SubLinkType::Undefined,
+            )
+            | Err(_) => Typed::UNKNOWN,
+        },
+        NodeEnum::AExpr(e) => a_expr(e, env),
+        NodeEnum::FuncCall(f) => function(f, env),
+        NodeEnum::CaseExpr(c) => {
+            let mut arms: Vec<&Node> = vec![];
+            for when in &c.args {
+                if let Some(NodeEnum::CaseWhen(w)) = &when.node {
+                    arms.extend(w.result.as_deref());
+                }
+            }
+            arms.extend(c.defresult.as_deref());
+            common(arms.into_iter(), env)
+        }
+        NodeEnum::CoalesceExpr(c) => common(c.args.iter(), env),
+        NodeEnum::MinMaxExpr(c) => common(c.args.iter(), env),
+        NodeEnum::SqlvalueFunction(_)
+        | NodeEnum::AIndirection(_)
+        | NodeEnum::AArrayExpr(_)
+        | NodeEnum::CaseWhen(_)
+        | NodeEnum::XmlExpr(_)
+        | NodeEnum::XmlSerialize(_)
+        | NodeEnum::RowExpr(_)
+        | NodeEnum::GroupingFunc(_)
+        | NodeEnum::NamedArgExpr(_)
+        | NodeEnum::SetToDefault(_)
+        | NodeEnum::List(_) => Typed::UNKNOWN,
+        not_an_expression!() => Typed::UNKNOWN,
+    }
+}
+
+/// The one type of all arms that have one; literals and NULLs take it. Type modifiers must agree, as in `exprTypmod`.
+fn common<'a>(arms: impl Iterator<Item = &'a Node>, env: &dyn Environment) -> Typed {
+    let mut result = Typed::LITERAL;
+    for arm in arms {
+        let typed = type_of(arm, env);
+        if typed.oid == oid::UNKNOWN {
+            result.typmod = if result.oid == oid::UNKNOWN { -1 } else { result.typmod };
+        } else if result.oid == oid::UNKNOWN {
+            result = typed;
+        } else if result.oid != typed.oid {
+            return Typed::UNKNOWN;
+        } else {
+            result.typmod = if result.typmod == typed.typmod { result.typmod } else { -1 };
+            result.collation = if result.collation == typed.collation { result.collation } else { 0 };
+        }
+    }
+    result
+}
+
+fn scalar(subselect: Option<&Node>, env: &dyn Environment) -> Typed {
+    if let Some(NodeEnum::SelectStmt(s)) = subselect.and_then(|n| n.node.as_ref())
+        && let [only] = s.target_list.as_slice()
+        && let Some(NodeEnum::ResTarget(t)) = &only.node
+        && let Some(value) = &t.val
+    {
+        return type_of(value, env);
+    }
+    Typed::UNKNOWN
+}
+
+fn a_expr(e: &pg_query::protobuf::AExpr, env: &dyn Environment) -> Typed {
+    match AExprKind::try_from(e.kind) {
+        Ok(AExprKind::AexprOp) => {
+            let Some(name) = e.name.last().and_then(as_string) else { return Typed::UNKNOWN };
+            let left = e.lexpr.as_ref().map_or(Typed::of(0), |l| type_of(l, env));
+            let right = e.rexpr.as_ref().map_or(Typed::UNKNOWN, |r| type_of(r, env));
+            operator_result(name, e.lexpr.is_some(), left.oid, right.oid, env.catalog())
+        }
+        Ok(AExprKind::AexprNullif) => e.lexpr.as_ref().map_or(Typed::UNKNOWN, |l| type_of(l, env)),
+        Ok(
+            AExprKind::AexprOpAny
+            | AExprKind::AexprOpAll
+            | AExprKind::AexprDistinct
+            | AExprKind::AexprNotDistinct
+            | AExprKind::AexprIn
+            | AExprKind::AexprLike
+            | AExprKind::AexprIlike
+            | AExprKind::AexprSimilar
+            | AExprKind::AexprBetween
+            | AExprKind::AexprNotBetween
+            | AExprKind::AexprBetweenSym
+            | AExprKind::AexprNotBetweenSym,
+        ) => Typed::of(oid::BOOL),
+        Ok(AExprKind::Undefined) | Err(_) => Typed::UNKNOWN,
+    }
+}
+
+/// The result of an operator: of the exact match, or what all operators of that name give.
+fn operator_result(name: &str, binary: bool, left: u32, right: u32, catalog: &Catalog) -> Typed {
+    let all: Vec<_> = catalog.operators_named(name).filter(|o| (o.left != 0) == binary).collect();
+    let left_or_right = |t: u32, other: u32| if t == oid::UNKNOWN { other } else { t };
+    let (l, r) = if binary { (left_or_right(left, right), left_or_right(right, left)) } else { (0, right) };
+    if let Some(exact) = all.iter().find(|o| o.left == l && o.right == r) {
+        return Typed::of(exact.result);
+    }
+    match all.first() {
+        Some(first) if all.iter().all(|o| o.result == first.result) => Typed::of(first.result),
+        Some(_) | None => Typed::UNKNOWN,
+    }
+}
+
+/// The result of a function where it does not depend on which overload is meant.
+fn function(f: &pg_query::protobuf::FuncCall, env: &dyn Environment) -> Typed {
+    let Some(name) = f.funcname.last().and_then(as_string) else { return Typed::UNKNOWN };
+    let count = f.args.len();
+    let mut result = None;
+    for candidate in env.catalog().functions_named(name) {
+        let fits = candidate.variadic
+            || (count <= candidate.arguments.len() && count + usize::from(candidate.defaults) >= candidate.arguments.len());
+        if !fits {
+            continue;
+        }
+        match result {
+            None => result = Some(candidate.returns),
+            Some(r) if r == candidate.returns => {}
+            Some(_) => return Typed::UNKNOWN,
+        }
+    }
+    match result.and_then(|r| env.catalog().type_(r)) {
+        Some(t) if t.kind != 'p' => Typed::of(t.oid),
+        Some(_) | None => Typed::UNKNOWN,
+    }
+}
+
+/// The type that a (schema-qualified) type name means, its modifier left out: `-1` unless it has none.
+pub fn type_named(name: &pg_query::protobuf::TypeName, catalog: &Catalog) -> Typed {
+    let parts: Vec<&str> = name.names.iter().filter_map(as_string).collect();
+    let found = match parts.as_slice() {
+        [schema, name] => catalog.type_named(schema, name),
+        [] | [_] | [_, _, _, ..] => None,
+    };
+    match found {
+        Some(t) if name.array_bounds.is_empty() && name.typmods.is_empty() => Typed::of(t.oid),
+        Some(_) | None => Typed::UNKNOWN,
+    }
+}
