@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bulkhead::config::{Config, Database, Level, Limits, Secret, Server, ServerTls, SslMode, Upstream, User, UserAccess};
+use bulkhead::config::{Config, Database, Level, Limits, Log, LogFormat, Secret, Server, ServerTls, SslMode, Upstream, User, UserAccess};
 use bulkhead::wire::{frame, frontend, startup};
 use harness::{Postgres, Wire, run_script, wait_until};
 use tokio::sync::oneshot;
@@ -40,6 +40,8 @@ fn config(postgres: &Postgres) -> Config {
         level: Level::Strict,
         databases: vec![Database { name: "shop".into(), upstream: upstream(postgres, "app"), pool_size: 5 }],
         users: vec![user("owner", &[]), user("elsewhere", &["other"])],
+        log: Log { level: "warn".into(), format: LogFormat::Text },
+        metrics: false,
         limits: Limits { startup_timeout: Duration::from_secs(5), max_message: 1 << 20, ..Limits::default() },
     }
 }

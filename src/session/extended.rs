@@ -6,7 +6,7 @@ use bytes::{BufMut, BytesMut};
 use smallvec::SmallVec;
 
 use super::enforced::{Phase, Session, Step, in_failed_transaction};
-use super::expect::{Expected, Outcome};
+use super::expect::{Expected, Sent};
 use super::own::{column, no_statement};
 use super::simple::awaits_context;
 use super::statements::{Portal, Statement, is_forwarded};
@@ -259,7 +259,7 @@ impl Session<'_> {
         match portal {
             Some(name) => {
                 request::put_describe(&mut lease.outbox, Target::Portal(name));
-                self.queue.push_back(Expected::DescribePortal);
+                self.queue.push_back(Expected::DescribePortal { hides_rows: statement.plan.hides_rows() });
             }
             None => {
                 request::put_describe(&mut lease.outbox, Target::Statement(&upstream.name));
@@ -300,14 +300,16 @@ impl Session<'_> {
         }
         self.statements += 1;
         self.pinned |= statement.plan.effect() == Effect::Pins;
-        let outcome = Outcome::of(&statement.plan, self.statements);
+        let sent = Sent::of(&statement.plan, self.statements);
+        // Rows that are not shown must all come, or there would be no command tag.
+        let max_rows = if sent.hides_rows { 0 } else { execute.max_rows };
         // The portal was made on this backend in this transaction.
         let Some(lease) = &mut self.lease else {
             self.refuse(no_portal(execute.portal));
             return Ok(());
         };
-        request::put_execute(&mut lease.outbox, execute.portal, execute.max_rows);
-        self.queue.push_back(Expected::Execute { outcome, statement });
+        request::put_execute(&mut lease.outbox, execute.portal, max_rows);
+        self.queue.push_back(Expected::Execute { sent, statement });
         self.batch.sent = true;
         Ok(())
     }

@@ -56,7 +56,7 @@ impl Permissive {
             needs_tenant: segments.len() > 1,
             segments,
             parameters: (1..=9).filter(|n| text.contains(&format!("${n}"))).max().unwrap_or(0),
-            hides_rows: false,
+            hides_rows: text.contains("hidden"),
             obligations: Vec::new(),
             epoch: self.epoch(),
         };

@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 
 use super::drive::HIGH;
 use super::enforced::{End, Phase, Session, Step};
-use super::expect::{Expected, Outcome};
+use super::expect::{Expected, Outcome, Sent};
 use super::statements::is_forwarded;
 use super::unrestricted::{function_call_refused, unknown_message};
 use crate::audit;
@@ -172,7 +172,7 @@ impl Session<'_> {
             return Ok(());
         }
         let mut sql = BytesMut::new();
-        let mut outcomes = SmallVec::new();
+        let mut sent = SmallVec::new();
         let mut pins = false;
         let mut at = self.statements;
         for (i, one) in approved.iter().enumerate() {
@@ -192,7 +192,7 @@ impl Session<'_> {
                 None => bound.write_text(&mut sql),
             }
             at += 1;
-            outcomes.push(Outcome::of(&one.plan, at));
+            sent.push(Sent::of(&one.plan, at));
             pins |= one.plan.effect() == Effect::Pins;
         }
         if let Err(denial) = self.lease().await? {
@@ -205,7 +205,7 @@ impl Session<'_> {
             [one] if self.reset_to_base(one).is_some() => Some("RESET"),
             _ => None,
         };
-        self.send_query(&sql, outcomes, instead);
+        self.send_query(&sql, sent, instead);
         Ok(())
     }
 
@@ -244,11 +244,11 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn send_query(&mut self, sql: &[u8], outcomes: SmallVec<[Outcome; 1]>, instead: Option<&'static str>) {
+    fn send_query(&mut self, sql: &[u8], sent: SmallVec<[Sent; 1]>, instead: Option<&'static str>) {
         let Some(lease) = &mut self.lease else { return };
         request::put_query_with(&mut lease.outbox, |out| out.put_slice(sql));
         lease.expect_ready();
-        self.queue.push_back(Expected::Query { outcomes, next: 0, instead });
+        self.queue.push_back(Expected::Query { sent, next: 0, instead });
         self.batch.sent = true;
         self.phase = Phase::Awaiting;
     }
@@ -264,7 +264,7 @@ impl Session<'_> {
             _ => ("CLOSE ALL".to_owned(), Outcome::Nothing, "CLOSE CURSOR ALL"),
         };
         self.statements += 1;
-        self.send_query(sql.as_bytes(), SmallVec::from_iter([outcome]), Some(tag));
+        self.send_query(sql.as_bytes(), SmallVec::from_iter([Sent::own(outcome)]), Some(tag));
         Ok(())
     }
 }
@@ -272,8 +272,8 @@ impl Session<'_> {
 /// Whether what comes next cannot be judged before this is answered.
 pub(super) fn awaits_context(expected: &Expected) -> bool {
     match expected {
-        Expected::Execute { outcome, .. } => outcome.changes_context(),
-        Expected::Query { outcomes, .. } => outcomes.iter().any(Outcome::changes_context),
+        Expected::Execute { sent, .. } => sent.outcome.changes_context(),
+        Expected::Query { sent, .. } => sent.iter().any(|one| one.outcome.changes_context()),
         _ => false,
     }
 }

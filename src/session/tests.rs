@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use self::harness::{Message, Postgres, Wire, run_script, wait_until};
 use super::permissive::Permissive;
-use crate::config::{Config, Database, Level, Limits, Secret, Server, SslMode, Upstream, User, UserAccess};
+use crate::config::{Config, Database, Level, Limits, Log, LogFormat, Secret, Server, SslMode, Upstream, User, UserAccess};
 use crate::principal::{Tenant, TenantSet};
 use crate::wire::frontend::{self, Bind, Formats, Target};
 
@@ -60,6 +60,8 @@ fn config(postgres: &Postgres, pool_size: usize) -> Config {
             user("two", UserAccess::Fixed(tenant("2"))),
             user("web", web),
         ],
+        log: Log { level: "warn".into(), format: LogFormat::Text },
+        metrics: false,
         limits: Limits { pool_wait: Duration::from_secs(10), ..Limits::default() },
     }
 }
@@ -751,4 +753,22 @@ fn many_clients_on_few_backends() {
             });
         }
     });
+}
+
+#[test]
+fn rows_that_are_the_proxy_s_own_are_not_shown() {
+    let proxy = Proxy::start(1);
+    table(&proxy, "checked");
+    let mut a = proxy.connect("one");
+    let insert = "insert into checked values (1), (2) /*hidden*/ returning a";
+    assert_eq!(tags(&a.query(insert)), "CZ");
+    assert_eq!(tags(&a.query(&format!("{insert}; select 1; {insert}"))), "CTDCCZ");
+    frontend::put_parse(a.out(), "", insert, &[]);
+    frontend::put_describe(a.out(), Target::Statement(""));
+    bind(a.out(), "", "", &[]);
+    frontend::put_describe(a.out(), Target::Portal(""));
+    frontend::put_execute(a.out(), "", 1);
+    let messages = sync(&mut a);
+    assert_eq!(tags(&messages), "1tn2nCZ");
+    assert_eq!(messages[5].body, b"INSERT 0 2\0");
 }
