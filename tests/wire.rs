@@ -60,7 +60,7 @@ impl Proxy {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
-                let server = bulkhead::server::Server::bind(config, HashMap::new()).await.unwrap();
+                let server = bulkhead::server::Server::bind(config, HashMap::new(), Default::default()).await.unwrap();
                 tell.send(server.local_addr().unwrap()).unwrap();
                 server
                     .run(async {

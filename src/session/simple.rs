@@ -1,5 +1,7 @@
 //! The client's side of a tenant's session: which message is taken when, simple queries, COPY FROM STDIN.
 
+use std::time::Instant;
+
 use bytes::{BufMut, BytesMut};
 use smallvec::SmallVec;
 
@@ -10,6 +12,7 @@ use super::statements::is_forwarded;
 use super::unrestricted::{function_call_refused, unknown_message};
 use crate::audit;
 use crate::error::{SqlError, sqlstate};
+use crate::event::{Command, Event, Verdict};
 use crate::finding::{Denial, Reason};
 use crate::gate::{Approved, Protocol};
 use crate::plan::{Action, Effect, Emulation, Parameters, TransactionCommand};
@@ -118,6 +121,7 @@ impl Session<'_> {
                 return Ok(());
             }
         }
+        let begun = Instant::now();
         let approved = match self.review(text, Protocol::Simple, &[]) {
             Ok(approved) => approved,
             Err(denial) => {
@@ -145,7 +149,7 @@ impl Session<'_> {
                 self.query_own(&approved[0]);
                 Ok(())
             }
-            None => self.query_forwarded(text, &approved).await,
+            None => self.query_forwarded(text, &approved, begun).await,
         }
     }
 
@@ -154,6 +158,7 @@ impl Session<'_> {
         let mut answer = BytesMut::new();
         match self.run_own(&approved.plan, None, Protocol::Simple, &mut answer) {
             Ok(()) => {
+                self.tell(Command::of_word(approved.plan.command()), Protocol::Simple, Verdict::Permitted);
                 self.answer(|out| out.unsplit(answer));
                 self.end_query_here();
             }
@@ -166,7 +171,7 @@ impl Session<'_> {
         if self.batch.sent { self.send_sync() } else { self.end_batch_here() }
     }
 
-    async fn query_forwarded(&mut self, text: &str, approved: &[Approved]) -> Step {
+    async fn query_forwarded(&mut self, text: &str, approved: &[Approved], begun: Instant) -> Step {
         if let Err(denial) = self.check_list(approved) {
             self.deny(denial, Protocol::Simple);
             return Ok(());
@@ -195,9 +200,13 @@ impl Session<'_> {
             sent.push(Sent::of(&one.plan, at));
             pins |= one.plan.effect() == Effect::Pins;
         }
+        self.shared.events.emit(Event::LatencyAdded(begun.elapsed()));
         if let Err(denial) = self.lease().await? {
             self.deny(denial, Protocol::Simple);
             return Ok(());
+        }
+        for one in approved {
+            self.tell(Command::of_word(one.plan.command()), Protocol::Simple, Verdict::Permitted);
         }
         self.statements = at;
         self.pinned |= pins;

@@ -77,7 +77,7 @@ impl Proxy {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
-                let server = crate::server::Server::bind(config, gates).await.unwrap();
+                let server = crate::server::Server::bind(config, gates, Default::default()).await.unwrap();
                 tell.send(server.local_addr().unwrap()).unwrap();
                 let stopped = async {
                     let _ = stopped.await;
@@ -771,4 +771,110 @@ fn rows_that_are_the_proxy_s_own_are_not_shown() {
     let messages = sync(&mut a);
     assert_eq!(tags(&messages), "1tn2nCZ");
     assert_eq!(messages[5].body, b"INSERT 0 2\0");
+}
+
+mod random {
+    //! Random conversations, sent without waiting: the client must get from the proxy what it gets directly.
+
+    use super::*;
+    use rand::prelude::*;
+
+    const QUERIES: &[&str] = &[
+        "select 1",
+        "select 1/0",
+        "begin",
+        "commit",
+        "rollback",
+        "savepoint a",
+        "rollback to a",
+        "release a",
+        "select generate_series(1, 3)",
+        "set work_mem to '3MB'",
+        "set local work_mem to '5MB'",
+        "show work_mem",
+        "reset work_mem",
+        "insert into random_rows values (1)",
+        "select count(*) from random_rows",
+        "copy random_rows from stdin",
+        "copy (select 7) to stdout",
+        "nonsense",
+        "",
+        "select 1; select 2",
+        "insert into random_rows values (2); select 1/0",
+        "select 5; begin; select 6",
+        "commit; select 8",
+        "deallocate all",
+        "set timezone to 'UTC'; select 9",
+    ];
+    const NAMES: &[&str] = &["", "a", "b"];
+
+    /// One message, at random.
+    fn message(random: &mut StdRng, out: &mut BytesMut) {
+        let name = *NAMES.choose(random).unwrap();
+        let portal = *NAMES.choose(random).unwrap();
+        match random.random_range(0..100) {
+            0..25 => frontend::put_query(out, QUERIES.choose(random).unwrap()),
+            25..40 => frontend::put_parse(out, name, QUERIES.choose(random).unwrap(), &[]),
+            40..46 => frontend::put_parse(out, name, "select $1::int", &[]),
+            46..58 => bind(out, portal, name, if random.random_bool(0.3) { &["7"] } else { &[] }),
+            58..72 => frontend::put_execute(out, portal, random.random_range(0..3)),
+            72..78 => frontend::put_describe(out, Target::Statement(name)),
+            78..82 => frontend::put_describe(out, Target::Portal(portal)),
+            82..86 => frontend::put_close(out, Target::Statement(name)),
+            86..88 => frontend::put_close(out, Target::Portal(portal)),
+            88..90 => frontend::put_flush(out),
+            90..92 => frontend::put_copy_data(out, b"3\n"),
+            92..93 => frontend::put_copy_done(out),
+            _ => frontend::put_sync(out),
+        }
+    }
+
+    /// What the client gets, without what may differ: notices, settings, wording of local errors.
+    fn talk(wire: &mut Wire, seed: u64) -> Vec<String> {
+        let mut random = StdRng::seed_from_u64(seed);
+        for _ in 0..random.random_range(1..25) {
+            message(&mut random, wire.out());
+        }
+        frontend::put_copy_fail(wire.out(), "over");
+        frontend::put_sync(wire.out());
+        frontend::put_query(wire.out(), "rollback");
+        frontend::put_query(wire.out(), "select 'the very end'");
+        wire.flush();
+        let mut heard = Vec::new();
+        loop {
+            let Some(message) = wire.read() else { return heard };
+            match message.tag {
+                b'N' | b'S' => {}
+                b'E' => heard.push(format!("E {}", message.sqlstate())),
+                _ => heard.push(message.line(true)),
+            }
+            let ended = heard.iter().any(|line| line.contains("the very end"));
+            if ended && message.tag == b'Z' {
+                return heard;
+            }
+        }
+    }
+
+    #[test]
+    fn conversations_are_as_directly() {
+        let proxy = Proxy::start(1);
+        table(&proxy, "random_rows");
+        for seed in seeds() {
+            let mut direct = proxy.postgres.connect("app");
+            direct.run("delete from random_rows");
+            let expected = talk(&mut direct, seed);
+            direct.run("delete from random_rows");
+            let heard = talk(&mut proxy.connect("one"), seed);
+            assert!(
+                expected == heard,
+                "seed {seed}\n--- directly\n{}\n--- through the proxy\n{}",
+                expected.join("\n"),
+                heard.join("\n")
+            );
+        }
+    }
+
+    fn seeds() -> std::ops::Range<u64> {
+        0..150
+    }
 }
