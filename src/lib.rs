@@ -45,6 +45,10 @@
 //! Deliberately absent: `wire` opens no socket; `sql`, `policy` and `plan` do no I/O; nothing but `metrics` names a counter.
 #![forbid(unsafe_code)]
 
+// Test support is shared by unit tests and test targets: both name the crate alike.
+#[cfg(test)]
+extern crate self as bulkhead;
+
 // floor 0
 pub mod catalog;
 pub mod config;

@@ -24,7 +24,7 @@ use crate::backend::pool::{Pool, PoolLimits};
 use crate::config::{self, Config, ServerTls, Upstream, UserAccess};
 use crate::error::{SqlError, sqlstate};
 use crate::admin::{self, Admin, Health};
-use crate::event::{Event, Events, Reload};
+use crate::event::{Event, Events, Rejection, Reload};
 use crate::metrics::Metrics;
 use crate::policy::model::PolicyModel;
 use crate::session::shared::{Database, Drain, Login, Reports, Review, Shared};
@@ -101,8 +101,7 @@ pub async fn serve(
     events: Events,
     reload: OnHangup,
 ) -> Result<(), ServeError> {
-    let server = Server::bind(config, gates).await?;
-    events.emit(Event::ListenerOpened);
+    let server = Server::bind(config, gates, events).await?;
     let stop = signals(server.shared.clone(), server.config.clone(), reload)?;
     server.run(stop).await;
     Ok(())
@@ -114,12 +113,17 @@ impl Server {
     ///
     /// # Errors
     /// [`ServeError`].
-    pub async fn bind(config: Config, gates: HashMap<String, Arc<dyn Review>>) -> Result<Self, ServeError> {
+    pub async fn bind(
+        config: Config,
+        gates: HashMap<String, Arc<dyn Review>>,
+        events: Events,
+    ) -> Result<Self, ServeError> {
         let config = Arc::new(config);
         let (drain, watch) = watch::channel(Drain::No);
-        let shared = Arc::new(share(&config, gates, watch)?);
+        let shared = Arc::new(share(&config, gates, watch, events)?);
         let address = config.server.listen;
         let listener = TcpListener::bind(address).await.map_err(|error| ServeError::Listen { address, error })?;
+        shared.events.emit(Event::ListenerOpened);
         Ok(Server { config, shared, drain, listener })
     }
 
@@ -161,16 +165,22 @@ impl Server {
     fn admit(&self, socket: TcpStream, peer: SocketAddr, sessions: &mut JoinSet<()>) {
         if sessions.len() >= self.config.limits.max_clients {
             tracing::warn!(%peer, "too many clients");
+            self.shared.events.emit(Event::ConnectionRejected(Rejection::Limit));
             sessions.spawn(turn_away(socket));
             return;
         }
-        sessions.spawn(crate::session::serve(socket, self.shared.clone()));
+        let shared = self.shared.clone();
+        sessions.spawn(async move {
+            let _counted = Counted::new(shared.events.clone());
+            crate::session::serve(socket, shared).await;
+        });
     }
 
     async fn drain(self, mut sessions: JoinSet<()>) {
         let Server { config, shared, drain, listener } = self;
         drop(listener);
         tracing::info!(sessions = sessions.len(), "draining");
+        shared.events.emit(Event::DrainStarted);
         drain.send_replace(Drain::Gently);
         let all_ended = async |sessions: &mut JoinSet<()>| while sessions.join_next().await.is_some() {};
         if tokio::time::timeout(config.limits.drain_timeout, all_ended(&mut sessions)).await.is_err() {
@@ -185,6 +195,29 @@ impl Server {
             database.pool.close();
             database.unrestricted.values().for_each(Pool::close);
         }
+        let goodbyes = async {
+            for database in shared.databases.values() {
+                database.pool.drained().await;
+            }
+        };
+        // The servers would only log lost clients.
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), goodbyes).await;
+    }
+}
+
+/// One accepted connection, as events count it: closed once, whatever becomes of its task.
+struct Counted(Events);
+
+impl Counted {
+    fn new(events: Events) -> Self {
+        events.emit(Event::ConnectionAccepted);
+        Counted(events)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.emit(Event::ConnectionClosed);
     }
 }
 
@@ -199,6 +232,7 @@ fn share(
     config: &Config,
     mut gates: HashMap<String, Arc<dyn Review>>,
     drain: watch::Receiver<Drain>,
+    events: Events,
 ) -> Result<Shared, ServeError> {
     let mut databases = HashMap::new();
     for database in &config.databases {
@@ -217,6 +251,7 @@ fn share(
         tls: ArcSwapOption::new(tls),
         tls_required: config.server.tls.as_ref().is_some_and(|tls| tls.required),
         drain,
+        events,
         mock_secret,
     })
 }

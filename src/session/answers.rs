@@ -30,11 +30,7 @@ impl Session<'_> {
     /// Passes on rows and COPY data as one slice, without waiting for a large one to be whole. `true`: all was taken.
     fn pass_rows(&mut self) -> Step<bool> {
         let Some(lease) = &mut self.lease else { return Ok(true) };
-        let wanted = matches!(
-            self.queue.front(),
-            Some(Expected::Execute { .. } | Expected::Query { instead: None, .. })
-        );
-        if wanted {
+        if self.queue.front().is_some_and(Expected::shows_rows) {
             let rows = |tag| matches!(tag, tag::DATA_ROW | tag::COPY_DATA);
             let length =
                 self.down.advance(&lease.inbox, frame::CAP_SERVER, |tag| !rows(tag)).map_err(|error| broken(&error))?;
@@ -84,8 +80,14 @@ impl Session<'_> {
     fn take_reply(&mut self, tag: u8, body: &[u8]) -> Step {
         match (self.queue.front_mut(), tag) {
             (Some(Expected::Prelude { .. } | Expected::Query { instead: Some(_), .. }), _) => return Ok(()),
-            (Some(Expected::Query { outcomes, next, instead: None }), tag::COMMAND_COMPLETE | tag::EMPTY_QUERY) => {
-                let outcome = outcomes.get(*next).cloned().unwrap_or(Outcome::Nothing);
+            // Rows come here only where they are not passed on as they are.
+            (
+                Some(Expected::Query { sent, next, instead: None }),
+                tag::ROW_DESCRIPTION | tag::DATA_ROW,
+            ) if sent.get(*next).is_some_and(|s| s.hides_rows) => return Ok(()),
+            (Some(Expected::Execute { sent, .. }), tag::DATA_ROW) if sent.hides_rows => return Ok(()),
+            (Some(Expected::Query { sent, next, instead: None }), tag::COMMAND_COMPLETE | tag::EMPTY_QUERY) => {
+                let outcome = sent.get(*next).map_or(Outcome::Nothing, |s| s.outcome.clone());
                 *next += 1;
                 self.succeed(&outcome, body);
                 self.pass(tag, body);
@@ -141,13 +143,19 @@ impl Session<'_> {
                     self.pass(tag, body);
                 }
             }
-            (Expected::Execute { outcome, .. }, tag::COMMAND_COMPLETE | tag::EMPTY_QUERY) => {
-                self.succeed(&outcome, body);
+            (Expected::Execute { sent, .. }, tag::COMMAND_COMPLETE | tag::EMPTY_QUERY) => {
+                self.succeed(&sent.outcome, body);
                 self.pass(tag, body);
+            }
+            (Expected::DescribePortal { hides_rows: true }, tag::ROW_DESCRIPTION) => {
+                reply::put_no_data(&mut self.client.outbox);
+            }
+            (Expected::DescribeStatement { statement }, tag::ROW_DESCRIPTION) if statement.plan.hides_rows() => {
+                reply::put_no_data(&mut self.client.outbox);
             }
             (Expected::Bind { .. }, tag::BIND_COMPLETE)
             | (Expected::ClosePortal, tag::CLOSE_COMPLETE)
-            | (Expected::DescribeStatement { .. } | Expected::DescribePortal, tag::ROW_DESCRIPTION | tag::NO_DATA)
+            | (Expected::DescribeStatement { .. } | Expected::DescribePortal { .. }, tag::ROW_DESCRIPTION | tag::NO_DATA)
             | (Expected::Execute { .. }, tag::PORTAL_SUSPENDED) => self.pass(tag, body),
             (Expected::Evict, tag::CLOSE_COMPLETE) => {}
             (_, _) => return Err(unexpected(tag)),
@@ -285,7 +293,7 @@ impl Session<'_> {
                 Expected::Local(_)
                 | Expected::Bind { .. }
                 | Expected::DescribeStatement { .. }
-                | Expected::DescribePortal
+                | Expected::DescribePortal { .. }
                 | Expected::Execute { .. }
                 | Expected::ClosePortal
                 | Expected::Evict
@@ -332,9 +340,9 @@ impl Session<'_> {
         match self.queue.pop_front() {
             Some(Expected::Prelude { wanted }) => lease.settings = wanted,
             Some(Expected::OwnSync) => {}
-            Some(Expected::Query { outcomes, instead, .. }) => {
+            Some(Expected::Query { sent, instead, .. }) => {
                 if let Some(command) = instead.filter(|_| !self.batch.failed) {
-                    outcomes.iter().for_each(|outcome| self.succeed(outcome, command.as_bytes()));
+                    sent.iter().for_each(|one| self.succeed(&one.outcome, command.as_bytes()));
                     reply::put_command_complete(&mut self.client.outbox, command);
                 }
                 self.finish_batch(status, body);

@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::BytesMut;
 use smallvec::SmallVec;
@@ -22,6 +23,7 @@ use super::tenant::Choice;
 use super::unrestricted::going_down;
 use crate::backend::pool::Lease;
 use crate::error::{Severity, SqlError, sqlstate};
+use crate::event::{Command, Event, Flow, Verdict};
 use crate::finding::{Denial, Reason};
 use crate::gate::{Approved, Context, Protocol};
 use crate::principal::Principal;
@@ -220,6 +222,10 @@ impl Session<'_> {
         let max = self.shared.limits.max_message;
         let whole = frame::peek(&self.client.inbox, max).ok().flatten().map_or(0, frame::Header::frame);
         // Read ahead, but no more than the message that is coming in: this is also how a client that left is noticed.
+        if self.is_at_rest() && self.lease.is_none() {
+            // An idle client holds no memory for messages.
+            self.client.rest();
+        }
         let wants = Wants { client: self.client.inbox.len() < whole.max(HIGH) };
         match drive(&mut self.client, self.lease.as_deref_mut(), wants, &mut self.drain).await {
             Happened::Client | Happened::Server => Ok(()),
@@ -266,6 +272,7 @@ impl Session<'_> {
         if self.lease.is_some() {
             return Ok(Ok(()));
         }
+        let begun = Instant::now();
         let pool = self.database.pool.clone();
         let slot = self.registration.slot().clone();
         let leased = {
@@ -299,12 +306,16 @@ impl Session<'_> {
         };
         match leased {
             Ok(lease) => {
+                self.shared.events.emit(Event::PoolWaited(begun.elapsed()));
                 slot.set_backend(lease.cancel_handle());
                 self.take_over(lease);
                 Ok(Ok(()))
             }
             Err(error) => {
                 slot.clear();
+                if error.sqlstate == sqlstate::TOO_MANY_CONNECTIONS {
+                    self.shared.events.emit(Event::PoolTimedOut);
+                }
                 Ok(Err(Denial::new(Reason::Limit, error)))
             }
         }
@@ -353,6 +364,7 @@ impl Session<'_> {
     /// something was sent in this batch, the server is made to fail at this place, so that its own errors come first and
     /// what was done is undone.
     pub fn deny(&mut self, denial: Denial, protocol: Protocol) {
+        self.tell(Command::Other, protocol, Verdict::Denied(denial.reason));
         let in_transaction = self.status == TransactionStatus::InTransaction;
         let poisoned = match &mut self.lease {
             Some(lease) if self.batch.sent || in_transaction => {
@@ -375,6 +387,15 @@ impl Session<'_> {
             (Protocol::Simple, false) => self.end_batch_here(),
             (Protocol::Extended, _) => self.phase = Phase::Skipping,
         }
+    }
+
+    /// Tells what was decided about a statement.
+    pub fn tell(&self, command: Command, protocol: Protocol, verdict: Verdict) {
+        let protocol = match protocol {
+            Protocol::Simple => Flow::Simple,
+            Protocol::Extended => Flow::Extended,
+        };
+        self.shared.events.emit(Event::StatementReviewed { command, protocol, verdict });
     }
 
     /// Sends Sync on the client's behalf, or the client's own.
@@ -401,6 +422,12 @@ impl Session<'_> {
             write(&mut self.client.outbox);
         } else if let Some(Expected::Local(last)) = self.queue.back_mut() {
             write(last);
+            if last.len() > HIGH
+                && let Some(lease) = &mut self.lease
+            {
+                // What stands before them must come, or they would grow without bound.
+                frontend::put_flush(&mut lease.outbox);
+            }
         } else {
             let mut own = BytesMut::new();
             write(&mut own);

@@ -42,6 +42,25 @@ impl Outcome {
     }
 }
 
+/// A statement under way.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    pub outcome: Outcome,
+    /// Its rows are a check of the proxy's own: neither they nor their description are the client's.
+    pub hides_rows: bool,
+}
+
+impl Sent {
+    /// `at`: the number of the statement in the session.
+    pub fn of(plan: &Arc<Plan>, at: u64) -> Self {
+        Sent { outcome: Outcome::of(plan, at), hides_rows: plan.hides_rows() }
+    }
+
+    pub fn own(outcome: Outcome) -> Self {
+        Sent { outcome, hides_rows: false }
+    }
+}
+
 /// One reply, or group of replies, to come.
 #[derive(Debug)]
 pub enum Expected {
@@ -54,15 +73,16 @@ pub enum Expected {
     /// ParameterDescription, then RowDescription or NoData.
     DescribeStatement { statement: Arc<Statement> },
     /// RowDescription or NoData.
-    DescribePortal,
+    DescribePortal { hides_rows: bool },
     /// Rows, then CommandComplete, EmptyQueryResponse or PortalSuspended; or a COPY.
-    Execute { outcome: Outcome, statement: Arc<Statement> },
+    Execute { sent: Sent, statement: Arc<Statement> },
     /// CloseComplete of a portal.
     ClosePortal,
     /// CloseComplete of an evicted statement: not the client's.
     Evict,
-    /// Everything up to ReadyForQuery. One outcome for each statement.
-    Query { outcomes: SmallVec<[Outcome; 1]>, next: usize, instead: Option<&'static str> },
+    /// Everything up to ReadyForQuery. `sent`: the statements, of which `next` is running. `instead`: the client gets nothing
+    /// but this command tag.
+    Query { sent: SmallVec<[Sent; 1]>, next: usize, instead: Option<&'static str> },
     /// The error that the client gets for the poison's.
     Poison(Box<SqlError>),
     /// ReadyForQuery of the client's Sync.
@@ -71,6 +91,17 @@ pub enum Expected {
     Prelude { wanted: Settings },
     /// ReadyForQuery of the proxy's own Sync.
     OwnSync,
+}
+
+impl Expected {
+    /// Whether rows that come now are passed on as they are.
+    pub fn shows_rows(&self) -> bool {
+        match self {
+            Expected::Execute { sent, .. } => !sent.hides_rows,
+            Expected::Query { sent, next, instead: None } => !sent.get(*next).is_some_and(|s| s.hides_rows),
+            _ => false,
+        }
+    }
 }
 
 /// What is still to come, in order.

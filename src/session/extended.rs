@@ -6,12 +6,13 @@ use bytes::{BufMut, BytesMut};
 use smallvec::SmallVec;
 
 use super::enforced::{Phase, Session, Step, in_failed_transaction};
-use super::expect::{Expected, Outcome};
+use super::expect::{Expected, Sent};
 use super::own::{column, no_statement};
 use super::simple::awaits_context;
 use super::statements::{Portal, Statement, is_forwarded};
 use crate::audit;
 use crate::error::{SqlError, sqlstate};
+use crate::event::{Command, Verdict};
 use crate::finding::{Denial, Reason};
 use crate::gate::Protocol;
 use crate::plan::{Action, Effect, Parameter, Parameters, TenantValue, TransactionCommand};
@@ -20,6 +21,8 @@ use crate::wire::frontend::{self as request, Bind, Execute, Format, Parse, Targe
 
 /// Prepared statements that a client may have at once: what it holds costs memory.
 const MAX_NAMED: usize = 10_000;
+/// And how many bytes of text they may have in all.
+const MAX_NAMED_BYTES: usize = 64 << 20;
 
 impl Session<'_> {
     /// Waits for what the next message depends on. `false`: it failed meanwhile, and the message is skipped.
@@ -74,8 +77,8 @@ impl Session<'_> {
                 let message = format!("prepared statement \"{}\" already exists", parse.name);
                 return Err(Denial::invalid(sqlstate::DUPLICATE_PREPARED_STATEMENT, message));
             }
-            if self.names.len() >= MAX_NAMED {
-                let message = format!("a session can have {MAX_NAMED} prepared statements");
+            if self.names.len() >= MAX_NAMED || self.names.bytes() + parse.text.len() > MAX_NAMED_BYTES {
+                let message = format!("a session can have {MAX_NAMED} prepared statements of {MAX_NAMED_BYTES} bytes in all");
                 let error = SqlError::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, message);
                 return Err(Denial::new(Reason::Limit, error));
             }
@@ -259,7 +262,7 @@ impl Session<'_> {
         match portal {
             Some(name) => {
                 request::put_describe(&mut lease.outbox, Target::Portal(name));
-                self.queue.push_back(Expected::DescribePortal);
+                self.queue.push_back(Expected::DescribePortal { hides_rows: statement.plan.hides_rows() });
             }
             None => {
                 request::put_describe(&mut lease.outbox, Target::Statement(&upstream.name));
@@ -300,14 +303,17 @@ impl Session<'_> {
         }
         self.statements += 1;
         self.pinned |= statement.plan.effect() == Effect::Pins;
-        let outcome = Outcome::of(&statement.plan, self.statements);
+        let sent = Sent::of(&statement.plan, self.statements);
+        // Rows that are not shown must all come, or there would be no command tag.
+        let max_rows = if sent.hides_rows { 0 } else { execute.max_rows };
         // The portal was made on this backend in this transaction.
         let Some(lease) = &mut self.lease else {
             self.refuse(no_portal(execute.portal));
             return Ok(());
         };
-        request::put_execute(&mut lease.outbox, execute.portal, execute.max_rows);
-        self.queue.push_back(Expected::Execute { outcome, statement });
+        request::put_execute(&mut lease.outbox, execute.portal, max_rows);
+        self.tell(Command::of_word(statement.plan.command()), Protocol::Extended, Verdict::Permitted);
+        self.queue.push_back(Expected::Execute { sent, statement });
         self.batch.sent = true;
         Ok(())
     }
@@ -320,7 +326,10 @@ impl Session<'_> {
         }
         let mut answer = BytesMut::new();
         match self.run_own(&statement.plan, value, Protocol::Extended, &mut answer) {
-            Ok(()) => self.answer(|out| out.unsplit(answer)),
+            Ok(()) => {
+                self.tell(Command::of_word(statement.plan.command()), Protocol::Extended, Verdict::Permitted);
+                self.answer(|out| out.unsplit(answer));
+            }
             Err(error) => self.refuse(error),
         }
         Ok(())

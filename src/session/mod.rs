@@ -35,14 +35,17 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 
 use crate::error::{SqlError, sqlstate};
+use crate::event::{Event, Rejection};
 use crate::wire::backend as reply;
 use shared::Shared;
 use startup::{Ended, Established};
 
 /// Serves one accepted socket from its first byte to its last.
 pub async fn serve(socket: TcpStream, shared: Arc<Shared>) {
-    // Messages are small and waited for.
-    if let Err(error) = socket.set_nodelay(true) {
+    // Messages are small and waited for; a client whose machine has gone must be noticed some day.
+    let keepalive = socket2::TcpKeepalive::new().with_time(std::time::Duration::from_secs(60));
+    let prepared = socket.set_nodelay(true).and_then(|()| socket2::SockRef::from(&socket).set_tcp_keepalive(&keepalive));
+    if let Err(error) = prepared {
         tracing::debug!(%error, "client left at once");
         return;
     }
@@ -51,6 +54,7 @@ pub async fn serve(socket: TcpStream, shared: Arc<Shared>) {
         Ok(Err(Ended::Quietly)) => return,
         Ok(Err(Ended::Refused(mut client, error))) => {
             tracing::info!(%error, "client refused");
+            shared.events.emit(refusal(&error));
             reply::put_error(&mut client.outbox, &error);
             // A client that does not read its refusal must not hold the socket.
             let _ = tokio::time::timeout(shared.limits.startup_timeout, client.close()).await;
@@ -58,10 +62,21 @@ pub async fn serve(socket: TcpStream, shared: Arc<Shared>) {
         }
         Err(_) => {
             tracing::info!("client did not authenticate in time");
+            shared.events.emit(Event::ConnectionRejected(Rejection::Timeout));
             return;
         }
     };
+    shared.events.emit(Event::AuthSucceeded);
     run(established, &shared).await;
+}
+
+/// What a refusal counts as.
+fn refusal(error: &SqlError) -> Event {
+    match error.sqlstate {
+        sqlstate::INVALID_PASSWORD | sqlstate::INVALID_AUTHORIZATION => Event::AuthFailed,
+        sqlstate::INVALID_CATALOG_NAME => Event::ConnectionRejected(Rejection::Database),
+        _ => Event::ConnectionRejected(Rejection::Protocol),
+    }
 }
 
 /// INVARIANT (AUTHENTICATED): takes an [`Established`], which only startup makes.

@@ -22,7 +22,11 @@ pub struct Permissive {
 impl Review for Permissive {
     fn review(&self, text: &str, context: &Context<'_>) -> Result<SmallVec<[Approved; 1]>, Denial> {
         let statements = text.split(';').map(str::trim).filter(|s| !s.is_empty());
-        statements.map(|s| self.one(s, context)).collect()
+        let mut approved = statements.map(|s| self.one(s, context)).collect::<Result<SmallVec<_>, _>>()?;
+        if approved.is_empty() {
+            approved.push(self.one("empty_statement", context)?);
+        }
+        Ok(approved)
     }
 
     fn epoch(&self) -> PolicyEpoch {
@@ -52,7 +56,7 @@ impl Permissive {
             needs_tenant: segments.len() > 1,
             segments,
             parameters: (1..=9).filter(|n| text.contains(&format!("${n}"))).max().unwrap_or(0),
-            hides_rows: false,
+            hides_rows: text.contains("hidden"),
             obligations: Vec::new(),
             epoch: self.epoch(),
         };
@@ -67,6 +71,7 @@ fn value(word: &str) -> Box<str> {
 fn action(words: &[&str], text: &str) -> Action {
     let transaction = |command| Action::Transaction(command);
     match words {
+        ["empty_statement"] => Action::Empty,
         ["begin" | "start", ..] => transaction(TransactionCommand::Begin),
         ["commit" | "end", ..] => transaction(TransactionCommand::Commit { chain: false }),
         ["rollback", "to", name] | ["rollback", "to", "savepoint", name] => {

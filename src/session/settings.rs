@@ -207,9 +207,15 @@ fn kept(name: &str, values: &[Box<str>]) -> String {
         if i > 0 {
             out.push_str(", ");
         }
-        if is_identifier_list(name) { write_identifier(value, &mut out) } else { out.push_str(value) }
+        if is_identifier_list(name) && !is_plain(value) { write_identifier(value, &mut out) } else { out.push_str(value) }
     }
     out
+}
+
+/// Whether PostgreSQL, too, would write it without quotes (but for keywords, which need none here).
+fn is_plain(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
 /// Quotes always: what is one element to SET stays one element.

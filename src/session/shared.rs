@@ -14,6 +14,7 @@ use super::cancel::Registry;
 use super::settings::Settings;
 use crate::backend::pool::Pool;
 use crate::config::{Limits, Secret, User, UserAccess};
+use crate::event::Events;
 use crate::finding::Denial;
 use crate::gate::{Approved, Context, Gate};
 use crate::id::PolicyEpoch;
@@ -151,6 +152,8 @@ pub struct Shared {
     pub tls: ArcSwapOption<ServerConfig>,
     pub tls_required: bool,
     pub drain: watch::Receiver<Drain>,
+    /// Where what happens is told.
+    pub events: Events,
     /// Makes the salts of users that do not exist.
     pub mock_secret: [u8; 32],
 }

@@ -1,15 +1,18 @@
 //! The client's side of a tenant's session: which message is taken when, simple queries, COPY FROM STDIN.
 
+use std::time::Instant;
+
 use bytes::{BufMut, BytesMut};
 use smallvec::SmallVec;
 
 use super::drive::HIGH;
 use super::enforced::{End, Phase, Session, Step};
-use super::expect::{Expected, Outcome};
+use super::expect::{Expected, Outcome, Sent};
 use super::statements::is_forwarded;
 use super::unrestricted::{function_call_refused, unknown_message};
 use crate::audit;
 use crate::error::{SqlError, sqlstate};
+use crate::event::{Command, Event, Verdict};
 use crate::finding::{Denial, Reason};
 use crate::gate::{Approved, Protocol};
 use crate::plan::{Action, Effect, Emulation, Parameters, TransactionCommand};
@@ -118,6 +121,7 @@ impl Session<'_> {
                 return Ok(());
             }
         }
+        let begun = Instant::now();
         let approved = match self.review(text, Protocol::Simple, &[]) {
             Ok(approved) => approved,
             Err(denial) => {
@@ -145,7 +149,7 @@ impl Session<'_> {
                 self.query_own(&approved[0]);
                 Ok(())
             }
-            None => self.query_forwarded(text, &approved).await,
+            None => self.query_forwarded(text, &approved, begun).await,
         }
     }
 
@@ -154,6 +158,7 @@ impl Session<'_> {
         let mut answer = BytesMut::new();
         match self.run_own(&approved.plan, None, Protocol::Simple, &mut answer) {
             Ok(()) => {
+                self.tell(Command::of_word(approved.plan.command()), Protocol::Simple, Verdict::Permitted);
                 self.answer(|out| out.unsplit(answer));
                 self.end_query_here();
             }
@@ -166,13 +171,13 @@ impl Session<'_> {
         if self.batch.sent { self.send_sync() } else { self.end_batch_here() }
     }
 
-    async fn query_forwarded(&mut self, text: &str, approved: &[Approved]) -> Step {
+    async fn query_forwarded(&mut self, text: &str, approved: &[Approved], begun: Instant) -> Step {
         if let Err(denial) = self.check_list(approved) {
             self.deny(denial, Protocol::Simple);
             return Ok(());
         }
         let mut sql = BytesMut::new();
-        let mut outcomes = SmallVec::new();
+        let mut sent = SmallVec::new();
         let mut pins = false;
         let mut at = self.statements;
         for (i, one) in approved.iter().enumerate() {
@@ -192,12 +197,16 @@ impl Session<'_> {
                 None => bound.write_text(&mut sql),
             }
             at += 1;
-            outcomes.push(Outcome::of(&one.plan, at));
+            sent.push(Sent::of(&one.plan, at));
             pins |= one.plan.effect() == Effect::Pins;
         }
+        self.shared.events.emit(Event::LatencyAdded(begun.elapsed()));
         if let Err(denial) = self.lease().await? {
             self.deny(denial, Protocol::Simple);
             return Ok(());
+        }
+        for one in approved {
+            self.tell(Command::of_word(one.plan.command()), Protocol::Simple, Verdict::Permitted);
         }
         self.statements = at;
         self.pinned |= pins;
@@ -205,7 +214,7 @@ impl Session<'_> {
             [one] if self.reset_to_base(one).is_some() => Some("RESET"),
             _ => None,
         };
-        self.send_query(&sql, outcomes, instead);
+        self.send_query(&sql, sent, instead);
         Ok(())
     }
 
@@ -244,11 +253,11 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn send_query(&mut self, sql: &[u8], outcomes: SmallVec<[Outcome; 1]>, instead: Option<&'static str>) {
+    fn send_query(&mut self, sql: &[u8], sent: SmallVec<[Sent; 1]>, instead: Option<&'static str>) {
         let Some(lease) = &mut self.lease else { return };
         request::put_query_with(&mut lease.outbox, |out| out.put_slice(sql));
         lease.expect_ready();
-        self.queue.push_back(Expected::Query { outcomes, next: 0, instead });
+        self.queue.push_back(Expected::Query { sent, next: 0, instead });
         self.batch.sent = true;
         self.phase = Phase::Awaiting;
     }
@@ -264,7 +273,7 @@ impl Session<'_> {
             _ => ("CLOSE ALL".to_owned(), Outcome::Nothing, "CLOSE CURSOR ALL"),
         };
         self.statements += 1;
-        self.send_query(sql.as_bytes(), SmallVec::from_iter([outcome]), Some(tag));
+        self.send_query(sql.as_bytes(), SmallVec::from_iter([Sent::own(outcome)]), Some(tag));
         Ok(())
     }
 }
@@ -272,8 +281,8 @@ impl Session<'_> {
 /// Whether what comes next cannot be judged before this is answered.
 pub(super) fn awaits_context(expected: &Expected) -> bool {
     match expected {
-        Expected::Execute { outcome, .. } => outcome.changes_context(),
-        Expected::Query { outcomes, .. } => outcomes.iter().any(Outcome::changes_context),
+        Expected::Execute { sent, .. } => sent.outcome.changes_context(),
+        Expected::Query { sent, .. } => sent.iter().any(|one| one.outcome.changes_context()),
         _ => false,
     }
 }

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 /// How much one read may bring, bytes.
-const READ: usize = 16 << 10;
+const READ: usize = 8 << 10;
 /// Buffers that grew beyond this are given back when they are empty, bytes.
 const KEEP: usize = 64 << 10;
 
@@ -60,7 +60,11 @@ impl AsyncWrite for Socket {
 }
 
 /// Reads once into `buffer`. `Ok(0)` is the end of the stream.
-pub fn poll_fill<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+pub fn poll_fill(stream: &mut Socket, buffer: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    if let Socket::Plain(stream) = stream {
+        // Room is made only when there is something to read.
+        ready!(stream.poll_read_ready(cx))?;
+    }
     buffer.reserve(READ);
     let future = tokio::io::AsyncReadExt::read_buf(stream, buffer);
     tokio::pin!(future);
@@ -112,6 +116,15 @@ impl Client {
     /// Writes all that is to be sent.
     pub async fn flush(&mut self) -> io::Result<()> {
         std::future::poll_fn(|cx| poll_drain(&mut self.socket, &mut self.outbox, cx)).await
+    }
+
+    /// Gives the memory of empty buffers back: a time of idleness begins.
+    pub fn rest(&mut self) {
+        for buffer in [&mut self.inbox, &mut self.outbox] {
+            if buffer.is_empty() && buffer.capacity() > 0 {
+                *buffer = BytesMut::new();
+            }
+        }
     }
 
     /// Writes what is to be sent and closes, as far as the peer lets us; errors no longer matter.

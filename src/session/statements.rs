@@ -137,6 +137,8 @@ pub struct Portal {
 pub struct Names {
     unnamed: Option<Arc<Statement>>,
     named: HashMap<Box<str>, Arc<Statement>>,
+    /// Bytes of the sources of `named`.
+    bytes: usize,
     unnamed_portal: Option<Portal>,
     named_portals: HashMap<Box<str>, Portal>,
 }
@@ -150,13 +152,21 @@ impl Names {
         if name.is_empty() {
             self.unnamed = Some(statement);
         } else {
-            self.named.insert(name.into(), statement);
+            self.bytes += statement.source.len();
+            if let Some(old) = self.named.insert(name.into(), statement) {
+                self.bytes -= old.source.len();
+            }
         }
     }
 
     /// Close, DEALLOCATE. Whether there was one.
     pub fn remove(&mut self, name: &str) -> bool {
-        if name.is_empty() { self.unnamed.take().is_some() } else { self.named.remove(name).is_some() }
+        if name.is_empty() {
+            return self.unnamed.take().is_some();
+        }
+        let old = self.named.remove(name);
+        self.bytes -= old.as_ref().map_or(0, |s| s.source.len());
+        old.is_some()
     }
 
     /// Takes a name back whose Parse failed, unless it names something else by now.
@@ -169,6 +179,12 @@ impl Names {
     /// DEALLOCATE ALL: the unnamed statement stays.
     pub fn deallocate_all(&mut self) {
         self.named.clear();
+        self.bytes = 0;
+    }
+
+    /// Bytes of text of the named statements.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub fn len(&self) -> usize {
