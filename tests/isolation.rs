@@ -197,6 +197,10 @@ impl Database {
 
 /// Is what is sent valid where what came is, and are its columns the same?
 fn differs_to_postgresql(target: &support::wire::Target, came: &str, sent: &str) -> Option<String> {
+    // So it shows where nobody has chosen a tenant: there is nothing to send.
+    if sent.contains("<tenant>") {
+        return None;
+    }
     let mut wire = Wire::connect(target).expect("a session");
     let before = wire.describe(came.trim_end().trim_end_matches(';').as_bytes(), &[]);
     let after = wire.describe(sent.as_bytes(), &[]);

@@ -18,6 +18,8 @@ pub const PASSWORD: &str = "client secret";
 pub struct Setup {
     directory: TempDir,
     pub port: u16,
+    /// Of `/health` and `/metrics`.
+    pub admin_port: u16,
 }
 
 /// One `[[user]]`.
@@ -32,8 +34,10 @@ impl Setup {
     /// `databases`: name and upstream URL of each. `policies`: file name and text of each.
     pub fn new(databases: &[(String, String)], users: &[User<'_>], policies: &[(&str, &str)]) -> Setup {
         let directory = tempfile::Builder::new().prefix("bulkhead-proxy").tempdir().expect("temporary directory");
-        let port = free_port();
-        let mut text = format!("[server]\nlisten = \"127.0.0.1:{port}\"\npolicies = \"policies\"\n");
+        let (port, admin_port) = (free_port(), free_port());
+        let mut text = format!(
+            "[server]\nlisten = \"127.0.0.1:{port}\"\nadmin_listen = \"127.0.0.1:{admin_port}\"\npolicies = \"policies\"\n"
+        );
         for (name, upstream) in databases {
             let _ = write!(text, "[[database]]\nname = \"{name}\"\nupstream = \"{upstream}\"\npool_size = 4\n");
         }
@@ -45,7 +49,7 @@ impl Setup {
         for (name, text) in policies {
             fs::write(directory.path().join("policies").join(name), text).expect("write a policy file");
         }
-        Setup { directory, port }
+        Setup { directory, port, admin_port }
     }
 
     pub fn path(&self) -> &Path {
