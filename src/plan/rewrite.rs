@@ -676,7 +676,10 @@ impl Rewriter<'_> {
             }),
             Some(NodeEnum::FuncCall(f)) => {
                 let name = f.funcname.last().and_then(as_string).unwrap_or_default();
-                self.permit.masks_function(name).then(|| null_of("int8"))
+                self.permit.masks_function(name).then(|| {
+                    let returns = self.catalog.functions_named(name).next().map_or(0, |c| c.returns);
+                    self.null_like(Typed::of(returns))
+                })
             }
             Some(_) | None => None,
         };

@@ -51,9 +51,9 @@ const ALLOWED: &[&str] = &[
     "pg_column_size",
 ];
 
-/// Functions of pg_catalog whose result is a size or a statistic of all tenants: they read NULL.
+/// Functions of pg_catalog whose result is a size of all tenants' rows, or source text: they read NULL.
 pub const MASKED: &[&str] = &[
-    "pg_database_size", "pg_indexes_size", "pg_relation_size", "pg_table_size", "pg_tablespace_size", "pg_total_relation_size",
+    "pg_database_size", "pg_get_function_sqlbody", "pg_indexes_size", "pg_relation_size", "pg_table_size", "pg_tablespace_size", "pg_total_relation_size",
 ];
 
 /// Immutable functions of pg_catalog that are refused all the same.
