@@ -17,7 +17,7 @@ use super::quiet::is_quiet;
 use crate::catalog::Catalog;
 use crate::finding::Denial;
 use crate::policy::{Permit, RowFilter, Rows};
-use crate::sql::analyse::scope::{Rte, RteId, RteKind};
+use crate::sql::analyse::scope::{Rte, RteId, RteKind, Usage};
 use crate::sql::analyse::{Analysis, column_type};
 use crate::sql::kinds::not_a_from_item;
 use crate::sql::sentinel::slot_node;
@@ -55,6 +55,7 @@ pub(super) fn rewrite(statement: &Node, analysis: &Analysis, permit: &Permit, ca
         };
         let mut tree = statement.clone();
         rewriter.statement(&mut tree)?;
+        rewriter.keep_targets_out_of_fences()?;
         if rewriter.wanted.is_subset(&fences) {
             let hides_rows = rewriter.hides_rows;
             rewriter.mask(&mut tree);
@@ -118,6 +119,22 @@ impl Rewriter<'_> {
             Some(NodeEnum::DeleteStmt(s)) => self.delete(s),
             Some(_) | None => Err(Denial::unsupported("this statement cannot be secured")),
         }
+    }
+
+    /// The target of a write cannot be read through a sub-select. That of an INSERT need not: its rows are seen only once they
+    /// are the tenant's.
+    fn keep_targets_out_of_fences(&mut self) -> Result<(), Denial> {
+        let usage = |id: &RteId| match self.analysis.rtes[*id].kind {
+            RteKind::Relation { oid: _, usage } => usage,
+            RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Merged => Usage::Select,
+        };
+        if let Some(id) = self.wanted.iter().find(|id| matches!(usage(id), Usage::Update | Usage::Delete)) {
+            let alias = &self.analysis.rtes[*id].alias;
+            return Err(Denial::unsupported(format!("a reference to {alias} in this statement cannot be secured")));
+        }
+        let wanted = std::mem::take(&mut self.wanted);
+        self.wanted = wanted.into_iter().filter(|id| usage(id) == Usage::Select).collect();
+        Ok(())
     }
 
     pub(super) fn rte(&self, name: &str) -> Option<(RteId, &Rte)> {
