@@ -22,7 +22,7 @@ use super::statements::Names;
 use super::tenant::Choice;
 use super::unrestricted::going_down;
 use crate::backend::pool::Lease;
-use crate::error::{Severity, SqlError, sqlstate};
+use crate::error::{Severity, SqlError, SqlState, sqlstate};
 use crate::event::{Command, Event, Flow, Verdict};
 use crate::finding::{Denial, Reason};
 use crate::gate::{Approved, Context, Protocol};
@@ -374,8 +374,7 @@ impl Session<'_> {
                 true
             }
             Some(_) | None => {
-                // As PostgreSQL: a syntax error is found before the state of the transaction is looked at.
-                let failed = self.status == TransactionStatus::Failed && denial.error.sqlstate != sqlstate::SYNTAX_ERROR;
+                let failed = self.status == TransactionStatus::Failed && !precedes_state(denial.error.sqlstate);
                 let error = if failed { in_failed_transaction() } else { *denial.error };
                 self.answer(|out| reply::put_error(out, &error));
                 self.batch.failed = true;
@@ -451,6 +450,17 @@ impl Session<'_> {
         self.batch = Batch::default();
         self.parsing.clear();
     }
+}
+
+/// What PostgreSQL finds before it looks at the state of the transaction.
+fn precedes_state(code: SqlState) -> bool {
+    const EARLY: [SqlState; 4] = [
+        sqlstate::SYNTAX_ERROR,
+        sqlstate::PROTOCOL_VIOLATION,
+        sqlstate::INVALID_SQL_STATEMENT_NAME,
+        sqlstate::INVALID_CURSOR_NAME,
+    ];
+    EARLY.contains(&code)
 }
 
 pub(super) fn in_failed_transaction() -> SqlError {

@@ -72,24 +72,30 @@ impl Session<'_> {
 
     /// Reviews a Parse. An unnamed statement that is the one before it again is not reviewed twice in one epoch.
     fn prepare(&mut self, parse: &Parse<'_>) -> Result<Arc<Statement>, Denial> {
-        if !parse.name.is_empty() {
-            if self.names.get(parse.name).is_some() {
-                let message = format!("prepared statement \"{}\" already exists", parse.name);
-                return Err(Denial::invalid(sqlstate::DUPLICATE_PREPARED_STATEMENT, message));
-            }
-            if self.names.len() >= MAX_NAMED || self.names.bytes() + parse.text.len() > MAX_NAMED_BYTES {
-                let message = format!("a session can have {MAX_NAMED} prepared statements of {MAX_NAMED_BYTES} bytes in all");
-                let error = SqlError::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, message);
-                return Err(Denial::new(Reason::Limit, error));
-            }
-        } else if let Some(last) = self.names.get("").cloned()
+        if parse.name.is_empty()
+            && let Some(last) = self.names.get("").cloned()
             && *last.source == *parse.text
             && *last.declared == *parse.types
             && self.is_current(&last)
         {
             return Ok(last);
         }
-        self.review_one(parse.text, &parse.types)
+        if parse.name.is_empty() {
+            // Gone even where the new one is refused.
+            self.names.remove("");
+            return self.review_one(parse.text, &parse.types);
+        }
+        let statement = self.review_one(parse.text, &parse.types)?;
+        // As PostgreSQL: what is wrong with the statement itself is found first.
+        if self.names.get(parse.name).is_some() {
+            let message = format!("prepared statement \"{}\" already exists", parse.name);
+            return Err(Denial::invalid(sqlstate::DUPLICATE_PREPARED_STATEMENT, message));
+        }
+        if self.names.len() >= MAX_NAMED || self.names.bytes() + parse.text.len() > MAX_NAMED_BYTES {
+            let message = format!("a session can have {MAX_NAMED} prepared statements of {MAX_NAMED_BYTES} bytes in all");
+            return Err(Denial::new(Reason::Limit, SqlError::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, message)));
+        }
+        Ok(statement)
     }
 
     fn review_one(&mut self, text: &str, types: &[u32]) -> Result<Arc<Statement>, Denial> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::shared::Review;
+use crate::error::sqlstate;
 use crate::finding::Denial;
 use crate::gate::{Approved, Context};
 use crate::id::PolicyEpoch;
@@ -38,6 +39,9 @@ impl Permissive {
     fn one(&self, text: &str, context: &Context<'_>) -> Result<Approved, Denial> {
         if text.contains("forbidden") {
             return Err(Denial::policy("permission denied for table forbidden"));
+        }
+        if text == "nonsense" {
+            return Err(Denial::invalid(sqlstate::SYNTAX_ERROR, "syntax error at or near \"nonsense\""));
         }
         let words: Vec<String> = text.split_whitespace().map(str::to_ascii_lowercase).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();

@@ -52,8 +52,7 @@ impl Session<'_> {
             }
         };
         if let Phase::CopyIn { extended } = self.phase {
-            self.copy_in(&message, tag, body, extended);
-            return Ok(());
+            return self.copy_in(&message, tag, body, extended);
         }
         match message {
             FrontendMessage::Query(text) => self.query(text).await,
@@ -91,19 +90,26 @@ impl Session<'_> {
     }
 
     /// While the server reads COPY data, all that the client sends is for it; what does not belong there, it refuses itself.
-    fn copy_in(&mut self, message: &FrontendMessage<'_>, tag: u8, body: &[u8], extended: bool) {
+    fn copy_in(&mut self, message: &FrontendMessage<'_>, tag: u8, body: &[u8], extended: bool) -> Step {
         let ended = match message {
             FrontendMessage::CopyData(_) => false,
             FrontendMessage::CopyDone | FrontendMessage::CopyFail(_) => true,
             // The server ignores these in a COPY.
-            FrontendMessage::Flush | FrontendMessage::Sync => return,
-            _ => {
-                // Ends the COPY with an error, as such a message would.
-                if let Some(lease) = &mut self.lease {
-                    request::put_copy_fail(&mut lease.outbox, "unexpected message during COPY from stdin");
-                }
-                self.phase = if extended { Phase::Skipping } else { Phase::Awaiting };
-                return;
+            FrontendMessage::Flush | FrontendMessage::Sync => return Ok(()),
+            FrontendMessage::Query(_)
+            | FrontendMessage::Parse(_)
+            | FrontendMessage::Bind(_)
+            | FrontendMessage::Describe(_)
+            | FrontendMessage::Execute(_)
+            | FrontendMessage::Close(_)
+            | FrontendMessage::Terminate
+            | FrontendMessage::FunctionCall
+            | FrontendMessage::Authentication(_) => {
+                let message = format!("unexpected message type 0x{tag:02X} during COPY from stdin");
+                let error = SqlError::new(sqlstate::PROTOCOL_VIOLATION, message);
+                reply::put_error(&mut self.client.outbox, &error);
+                let message = "terminating connection because protocol synchronization was lost";
+                return Err(End::Fatal(SqlError::fatal(sqlstate::PROTOCOL_VIOLATION, message)));
             }
         };
         if let Some(lease) = &mut self.lease {
@@ -112,6 +118,7 @@ impl Session<'_> {
         if ended {
             self.phase = if extended { Phase::Open } else { Phase::Awaiting };
         }
+        Ok(())
     }
 
     async fn query(&mut self, text: &str) -> Step {
@@ -121,6 +128,8 @@ impl Session<'_> {
                 return Ok(());
             }
         }
+        self.names.remove("");
+        self.names.close_portal("");
         let begun = Instant::now();
         let approved = match self.review(text, Protocol::Simple, &[]) {
             Ok(approved) => approved,

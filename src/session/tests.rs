@@ -859,11 +859,11 @@ mod random {
     fn conversations_are_as_directly() {
         let proxy = Proxy::start(1);
         table(&proxy, "random_rows");
+        let mut owner = proxy.direct();
         for seed in seeds() {
-            let mut direct = proxy.postgres.connect("app");
-            direct.run("delete from random_rows");
-            let expected = talk(&mut direct, seed);
-            direct.run("delete from random_rows");
+            owner.run("delete from random_rows");
+            let expected = talk(&mut proxy.postgres.connect("app"), seed);
+            owner.run("delete from random_rows");
             let heard = talk(&mut proxy.connect("one"), seed);
             assert!(
                 expected == heard,
