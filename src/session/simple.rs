@@ -42,6 +42,10 @@ impl Session<'_> {
             let known = matches!(tag, b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'F' | b'd' | b'c' | b'f');
             return if known { Ok(()) } else { Err(End::Fatal(unknown_message(tag))) };
         }
+        // In the middle of a batch: where something before it failed, it is skipped too, up to Sync.
+        if self.phase == Phase::Open && matches!(tag, b'Q' | b'F') && self.batch.sent && !self.settle(tag).await? {
+            return Ok(());
+        }
         let message = match frontend::parse(tag, body) {
             Ok(Some(message)) => message,
             Ok(None) => return Err(End::Fatal(unknown_message(tag))),
@@ -105,11 +109,7 @@ impl Session<'_> {
             | FrontendMessage::Terminate
             | FrontendMessage::FunctionCall
             | FrontendMessage::Authentication(_) => {
-                let message = format!("unexpected message type 0x{tag:02X} during COPY from stdin");
-                let error = SqlError::new(sqlstate::PROTOCOL_VIOLATION, message);
-                reply::put_error(&mut self.client.outbox, &error);
-                let message = "terminating connection because protocol synchronization was lost";
-                return Err(End::Fatal(SqlError::fatal(sqlstate::PROTOCOL_VIOLATION, message)));
+                return Err(self.misplaced_in_copy(tag));
             }
         };
         if let Some(lease) = &mut self.lease {
@@ -121,13 +121,15 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Ends the session with PostgreSQL's words for a message that does not belong into a COPY.
+    pub fn misplaced_in_copy(&mut self, tag: u8) -> End {
+        let message = format!("unexpected message type 0x{tag:02X} during COPY from stdin");
+        reply::put_error(&mut self.client.outbox, &SqlError::new(sqlstate::PROTOCOL_VIOLATION, message));
+        let message = "terminating connection because protocol synchronization was lost";
+        End::Fatal(SqlError::fatal(sqlstate::PROTOCOL_VIOLATION, message))
+    }
+
     async fn query(&mut self, text: &str) -> Step {
-        if self.queue.iter().any(awaits_context) {
-            self.settle().await?;
-            if self.phase != Phase::Open {
-                return Ok(());
-            }
-        }
         self.names.remove("");
         self.names.close_portal("");
         let begun = Instant::now();

@@ -46,20 +46,12 @@ fn config(postgres: &Postgres, pool_size: usize) -> Config {
         databases: vec![],
     };
     let tenant = |name: &str| Tenant(name.into());
-    let web = UserAccess::Shared {
-        tenants: TenantSet::Only([tenant("1"), tenant("2")].into()),
-        setting: None,
-        token_key: None,
-    };
+    let web = UserAccess::Shared { tenants: TenantSet::Only([tenant("1"), tenant("2")].into()), setting: None, token_key: None };
     Config {
         server: Server { listen: SocketAddr::from(([127, 0, 0, 1], 0)), admin_listen: None, policies: "".into(), tls: None },
         level: Level::Strict,
         databases: vec![Database { name: "shop".into(), upstream, pool_size }],
-        users: vec![
-            user("one", UserAccess::Fixed(tenant("1"))),
-            user("two", UserAccess::Fixed(tenant("2"))),
-            user("web", web),
-        ],
+        users: vec![user("one", UserAccess::Fixed(tenant("1"))), user("two", UserAccess::Fixed(tenant("2"))), user("web", web)],
         log: Log { level: "warn".into(), format: LogFormat::Text },
         metrics: false,
         limits: Limits { pool_wait: Duration::from_secs(10), ..Limits::default() },
