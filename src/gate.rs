@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
+use pg_query::NodeEnum;
+use pg_query::protobuf::{AExprKind, ParseResult};
 use smallvec::SmallVec;
 
 use crate::catalog::Catalog;
@@ -17,7 +19,7 @@ use crate::plan::{self, Action, Built, Literals, Plan, TenantType};
 use crate::policy::model::PolicyModel;
 use crate::policy::{PolicyProblem, PolicySet, decide};
 use crate::principal::Principal;
-use crate::sql::analyse::{self, Analysis};
+use crate::sql::analyse::{self, Analysis, Refusal};
 use crate::sql::template::{self, Scratch, Template};
 use crate::sql::{parse, second};
 
@@ -228,7 +230,7 @@ impl State {
         let keep = match self.templates.get(key.as_slice()).map(|k| k.value().clone()) {
             Some(Known::Plan(plan)) => return Ok(plan),
             Some(Known::Refine(keep)) => keep,
-            None => match self.make(scratch.key(statement), statement.literals.len() as u16, context) {
+            None => match self.make(scratch.key(statement), statement.literals.len() as u16, context, Pass::First) {
                 Made::Plan(built) => {
                     let plan = Arc::new(built.plan);
                     self.remember(key, Known::Plan(plan.clone()));
@@ -249,22 +251,11 @@ impl State {
         if let Some(Known::Plan(plan)) = self.templates.get(key.as_slice()).map(|k| k.value().clone()) {
             return Ok(plan);
         }
-        match self.make(&refined.key, refined.live, context) {
+        match self.make(&refined.key, refined.live, context, Pass::Refined) {
             Made::Plan(built) => {
                 let plan = Arc::new(built.plan);
                 self.remember(key, Known::Plan(plan.clone()));
                 Ok(plan)
-            }
-            Made::Refine(again) if again.always.is_empty() => {
-                // Only patterns of LIKE are left, and they hold no backslash: `of` has kept those that do.
-                match self.make_plain(&refined.key, refined.live, context) {
-                    Ok(built) => {
-                        let plan = Arc::new(built.plan);
-                        self.remember(key, Known::Plan(plan.clone()));
-                        Ok(plan)
-                    }
-                    Err(denial) => Err(locate(denial, text, statement)),
-                }
             }
             Made::Refine(_) => Err(Denial::unsupported("the literals of this statement cannot be told from its structure")),
             Made::Denied(denial) => Err(locate(denial, text, statement)),
@@ -284,80 +275,67 @@ impl State {
     }
 
     /// Makes the plan of a key, or tells which literals must be part of it.
-    fn make(&self, key: &str, live: u16, context: &Context<'_>) -> Made {
+    fn make(&self, key: &str, live: u16, context: &Context<'_>, pass: Pass) -> Made {
         let outcome = if parse::is_deep(key) {
-            parse::on_large_stack(|| self.make_here(key, live, context)).unwrap_or_else(Made::Denied)
+            parse::on_large_stack(|| self.make_here(key, live, context, pass)).unwrap_or_else(Made::Denied)
         } else {
-            self.make_here(key, live, context)
+            self.make_here(key, live, context, pass)
         };
         match outcome {
             // A stand-in may be what was refused: `float(53)` is grammar.
-            Made::Denied(denial) if live > 0 && matches!(denial.reason, Reason::Invalid) => {
-                let _ = denial;
+            Made::Denied(denial) if live > 0 && pass == Pass::First && denial.reason == Reason::Invalid => {
                 Made::Refine(Keep { always: (0..live).collect(), with_backslash: vec![] })
             }
             other @ (Made::Plan(_) | Made::Refine(_) | Made::Denied(_)) => other,
         }
     }
 
-    fn make_here(&self, key: &str, live: u16, context: &Context<'_>) -> Made {
-        let analysis = match self.analyse(key, context) {
-            Ok(analysis) => analysis,
-            Err(Void::Denied(denial)) => return Made::Denied(denial),
-            Err(Void::Pinned(always)) => return Made::Refine(Keep { always, with_backslash: vec![] }),
+    fn make_here(&self, key: &str, live: u16, context: &Context<'_>, pass: Pass) -> Made {
+        let tree = match parse::parse(key) {
+            Ok(tree) => tree,
+            Err(denial) => return Made::Denied(denial),
         };
-        let patterns = like_patterns(&analysis);
-        if !patterns.is_empty() && live > 0 {
-            return Made::Refine(Keep { always: vec![], with_backslash: patterns });
+        let analysis = self.analyse(key, &tree, context);
+        if pass == Pass::First && live > 0 {
+            let always = match &analysis {
+                Ok(analysis) => analysis.pinned.iter().copied().collect(),
+                Err(refusal) => refusal.pinned.iter().copied().collect::<Vec<_>>(),
+            };
+            let with_backslash = like_patterns(&tree);
+            if !always.is_empty() || !with_backslash.is_empty() {
+                return Made::Refine(Keep { always, with_backslash });
+            }
         }
-        match self.finish(&analysis, live, context) {
-            Ok(built) => Made::Plan(built),
-            Err(denial) => Made::Denied(denial),
+        match analysis {
+            Ok(analysis) if !analysis.pinned.is_empty() => Made::Refine(Keep::default()),
+            Ok(analysis) => match self.finish(&analysis, live, context) {
+                Ok(built) => Made::Plan(built),
+                Err(denial) => Made::Denied(denial),
+            },
+            Err(refusal) => Made::Denied(refusal.denial),
         }
     }
 
-    /// As `make`, where every pattern of LIKE that is still a stand-in is known to hold no backslash.
-    fn make_plain(&self, key: &str, live: u16, context: &Context<'_>) -> Result<Built, Denial> {
-        match self.analyse(key, context) {
-            Ok(analysis) => self.finish(&analysis, live, context),
-            Err(Void::Denied(denial)) => Err(denial),
-            Err(Void::Pinned(_)) => Err(Denial::unsupported("the literals of this statement cannot be told from its structure")),
-        }
-    }
-
-    fn analyse(&self, key: &str, context: &Context<'_>) -> Result<Analysis, Void> {
-        let tree = parse::parse(key).map_err(Void::Denied)?;
+    fn analyse(&self, key: &str, tree: &ParseResult, context: &Context<'_>) -> Result<Analysis, Refusal> {
         let [raw] = tree.stmts.as_slice() else {
-            return Err(Void::Denied(Denial::disagreement("not one statement")));
+            return Err(Refusal::of(Denial::disagreement("not one statement")));
         };
         let Some(node) = raw.stmt.as_deref().cloned() else {
-            return Err(Void::Denied(Denial::disagreement("an empty statement")));
+            return Err(Refusal::of(Denial::disagreement("an empty statement")));
         };
-        let analysis = analyse::analyse(
-            node,
-            &analyse::Context {
-                catalog: &self.catalog,
-                search_path: context.search_path,
-                parameter_types: context.parameter_types,
-                tenant_setting: context.principal.tenant_setting.as_deref(),
-            },
-        );
-        match analysis {
-            Err(refusal) if !refusal.pinned.is_empty() => return Err(Void::Pinned(refusal.pinned.into_iter().collect())),
-            Err(refusal) => return Err(Void::Denied(refusal.denial)),
-            Ok(analysis) if !analysis.pinned.is_empty() => {
-                return Err(Void::Pinned(analysis.pinned.into_iter().collect()));
-            }
-            Ok(analysis) => {
-                match second::read(key, &tree).map_err(Void::Denied)? {
-                    second::SecondReading::Agrees
-                    | second::SecondReading::AgreesOnNormalForm
-                    | second::SecondReading::NotApplicable => {}
-                    second::SecondReading::Unavailable(why) => tracing::debug!(%why, "no second reading"),
-                }
-                Ok(analysis)
-            }
+        match second::read(key, tree).map_err(Refusal::of)? {
+            second::SecondReading::Agrees
+            | second::SecondReading::AgreesOnNormalForm
+            | second::SecondReading::NotApplicable => {}
+            second::SecondReading::Unavailable(why) => tracing::debug!(%why, "no second reading"),
         }
+        let context = analyse::Context {
+            catalog: &self.catalog,
+            search_path: context.search_path,
+            parameter_types: context.parameter_types,
+            tenant_setting: context.principal.tenant_setting.as_deref(),
+        };
+        analyse::analyse(node, &context)
     }
 
     fn finish(&self, analysis: &Analysis, live: u16, context: &Context<'_>) -> Result<Built, Denial> {
@@ -386,7 +364,8 @@ impl State {
             let sent = plan::text_of(plan.segments(), &literal, &tenant);
             if sent.is_empty() { "(nothing: answered by Bulkhead)".to_owned() } else { sent.replace(plan::sentinel::prefix(), "bulkhead:") }
         });
-        let relations = self.analyse(source, context).map(|a| self.describe(&a)).unwrap_or_default();
+        let analysis = parse::parse(source).ok().and_then(|tree| self.analyse(source, &tree, context).ok());
+        let relations = analysis.map(|a| self.describe(&a)).unwrap_or_default();
         Explanation {
             sql: source.to_owned(),
             outcome,
@@ -425,10 +404,12 @@ enum Made {
     Denied(Denial),
 }
 
-/// Why there is no analysis.
-enum Void {
-    Denied(Denial),
-    Pinned(Vec<u16>),
+/// Whether the literals that decide something are still to be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    First,
+    /// They stand in the key already.
+    Refined,
 }
 
 impl Keep {
@@ -468,23 +449,18 @@ fn write_key(key: &mut Vec<u8>, context: &Context<'_>, text: &str) {
 }
 
 /// Stand-ins that are the pattern of a LIKE.
-fn like_patterns(analysis: &Analysis) -> Vec<u16> {
-    use pg_query::NodeEnum;
-    use pg_query::protobuf::AExprKind;
-    let node = match &analysis.statement {
-        analyse::Statement::Query(node) => node,
-        analyse::Statement::CopyTo { query, options: _ } => query,
-        analyse::Statement::Utility(_) => return vec![],
-    };
+fn like_patterns(tree: &ParseResult) -> Vec<u16> {
     let mut found = vec![];
-    crate::sql::tree::walk(node, &mut |n| {
-        if let Some(NodeEnum::AExpr(e)) = &n.node
-            && e.kind == AExprKind::AexprLike as i32
-            && let Some(NodeEnum::AConst(c)) = e.rexpr.as_deref().and_then(|r| r.node.as_ref())
-        {
-            found.extend(crate::sql::sentinel::index_of_const(c).map(|(i, _)| i));
-        }
-    });
+    for statement in tree.stmts.iter().filter_map(|s| s.stmt.as_deref()) {
+        crate::sql::tree::walk(statement, &mut |n| {
+            if let Some(NodeEnum::AExpr(e)) = &n.node
+                && e.kind == AExprKind::AexprLike as i32
+                && let Some(NodeEnum::AConst(c)) = e.rexpr.as_deref().and_then(|r| r.node.as_ref())
+            {
+                found.extend(crate::sql::sentinel::index_of_const(c).map(|(i, _)| i));
+            }
+        });
+    }
     found
 }
 

@@ -78,7 +78,11 @@ fn check(common: &Common, args: &Args, findings: &mut Findings) -> Result<(), St
     if let Err(problems) = config.ready_to_serve() {
         findings.problems.0.extend(problems.0);
     }
-    findings.summary.push(format!("configuration: {} databases, {} users", config.databases.len(), config.users.len()));
+    findings.summary.push(format!(
+        "configuration: {}, {}",
+        count(config.databases.len(), "database"),
+        count(config.users.len(), "user")
+    ));
     let policies = match load_policies(&config) {
         Ok(policies) => policies,
         Err(problems) => {
@@ -87,11 +91,11 @@ fn check(common: &Common, args: &Args, findings: &mut Findings) -> Result<(), St
         }
     };
     findings.summary.push(format!(
-        "policies: {} files, {} tables, {} rules, {} tests",
-        policies.sources.len(),
-        policies.tables.len(),
-        policies.tables.iter().map(|t| t.rules.len()).sum::<usize>(),
-        policies.tests.len()
+        "policies: {}, {}, {}, {}",
+        count(policies.sources.len(), "file"),
+        count(policies.tables.len(), "table"),
+        count(policies.tables.iter().map(|t| t.rules.len()).sum(), "rule"),
+        count(policies.tests.len(), "test")
     ));
     if policies.tables.is_empty() {
         findings.warnings.push("no policy lists a table: tenants can read nothing".to_owned());
@@ -133,7 +137,11 @@ fn check_schema(config: &Config, args: &Args, policies: &PolicyModel, snapshot: 
         findings.problems.0.extend(problems);
     }
     let relations = &catalog.snapshot().relations;
-    findings.summary.push(format!("schema of `{}`: {} relations", catalog.snapshot().database, relations.len()));
+    findings.summary.push(format!(
+        "schema of `{}`: {}",
+        catalog.snapshot().database,
+        count(relations.iter().filter(|r| is_users_own(r)).count(), "relation")
+    ));
     for relation in relations.iter().filter(|r| is_users_own(r)) {
         let policy = policies.tables.iter().find(|t| t.schema == relation.schema && t.name == relation.name);
         match policy {
@@ -170,6 +178,11 @@ fn lint(policy: &TablePolicy, relation: &Relation) -> Vec<String> {
     warnings
 }
 
+/// `1 user`, `2 users`.
+fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 fn report(findings: &Findings, json: bool) {
     if json {
         let problems: Vec<_> = findings
@@ -197,7 +210,7 @@ fn report(findings: &Findings, json: bool) {
         0 => say("ok\n"),
         n => {
             complain(&findings.problems);
-            say(&format!("{n} {}\n", if n == 1 { "problem" } else { "problems" }));
+            say(&format!("{}\n", count(n, "problem")));
         }
     }
 }

@@ -63,7 +63,7 @@ fn explain(common: &Common, args: &Args) -> Result<Vec<Explanation>, Outcome> {
         Outcome::CouldNotRun
     })?;
     let principal = principal(&name, args.tenant.as_deref(), &args.roles);
-    Ok(gate.explain(&args.sql, &context(&principal, &[Box::from("public")])))
+    Ok(gate.explain(&args.sql, &context(&args.sql, &principal, &[Box::from("public")])))
 }
 
 /// Somebody of that tenant and those roles. Sent nowhere, so that nothing needs to be proved (AUTHENTICATED).
@@ -78,9 +78,11 @@ pub fn principal(database: &str, tenant: Option<&str>, roles: &[String]) -> Prin
     Principal { user: "explain".into(), database: database.into(), roles: roles.into(), access, tenant_setting: None }
 }
 
-pub fn context<'a>(principal: &'a Principal, search_path: &'a [Box<str>]) -> Context<'a> {
-    // The extended protocol would refuse several statements; the simple one has no parameters, but a review of `$1` says so.
-    Context { principal, search_path, protocol: Protocol::Simple, parameter_types: &[] }
+/// One statement is looked at as drivers send it, so that it may have parameters; several can only come as one Query.
+pub fn context<'a>(sql: &str, principal: &'a Principal, search_path: &'a [Box<str>]) -> Context<'a> {
+    let several = pg_query::parse(sql, 0).is_ok_and(|tree| tree.protobuf.stmts.len() > 1);
+    let protocol = if several { Protocol::Simple } else { Protocol::Extended };
+    Context { principal, search_path, protocol, parameter_types: &[] }
 }
 
 fn as_text(explanations: &[Explanation]) -> String {

@@ -76,7 +76,7 @@ fn run_all(config: &Config, policies: &PolicyModel, args: &Args) -> Result<Vec<V
 }
 
 /// The database that a test is about: its file's, else the one of the command line, else the only one.
-fn database_of(config: &Config, test: &PolicyTest, args: &Args) -> Result<String, Problem> {
+fn database_of(config: &Config, test: &PolicyTest, args: &Args) -> Result<String, Problems> {
     if let Some(database) = &test.place.source.database {
         return Ok(database.clone());
     }
@@ -92,7 +92,7 @@ fn gate(config: &Config, policies: &PolicyModel, database: &str, file: Option<&P
 
 fn explain(gate: &Gate, database: &str, test: &PolicyTest) -> Vec<Explanation> {
     let principal = principal(database, test.tenant.as_deref(), &test.roles);
-    gate.explain(&test.sql.text, &context(&principal, &[Box::from("public")]))
+    gate.explain(&test.sql.text, &context(&test.sql.text, &principal, &[Box::from("public")]))
 }
 
 fn judge(test: &PolicyTest, explanations: &[Explanation]) -> Verdict {
@@ -169,4 +169,41 @@ fn report(verdicts: &[Verdict], json: bool) -> Outcome {
         complain_of("the policies hold no [[test]]");
     }
     if failed == 0 { Outcome::Fine } else { Outcome::FoundSomethingWrong }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::finding::Denial;
+    use crate::policy::load;
+
+    /// The message of a test that expects `expect` where review says `outcome`; `None`: it passes.
+    fn failure(expect: &str, outcome: Result<&str, Denial>) -> Option<String> {
+        let text = format!("[[test]]\nsql = \"SELECT 1\"\nexpect = {expect}\n");
+        let model = load::read(vec![("p.toml".into(), text)], &[]).unwrap();
+        let explanation = Explanation {
+            sql: "SELECT 1".to_owned(),
+            outcome: outcome.map(str::to_owned),
+            relations: Vec::new(),
+            remarks: Vec::new(),
+            cacheable: Ok(()),
+        };
+        judge(&model.tests[0], &[explanation]).failure.map(|f| f.render(false))
+    }
+
+    #[test]
+    fn a_test_passes_only_when_all_it_expects_is_so() {
+        let denied = || Err(Denial::policy("permission denied for table t"));
+        let sql = "SELECT 1 FROM t a WHERE a.region OPERATOR(pg_catalog.=) 'EU'::text";
+        assert_eq!(failure("{ decision = 'permit' }", Ok(sql)), None);
+        assert_eq!(failure("{ decision = 'permit', contains = [\"region = 'EU'\"] }", Ok(sql)), None);
+        assert_eq!(failure("{ decision = 'deny' }", denied()), None);
+        assert_eq!(failure("{ decision = 'deny', sqlstate = '42501' }", denied()), None);
+
+        let missing = failure("{ decision = 'permit', contains = [\"region = 'EU'\", \"x = 1\"] }", Ok(sql)).unwrap();
+        assert!(missing.contains("does not hold") && missing.contains(sql), "{missing}");
+        assert!(failure("{ decision = 'permit' }", denied()).unwrap().contains("permission denied for table t"));
+        assert!(failure("{ decision = 'deny' }", Ok(sql)).unwrap().contains("should be refused"));
+        assert!(failure("{ decision = 'deny', sqlstate = '0A000' }", denied()).unwrap().contains("another code than 0A000"));
+    }
 }

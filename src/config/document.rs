@@ -60,11 +60,20 @@ impl Document {
     pub fn parse(&self) -> Option<Spanned<DeTable<'_>>> {
         let (tree, errors) = DeTable::parse_recoverable(&self.text);
         for error in &errors {
-            let span = error.span().unwrap_or(0..0);
+            let span = self.visible(error.span().unwrap_or(0..0));
             let problem = Problem::new(format!("not valid TOML: {}", error.message()));
             self.report(problem, span, "here");
         }
         errors.is_empty().then_some(tree)
+    }
+
+    /// An empty span, as at the end of a line, would show no caret: it takes the character before it.
+    fn visible(&self, span: Range<usize>) -> Range<usize> {
+        if !span.is_empty() {
+            return span;
+        }
+        let before = self.text.get(..span.start).and_then(|t| t.chars().next_back()).filter(|c| *c != '\n');
+        span.start - before.map_or(0, char::len_utf8)..span.end
     }
 
     /// From now on problems quote `quoted` instead of the text; it must be as long, byte for byte.
@@ -250,9 +259,13 @@ impl<'a> Table<'a> {
     }
 
     pub fn wrong_type(&self, key: &str, expected: &str, found: &Spanned<DeValue<'_>>) {
-        let kind = found.get_ref().type_str();
         let problem = Problem::new(format!("`{key}` in {} must be {expected}", self.what));
-        let article = if kind.starts_with(['a', 'i']) { "an" } else { "a" };
-        self.report(problem, found.span(), format!("this is {article} {kind}"));
+        self.report(problem, found.span(), format!("this is {}", kind_of(found.get_ref())));
     }
+}
+
+/// `an integer`, `a string`, ...
+pub fn kind_of(value: &DeValue<'_>) -> String {
+    let kind = value.type_str();
+    format!("{} {kind}", if kind.starts_with(['a', 'i']) { "an" } else { "a" })
 }

@@ -98,14 +98,15 @@ impl Secrets<'_> {
 }
 
 pub(super) fn databases(root: &Table<'_>, secrets: &Secrets<'_>) -> Vec<Database> {
-    let mut databases: Vec<Database> = Vec::new();
+    let mut databases = Vec::new();
+    let mut seen = BTreeSet::new();
     for table in root.tables("database", "[[database]]", DATABASE_KEYS) {
         let name = table.required_text("name");
         let default_database = name.as_ref().map_or("", |n| &n.value);
         let upstream = secrets.upstream(&table, default_database);
         let pool_size = table.integer("pool_size", 1..=10_000).and_then(|n| usize::try_from(n).ok()).unwrap_or(20);
         let Some(name) = name else { continue };
-        if databases.iter().any(|d| d.name == name.value) {
+        if !seen.insert(name.value.clone()) {
             table.report(Problem::new(format!("two databases are named `{}`", name.value)), name.span, "the second one");
             continue;
         }
@@ -117,7 +118,8 @@ pub(super) fn databases(root: &Table<'_>, secrets: &Secrets<'_>) -> Vec<Database
 }
 
 pub(super) fn users(root: &Table<'_>, secrets: &Secrets<'_>, databases: &[Database]) -> Vec<User> {
-    let mut users: Vec<User> = Vec::new();
+    let mut users = Vec::new();
+    let mut seen = BTreeSet::new();
     for table in root.tables("user", "[[user]]", USER_KEYS) {
         let name = table.required_text("name");
         let secret = secret(&table, secrets);
@@ -125,7 +127,7 @@ pub(super) fn users(root: &Table<'_>, secrets: &Secrets<'_>, databases: &[Databa
         let allowed = allowed_databases(&table, databases);
         let access = access(&table, secrets, databases);
         let Some(name) = name else { continue };
-        if users.iter().any(|u| u.name == name.value) {
+        if !seen.insert(name.value.clone()) {
             table.report(Problem::new(format!("two users are named `{}`", name.value)), name.span, "the second one");
             continue;
         }

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::document::{Document, Key, key, later};
+use super::document::{Document, Key, key, kind_of, later};
 use super::entries::{self, Secrets};
 use super::problem::{Problem, Problems, did_you_mean};
 use super::settings::{self, ALWAYS_ON, Draft, Kind, SETTINGS, Setting, VARIABLES_NOT_BUILT, switch};
-use super::{Config, Level, Limits, Log, LogFormat, Server};
+use super::{Config, Level, Limits, Log, Server};
 
 /// Variables of the environment, as they were when the process started.
 #[derive(Clone, Debug, Default)]
@@ -112,7 +112,7 @@ fn blank() -> Config {
         databases: Vec::new(),
         users: Vec::new(),
         limits: Limits::default(),
-        log: Log { level: String::new(), format: LogFormat::Text },
+        log: Log::default(),
         metrics: true,
     }
 }
@@ -135,7 +135,7 @@ fn apply_file(draft: &mut Draft, document: &Document, tree: &DeTable<'_>, base: 
         }
         let Some(table) = value.get_ref().as_table() else {
             let problem = Problem::new(format!("`{section_name}` must be a table, written [{section_name}]"));
-            document.report(problem, value.span(), format!("this is a {}", value.get_ref().type_str()));
+            document.report(problem, value.span(), format!("this is {}", kind_of(value.get_ref())));
             continue;
         };
         for (name, value) in table {
@@ -162,7 +162,7 @@ fn apply_value(draft: &mut Draft, document: &Document, setting: &Setting, value:
     let name = format!("[{}] {}", setting.section, setting.key);
     let outcome = match setting.kind.text_of(value.get_ref()) {
         Some(text) => setting.apply(draft, &text, base),
-        None => Err(format!("expected {}, found a {}", setting.kind.expected(), value.get_ref().type_str())),
+        None => Err(format!("expected {}, found {}", setting.kind.expected(), kind_of(value.get_ref()))),
     };
     if let Err(what) = outcome {
         document.report(Problem::new(format!("{name} cannot be used")), value.span(), what);
@@ -333,7 +333,7 @@ mod tests {
         assert_eq!(config.server.admin_listen.unwrap().to_string(), "127.0.0.1:9632");
         assert!(config.server.policies.ends_with("policies"));
         assert_eq!(config.level, Level::Strict);
-        assert_eq!(config.limits, Limits::default());
+        assert_eq!((config.limits.clone(), config.log.clone()), (Limits::default(), Log::default()));
         assert!(config.ready_to_serve().is_err());
     }
 

@@ -105,9 +105,10 @@ impl SourceCode for Listing {
         let end = to + after.iter().position(|b| *b == b'\n').unwrap_or(after.len());
         let line = before.iter().filter(|b| **b == b'\n').count();
         let lines = bytes[start..end].iter().filter(|b| **b == b'\n').count() + 1;
+        let column = String::from_utf8_lossy(&bytes[start..from]).chars().count();
         let whole = SourceSpan::from((start, end - start));
         let name = self.name.clone();
-        Ok(Box::new(MietteSpanContents::new_named(name, &bytes[start..end], whole, line, 0, lines)))
+        Ok(Box::new(MietteSpanContents::new_named(name, &bytes[start..end], whole, line, column, lines)))
     }
 }
 

@@ -1,10 +1,10 @@
 //! From a permit to a plan: rewrite, print, cut into segments. INVARIANT (PERMIT): the one maker of tenants' plans.
 
-use pg_query::protobuf::{CopyStmt, ParseResult, RawStmt};
+use pg_query::protobuf::{CopyStmt, DeclareCursorStmt, ParseResult, RawStmt};
 use pg_query::{Node, NodeEnum};
 
 use super::rewrite::{Rewritten, rewrite};
-use super::{Action, Effect, Emulation, Plan, Segment, TenantForm, TenantValue, TransactionCommand};
+use super::{Action, Effect, Emulation, Obligation, Plan, Segment, TenantForm, TenantValue, TransactionCommand};
 use crate::catalog::Catalog;
 use crate::finding::Denial;
 use crate::policy::Permit;
@@ -33,7 +33,7 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16)
         parameters: analysis.parameters,
         needs_tenant: permit.touches_data(),
         hides_rows: false,
-        obligations: vec![],
+        obligations: permit.setting_parameters().iter().map(|n| Obligation::ReadableSetting { parameter: *n }).collect(),
         epoch: permit.epoch(),
     };
     let tree = match &analysis.statement {
@@ -53,6 +53,14 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16)
             let copy = CopyStmt { query: Some(Box::new(tree)), options: options.clone(), ..Default::default() };
             Some(Node { node: Some(NodeEnum::CopyStmt(Box::new(copy))) })
         }
+        Statement::Declare { name, options, query } => {
+            let Rewritten { tree, hides_rows: _ } = rewrite(query, analysis, permit, catalog)?;
+            plan.command = "DECLARE";
+            // A held cursor lives on its backend.
+            plan.effect = if options & CURSOR_OPT_HOLD != 0 { Effect::Pins } else { Effect::Read };
+            let declare = DeclareCursorStmt { portalname: name.clone(), options: *options, query: Some(Box::new(tree)) };
+            Some(Node { node: Some(NodeEnum::DeclareCursorStmt(Box::new(declare))) })
+        }
         Statement::Utility(utility) => act(utility, &mut plan),
     };
     let Some(tree) = tree else { return Ok(Built { plan, printed: String::new() }) };
@@ -60,6 +68,9 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16)
     plan.segments = template::cut(&printed, live)?;
     Ok(Built { plan, printed })
 }
+
+/// `CURSOR_OPT_HOLD` of parsenodes.h.
+const CURSOR_OPT_HOLD: i32 = 0x20;
 
 fn print(statement: Node) -> Result<String, Denial> {
     let raw = RawStmt { stmt: Some(Box::new(statement)), stmt_location: 0, stmt_len: 0 };
@@ -105,7 +116,7 @@ fn act(utility: &Utility, plan: &mut Plan) -> Option<Node> {
         }
         Utility::Reset { name, node } => (Action::Reset { name: name.as_str().into() }, Some(node)),
         Utility::Show { name: _, node } => (Action::Forward, Some(node)),
-        Utility::Close { name: _, node } => (Action::Forward, Some(node)),
+        Utility::Close { name: _, node } | Utility::Fetch { node } => (Action::Forward, Some(node)),
         Utility::ShowTenant => {
             (Action::ChooseTenant { value: TenantValue::Unset, local: false, form: TenantForm::Show }, None)
         }
@@ -139,6 +150,7 @@ fn act(utility: &Utility, plan: &mut Plan) -> Option<Node> {
             Utility::DeallocateAll | Utility::Deallocate(_) => "DEALLOCATE",
             Utility::CloseAll | Utility::Close { name: _, node: _ } => "CLOSE",
             Utility::Unlisten => "UNLISTEN",
+            Utility::Fetch { node: _ } => "FETCH",
             Utility::Set { name: _, values: _, local: _, node: _ } | Utility::ChooseTenant { value: Some(_), local: _ } => "SET",
         };
     }

@@ -91,16 +91,8 @@ pub enum Emulation {
 /// A condition on values that must hold before the plan may run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Obligation {
-    /// The literal (index into the literals) or parameter (from 1) must be the tenant's value, for `table`.
-    IsTenant { value: ValueRef, type_: TenantType, table: Box<str> },
-    /// The literal or parameter must be one that a LIKE takes: it does not end in a lone escape.
-    LikePattern { value: ValueRef },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ValueRef {
-    Literal(u16),
-    Parameter(u16),
+    /// The n-th parameter, from 1, names a setting that tenants may read.
+    ReadableSetting { parameter: u16 },
 }
 
 /// What a statement does to data, as far as the session must know.
@@ -220,7 +212,7 @@ impl Plan {
             ));
         }
         for obligation in &self.obligations {
-            obligation::check(obligation, source, literals, &parameters, tenant)?;
+            obligation::check(obligation, &parameters)?;
         }
         Ok(Bound { plan: self, source, literals, tenant, receipt })
     }
@@ -295,15 +287,22 @@ mod obligation {
     //! Discharges value obligations.
     use super::*;
 
-    pub fn check(
-        obligation: &Obligation,
-        source: &str,
-        literals: &Literals,
-        parameters: &Parameters<'_>,
-        tenant: Option<&Tenant>,
-    ) -> Result<(), Denial> {
-        let _ = (obligation, source, literals, parameters, tenant);
-        Err(Denial::unsupported("value obligations are not built yet"))
+    pub fn check(obligation: &Obligation, parameters: &Parameters<'_>) -> Result<(), Denial> {
+        match obligation {
+            Obligation::ReadableSetting { parameter } => {
+                let value = match parameters {
+                    Parameters::None => None,
+                    Parameters::Bound(all) => all.get(usize::from(*parameter).saturating_sub(1)),
+                };
+                // Text in both formats.
+                let name = value.and_then(|v| v.value).and_then(|v| std::str::from_utf8(v).ok());
+                match name {
+                    Some(name) if crate::sql::analyse::utility::is_readable(name) => Ok(()),
+                    Some(name) => Err(Denial::policy(format!("permission denied to examine \"{name}\""))),
+                    None => Err(Denial::policy("permission denied to examine this parameter")),
+                }
+            }
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use pg_query::{Node, NodeEnum};
 use super::quiet::is_quiet;
 use crate::catalog::Catalog;
 use crate::finding::Denial;
-use crate::policy::{Permit, RowFilter};
+use crate::policy::{Permit, RowFilter, Rows};
 use crate::sql::analyse::scope::{Rte, RteId, RteKind};
 use crate::sql::analyse::{Analysis, column_type};
 use crate::sql::kinds::not_a_from_item;
@@ -289,8 +289,8 @@ impl Rewriter<'_> {
             return Err(Denial::disagreement(format!("unknown alias {name}")));
         };
         let mut result = FromItem { members: [id].into(), pending: vec![] };
-        let own_database = self.permit.catalog_rule(id).is_some_and(|r| r.own_database.is_some());
-        if self.permit.rows(id).is_some() || own_database {
+        let some_rows = self.permit.catalog_rule(id).is_some_and(|r| r.rows != Rows::All);
+        if self.permit.rows(id).is_some() || some_rows {
             if self.fences.contains(&id) {
                 *item = self.fence(id, item)?;
             } else {
@@ -429,9 +429,11 @@ impl Rewriter<'_> {
     fn filter(&self, id: RteId, alias: &str, name_of: &dyn Fn(i16) -> Option<String>) -> Result<Node, Denial> {
         let Some(filter) = self.permit.rows(id) else {
             // A catalog that shows one row.
-            let own = self.permit.catalog_rule(id).and_then(|r| r.own_database);
-            let own = own.ok_or_else(|| Denial::disagreement("a filter for an ungoverned relation"))?;
-            return Ok(operator("=", column(&[alias, own]), current_database()));
+            return match self.permit.catalog_rule(id).map(|r| r.rows) {
+                Some(Rows::OwnDatabase(name)) => Ok(operator("=", column(&[alias, name]), own("current_database"))),
+                Some(Rows::OwnRole(name)) => Ok(operator("=", column(&[alias, name]), own("current_user"))),
+                Some(Rows::All) | None => Err(Denial::disagreement("a filter for an ungoverned relation")),
+            };
         };
         let tenant = tenant_predicate(filter, alias, name_of)?;
         let Some(using) = &filter.using else { return Ok(tenant) };
@@ -674,7 +676,10 @@ impl Rewriter<'_> {
             }),
             Some(NodeEnum::FuncCall(f)) => {
                 let name = f.funcname.last().and_then(as_string).unwrap_or_default();
-                self.permit.masks_function(name).then(|| null_of("int8"))
+                self.permit.masks_function(name).then(|| {
+                    let returns = self.catalog.functions_named(name).next().map_or(0, |c| c.returns);
+                    self.null_like(Typed::of(returns))
+                })
             }
             Some(_) | None => None,
         };
@@ -708,9 +713,10 @@ pub(super) fn null_of(type_: &str) -> Node {
     cast(null(), type_name(&["pg_catalog", type_]))
 }
 
-fn current_database() -> Node {
+/// `pg_catalog.current_database()` or `pg_catalog.current_user()`
+fn own(function: &str) -> Node {
     node(NodeEnum::FuncCall(Box::new(pg::FuncCall {
-        funcname: crate::sql::tree::names(&["pg_catalog", "current_database"]),
+        funcname: crate::sql::tree::names(&["pg_catalog", function]),
         args: vec![],
         agg_order: vec![],
         agg_filter: None,

@@ -23,6 +23,7 @@ pub struct Permit {
     catalogs: BTreeMap<RteId, CatalogRule>,
     masked_functions: BTreeSet<String>,
     touches_data: bool,
+    setting_parameters: Vec<u16>,
 }
 
 /// The rows of one governed relation that the statement may see or write, for the principal's roles.
@@ -58,6 +59,11 @@ impl Permit {
         self.catalogs.get(&rte)
     }
 
+    /// Parameters whose values must name settings that tenants may read.
+    pub fn setting_parameters(&self) -> &[u16] {
+        &self.setting_parameters
+    }
+
     /// Functions whose calls read NULL.
     pub fn masks_function(&self, name: &str) -> bool {
         self.masked_functions.contains(name)
@@ -80,6 +86,7 @@ pub fn decide(analysis: &Analysis, policies: &PolicySet, catalog: &Catalog, role
         catalogs: BTreeMap::new(),
         masked_functions: BTreeSet::new(),
         touches_data: false,
+        setting_parameters: vec![],
     };
     for (id, rte) in analysis.rtes.iter().enumerate() {
         match &rte.kind {
@@ -96,7 +103,7 @@ pub fn decide(analysis: &Analysis, policies: &PolicySet, catalog: &Catalog, role
             catalog.functions_named(&call.name).filter(|f| call.candidates.contains(&f.oid)).collect();
         let admitted = |schema: &str, name: &str| policies.admits_function(schema, name, roles);
         match functions::judge(call, &candidates, &admitted) {
-            Verdict::Allowed => {}
+            Verdict::Allowed => permit.setting_parameters.extend(functions::setting_parameters(call)),
             Verdict::Masked => {
                 permit.masked_functions.insert(call.name.clone());
             }
@@ -130,7 +137,10 @@ fn relation_access(
     if matches!(relation.schema.as_str(), "pg_catalog" | "information_schema") {
         let rule = catalogs::rule(&relation.schema, &relation.name).filter(|_| usage == Usage::Select && !rte.locked);
         let rule = rule.ok_or_else(|| denied(relation))?;
-        if let Some(column) = rule.masked.iter().find(|c| rte.named.contains(**c)) {
+        if rule.nested_only && !rte.nested {
+            return Err(denied(relation));
+        }
+        if let Some(column) = rule.refused.iter().find(|c| rte.named.contains(**c)) {
             return Err(Denial::policy(format!("permission denied for column {column} of {}", relation.name)));
         }
         permit.catalogs.insert(id, rule);

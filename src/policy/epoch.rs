@@ -219,7 +219,10 @@ fn bind_expression(sql: &SqlText, relation: &Relation, catalog: &Catalog) -> Res
         Statement::Query(Node { node: Some(NodeEnum::SelectStmt(s)) }) => {
             s.where_clause.map(|w| *w).ok_or_else(|| problem("not an expression".to_owned()))
         }
-        Statement::Query(_) | Statement::CopyTo { query: _, options: _ } | Statement::Utility(_) => {
+        Statement::Query(_)
+        | Statement::CopyTo { query: _, options: _ }
+        | Statement::Declare { name: _, options: _, query: _ }
+        | Statement::Utility(_) => {
             Err(problem("not an expression".to_owned()))
         }
     }

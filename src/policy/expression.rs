@@ -103,6 +103,8 @@ fn fault_of(text: &str, error: &pg_query::Error) -> Fault {
         .take(64)
         .find(|span| fails_here(span.end))
         .unwrap_or(0..text.len());
+    // An unterminated string quotes all that follows it.
+    let message = if near.contains('\n') { message.split(" at or near ").next().unwrap_or_default().to_owned() } else { message };
     Fault { message, span }
 }
 

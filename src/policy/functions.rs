@@ -46,14 +46,14 @@ const ALLOWED: &[&str] = &[
     "pg_partition_tree", "shobj_description", "to_regclass", "to_regcollation", "to_regnamespace", "to_regoper", "to_regoperator",
     "to_regproc", "to_regprocedure", "to_regrole", "to_regtype", "pg_options_to_table", "pg_index_column_has_property",
     "pg_index_has_property", "pg_indexam_has_property", "pg_timezone_abbrevs", "pg_timezone_names", "aclexplode", "acldefault",
-    "pg_char_max_length", "regclass", "pg_identify_object",
+    "regclass", "pg_get_viewdef", "pg_get_ruledef", "pg_has_role", "pg_tablespace_location", "oidvectortypes", "pg_listening_channels", "pg_identify_object",
     // sizes read NULL (see `MASKED`)
     "pg_column_size",
 ];
 
-/// Functions of pg_catalog whose result is a size or a statistic of all tenants: they read NULL.
+/// Functions of pg_catalog whose result is a size of all tenants' rows, or source text: they read NULL.
 pub const MASKED: &[&str] = &[
-    "pg_database_size", "pg_indexes_size", "pg_relation_size", "pg_table_size", "pg_tablespace_size", "pg_total_relation_size",
+    "pg_database_size", "pg_get_function_sqlbody", "pg_indexes_size", "pg_relation_size", "pg_table_size", "pg_tablespace_size", "pg_total_relation_size",
 ];
 
 /// Immutable functions of pg_catalog that are refused all the same.
@@ -87,7 +87,10 @@ fn is_allowed(f: &Function) -> bool {
     let name = f.name.as_str();
     if f.schema == "pg_catalog" {
         let pure = matches!(f.kind, 'a' | 'w') || f.volatility == 'i';
-        return f.kind != 'p' && !REFUSED.contains(&name) && (pure || ALLOWED.contains(&name) || is_sequence(name) || name == "current_setting");
+        return f.kind != 'p' && !REFUSED.contains(&name) && (pure || ALLOWED.contains(&name) || is_sequence(name) || matches!(name, "current_setting" | "set_config"));
+    }
+    if f.schema == "information_schema" {
+        return f.volatility == 'i';
     }
     let trusted = f.extension.as_deref().is_some_and(|e| TRUSTED_EXTENSIONS.contains(&e));
     trusted && (f.volatility == 'i' || matches!(name, "gen_random_bytes" | "gen_salt" | "gen_random_uuid" | "uuid_generate_v4" | "uuid_generate_v1"))
@@ -98,12 +101,30 @@ fn is_sequence(name: &str) -> bool {
     name == "nextval"
 }
 
+/// Settings that `set_config` may change, until the end of the transaction (analysis makes it so): they change how long a
+/// statement takes and nothing else.
+const PLANNER_SETTINGS: &[&str] = &["jit", "enable_seqscan", "enable_indexscan", "enable_bitmapscan", "enable_nestloop", "plan_cache_mode"];
+
+/// Parameters that must name a readable setting.
+pub fn setting_parameters(call: &FunctionUse) -> Option<u16> {
+    match (call.name.as_str(), call.arguments.first()) {
+        ("current_setting", Some(Argument::Parameter(n))) => Some(*n),
+        (_, _) => None,
+    }
+}
+
 /// Functions whose arguments name what they read.
 fn arguments_allowed(call: &FunctionUse) -> bool {
     match call.name.as_str() {
         "current_setting" => match call.arguments.first() {
             Some(Argument::Text(name)) => is_readable(name) || name.eq_ignore_ascii_case(TENANT_SETTING),
+            // Checked when the value is bound.
+            Some(Argument::Parameter(_)) => true,
             Some(Argument::Other) | None => false,
+        },
+        "set_config" => match call.arguments.first() {
+            Some(Argument::Text(name)) => PLANNER_SETTINGS.contains(&name.as_str()),
+            Some(Argument::Parameter(_) | Argument::Other) | None => false,
         },
         "nextval" => matches!(call.arguments.first(), Some(Argument::Text(_))),
         _ => true, // tidy: not a syntax kind

@@ -601,4 +601,22 @@ expect = { decision = "deny", sqlstate = "42501" }
         assert!(read(vec![file("a", "x"), file("b", "x")], &[]).is_err());
         assert!(read(vec![file("a", "x"), (PathBuf::from("b"), table.to_owned())], &[]).is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_gives_a_model_or_problems_that_can_be_shown(
+            parts in proptest::collection::vec(
+                proptest::sample::select(vec![
+                    "[[table]]\n", "[[table.rule]]\n", "[[table.column]]\n", "[[test]]\n", "name = ", "scope = ", "using = ", "id = ",
+                    "expect = ", "\"t\"", "\"tenant\"", "'''a = \"é\" AND ('''", "\"\"\"\n x = \\\"y\\\" ==\n\"\"\"", "[\"select\"]",
+                    "{ decision = \"deny\" }", "\n", "é", "\"", "7", "\"é ==\"", "\"'é\"",
+                ]),
+                0..24,
+            )
+        ) {
+            if let Err(shown) = model(&parts.concat()) {
+                proptest::prop_assert!(!shown.is_empty());
+            }
+        }
+    }
 }

@@ -9,7 +9,7 @@ pub mod functions;
 pub mod load;
 pub mod model;
 
-pub use catalogs::CatalogRule;
+pub use catalogs::{CatalogRule, Rows};
 pub use decide::{Permit, RowFilter, decide};
 pub use epoch::PolicySet;
 pub use load::PolicyProblem;

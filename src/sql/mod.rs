@@ -14,5 +14,6 @@ pub mod sentinel;
 pub mod template;
 pub mod tree;
 pub mod types;
+pub mod verify;
 
 pub use template::{Literals, Segment, Template, TenantType};

@@ -17,7 +17,7 @@ use crate::error::{SqlError, sqlstate};
 use crate::finding::{Denial, Reason};
 
 /// Texts longer than this (bytes) are not parsed. Literals are out of a key, so this is a long statement.
-pub const MAX_PARSE_BYTES: usize = 4 << 20;
+pub const MAX_PARSE_BYTES: usize = 2 << 20;
 /// Statements that nest deeper than this (levels, estimated from above) are refused.
 pub const MAX_DEPTH: u32 = 1_500;
 /// Statements that nest deeper than this need [`on_large_stack`].
@@ -97,7 +97,8 @@ pub fn split(text: &str) -> Result<Vec<usize>, Denial> {
     })
 }
 
-/// Parses a text of any number of statements.
+/// Parses a text of any number of statements. Where [`is_deep`] says so, call this, and whatever walks, clones or drops
+/// the tree, inside [`on_large_stack`].
 ///
 /// # Errors
 /// 42601 with PostgreSQL's message and position, 54000 or 54001 over a cap.
@@ -153,8 +154,24 @@ fn limit(sqlstate: crate::error::SqlState, message: &'static str) -> Denial {
 }
 
 fn syntax_error(text: &str, message: String, position: Option<u32>) -> Denial {
-    let position = position.or_else(|| message.ends_with("at end of input").then(|| character(text, text.len())).flatten());
+    let position = position.or_else(|| {
+        if message.ends_with("at end of input") {
+            return character(text, text.len());
+        }
+        let near = near(&message)?;
+        match text.match_indices(near).map(|(at, _)| at).collect::<Vec<_>>().as_slice() {
+            [once] => character(text, *once),
+            // An unterminated token goes to the end.
+            [.., last] if message.starts_with("unterminated") => character(text, *last),
+            _ => None,
+        }
+    });
     Denial::invalid(sqlstate::SYNTAX_ERROR, message).at(position)
+}
+
+/// The text that a message points at.
+fn near(message: &str) -> Option<&str> {
+    message.split_once("at or near \"")?.1.strip_suffix('"')
 }
 
 /// The 1-based position in characters of a byte offset.
@@ -165,7 +182,10 @@ pub fn character(text: &str, offset: usize) -> Option<u32> {
 /// The binding hides the error's position, so find it again: the offending token is the first of its spelling that the
 /// text cannot be parsed up to.
 fn locate(text: &str, message: &str, tokens: &[ScanToken]) -> Option<u32> {
-    let near = message.split_once("at or near \"")?.1.strip_suffix('"')?;
+    let near = near(message)?;
+    if text.len() > LONG {
+        return None; // it takes several more parses
+    }
     let places: Vec<Range<usize>> =
         tokens.iter().map(|t| t.start as usize..t.end as usize).filter(|r| &text[r.clone()] == near).collect();
     let fails = |place: &Range<usize>| matches!(call(|| pg_query::parse(&text[..place.end], 0)), Err(Failure::Library(pg_query::Error::Parse(m))) if m == message);
@@ -226,8 +246,16 @@ pub fn print(tree: &ParseResult) -> Result<String, Denial> {
             Ok(message) => Denial::disagreement(format!("cannot be printed: {message}")),
             Err(denial) => denial,
         })?;
-    let again = parse(&text).map_err(|_| Denial::disagreement("what was printed cannot be parsed"))?;
-    if shape(tree) == shape(&again) { Ok(text) } else { Err(Denial::disagreement("what was printed reads differently")) }
+    let compare = || {
+        let again = parse(&text).map_err(|_| Denial::disagreement("what was printed cannot be parsed"))?;
+        if shape(tree) == shape(&again) { Ok(()) } else { Err(Denial::disagreement("what was printed reads differently")) }
+    };
+    if is_deep(&text) {
+        on_large_stack(compare)??
+    } else {
+        compare()?
+    }
+    Ok(text)
 }
 
 /// The tree as text without the places where its nodes stood: equal shapes are equal trees. Total over all fields of all
@@ -307,7 +335,8 @@ mod tests {
             ("select 'é', from t where from", "syntax error at or near \"from\"", Some(13)),
             ("select a, (a b) from b) a", "syntax error at or near \"b\"", Some(14)),
             ("select (1", "syntax error at end of input", Some(10)),
-            ("select 'a", "unterminated quoted string at or near \"'a\"", None),
+            ("select 'a", "unterminated quoted string at or near \"'a\"", Some(8)),
+            ("select 1a", "trailing junk after numeric literal at or near \"1a\"", Some(8)),
         ] {
             let denial = parse(text).unwrap_err();
             assert_eq!(denial.error.message, message);
@@ -331,6 +360,21 @@ mod tests {
                 on_large_stack(|| print(&tree)).unwrap().unwrap();
                 on_large_stack(move || drop(tree)).unwrap();
             }
+        }
+        // Just below the cap, everything that is done to a tree fits the large stack, in a debug build too.
+        for text in [chain(1_400), brackets(600), nots(1_400), unions(250), cases(120), joins(250), subselects(150)] {
+            let done = on_large_stack(|| {
+                let tree = parse(&text)?;
+                let printed = print(&tree)?;
+                crate::sql::second::read(&printed, &tree)
+            });
+            done.unwrap().unwrap_or_else(|d| panic!("{d}: {}", &text[..40]));
+        }
+        // What is not called deep fits the stack of an ordinary thread.
+        for text in [chain(60), brackets(30), nots(60), unions(12), cases(8), joins(12), subselects(8)] {
+            assert!(!is_deep(&text), "{text}");
+            let tree = parse(&text).unwrap();
+            crate::sql::second::read(&print(&tree).unwrap(), &tree).unwrap();
         }
         for text in [chain(50_000), brackets(50_000), nots(50_000), unions(50_000), cases(50_000), joins(50_000)] {
             assert_eq!(parse(&text).unwrap_err().reason, Reason::Limit);

@@ -13,8 +13,9 @@ pub const MAX_LITERALS: usize = 65_536;
 const INT4_BASE: u64 = 2_107_300_000;
 /// int8 stand-ins are this plus the index.
 const INT8_BASE: u64 = 5_107_300_000_000_000_000;
-/// Numeric stand-ins are this plus the index, then `.5`.
-const NUMERIC_BASE: u128 = 7_107_300_000_000_000_000_000;
+/// Numeric stand-ins are this, then the index in digits, then `.5`: more than an int8 holds.
+const NUMERIC_HEAD: &str = "71073000000000000";
+const NUMERIC_DIGITS: usize = 5;
 const NUMERIC_TAIL: &str = ".5";
 const STRING_PREFIX: &str = "qz";
 const STRING_LETTERS: usize = 4;
@@ -40,9 +41,10 @@ pub fn number_kind(token: &str) -> Option<Kind> {
     if digits.len() > 19 {
         return Some(Kind::Numeric);
     }
-    let value = digits.bytes().fold(0u128, |v, b| v * 10 + u128::from(b - b'0'));
-    const INT4_MAX: u128 = i32::MAX as u128;
-    const INT8_MAX: u128 = i64::MAX as u128;
+    // 19 digits fit.
+    let value = digits.bytes().fold(0u64, |v, b| v * 10 + u64::from(b - b'0'));
+    const INT4_MAX: u64 = i32::MAX as u64;
+    const INT8_MAX: u64 = i64::MAX as u64;
     if value <= INT4_MAX {
         Some(Kind::Int4)
     } else if value == INT4_MAX + 1 || value == INT8_MAX + 1 {
@@ -57,43 +59,40 @@ pub fn number_kind(token: &str) -> Option<Kind> {
 /// Appends the stand-in for literal `index`, quotes included.
 pub fn write(kind: Kind, index: u16, out: &mut String) {
     match kind {
-        Kind::String => {
-            out.push('\'');
-            write_name(index, out);
-            out.push('\'');
-        }
-        Kind::Int4 => write_digits(u128::from(INT4_BASE) + u128::from(index), out),
-        Kind::Int8 => write_digits(u128::from(INT8_BASE) + u128::from(index), out),
+        Kind::String => write_string(index, out),
+        Kind::Int4 => write_digits::<10>(INT4_BASE + u64::from(index), out),
+        Kind::Int8 => write_digits::<19>(INT8_BASE + u64::from(index), out),
         Kind::Numeric => {
-            write_digits(NUMERIC_BASE + u128::from(index), out);
+            out.push_str(NUMERIC_HEAD);
+            write_digits::<NUMERIC_DIGITS>(u64::from(index), out);
             out.push_str(NUMERIC_TAIL);
         }
     }
 }
 
-fn write_name(index: u16, out: &mut String) {
-    out.push_str(STRING_PREFIX);
-    let mut letters = [b'a'; STRING_LETTERS];
+fn write_string(index: u16, out: &mut String) {
+    let mut token = *b"'qzaaaa'";
     let mut rest = index;
-    for letter in letters.iter_mut().rev() {
-        *letter = b'a' + (rest % 26) as u8;
+    for letter in token[1 + STRING_PREFIX.len()..][..STRING_LETTERS].iter_mut().rev() {
+        *letter += (rest % 26) as u8;
         rest /= 26;
     }
-    out.extend(letters.iter().map(|b| char::from(*b)));
+    push_ascii(&token, out);
 }
 
-fn write_digits(mut value: u128, out: &mut String) {
-    let mut digits = [0u8; 40];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
+/// Exactly `N` digits.
+fn write_digits<const N: usize>(mut value: u64, out: &mut String) {
+    let mut digits = [b'0'; N];
+    for digit in digits.iter_mut().rev() {
+        *digit += (value % 10) as u8;
         value /= 10;
-        if value == 0 {
-            break;
-        }
     }
-    out.extend(digits[at..].iter().map(|b| char::from(*b)));
+    push_ascii(&digits, out);
+}
+
+fn push_ascii(bytes: &[u8], out: &mut String) {
+    // ASCII is UTF-8.
+    out.push_str(std::str::from_utf8(bytes).unwrap_or_default());
 }
 
 /// Which literal the contents of a string constant stand for.
@@ -114,22 +113,19 @@ pub fn index_of_string(contents: &str) -> Option<u16> {
 
 /// Which literal an unsigned number stands for. A sign is the caller's.
 pub fn index_of_number(token: &str) -> Option<u16> {
-    let (base, digits) = match token.strip_suffix(NUMERIC_TAIL) {
-        Some(digits) => (NUMERIC_BASE, digits),
-        None if token.len() == 10 => (u128::from(INT4_BASE), token),
-        None => (u128::from(INT8_BASE), token),
-    };
-    let length = if base == NUMERIC_BASE {
-        22
-    } else if token.len() == 10 {
-        10
-    } else {
-        19
-    };
-    if digits.len() != length || !digits.bytes().all(|b| b.is_ascii_digit()) {
+    let index = |digits: &str, base: u64| u16::try_from(digits.parse::<u64>().ok()?.checked_sub(base)?).ok();
+    if !token.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         return None;
     }
-    u16::try_from(digits.parse::<u128>().ok()?.checked_sub(base)?).ok()
+    match token.len() {
+        10 => index(token, INT4_BASE),
+        19 => index(token, INT8_BASE),
+        24 => {
+            let digits = token.strip_prefix(NUMERIC_HEAD)?.strip_suffix(NUMERIC_TAIL)?;
+            index(digits, 0).filter(|_| digits.len() == NUMERIC_DIGITS)
+        }
+        _ => None,
+    }
 }
 
 /// Which literal an integer constant of a tree stands for, negated or not.

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use pg_query::protobuf::{ScanToken, Token};
+use pg_query::protobuf::{ParseResult, ScanToken, Token};
 use smallvec::SmallVec;
 
 use super::{lexer, parse, sentinel};
@@ -388,6 +388,28 @@ pub fn refine(text: &str, scratch: &Scratch, statement: &Template, keep: &[u16])
     out.push_str(&key[copied..]);
     let live = if collides { 0 } else { statement.literals.len() as u16 };
     Ok(Refined { key: out, live })
+}
+
+/// Parses the key of a statement; where a value is part of the grammar (`float(24)`), the statement with all its values.
+/// The refined key that comes back is the text of the tree.
+///
+/// # Errors
+/// As [`parse::parse`], with message and position in the client's own text.
+pub fn parse_statement(text: &str, scratch: &Scratch, statement: &Template) -> Result<(Refined, ParseResult), Denial> {
+    let live = statement.literals.len() as u16;
+    let first = Refined { key: scratch.key(statement).to_owned(), live };
+    match parse::parse(&first.key) {
+        Ok(tree) => return Ok((first, tree)),
+        Err(denial) if denial.reason != Reason::Invalid => return Err(denial),
+        Err(_) => {}
+    }
+    let all: Vec<u16> = (0..live).collect();
+    let exact = Refined { live: 0, ..refine(text, scratch, statement, &all)? };
+    match parse::parse(&exact.key) {
+        Ok(tree) => Ok((exact, tree)),
+        // The whole text has the error at the same token, under the client's own positions.
+        Err(denial) => Err(parse::parse(text).err().unwrap_or(denial)),
+    }
 }
 
 /// The stand-ins in a text, with the index of each that is below `live`.

@@ -157,6 +157,26 @@ fn slots_print_as_the_cut_expects() {
     }
 }
 
+#[test]
+fn values_of_the_grammar_and_errors_of_the_client() {
+    let parse_one = |text: &str| {
+        let mut scratch = Scratch::default();
+        read(text, &mut scratch).unwrap();
+        let last = scratch.statements().last().unwrap().clone();
+        parse_statement(text, &scratch, &last).map(|(refined, _)| refined)
+    };
+    assert_eq!(parse_one("SELECT 1::float(24)").unwrap(), Refined { key: "SELECT 1::float(24)".into(), live: 0 });
+    assert_eq!(parse_one("SELECT 'é', 1").unwrap(), Refined { key: "SELECT 'qzaaaa', 2107300001".into(), live: 2 });
+    for (text, message, position) in [
+        ("SELECT 'é'; SELECT 7 7", "syntax error at or near \"7\"", 22),
+        ("SELECT 'x' FROM 'y'", "syntax error at or near \"'y'\"", 17),
+        ("SELECT (", "syntax error at end of input", 9),
+    ] {
+        let denial = parse_one(text).unwrap_err();
+        assert_eq!((denial.error.message.as_ref(), denial.error.position), (message, Some(position)), "{text}");
+    }
+}
+
 /// Pieces that meet each other in every order.
 fn token_soup() -> impl Strategy<Value = String> {
     let piece = prop_oneof![

@@ -142,6 +142,7 @@ impl Analyser<'_> {
             columns,
             read: false,
             whole_row: false,
+            nested: true,
             named: Default::default(),
             system_columns: Default::default(),
             locked: false,
@@ -229,6 +230,18 @@ impl Analyser<'_> {
             return Err(Denial::unsupported("RETURNING WITH (OLD/NEW) cannot be secured"));
         }
         self.target_list(exprs)
+    }
+
+    pub(super) fn declare(&mut self, declare: &mut pg::DeclareCursorStmt) -> Result<Statement, Denial> {
+        let pg::DeclareCursorStmt { portalname, options, query } = declare;
+        let mut query = query.take().map(|q| *q).unwrap_or_default();
+        match &mut query.node {
+            Some(NodeEnum::SelectStmt(s)) => {
+                self.query(s, None)?;
+            }
+            Some(_) | None => return Err(Denial::unsupported("this cursor cannot be secured")),
+        }
+        Ok(Statement::Declare { name: portalname.clone(), options: *options, query })
     }
 
     /// `COPY (query) TO STDOUT`; `COPY table TO STDOUT` becomes the query form.

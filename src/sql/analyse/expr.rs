@@ -212,7 +212,9 @@ impl Analyser<'_> {
             Some(Meaning::Column(target)) => {
                 let rte = &mut self.rtes[target.rte];
                 rte.read = true;
-                rte.named.insert(rte.columns[target.column].name.clone());
+                if self.scopes.len() == 1 {
+                    rte.named.insert(rte.columns[target.column].name.clone());
+                }
                 Ok(self.print_column(target))
             }
             Some(Meaning::System(rte, name)) => {
@@ -426,6 +428,12 @@ impl Analyser<'_> {
         if candidates.is_empty() {
             return Err(Denial::invalid(sqlstate::UNDEFINED_FUNCTION, format!("function {} does not exist", parts.join("."))));
         }
+        if name == "set_config"
+            && let Some(local) = call.args.get_mut(2)
+        {
+            // What a pooled connection must not keep ends with the transaction.
+            *local = super::super::tree::bool_constant(true);
+        }
         let arguments = if NAMING_FUNCTIONS.contains(&name.as_str()) { self.argument_values(&call.args) } else { vec![] };
         if let [only] = schemas.as_slice() {
             call.funcname = names(&[only, &name]);
@@ -455,6 +463,7 @@ impl Analyser<'_> {
                         )
                         | None => Argument::Other,
                     },
+                    Some(NodeEnum::ParamRef(p)) => u16::try_from(p.number).map_or(Argument::Other, Argument::Parameter),
                     Some(_) | None => Argument::Other,
                 }
             })

@@ -250,10 +250,16 @@ impl Analyser<'_> {
         };
         let name = call.funcname.last().and_then(as_string).unwrap_or_default();
         let count = call.args.len();
+        if name == "unnest" && count > 1 {
+            // Stands for ROWS FROM (unnest(a), unnest(b), ..).
+            return Ok(call.args.iter().map(|_| plain(name, Typed::UNKNOWN)).collect());
+        }
         let catalog = self.context.catalog;
+        let given: Vec<u32> = call.args.iter().map(|a| super::super::types::type_of(a, self).oid).collect();
         let candidates: Vec<_> = catalog
             .functions_named(name)
             .filter(|f| f.variadic || (count <= f.arguments.len() && count + usize::from(f.defaults) >= f.arguments.len()))
+            .filter(|f| f.variadic || given.iter().zip(&f.arguments).all(|(g, a)| self.may_pass(*g, *a)))
             .collect();
         let mut shapes: Vec<Vec<RteColumn>> = vec![];
         for f in &candidates {
@@ -279,6 +285,20 @@ impl Analyser<'_> {
         }
         let same_types = shapes.iter().all(|s| s.iter().zip(&first).all(|(a, b)| a.typed == b.typed));
         Ok(first.into_iter().map(|c| if same_types { c } else { RteColumn { typed: Typed::UNKNOWN, ..c } }).collect())
+    }
+
+    /// Whether an argument of one type may be passed for another; yes where it is not known.
+    fn may_pass(&self, given: u32, wanted: u32) -> bool {
+        let catalog = self.context.catalog;
+        let (Some(g), Some(w)) = (catalog.type_(given), catalog.type_(wanted)) else { return true };
+        let polymorphic_array = matches!(w.name.as_str(), "anyarray" | "anycompatiblearray");
+        match (g.category, w.kind) {
+            (_, _) if given == wanted || given == oid::UNKNOWN => true,
+            (category, 'p') if polymorphic_array => category == 'A' || g.name.ends_with("vector"),
+            (category, 'p') if w.name.contains("multirange") => category == 'R' && g.kind == 'm',
+            (_, 'p') => true,
+            (_, _) => catalog.snapshot().casts.iter().any(|c| c.source == given && c.target == wanted && c.context == 'i'),
+        }
     }
 
     /// Columns of a result type: those of a composite, else one. `None` where it is not known.

@@ -51,6 +51,12 @@ pub struct Refusal {
     pub pinned: BTreeSet<u16>,
 }
 
+impl Refusal {
+    pub fn of(denial: Denial) -> Self {
+        Refusal { denial, pinned: BTreeSet::new() }
+    }
+}
+
 /// A function that a statement calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionUse {
@@ -66,6 +72,8 @@ pub struct FunctionUse {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Argument {
     Text(String),
+    /// `$n`
+    Parameter(u16),
     Other,
 }
 
@@ -89,6 +97,8 @@ pub struct Analysis {
 pub enum Statement {
     /// SELECT, VALUES, TABLE, INSERT, UPDATE, DELETE in normal form.
     Query(Node),
+    /// `DECLARE name CURSOR FOR query`, the query in normal form.
+    Declare { name: String, options: i32, query: Node },
     /// `COPY (query) TO STDOUT`, the query in normal form.
     CopyTo { query: Node, options: Vec<Node> },
     Utility(Utility),
@@ -169,6 +179,8 @@ impl Analyser<'_> {
                 Ok(Statement::Query(statement))
             }
             NodeEnum::CopyStmt(s) => self.copy(s),
+            NodeEnum::DeclareCursorStmt(s) => self.declare(s),
+            NodeEnum::FetchStmt(_) => Ok(Statement::Utility(Utility::Fetch { node: statement })),
             NodeEnum::TransactionStmt(s) => utility::transaction(s).map(Statement::Utility),
             NodeEnum::VariableSetStmt(s) => utility::set(s, self).map(Statement::Utility),
             NodeEnum::VariableShowStmt(s) => utility::show(s, self).map(Statement::Utility),
@@ -191,6 +203,7 @@ impl Analyser<'_> {
             columns,
             read: false,
             whole_row: false,
+            nested: self.scopes.len() > 1,
             named: BTreeSet::new(),
             system_columns: BTreeSet::new(),
             locked: false,

@@ -18,7 +18,9 @@ pub struct Rte {
     pub read: bool,
     /// Named as a whole row somewhere.
     pub whole_row: bool,
-    /// Columns that the statement names (`*` names none).
+    /// It stands in a sub-select.
+    pub nested: bool,
+    /// Columns that the statement names at its top level (`*` names none).
     pub named: BTreeSet<String>,
     /// System columns that are named somewhere.
     pub system_columns: BTreeSet<String>,

@@ -31,6 +31,8 @@ pub enum Utility {
     DeallocateAll,
     Deallocate(String),
     CloseAll,
+    /// FETCH and MOVE: of a cursor that was declared through review.
+    Fetch { node: Node },
     Close { name: String, node: Node },
     Unlisten,
 }
@@ -334,7 +336,8 @@ pub(super) fn close(statement: &pg::ClosePortalStmt) -> Result<Utility, Denial> 
     if statement.portalname.is_empty() {
         return Ok(Utility::CloseAll);
     }
-    Err(Denial::unsupported("cursors cannot be secured yet"))
+    let node = Node { node: Some(NodeEnum::ClosePortalStmt(statement.clone())) };
+    Ok(Utility::Close { name: statement.portalname.clone(), node })
 }
 
 /// Names the refused kind of statement: by policy where it changes or reads more than rows, else as not supported.
@@ -351,8 +354,6 @@ pub(super) fn refused(kind: &NodeEnum) -> Denial {
     }
     match kind {
         NodeEnum::MergeStmt(_)
-        | NodeEnum::DeclareCursorStmt(_)
-        | NodeEnum::FetchStmt(_)
         | NodeEnum::PrepareStmt(_)
         | NodeEnum::ExecuteStmt(_)
         | NodeEnum::ExplainStmt(_) => Denial::unsupported(format!("{words} cannot be secured yet")),

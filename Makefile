@@ -1,0 +1,55 @@
+# All targets: make help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help deps demo build test test-rust test-drivers lint bench fuzz
+
+export CARGO_BUILD_JOBS ?= 2
+
+# The build of `make demo` and `make test` is the same (profile dev, dependencies optimised): it is there in half the time of a
+# release build, and the tour is not about speed. `make bench` measures a release build.
+CARGO ?= cargo
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 14
+
+deps: ## install what demo and tests need and this machine lacks (Debian: apt-get, with sudo)
+	@.ci/deps build run test
+
+build: ## build bulkhead (target/debug/bulkhead)
+	@.ci/deps build
+	$(CARGO) build --locked
+
+demo: ## a throwaway PostgreSQL with three tenants, Bulkhead before it, a short tour; serves until Ctrl-C
+	@.ci/deps build run
+	$(CARGO) build --locked
+	@exec target/debug/bulkhead demo
+
+test: test-rust test-drivers ## everything, on servers that it starts itself
+
+test-rust:
+	@.ci/deps build run
+	$(CARGO) test --locked --no-fail-fast
+
+test-drivers:
+	@.ci/deps test
+	$(CARGO) build --locked
+	python3 tests/drivers/run.py
+
+lint: ## format, clippy, licences and sources of dependencies
+	@.ci/deps lint
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny check bans licenses sources
+
+# BENCH_SECONDS (one run, default 5), BENCH_PAIRS (rounds, default 5); see benches/run.py --help
+bench: ## direct, PgBouncer and Bulkhead in alternation; writes benches/results.json and the table in README.md
+	@.ci/deps bench
+	$(CARGO) build --locked --release
+	python3 benches/run.py
+
+SECONDS_EACH = $(if $(filter command line environment,$(origin SECONDS)),$(SECONDS),60)
+fuzz: ## run each fuzz target for SECONDS=60 (TARGETS="frames lexer" for some of them)
+	@.ci/deps fuzz
+	tests/fuzz/run $(SECONDS_EACH) $(TARGETS)

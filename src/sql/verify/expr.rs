@@ -1,0 +1,417 @@
+//! Expressions: every node, every field.
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::{
+    AArrayExpr, AConst, AExpr, AExprKind, AIndices, AIndirection, BoolExpr, BooleanTest, CaseExpr, CaseWhen, CoalesceExpr,
+    CollateClause, ColumnRef, FuncCall, GroupingFunc, GroupingSet, IndexElem, List, MinMaxExpr, NamedArgExpr, NullTest, ParamRef,
+    ResTarget, RowExpr, SortBy, SqlValueFunction, SubLink, TypeCast, TypeName, WindowDef, XmlExpr, XmlSerialize,
+};
+
+use super::guard::{conjuncts, slot_type};
+use super::nodes::other_expressions;
+use super::*;
+
+/// Columns that every table has and no catalog lists.
+const SYSTEM_COLUMNS: [&str; 6] = ["tableoid", "ctid", "xmin", "xmax", "cmin", "cmax"];
+
+impl Verifier<'_> {
+    pub(super) fn all(&mut self, nodes: &[Node]) -> Result<(), Denial> {
+        nodes.iter().try_for_each(|node| self.expr(node))
+    }
+
+    pub(super) fn optional(&mut self, node: Option<&Node>) -> Result<(), Denial> {
+        node.map_or(Ok(()), |node| self.expr(node))
+    }
+
+    /// WHERE or ON: the injected conjuncts are known already, the others are expressions.
+    pub(super) fn condition(&mut self, condition: Option<&Node>) -> Result<(), Denial> {
+        let Some(condition) = condition else { return Ok(()) };
+        let injected: HashSet<String> = self.entries.values().flat_map(Entry::required).cloned().collect();
+        for conjunct in conjuncts(condition) {
+            if !injected.contains(&parse::shape(conjunct)) {
+                self.expr(conjunct)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An expression, or DEFAULT.
+    pub(super) fn value(&mut self, node: &Node) -> Result<(), Denial> {
+        if matches!(inner(node)?, NodeEnum::SetToDefault(_)) { Ok(()) } else { self.expr(node) }
+    }
+
+    pub(super) fn expr(&mut self, node: &Node) -> Result<(), Denial> {
+        if slot_type(node).is_some() {
+            return Ok(());
+        }
+        match inner(node)? {
+            NodeEnum::AConst(AConst { isnull: _, location: _, val: _ }) => Ok(()),
+            NodeEnum::ParamRef(ParamRef { number: _, location: _ }) => Ok(()),
+            NodeEnum::SqlvalueFunction(f) => {
+                let SqlValueFunction { xpr: _, op: _, r#type: _, typmod: _, location: _ } = f.as_ref();
+                Ok(())
+            }
+            NodeEnum::ColumnRef(column) => self.column(column),
+            NodeEnum::AExpr(expr) => self.operator(expr),
+            NodeEnum::TypeCast(cast) => {
+                let TypeCast { arg, type_name, location: _ } = cast.as_ref();
+                self.type_name(type_name.as_ref())?;
+                self.needed(arg.as_deref())
+            }
+            NodeEnum::CollateClause(collate) => {
+                let CollateClause { arg, collname, location: _ } = collate.as_ref();
+                let (schema, name) = qualified(collname)?;
+                if !self.expected.names.allows_collation(schema, name) {
+                    return Err(refused(format!("collation {name}")));
+                }
+                self.needed(arg.as_deref())
+            }
+            NodeEnum::FuncCall(call) => self.call(call),
+            NodeEnum::AIndirection(indirection) => self.indirection(indirection),
+            NodeEnum::AArrayExpr(AArrayExpr { elements, list_start: _, list_end: _, location: _ }) => self.all(elements),
+            NodeEnum::SubLink(link) => self.sub_link(link),
+            NodeEnum::CaseExpr(case) => self.case(case),
+            NodeEnum::RowExpr(row) => self.all(operands::row(row)),
+            NodeEnum::CoalesceExpr(coalesce) => self.all(operands::coalesce(coalesce)),
+            NodeEnum::MinMaxExpr(minmax) => self.all(operands::minmax(minmax)),
+            NodeEnum::BoolExpr(expr) => self.all(operands::boolean(expr)),
+            NodeEnum::NullTest(test) => self.needed(operands::null_test(test)),
+            NodeEnum::BooleanTest(test) => self.needed(operands::boolean_test(test)),
+            NodeEnum::NamedArgExpr(named) => self.needed(operands::named(named)),
+            NodeEnum::GroupingFunc(grouping) => operands::grouping(grouping).iter().try_for_each(|key| self.key(key)),
+            NodeEnum::XmlExpr(xml) => self.xml(xml),
+            NodeEnum::XmlSerialize(xml) => {
+                let XmlSerialize { xmloption: _, expr, type_name, indent: _, location: _ } = xml.as_ref();
+                self.type_name(type_name.as_ref())?;
+                self.needed(expr.as_deref())
+            }
+            other_expressions!() => Err(refused(format!("{} in an expression", kind_name(inner(node)?)))),
+        }
+    }
+
+    fn needed(&mut self, node: Option<&Node>) -> Result<(), Denial> {
+        self.expr(node.ok_or_else(|| refused("an operand is missing"))?)
+    }
+
+    fn column(&self, column: &ColumnRef) -> Result<(), Denial> {
+        let ColumnRef { fields, location: _ } = column;
+        let is_star = |node: &Node| matches!(node.node, Some(NodeEnum::AStar(_)));
+        match fields.as_slice() {
+            [alias, star] if is_star(star) => self.whole_row(strings(std::slice::from_ref(alias))?[0]),
+            [name] if !is_star(name) => {
+                let name = strings(std::slice::from_ref(name))?[0];
+                match self.columns {
+                    Columns::Bare => Ok(()),
+                    Columns::Qualified => {
+                        self.bare_name(name)?;
+                        self.whole_row(name)
+                    }
+                }
+            }
+            [alias, column] => match strings(&[alias.clone(), column.clone()])?.as_slice() {
+                [alias, column] => self.qualified_column(alias, column),
+                _ => Err(refused("a column name")),
+            },
+            _ => Err(refused("a column name of many parts")),
+        }
+    }
+
+    /// `alias.*` in an expression, or a bare alias.
+    fn whole_row(&self, alias: &str) -> Result<(), Denial> {
+        if alias == "excluded" && self.is_visible(alias) {
+            return Ok(());
+        }
+        match self.resolve(alias)? {
+            Entry::Catalog { oid: _, columns: _ } => Err(refused("a whole row of a system catalog")),
+            Entry::Governed { .. } | Entry::Shared { columns: _ } | Entry::Other => Ok(()),
+        }
+    }
+
+    fn qualified_column(&self, alias: &str, column: &str) -> Result<(), Denial> {
+        if alias == "excluded" && self.is_visible(alias) {
+            return Ok(());
+        }
+        let entry = self.resolve(alias)?;
+        if let Entry::Catalog { oid, columns: _ } = entry {
+            self.check_catalog_column(*oid, column)?;
+        }
+        match entry.columns() {
+            Some(columns) if columns.iter().any(|c| c == column) || SYSTEM_COLUMNS.contains(&column) => Ok(()),
+            Some(_) => Err(refused(format!("\"{alias}\" has no column \"{column}\""))),
+            None => self.attribute(column),
+        }
+    }
+
+    /// `row.name` calls the function `name(row)` where the row has no such column.
+    fn attribute(&self, name: &str) -> Result<(), Denial> {
+        let takes_row = |f: &&crate::catalog::Function| {
+            let required = f.arguments.len().saturating_sub(usize::from(f.defaults));
+            required <= 1 && f.arguments.first().is_some_and(|t| self.is_row_type(*t))
+        };
+        let off_list = |f: &crate::catalog::Function| !self.expected.names.allows_function(&f.schema, &f.name);
+        if self.catalog.functions_named(name).filter(takes_row).any(off_list) {
+            return Err(refused(format!("attribute \"{name}\", which may call a function")));
+        }
+        Ok(())
+    }
+
+    /// Composite types, and the pseudo-types that take them.
+    fn is_row_type(&self, oid: u32) -> bool {
+        self.catalog.type_(oid).is_none_or(|t| matches!(t.kind, 'c' | 'p'))
+    }
+
+    /// A name that PostgreSQL may find in any entry in scope.
+    fn bare_name(&self, name: &str) -> Result<(), Denial> {
+        for alias in self.levels.iter().flat_map(|level| &level.aliases) {
+            if let Some(Entry::Catalog { oid, columns: _ }) = self.entries.get(alias) {
+                self.check_catalog_column(*oid, name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A key of ORDER BY, GROUP BY or DISTINCT ON: an expression, or the name of an output column.
+    pub(super) fn key(&mut self, node: &Node) -> Result<(), Denial> {
+        if let NodeEnum::SortBy(sort) = inner(node)? {
+            let SortBy { node, sortby_dir: _, sortby_nulls: _, use_op, location: _ } = sort.as_ref();
+            if !use_op.is_empty() {
+                return Err(refused("ORDER BY USING"));
+            }
+            self.key(node.as_deref().ok_or_else(|| refused("an empty key"))?)
+        } else if let NodeEnum::GroupingSet(GroupingSet { kind: _, content, location: _ }) = inner(node)? {
+            content.iter().try_for_each(|key| self.key(key))
+        } else if let NodeEnum::ColumnRef(ColumnRef { fields, location: _ }) = inner(node)?
+            && fields.len() == 1
+        {
+            self.bare_name(strings(fields)?[0])
+        } else {
+            self.expr(node)
+        }
+    }
+
+    fn operator(&mut self, expr: &AExpr) -> Result<(), Denial> {
+        let AExpr { kind, name, lexpr, rexpr, rexpr_list_start: _, rexpr_list_end: _, location: _ } = expr;
+        if !AExprKind::try_from(*kind).is_ok_and(|k| k != AExprKind::Undefined) {
+            return Err(refused("an operator of an unknown kind"));
+        }
+        self.operator_name(name)?;
+        for operand in [lexpr, rexpr].into_iter().flatten() {
+            // The right side of IN and BETWEEN is a list.
+            if let NodeEnum::List(List { items }) = inner(operand)? {
+                self.all(items)?;
+            } else {
+                self.expr(operand)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn operator_name(&self, name: &[Node]) -> Result<(), Denial> {
+        let (schema, name) = qualified(name)?;
+        if self.expected.names.allows_operator(schema, name) { Ok(()) } else { Err(refused(format!("operator {name}"))) }
+    }
+
+    fn call(&mut self, call: &FuncCall) -> Result<(), Denial> {
+        let FuncCall {
+            funcname,
+            args,
+            agg_order,
+            agg_filter,
+            over,
+            agg_within_group: _,
+            agg_star: _,
+            agg_distinct: _,
+            func_variadic: _,
+            funcformat: _,
+            location: _,
+        } = call;
+        let (schema, name) = qualified(funcname)?;
+        if !self.expected.names.allows_function(schema, name) {
+            return Err(refused(format!("function {name}")));
+        }
+        self.all(args)?;
+        for sort in agg_order {
+            self.sort_expression(sort)?;
+        }
+        self.optional(agg_filter.as_deref())?;
+        over.as_deref().map_or(Ok(()), |window| self.window(window))
+    }
+
+    /// ORDER BY inside a call or a window: expressions only.
+    fn sort_expression(&mut self, sort: &Node) -> Result<(), Denial> {
+        let NodeEnum::SortBy(sort) = inner(sort)? else { return Err(refused("a sort key that is none")) };
+        let SortBy { node, sortby_dir: _, sortby_nulls: _, use_op, location: _ } = sort.as_ref();
+        if !use_op.is_empty() {
+            return Err(refused("ORDER BY USING"));
+        }
+        self.needed(node.as_deref())
+    }
+
+    pub(super) fn windows(&mut self, windows: &[Node]) -> Result<(), Denial> {
+        windows.iter().try_for_each(|window| {
+            let NodeEnum::WindowDef(window) = inner(window)? else { return Err(refused("a window that is none")) };
+            self.window(window)
+        })
+    }
+
+    fn window(&mut self, window: &WindowDef) -> Result<(), Denial> {
+        let WindowDef {
+            name: _,
+            refname: _,
+            partition_clause,
+            order_clause,
+            frame_options: _,
+            start_offset,
+            end_offset,
+            location: _,
+        } = window;
+        self.all(partition_clause)?;
+        order_clause.iter().try_for_each(|sort| self.sort_expression(sort))?;
+        self.optional(start_offset.as_deref())?;
+        self.optional(end_offset.as_deref())
+    }
+
+    fn indirection(&mut self, indirection: &AIndirection) -> Result<(), Denial> {
+        let AIndirection { arg, indirection } = indirection;
+        let arg = arg.as_deref().ok_or_else(|| refused("an operand is missing"))?;
+        self.expr(arg)?;
+        self.steps(indirection)
+    }
+
+    /// `.field` and `[subscript]`.
+    pub(super) fn steps(&mut self, steps: &[Node]) -> Result<(), Denial> {
+        for step in steps {
+            if let NodeEnum::AIndices(indices) = inner(step)? {
+                let AIndices { is_slice: _, lidx, uidx } = indices.as_ref();
+                self.optional(lidx.as_deref())?;
+                self.optional(uidx.as_deref())?;
+            } else if let NodeEnum::String(field) = inner(step)? {
+                self.attribute(&field.sval)?;
+            } else {
+                return Err(refused(format!("{} of a composite value", kind_name(inner(step)?))));
+            }
+        }
+        Ok(())
+    }
+
+    fn sub_link(&mut self, link: &SubLink) -> Result<(), Denial> {
+        let SubLink { xpr: _, sub_link_type: _, sub_link_id: _, testexpr, oper_name, subselect, location: _ } = link;
+        self.optional(testexpr.as_deref())?;
+        if !oper_name.is_empty() {
+            self.operator_name(oper_name)?;
+        }
+        match subselect.as_deref().map(inner).transpose()? {
+            Some(NodeEnum::SelectStmt(select)) => self.select(select),
+            Some(_) | None => Err(refused("a subquery that is no query")),
+        }
+    }
+
+    fn case(&mut self, case: &CaseExpr) -> Result<(), Denial> {
+        self.check_guard(case)?;
+        let CaseExpr { xpr: _, casetype: _, casecollid: _, arg, args, defresult, location: _ } = case;
+        self.optional(arg.as_deref())?;
+        for when in args {
+            let NodeEnum::CaseWhen(when) = inner(when)? else { return Err(refused("CASE without WHEN")) };
+            let CaseWhen { xpr: _, expr, result, location: _ } = when.as_ref();
+            self.condition(expr.as_deref())?;
+            self.needed(result.as_deref())?;
+        }
+        self.optional(defresult.as_deref())
+    }
+
+    fn xml(&mut self, xml: &XmlExpr) -> Result<(), Denial> {
+        let XmlExpr {
+            xpr: _,
+            op: _,
+            name: _,
+            named_args,
+            arg_names: _,
+            args,
+            xmloption: _,
+            indent: _,
+            r#type: _,
+            typmod: _,
+            location: _,
+        } = xml;
+        for named in named_args {
+            let NodeEnum::ResTarget(named) = inner(named)? else { return Err(refused("an XML argument that is none")) };
+            let ResTarget { name: _, indirection, val, location: _ } = named.as_ref();
+            self.steps(indirection)?;
+            self.needed(val.as_deref())?;
+        }
+        self.all(args)
+    }
+
+    pub(super) fn type_name(&self, type_name: Option<&TypeName>) -> Result<(), Denial> {
+        let type_name = type_name.ok_or_else(|| refused("a type is missing"))?;
+        let TypeName { names, type_oid: _, setof, pct_type, typmods, typemod: _, array_bounds: _, location: _ } = type_name;
+        let (schema, name) = qualified(names)?;
+        if *setof || *pct_type || !self.expected.names.allows_type(schema, name) {
+            return Err(refused(format!("type {name}")));
+        }
+        let constant = |node: &Node| matches!(node.node, Some(NodeEnum::AConst(_)));
+        if typmods.iter().all(constant) { Ok(()) } else { Err(refused("a type modifier that is no constant")) }
+    }
+
+    /// The columns or expressions of a unique index, whose columns are named without an alias.
+    pub(super) fn arbiter(&mut self, elements: &[Node], filter: Option<&Node>) -> Result<(), Denial> {
+        self.columns = Columns::Bare;
+        for element in elements {
+            let NodeEnum::IndexElem(element) = inner(element)? else { return Err(refused("an arbiter that is none")) };
+            let IndexElem { name: _, expr, indexcolname: _, collation, opclass, opclassopts, ordering: _, nulls_ordering: _ } =
+                element.as_ref();
+            if !collation.is_empty() || !opclass.is_empty() || !opclassopts.is_empty() {
+                return Err(refused("an arbiter with a collation or an operator class"));
+            }
+            self.optional(expr.as_deref())?;
+        }
+        self.optional(filter)?;
+        self.columns = Columns::Qualified;
+        Ok(())
+    }
+}
+
+mod operands {
+    //! The operands of nodes that hold nothing else; every field is named, so that a new one stops the build.
+    use super::*;
+
+    pub fn row(row: &RowExpr) -> &[Node] {
+        let RowExpr { xpr: _, args, row_typeid: _, row_format: _, colnames: _, location: _ } = row;
+        args
+    }
+
+    pub fn coalesce(coalesce: &CoalesceExpr) -> &[Node] {
+        let CoalesceExpr { xpr: _, coalescetype: _, coalescecollid: _, args, location: _ } = coalesce;
+        args
+    }
+
+    pub fn minmax(minmax: &MinMaxExpr) -> &[Node] {
+        let MinMaxExpr { xpr: _, minmaxtype: _, minmaxcollid: _, inputcollid: _, op: _, args, location: _ } = minmax;
+        args
+    }
+
+    pub fn boolean(expr: &BoolExpr) -> &[Node] {
+        let BoolExpr { xpr: _, boolop: _, args, location: _ } = expr;
+        args
+    }
+
+    pub fn null_test(test: &NullTest) -> Option<&Node> {
+        let NullTest { xpr: _, arg, nulltesttype: _, argisrow: _, location: _ } = test;
+        arg.as_deref()
+    }
+
+    pub fn boolean_test(test: &BooleanTest) -> Option<&Node> {
+        let BooleanTest { xpr: _, arg, booltesttype: _, location: _ } = test;
+        arg.as_deref()
+    }
+
+    pub fn named(named: &NamedArgExpr) -> Option<&Node> {
+        let NamedArgExpr { xpr: _, arg, name: _, argnumber: _, location: _ } = named;
+        arg.as_deref()
+    }
+
+    pub fn grouping(grouping: &GroupingFunc) -> &[Node] {
+        let GroupingFunc { xpr: _, args, refs: _, agglevelsup: _, location: _ } = grouping;
+        args
+    }
+}

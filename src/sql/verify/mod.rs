@@ -1,0 +1,261 @@
+//! The output check: reads the text that is about to be sent with PostgreSQL's own parser and requires that every
+//! governed relation in it has the injected shape. Shares no code with the rewriter and trusts nothing it says but
+//! [`Expected`], which comes from policy and catalog.
+//!
+//! Normal form it insists on (TOTAL: what it does not know, it refuses): every range-table entry has an explicit alias
+//! that is unique in the whole statement; relations are schema-qualified, references to CTEs are not; columns are
+//! `alias.column`, but for output names in ORDER BY and GROUP BY; no `*` in target lists. Since aliases are unique and a
+//! reference counts only where its alias is in scope, no name can be captured.
+
+mod expr;
+mod from;
+mod guard;
+mod nodes;
+mod statement;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::Node;
+
+use super::template::TenantType;
+use super::{parse, sentinel};
+use crate::catalog::Catalog;
+use crate::finding::Denial;
+
+/// What the text must be.
+pub struct Expected<'a> {
+    pub kind: Kind,
+    /// Governed relations by OID.
+    pub governed: &'a HashMap<u32, Governed>,
+    /// Relations that may be read, by OID.
+    pub shared: &'a HashSet<u32>,
+    /// System catalogs that may be read, by OID; columns by [`Names::allows_catalog_column`].
+    pub catalog: &'a HashSet<u32>,
+    /// Functions, operators, types and collations that may be named.
+    pub names: &'a dyn Names,
+    /// Values that an obligation of the plan holds equal to the tenant's.
+    pub obliged: &'a [Value],
+}
+
+/// The command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Select,
+    Insert,
+    Update,
+    Delete,
+    /// COPY (query) TO STDOUT
+    CopyTo,
+    /// EXPLAIN of any of the first four, without ANALYZE.
+    Explain,
+    /// DECLARE .. CURSOR FOR query
+    DeclareCursor,
+}
+
+/// A relation whose rows belong to tenants.
+#[derive(Clone, Debug)]
+pub struct Governed {
+    pub tenant_column: String,
+    pub tenant_type: TenantType,
+    /// Conditions besides the tenant's that rows must meet to be read, updated, deleted: each a conjunct of its own.
+    pub read: Vec<Predicate>,
+    pub update: Vec<Predicate>,
+    pub delete: Vec<Predicate>,
+}
+
+/// A row condition, as parsed: `marker.column` stands for the relation's columns.
+#[derive(Clone, Debug)]
+pub struct Predicate {
+    pub node: Node,
+    /// An alias that occurs nowhere else in the node.
+    pub marker: String,
+}
+
+/// A value of the client's statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// The n-th literal, from 0.
+    Literal(u16),
+    /// The n-th parameter, from 1.
+    Parameter(u16),
+}
+
+/// What the text may name. `schema` is empty where the text has none.
+pub trait Names: Sync {
+    fn allows_function(&self, schema: &str, name: &str) -> bool;
+    /// Also of BETWEEN and its like, by the keyword: `BETWEEN`, `NOT BETWEEN SYMMETRIC`.
+    fn allows_operator(&self, schema: &str, name: &str) -> bool;
+    fn allows_type(&self, schema: &str, name: &str) -> bool;
+    fn allows_collation(&self, schema: &str, name: &str) -> bool;
+    fn allows_catalog_column(&self, relation: u32, column: &str) -> bool;
+}
+
+/// Checks a text that is about to be sent, stand-ins still in it.
+///
+/// # Errors
+/// A `disagreement` that names what is wrong.
+pub fn verify(text: &str, catalog: &Catalog, expected: &Expected<'_>) -> Result<(), Denial> {
+    if parse::is_deep(text) {
+        parse::on_large_stack(|| verify_here(text, catalog, expected))?
+    } else {
+        verify_here(text, catalog, expected)
+    }
+}
+
+fn verify_here(text: &str, catalog: &Catalog, expected: &Expected<'_>) -> Result<(), Denial> {
+    let tree = parse::parse(text).map_err(|_| refused("it cannot be parsed"))?;
+    let [statement] = tree.stmts.as_slice() else { return Err(refused("it is not one statement")) };
+    let Some(node) = statement.stmt.as_ref().and_then(|n| n.node.as_ref()) else {
+        return Err(refused("it is empty"));
+    };
+    let mut verifier = Verifier {
+        catalog,
+        expected,
+        entries: HashMap::new(),
+        levels: Vec::new(),
+        ctes: Vec::new(),
+        columns: Columns::Qualified,
+    };
+    verifier.top(node)
+}
+
+fn refused(what: impl std::fmt::Display) -> Denial {
+    Denial::disagreement(format!("output check: {what}"))
+}
+
+/// The name of a node's kind.
+fn kind_name(node: &NodeEnum) -> String {
+    let text = format!("{node:?}");
+    text.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default().to_owned()
+}
+
+struct Verifier<'a> {
+    catalog: &'a Catalog,
+    expected: &'a Expected<'a>,
+    /// Every range-table entry so far, by its alias.
+    entries: HashMap<String, Entry>,
+    /// Query levels from the outermost to the one being read.
+    levels: Vec<Level>,
+    /// Names of CTEs in scope, by WITH clause from the outermost.
+    ctes: Vec<Vec<String>>,
+    columns: Columns,
+}
+
+/// A range-table entry.
+#[derive(Clone, Debug)]
+enum Entry {
+    Governed {
+        oid: u32,
+        /// The tenant column's name behind the alias list.
+        tenant_column: String,
+        /// Shapes of the conjuncts that its rows must pass.
+        required: Vec<String>,
+        columns: Vec<String>,
+    },
+    Catalog {
+        oid: u32,
+        columns: Vec<String>,
+    },
+    Shared {
+        columns: Vec<String>,
+    },
+    /// A derived table, function, CTE, join.
+    Other,
+}
+
+impl Entry {
+    /// The names of its columns, where the catalog knows them.
+    fn columns(&self) -> Option<&[String]> {
+        match self {
+            Entry::Governed { oid: _, tenant_column: _, required: _, columns }
+            | Entry::Catalog { oid: _, columns }
+            | Entry::Shared { columns } => Some(columns),
+            Entry::Other => None,
+        }
+    }
+
+    fn required(&self) -> &[String] {
+        match self {
+            Entry::Governed { oid: _, tenant_column: _, required, columns: _ } => required,
+            Entry::Catalog { .. } | Entry::Shared { .. } | Entry::Other => &[],
+        }
+    }
+}
+
+/// How columns are named where the walk stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Columns {
+    Qualified,
+    /// In the arbiter of ON CONFLICT, where only the target's columns can be named.
+    Bare,
+}
+
+/// One query level.
+#[derive(Debug, Default)]
+struct Level {
+    /// Aliases whose columns can be named here and below.
+    aliases: Vec<String>,
+    /// Conditions that filter: the shapes of their conjuncts.
+    sites: Vec<Vec<String>>,
+    /// Governed entries and the sites that filter them.
+    filtered: Vec<(String, Vec<usize>)>,
+}
+
+impl Verifier<'_> {
+    fn level(&mut self) -> Result<&mut Level, Denial> {
+        self.levels.last_mut().ok_or_else(|| refused("a range-table entry outside a query"))
+    }
+
+    fn is_visible(&self, alias: &str) -> bool {
+        self.levels.iter().any(|level| level.aliases.iter().any(|a| a == alias))
+    }
+
+    /// The entry that an alias means where the walk stands.
+    fn resolve(&self, alias: &str) -> Result<&Entry, Denial> {
+        if !self.is_visible(alias) {
+            return Err(refused(format!("\"{alias}\" is not in scope")));
+        }
+        self.entries.get(alias).ok_or_else(|| refused(format!("\"{alias}\" is not a range-table entry")))
+    }
+
+    /// Enters an alias into the current level.
+    fn register(&mut self, alias: &str, entry: Entry) -> Result<(), Denial> {
+        if matches!(alias, "" | "excluded" | "old" | "new") {
+            return Err(refused("a range-table entry without a name of its own"));
+        }
+        if self.entries.insert(alias.to_owned(), entry).is_some() {
+            return Err(refused(format!("alias \"{alias}\" is used twice")));
+        }
+        self.level()?.aliases.push(alias.to_owned());
+        Ok(())
+    }
+}
+
+/// The strings of a list of names.
+fn strings(nodes: &[Node]) -> Result<Vec<&str>, Denial> {
+    nodes
+        .iter()
+        .map(|node| match node.node.as_ref() {
+            Some(NodeEnum::String(s)) => Ok(s.sval.as_str()),
+            Some(other) => Err(refused(format!("{} in a name", kind_name(other)))),
+            None => Err(refused("an empty name")),
+        })
+        .collect()
+}
+
+/// A name of one or two parts, as schema (or nothing) and name.
+fn qualified(nodes: &[Node]) -> Result<(&str, &str), Denial> {
+    match strings(nodes)?.as_slice() {
+        [name] => Ok(("", name)),
+        [schema, name] => Ok((schema, name)),
+        _ => Err(refused("a name of many parts")),
+    }
+}
+
+/// The node inside.
+fn inner(node: &Node) -> Result<&NodeEnum, Denial> {
+    node.node.as_ref().ok_or_else(|| refused("an empty node"))
+}

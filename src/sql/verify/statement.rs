@@ -1,0 +1,475 @@
+//! Statements: their scopes, and where their governed entries must be filtered.
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::{
+    CommonTableExpr, CopyStmt, CteCycleClause, CteSearchClause, DeclareCursorStmt, DefElem, DeleteStmt, ExplainStmt, InferClause,
+    InsertStmt, List, LockingClause, OnConflictAction, OnConflictClause, OverridingKind, RangeVar, ResTarget, ReturningClause,
+    SelectStmt, SetOperation, UpdateStmt, WithClause,
+};
+
+use super::guard::{Use, conjuncts, shapes, slot_type, uncast};
+use super::nodes::other_statements;
+use super::*;
+
+/// Options of EXPLAIN that run nothing.
+const EXPLAIN_OPTIONS: [&str; 6] = ["costs", "format", "generic_plan", "settings", "summary", "verbose"];
+
+impl Verifier<'_> {
+    pub(super) fn top(&mut self, node: &NodeEnum) -> Result<(), Denial> {
+        let kind = self.expected.kind;
+        if let NodeEnum::CopyStmt(copy) = node
+            && kind == Kind::CopyTo
+        {
+            self.copy(copy)
+        } else if let NodeEnum::ExplainStmt(explain) = node
+            && kind == Kind::Explain
+        {
+            let ExplainStmt { query, options } = explain.as_ref();
+            for option in options {
+                let NodeEnum::DefElem(element) = inner(option)? else { return Err(refused("an option that is none")) };
+                self.option(element, &EXPLAIN_OPTIONS)?;
+            }
+            self.query_node(query.as_deref())
+        } else if let NodeEnum::DeclareCursorStmt(declare) = node
+            && kind == Kind::DeclareCursor
+        {
+            let DeclareCursorStmt { portalname: _, options: _, query } = declare.as_ref();
+            match query.as_deref().map(inner).transpose()? {
+                Some(NodeEnum::SelectStmt(select)) => self.select(select),
+                Some(_) | None => Err(refused("a cursor over something else than a query")),
+            }
+        } else {
+            let found = match node {
+                NodeEnum::SelectStmt(_) => Some(Kind::Select),
+                NodeEnum::InsertStmt(_) => Some(Kind::Insert),
+                NodeEnum::UpdateStmt(_) => Some(Kind::Update),
+                NodeEnum::DeleteStmt(_) => Some(Kind::Delete),
+                other_statements!() => None,
+            };
+            if found != Some(kind) {
+                return Err(refused(format!("{} instead of {kind:?}", kind_name(node))));
+            }
+            self.query(node)
+        }
+    }
+
+    fn copy(&mut self, copy: &CopyStmt) -> Result<(), Denial> {
+        let CopyStmt { relation, query, attlist, is_from, is_program, filename, options, where_clause } = copy;
+        let plain = relation.is_none() && attlist.is_empty() && where_clause.is_none() && filename.is_empty();
+        if !plain || *is_from || *is_program {
+            return Err(refused("COPY other than of a query to the client"));
+        }
+        for option in options {
+            let NodeEnum::DefElem(element) = inner(option)? else { return Err(refused("an option that is none")) };
+            let names = ["format", "delimiter", "null", "header", "quote", "escape", "force_quote", "encoding", "csv", "binary"];
+            self.option(element, &names)?;
+        }
+        match query.as_deref().map(inner).transpose()? {
+            Some(NodeEnum::SelectStmt(select)) => self.select(select),
+            Some(_) | None => Err(refused("COPY of something else than a query")),
+        }
+    }
+
+    fn option(&mut self, element: &DefElem, names: &[&str]) -> Result<(), Denial> {
+        let DefElem { defnamespace, defname, arg, defaction: _, location: _, arg_location: _ } = element;
+        if !defnamespace.is_empty() || !names.contains(&defname.as_str()) {
+            return Err(refused(format!("option {defname}")));
+        }
+        let Some(arg) = arg.as_deref() else { return Ok(()) };
+        let plain = |node: &NodeEnum| {
+            matches!(
+                node,
+                NodeEnum::String(_) | NodeEnum::Integer(_) | NodeEnum::Float(_) | NodeEnum::Boolean(_) | NodeEnum::AStar(_)
+            )
+        };
+        match inner(arg)? {
+            NodeEnum::List(List { items }) if items.iter().all(|i| i.node.as_ref().is_some_and(plain)) => Ok(()),
+            node if plain(node) => Ok(()),
+            node => Err(refused(format!("{} as option {defname}", kind_name(node)))),
+        }
+    }
+
+    fn query_node(&mut self, node: Option<&Node>) -> Result<(), Denial> {
+        self.query(inner(node.ok_or_else(|| refused("no query"))?)?)
+    }
+
+    /// One of the four statements, at the top or in a WITH clause.
+    fn query(&mut self, node: &NodeEnum) -> Result<(), Denial> {
+        match node {
+            NodeEnum::SelectStmt(select) => self.select(select),
+            NodeEnum::InsertStmt(insert) => self.insert(insert),
+            NodeEnum::UpdateStmt(update) => self.update(update),
+            NodeEnum::DeleteStmt(delete) => self.delete(delete),
+            other_statements!() => Err(refused(format!("{} as a statement", kind_name(node)))),
+        }
+    }
+
+    /// Runs `f` in the scope of a WITH clause (isolation.md section 4, 1 to 3).
+    fn with<T>(&mut self, clause: Option<&WithClause>, f: impl FnOnce(&mut Self) -> Result<T, Denial>) -> Result<T, Denial> {
+        let Some(WithClause { ctes, recursive, location: _ }) = clause else { return f(self) };
+        let expressions = ctes
+            .iter()
+            .map(|cte| match inner(cte)? {
+                NodeEnum::CommonTableExpr(cte) => Ok(cte.as_ref()),
+                other => Err(refused(format!("{} in WITH", kind_name(other)))),
+            })
+            .collect::<Result<Vec<_>, Denial>>()?;
+        // Recursive: every sibling sees all. Otherwise each sees those before it.
+        let at_first = if *recursive { expressions.iter().map(|c| c.ctename.clone()).collect() } else { Vec::new() };
+        self.ctes.push(at_first);
+        for cte in expressions {
+            self.cte(cte)?;
+            if !recursive && let Some(frame) = self.ctes.last_mut() {
+                frame.push(cte.ctename.clone());
+            }
+        }
+        let result = f(self)?;
+        self.ctes.pop();
+        Ok(result)
+    }
+
+    fn cte(&mut self, cte: &CommonTableExpr) -> Result<(), Denial> {
+        let CommonTableExpr {
+            ctename: _,
+            aliascolnames,
+            ctematerialized: _,
+            ctequery,
+            search_clause,
+            cycle_clause,
+            location: _,
+            cterecursive: _,
+            cterefcount: _,
+            ctecolnames: _,
+            ctecoltypes: _,
+            ctecoltypmods: _,
+            ctecolcollations: _,
+        } = cte;
+        strings(aliascolnames)?;
+        if let Some(search) = search_clause {
+            let CteSearchClause { search_col_list, search_breadth_first: _, search_seq_column: _, location: _ } = search;
+            strings(search_col_list)?;
+        }
+        if let Some(cycle) = cycle_clause {
+            let CteCycleClause {
+                cycle_col_list,
+                cycle_mark_column: _,
+                cycle_mark_value,
+                cycle_mark_default,
+                cycle_path_column: _,
+                location: _,
+                cycle_mark_type: _,
+                cycle_mark_typmod: _,
+                cycle_mark_collation: _,
+                cycle_mark_neop: _,
+            } = cycle.as_ref();
+            strings(cycle_col_list)?;
+            self.optional(cycle_mark_value.as_deref())?;
+            self.optional(cycle_mark_default.as_deref())?;
+        }
+        self.query_node(ctequery.as_deref())
+    }
+
+    pub(super) fn select(&mut self, select: &SelectStmt) -> Result<(), Denial> {
+        if select.into_clause.is_some() {
+            return Err(refused("SELECT INTO"));
+        }
+        self.with(select.with_clause.as_ref(), |v| {
+            v.levels.push(Level::default());
+            v.select_body(select)?;
+            v.levels.pop();
+            Ok(())
+        })
+    }
+
+    fn select_body(&mut self, select: &SelectStmt) -> Result<(), Denial> {
+        let SelectStmt {
+            distinct_clause,
+            into_clause: _,
+            target_list,
+            from_clause,
+            where_clause,
+            group_clause,
+            group_distinct: _,
+            having_clause,
+            window_clause,
+            values_lists,
+            sort_clause,
+            limit_offset,
+            limit_count,
+            limit_option: _,
+            locking_clause,
+            with_clause: _,
+            op,
+            all: _,
+            larg,
+            rarg,
+        } = select;
+        if *op != SetOperation::SetopNone as i32 {
+            for arm in [larg, rarg] {
+                self.select(arm.as_deref().ok_or_else(|| refused("a set operation with one arm"))?)?;
+            }
+        }
+        let filter = self.add_site(where_clause.as_deref())?;
+        for item in from_clause {
+            self.source(item, &[filter])?;
+        }
+        self.check_filtered()?;
+        self.condition(where_clause.as_deref())?;
+        for target in target_list {
+            self.select_target(target)?;
+        }
+        for row in values_lists {
+            self.values_row(row)?;
+        }
+        // DISTINCT without ON is a list of one empty node.
+        for key in distinct_clause.iter().filter(|n| n.node.is_some()) {
+            self.key(key)?;
+        }
+        for key in group_clause.iter().chain(sort_clause) {
+            self.key(key)?;
+        }
+        self.optional(having_clause.as_deref())?;
+        self.windows(window_clause)?;
+        self.optional(limit_offset.as_deref())?;
+        self.optional(limit_count.as_deref())?;
+        self.locking(locking_clause)
+    }
+
+    fn values_row(&mut self, row: &Node) -> Result<(), Denial> {
+        let NodeEnum::List(List { items }) = inner(row)? else { return Err(refused("VALUES without rows")) };
+        items.iter().try_for_each(|item| self.value(item))
+    }
+
+    fn select_target(&mut self, target: &Node) -> Result<(), Denial> {
+        let NodeEnum::ResTarget(target) = inner(target)? else { return Err(refused("a target that is none")) };
+        let ResTarget { name: _, indirection, val, location: _ } = target.as_ref();
+        let val = val.as_deref().ok_or_else(|| refused("an empty target"))?;
+        if let NodeEnum::ColumnRef(column) = inner(val)?
+            && column.fields.iter().any(|f| matches!(f.node, Some(NodeEnum::AStar(_))))
+        {
+            return Err(refused("* in a target list"));
+        }
+        self.steps(indirection)?;
+        self.expr(val)
+    }
+
+    /// `FOR UPDATE OF` names aliases.
+    fn locking(&mut self, clauses: &[Node]) -> Result<(), Denial> {
+        for clause in clauses {
+            let NodeEnum::LockingClause(LockingClause { locked_rels, strength: _, wait_policy: _ }) = inner(clause)? else {
+                return Err(refused("a locking clause that is none"));
+            };
+            for relation in locked_rels {
+                let NodeEnum::RangeVar(relation) = inner(relation)? else {
+                    return Err(refused("a lock on something else"));
+                };
+                let RangeVar { catalogname, schemaname, relname, inh: _, relpersistence: _, alias: _, location: _ } = relation;
+                let here = self.levels.last().is_some_and(|level| level.aliases.contains(relname));
+                if !catalogname.is_empty() || !schemaname.is_empty() || !here {
+                    return Err(refused(format!("a lock on \"{relname}\", which is no alias here")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, insert: &InsertStmt) -> Result<(), Denial> {
+        let InsertStmt { relation, cols, select_stmt, on_conflict_clause, returning_clause, with_clause, r#override } = insert;
+        self.with(with_clause.as_ref(), |v| {
+            let target = v.target(relation.as_ref(), Use::Update)?;
+            if *r#override == OverridingKind::Undefined as i32 {
+                return Err(refused("OVERRIDING of an unknown kind"));
+            }
+            let position = v.tenant_position(cols, &target)?;
+            let source = select_stmt.as_deref().map(inner).transpose()?;
+            let Some(NodeEnum::SelectStmt(source)) = source else {
+                return Err(refused("INSERT without a tenant: it has no values"));
+            };
+            v.check_source(source, position, target.type_)?;
+            v.select(source)?;
+            v.levels.push(Level::default());
+            v.register(&target.alias, target.entry.clone())?;
+            if let Some(conflict) = on_conflict_clause {
+                v.on_conflict(conflict, &target)?;
+            }
+            v.returning(returning_clause.as_ref())?;
+            v.levels.pop();
+            Ok(())
+        })
+    }
+
+    /// Where in the column list the tenant column stands.
+    fn tenant_position(&mut self, cols: &[Node], target: &Target) -> Result<usize, Denial> {
+        let mut position = None;
+        for (i, column) in cols.iter().enumerate() {
+            let NodeEnum::ResTarget(column) = inner(column)? else { return Err(refused("a column that is none")) };
+            let ResTarget { name, indirection, val: _, location: _ } = column.as_ref();
+            self.steps(indirection)?;
+            if *name == target.tenant_column {
+                if position.is_some() || !indirection.is_empty() {
+                    return Err(refused("the tenant column twice or in parts"));
+                }
+                position = Some(i);
+            }
+        }
+        position.ok_or_else(|| refused("INSERT without the tenant column"))
+    }
+
+    /// Every row of VALUES and every arm of the query has the tenant in that place.
+    fn check_source(&self, source: &SelectStmt, position: usize, type_: TenantType) -> Result<(), Denial> {
+        if source.op != SetOperation::SetopNone as i32 {
+            return [&source.larg, &source.rarg].into_iter().try_for_each(|arm| {
+                let arm = arm.as_deref().ok_or_else(|| refused("a set operation with one arm"))?;
+                self.check_source(arm, position, type_)
+            });
+        }
+        if source.values_lists.is_empty() {
+            let target = source.target_list.get(position).map(inner).transpose()?;
+            let Some(NodeEnum::ResTarget(target)) = target else { return Err(refused("INSERT of a query without the tenant")) };
+            return self.check_value(target.val.as_deref(), type_);
+        }
+        source.values_lists.iter().try_for_each(|row| match inner(row)? {
+            NodeEnum::List(List { items }) => self.check_value(items.get(position), type_),
+            other => Err(refused(format!("{} as a row", kind_name(other)))),
+        })
+    }
+
+    /// The tenant slot, or a value that an obligation of the plan holds equal to it.
+    fn check_value(&self, value: Option<&Node>, type_: TenantType) -> Result<(), Denial> {
+        let value = value.ok_or_else(|| refused("INSERT of a row without the tenant"))?;
+        let found = if let NodeEnum::AConst(constant) = inner(uncast(value, type_))? {
+            let literal = sentinel::index_of_const(constant).filter(|(_, sign)| *sign == sentinel::Sign::Plus);
+            literal.map(|(index, _)| Value::Literal(index))
+        } else if let NodeEnum::ParamRef(parameter) = inner(uncast(value, type_))? {
+            u16::try_from(parameter.number).ok().map(Value::Parameter)
+        } else {
+            None
+        };
+        let holds = slot_type(value) == Some(type_) || found.is_some_and(|value| self.expected.obliged.contains(&value));
+        if holds { Ok(()) } else { Err(refused("INSERT of a value that need not be the tenant's")) }
+    }
+
+    fn on_conflict(&mut self, conflict: &OnConflictClause, target: &Target) -> Result<(), Denial> {
+        let OnConflictClause { action, infer, target_list, where_clause, location: _ } = conflict;
+        if let Some(infer) = infer {
+            let InferClause { index_elems, where_clause, conname: _, location: _ } = infer.as_ref();
+            // In an arbiter the columns are the target's, without an alias.
+            self.arbiter(index_elems, where_clause.as_deref())?;
+        }
+        if *action != OnConflictAction::OnconflictUpdate as i32 {
+            return Ok(());
+        }
+        self.level()?.aliases.push("excluded".to_owned());
+        // The text's order is the order of evaluation (guard.md A11): the policy comes first.
+        let required = target.required();
+        let found = shapes(where_clause.as_deref());
+        let first: Vec<_> = found.iter().take(required.len()).collect();
+        if !required.iter().all(|shape| first.contains(&shape)) {
+            return Err(refused("ON CONFLICT DO UPDATE without the policy in front"));
+        }
+        self.assignments(target_list, target)?;
+        for conjunct in where_clause.as_deref().map(conjuncts).unwrap_or_default().into_iter().skip(required.len()) {
+            self.expr(conjunct)?;
+        }
+        self.level()?.aliases.pop();
+        Ok(())
+    }
+
+    fn update(&mut self, update: &UpdateStmt) -> Result<(), Denial> {
+        let UpdateStmt { relation, target_list, where_clause, from_clause, returning_clause, with_clause } = update;
+        self.with(with_clause.as_ref(), |v| {
+            let target = v.target(relation.as_ref(), Use::Update)?;
+            v.filtered_target(&target, from_clause, where_clause.as_deref())?;
+            v.assignments(target_list, &target)?;
+            v.returning(returning_clause.as_ref())?;
+            v.levels.pop();
+            Ok(())
+        })
+    }
+
+    fn delete(&mut self, delete: &DeleteStmt) -> Result<(), Denial> {
+        let DeleteStmt { relation, using_clause, where_clause, returning_clause, with_clause } = delete;
+        self.with(with_clause.as_ref(), |v| {
+            let target = v.target(relation.as_ref(), Use::Delete)?;
+            v.filtered_target(&target, using_clause, where_clause.as_deref())?;
+            v.returning(returning_clause.as_ref())?;
+            v.levels.pop();
+            Ok(())
+        })
+    }
+
+    /// Opens the level of an UPDATE or DELETE: its target and its FROM list, filtered by WHERE.
+    fn filtered_target(&mut self, target: &Target, from: &[Node], filter: Option<&Node>) -> Result<(), Denial> {
+        self.levels.push(Level::default());
+        let site = self.add_site(filter)?;
+        self.register(&target.alias, target.entry.clone())?;
+        self.level()?.filtered.push((target.alias.clone(), vec![site]));
+        for item in from {
+            self.source(item, &[site])?;
+        }
+        self.check_filtered()?;
+        self.condition(filter)
+    }
+
+    /// SET of UPDATE and DO UPDATE: anything but the tenant column.
+    fn assignments(&mut self, targets: &[Node], target: &Target) -> Result<(), Denial> {
+        let mut row = None;
+        for assignment in targets {
+            let NodeEnum::ResTarget(assignment) = inner(assignment)? else { return Err(refused("an assignment that is none")) };
+            let ResTarget { name, indirection, val, location: _ } = assignment.as_ref();
+            if *name == target.tenant_column {
+                return Err(refused("an assignment to the tenant column"));
+            }
+            self.steps(indirection)?;
+            let val = val.as_deref().ok_or_else(|| refused("an empty assignment"))?;
+            let NodeEnum::MultiAssignRef(multi) = inner(val)? else {
+                self.value(val)?;
+                continue;
+            };
+            // `(a, b) = row` comes as one copy of the row for each column: walk the first, compare the others.
+            let source = multi.source.as_deref().ok_or_else(|| refused("an empty assignment"))?;
+            let shape = parse::shape(source);
+            if multi.colno == 1 {
+                self.expr(source)?;
+                row = Some(shape);
+            } else if row.as_ref() != Some(&shape) {
+                return Err(refused("a row assignment that differs within"));
+            }
+        }
+        Ok(())
+    }
+
+    fn returning(&mut self, clause: Option<&ReturningClause>) -> Result<(), Denial> {
+        let Some(ReturningClause { options, exprs }) = clause else { return Ok(()) };
+        if !options.is_empty() {
+            return Err(refused("RETURNING WITH"));
+        }
+        exprs.iter().try_for_each(|target| self.select_target(target))
+    }
+
+    /// The target of a DML statement: a governed relation, schema-qualified (it never hits a CTE, isolation.md 4.4).
+    fn target(&self, relation: Option<&RangeVar>, use_: Use) -> Result<Target, Denial> {
+        let relation = relation.ok_or_else(|| refused("a statement without a target"))?;
+        let (alias, entry) = self.relation_entry(relation, use_)?;
+        let Entry::Governed { oid, tenant_column, required: _, columns: _ } = &entry else {
+            return Err(refused(format!("a write to \"{}\", which is not governed", relation.relname)));
+        };
+        let type_ = self.expected.governed.get(oid).map(|g| g.tenant_type);
+        let type_ = type_.ok_or_else(|| refused("a write to an unknown relation"))?;
+        Ok(Target { alias, tenant_column: tenant_column.clone(), type_, entry })
+    }
+}
+
+/// The target of a DML statement.
+struct Target {
+    alias: String,
+    tenant_column: String,
+    type_: TenantType,
+    entry: Entry,
+}
+
+impl Target {
+    fn required(&self) -> &[String] {
+        self.entry.required()
+    }
+}

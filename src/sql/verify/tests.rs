@@ -1,0 +1,404 @@
+//! Good outputs are accepted; each mutant of one is refused.
+
+use super::*;
+use crate::catalog::{Column, Relation, Snapshot};
+
+const ACCOUNTS: u32 = 100;
+const ORDERS: u32 = 101;
+const PRODUCTS: u32 = 102;
+const SECRETS: u32 = 103;
+const PG_CLASS: u32 = 1259;
+
+struct Allowed;
+
+impl Names for Allowed {
+    fn allows_function(&self, schema: &str, name: &str) -> bool {
+        schema == "pg_catalog"
+            && matches!(name, "count" | "lower" | "sum" | "generate_series" | "to_json" | "rank" | "extract" | "xpath")
+    }
+
+    fn allows_operator(&self, schema: &str, name: &str) -> bool {
+        matches!(schema, "" | "pg_catalog") && matches!(name, "=" | "<" | ">" | "+" | "-" | "~~" | "BETWEEN" | "||")
+    }
+
+    fn allows_type(&self, schema: &str, name: &str) -> bool {
+        schema == "pg_catalog" && matches!(name, "int4" | "text" | "numeric" | "regclass")
+    }
+
+    fn allows_collation(&self, schema: &str, name: &str) -> bool {
+        (schema, name) == ("pg_catalog", "C")
+    }
+
+    fn allows_catalog_column(&self, relation: u32, column: &str) -> bool {
+        relation == PG_CLASS && column != "relpages"
+    }
+}
+
+fn relation(oid: u32, schema: &str, name: &str, columns: &[&str]) -> Relation {
+    let column = |(i, name): (usize, &&str)| Column {
+        number: i as i16 + 1,
+        name: (*name).to_owned(),
+        type_oid: 25,
+        typmod: -1,
+        not_null: false,
+        has_default: false,
+        generated: false,
+        identity: None,
+        collation: 0,
+    };
+    Relation {
+        oid,
+        schema: schema.to_owned(),
+        name: name.to_owned(),
+        kind: 'r',
+        columns: columns.iter().enumerate().map(column).collect(),
+        parents: Vec::new(),
+        is_partition: false,
+        unique_keys: Vec::new(),
+        row_security: false,
+    }
+}
+
+fn catalog() -> Catalog {
+    Catalog::new(Snapshot {
+        relations: vec![
+            relation(ACCOUNTS, "public", "accounts", &["id", "tenant_id", "email", "balance", "ssn"]),
+            relation(ORDERS, "public", "orders", &["id", "tenant_id", "account_id", "amount", "note"]),
+            relation(PRODUCTS, "public", "products", &["id", "name"]),
+            relation(SECRETS, "public", "secrets", &["id", "secret"]),
+            relation(PG_CLASS, "pg_catalog", "pg_class", &["oid", "relname", "relpages"]),
+        ],
+        ..Snapshot::default()
+    })
+}
+
+/// `accounts` and `orders` belong to tenants; orders of the kind "rules" also need `amount > 0`.
+fn check_with(kind: Kind, text: &str, rules: &str, obliged: &[Value]) -> Result<(), Denial> {
+    let predicates = |text: &str| -> Vec<Predicate> {
+        if text.is_empty() {
+            return Vec::new();
+        }
+        let tree = parse::parse(&format!("SELECT {text}")).unwrap();
+        let Some(NodeEnum::SelectStmt(select)) = &tree.stmts[0].stmt.as_ref().unwrap().node else { panic!() };
+        let Some(NodeEnum::ResTarget(target)) = &select.target_list[0].node else { panic!() };
+        vec![Predicate { node: target.val.as_deref().unwrap().clone(), marker: "row".to_owned() }]
+    };
+    let governed = |rules: &str| Governed {
+        tenant_column: "tenant_id".to_owned(),
+        tenant_type: TenantType::Int4,
+        read: predicates(rules),
+        update: predicates(rules),
+        delete: predicates(rules),
+    };
+    let governed = HashMap::from([(ACCOUNTS, governed("")), (ORDERS, governed(rules))]);
+    let expected = Expected {
+        kind,
+        governed: &governed,
+        shared: &HashSet::from([PRODUCTS]),
+        catalog: &HashSet::from([PG_CLASS]),
+        names: &Allowed,
+        obliged,
+    };
+    // `T(x)` is the injected predicate, `$T` the slot.
+    let mut sql = String::new();
+    for (i, piece) in text.split("T(").enumerate() {
+        let (alias, rest) = if i == 0 { ("", piece) } else { piece.split_once(')').unwrap() };
+        if i > 0 {
+            sql.push_str(&format!("{alias}.tenant_id OPERATOR(pg_catalog.=) 'qzslotint4'::pg_catalog.int4"));
+        }
+        sql.push_str(rest);
+    }
+    let sql = sql.replace("$T", "'qzslotint4'::pg_catalog.int4").replace("count(", "pg_catalog.count(");
+    verify(&sql, &catalog(), &expected)
+}
+
+fn kind_of(text: &str) -> Kind {
+    match text.split_whitespace().next().unwrap() {
+        "INSERT" => Kind::Insert,
+        "UPDATE" => Kind::Update,
+        "DELETE" => Kind::Delete,
+        "COPY" => Kind::CopyTo,
+        "EXPLAIN" => Kind::Explain,
+        "DECLARE" => Kind::DeclareCursor,
+        _ => Kind::Select,
+    }
+}
+
+fn check(text: &str) -> Result<(), Denial> {
+    check_with(kind_of(text), text, "", &[])
+}
+
+/// Refused by the check, not for want of a valid text.
+fn is_refused(result: Result<(), Denial>) -> bool {
+    result.is_err_and(|d| !d.error.message.contains("cannot be parsed"))
+}
+
+const A: &str = "public.accounts a";
+const O: &str = "public.orders o";
+
+#[test]
+fn good_outputs_are_accepted() {
+    for text in [
+        "SELECT a.id, a.email AS e FROM public.accounts a WHERE T(a)",
+        "SELECT a.id FROM public.accounts a WHERE T(a) AND (a.balance > 1 OR a.id = 2) ORDER BY id, a.email",
+        "SELECT a.id FROM ONLY public.accounts a WHERE a.id = 2 AND T(a)",
+        "SELECT a.id, o.id FROM public.accounts a, public.orders o WHERE T(a) AND T(o) AND a.id = o.account_id",
+        "SELECT 1 FROM public.accounts a JOIN public.orders o ON a.id = o.account_id AND T(o) WHERE T(a)",
+        "SELECT 1 FROM public.accounts a LEFT JOIN public.orders o ON T(o) AND a.id = o.account_id WHERE T(a)",
+        "SELECT 1 FROM public.orders o RIGHT JOIN public.accounts a ON T(o) WHERE T(a)",
+        "SELECT 1 FROM public.accounts a LEFT JOIN (public.orders o JOIN public.accounts b ON T(b) AND b.id = o.id) ON T(o) WHERE T(a)",
+        "SELECT 1 FROM (SELECT a.id FROM public.accounts a WHERE T(a)) x FULL JOIN (SELECT o.id FROM public.orders o WHERE T(o)) y ON x.id = y.id",
+        "SELECT 1 FROM (SELECT a.id FROM public.accounts a WHERE T(a) OFFSET 0) x JOIN public.products p USING (id) AS u WHERE u.id = 1",
+        "SELECT 1 FROM public.products p WHERE EXISTS (SELECT 1 FROM public.orders o WHERE T(o) AND o.account_id = p.id)",
+        "SELECT a.id FROM public.accounts a WHERE T(a) UNION ALL SELECT o.id FROM public.orders o WHERE T(o) ORDER BY id",
+        "WITH accounts AS (SELECT a.id FROM public.accounts a WHERE T(a)) SELECT c.id FROM accounts c",
+        "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT r1.n + 1 FROM r r1 WHERE r1.n < 5) SELECT r2.n FROM r r2",
+        "WITH w AS (DELETE FROM public.orders o WHERE T(o) RETURNING o.id) SELECT x.id FROM w x",
+        "SELECT count(*), pg_catalog.sum(a.balance) OVER (PARTITION BY a.email ORDER BY a.id) FROM public.accounts a WHERE T(a) GROUP BY email",
+        "SELECT pg_catalog.to_json(a) FROM public.accounts a WHERE T(a) FOR UPDATE OF a",
+        "SELECT c.relname FROM pg_catalog.pg_class c WHERE c.relname ~~ 'x' ORDER BY relname",
+        "SELECT CASE WHEN T(a) THEN a.email || 'x' ELSE NULL::pg_catalog.text END FROM public.accounts a WHERE T(a)",
+        "SELECT 1 FROM public.accounts a LEFT JOIN public.orders o ON T(o) WHERE T(a) AND (CASE WHEN o.tableoid IS NULL OR T(o) THEN o.note || 'x' ELSE NULL::pg_catalog.text END) = 'y'",
+        "SELECT x.tenant_id FROM public.accounts x(id2) WHERE T(x)",
+        "SELECT g.n FROM pg_catalog.generate_series(1, 2) g(n)",
+        "SELECT v.a FROM (VALUES (1), (2)) v(a)",
+        "SELECT 1 FROM public.accounts a TABLESAMPLE system (10) WHERE T(a)",
+        "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, $T), (DEFAULT, $T) RETURNING a.id",
+        "INSERT INTO public.accounts AS a (tenant_id, id) SELECT $T, o.id FROM public.orders o WHERE T(o) UNION SELECT $T, 5",
+        "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, $T) ON CONFLICT (id) WHERE id > 3 DO UPDATE SET email = excluded.email WHERE T(a) AND a.balance > 1",
+        "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, $T) ON CONFLICT DO NOTHING",
+        "UPDATE public.accounts a SET email = 'x', balance = DEFAULT WHERE T(a)",
+        "UPDATE public.accounts a SET (email, balance) = (SELECT o.note, o.amount FROM public.orders o WHERE T(o) AND o.account_id = a.id) WHERE T(a)",
+        "UPDATE public.accounts a SET email = o.note FROM public.orders o WHERE T(a) AND T(o) AND o.account_id = a.id RETURNING a.id",
+        "DELETE FROM public.accounts a USING public.orders o WHERE T(a) AND T(o)",
+        "COPY (SELECT a.id FROM public.accounts a WHERE T(a)) TO STDOUT (FORMAT csv)",
+        "EXPLAIN (COSTS off) SELECT a.id FROM public.accounts a WHERE T(a)",
+        "DECLARE c CURSOR FOR SELECT a.id FROM public.accounts a WHERE T(a)",
+    ] {
+        check(text).unwrap_or_else(|d| panic!("{text}: {d}"));
+    }
+}
+
+#[test]
+fn missing_or_misplaced_predicates_are_refused() {
+    for text in [
+        format!("SELECT a.id FROM {A}"),
+        format!("SELECT a.id FROM {A} WHERE a.id = 1"),
+        format!("SELECT a.id FROM {A} WHERE T(a) OR a.id = 1"),
+        format!("SELECT a.id FROM {A} WHERE NOT T(a)"),
+        format!("SELECT a.id FROM {A} WHERE a.id = 1 OR (a.id = 2 AND T(a))"),
+        // another alias, another column, another operator, a literal, another type
+        format!("SELECT a.id FROM {A}, {O} WHERE T(o) AND T(o)"),
+        format!("SELECT a.id FROM {A} WHERE a.id OPERATOR(pg_catalog.=) $T"),
+        format!("SELECT a.id FROM {A} WHERE a.tenant_id = $T"),
+        format!("SELECT a.id FROM {A} WHERE a.tenant_id OPERATOR(public.=) $T"),
+        format!("SELECT a.id FROM {A} WHERE a.tenant_id OPERATOR(pg_catalog.<) $T"),
+        format!("SELECT a.id FROM {A} WHERE a.tenant_id OPERATOR(pg_catalog.=) 1::pg_catalog.int4"),
+        format!("SELECT a.id FROM {A} WHERE a.tenant_id OPERATOR(pg_catalog.=) '1'::pg_catalog.int4"),
+        format!("SELECT a.id FROM {A} WHERE a.tenant_id OPERATOR(pg_catalog.=) 'qzslottext'::pg_catalog.text"),
+        format!("SELECT a.id FROM {A} WHERE a.tenant_id OPERATOR(pg_catalog.=) 'qzslotint4'"),
+        // in HAVING, in a subquery, in the target list
+        format!("SELECT count(*) FROM {A} HAVING T(a)"),
+        format!("SELECT a.id FROM {A} WHERE EXISTS (SELECT 1 FROM public.products p WHERE T(a))"),
+        format!("SELECT T(a) FROM {A}"),
+        // the wrong side of outer joins
+        format!("SELECT 1 FROM {A} LEFT JOIN {O} ON T(a) AND T(o)"),
+        format!("SELECT 1 FROM {A} LEFT JOIN {O} ON a.id = o.id WHERE T(a) AND T(o)"),
+        format!("SELECT 1 FROM {A} RIGHT JOIN {O} ON T(a) AND T(o)"),
+        format!("SELECT 1 FROM {A} FULL JOIN {O} ON T(a) AND T(o) WHERE T(a) AND T(o)"),
+        format!("SELECT 1 FROM {A} LEFT JOIN ({O} LEFT JOIN public.accounts b ON b.id = o.id) ON T(o) AND T(b) WHERE T(a)"),
+        format!("SELECT 1 FROM ({A} JOIN {O} ON a.id = o.id) j WHERE T(a) AND T(o)"),
+        // one arm of a set operation, one derived table, one CTE
+        format!("SELECT a.id FROM {A} WHERE T(a) UNION ALL SELECT o.id FROM {O}"),
+        format!("SELECT 1 FROM (SELECT a.id FROM {A}) x"),
+        format!("WITH w AS (SELECT a.id FROM {A}) SELECT x.id FROM w x"),
+        format!("SELECT 1 FROM {A} WHERE T(a) AND a.id IN (SELECT o.id FROM {O})"),
+        format!("SELECT (SELECT count(*) FROM {O}) FROM {A} WHERE T(a)"),
+        format!("SELECT a.id FROM {A} WHERE T(a) ORDER BY (SELECT o.id FROM {O})"),
+        format!("SELECT a.id FROM {A} WHERE T(a) LIMIT (SELECT count(*) FROM {O})"),
+        // an alias list that moves the tenant column away
+        "SELECT 1 FROM public.accounts a(tenant_id, x) WHERE T(a)".to_owned(),
+        format!("UPDATE {A} SET email = 'x'"),
+        format!("UPDATE {A} SET email = 'x' FROM {O} WHERE T(a)"),
+        format!("UPDATE {A} SET email = 'x' FROM {O} WHERE T(o)"),
+        format!("DELETE FROM {A}"),
+        format!("DELETE FROM {A} USING {O} WHERE T(a)"),
+        format!("EXPLAIN SELECT a.id FROM {A}"),
+        format!("COPY (SELECT a.id FROM {A}) TO STDOUT"),
+    ] {
+        assert!(is_refused(check(&text)), "{text}");
+    }
+}
+
+#[test]
+fn captured_and_unknown_names_are_refused() {
+    for text in [
+        // unqualified, unknown, not listed
+        "SELECT a.id FROM accounts a WHERE T(a)",
+        "SELECT a.id FROM public.nosuch a",
+        "SELECT a.id FROM public.secrets a",
+        "SELECT a.id FROM other.public.accounts a WHERE T(a)",
+        // no alias, an alias twice, a reserved alias
+        "SELECT accounts.id FROM public.accounts WHERE accounts.tenant_id OPERATOR(pg_catalog.=) $T",
+        "SELECT a.id FROM public.accounts a WHERE T(a) AND EXISTS (SELECT 1 FROM (VALUES (1)) a(tenant_id))",
+        "SELECT 1 FROM public.products excluded",
+        // CTE scoping: itself, later ones, other parentheses
+        "WITH accounts AS (SELECT b.id FROM accounts b) SELECT c.id FROM accounts c",
+        "WITH v AS (SELECT b.id FROM w b), w AS (SELECT 1 AS id) SELECT c.id FROM v c",
+        "SELECT 1 FROM (WITH w AS (SELECT 1 AS id) SELECT x.id FROM w x) y, w z",
+        "WITH accounts AS (SELECT 1 AS id) SELECT b.id FROM accounts b, public.accounts a",
+        // references
+        "SELECT b.id FROM public.accounts a WHERE T(a)",
+        "SELECT id FROM public.accounts a WHERE T(a)",
+        "SELECT a.* FROM public.accounts a WHERE T(a)",
+        "SELECT * FROM public.accounts a WHERE T(a)",
+        "SELECT public.accounts.id FROM public.accounts a WHERE T(a)",
+        "SELECT a.row_to_json FROM public.accounts a WHERE T(a)",
+        "SELECT 1 FROM public.accounts a NATURAL JOIN public.products p WHERE T(a)",
+        "SELECT 1 FROM public.accounts a JOIN public.products p USING (id) WHERE T(a)",
+        // functions, operators, types, collations off the list
+        "SELECT pg_catalog.pg_sleep(1)",
+        "SELECT lower('x')",
+        "SELECT x.n FROM public.generate_series(1, 2) x(n)",
+        "SELECT 1 OPERATOR(public.+) 2",
+        "SELECT 1 ~ 2",
+        "SELECT a.id::public.t FROM public.accounts a WHERE T(a)",
+        "SELECT a.id COLLATE \"de\" FROM public.accounts a WHERE T(a)",
+        // columns of catalogs
+        "SELECT c.relpages FROM pg_catalog.pg_class c",
+        "SELECT c.oid FROM pg_catalog.pg_class c ORDER BY relpages",
+        "SELECT count(*) FROM pg_catalog.pg_class c GROUP BY relpages",
+        "SELECT pg_catalog.to_json(c) FROM pg_catalog.pg_class c",
+        "SELECT 1 FROM pg_catalog.pg_class c JOIN (VALUES (1)) v(relpages) USING (relpages) AS u",
+        "SELECT 1 FROM pg_catalog.pg_class c(a, b, relname2)",
+        // other statements and clauses
+        "SELECT 1; SELECT 2",
+        "SELECT 1 INTO public.x",
+        "SELECT a.id FROM public.accounts a WHERE T(a) FOR UPDATE OF b",
+        "SELECT x.a FROM JSON_TABLE('[]', '$' COLUMNS (a int)) x",
+        "TRUNCATE public.accounts",
+        "WITH w AS (SELECT 1) DELETE FROM public.accounts a WHERE T(a)",
+        "COPY public.accounts TO STDOUT",
+        "COPY (SELECT 1) TO '/tmp/x'",
+        "COPY (SELECT 1) TO PROGRAM 'x'",
+        "EXPLAIN ANALYZE SELECT 1",
+        "",
+    ] {
+        let kind = if text.is_empty() { Kind::Select } else { kind_of(text) };
+        assert!(is_refused(check_with(kind, text, "", &[])), "{text}");
+    }
+}
+
+#[test]
+fn writes_outside_the_tenant_are_refused() {
+    for text in [
+        "INSERT INTO public.accounts AS a (id) VALUES (1)",
+        "INSERT INTO public.accounts AS a VALUES (1, $T)",
+        "INSERT INTO public.accounts AS a DEFAULT VALUES",
+        "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, 2)",
+        "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, '2'::pg_catalog.int4)",
+        "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, DEFAULT)",
+        "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, $1)",
+        "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, $T), (2, 2)",
+        "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, $T), (2)",
+        "INSERT INTO public.accounts AS a (tenant_id, id) VALUES (1, $T)",
+        "INSERT INTO public.accounts AS a (id, tenant_id, tenant_id) VALUES (1, $T, $T)",
+        "INSERT INTO public.accounts AS a (id, tenant_id) SELECT $T, 1",
+        "INSERT INTO public.accounts AS a (id, tenant_id) SELECT 1, $T UNION ALL SELECT 1, 2",
+        "INSERT INTO public.accounts AS a (id, tenant_id) SELECT o.id, $T FROM public.orders o",
+        "INSERT INTO public.products AS p (id) VALUES (1)",
+        "INSERT INTO accounts AS a (id, tenant_id) VALUES (1, $T)",
+        "INSERT INTO public.accounts (id, tenant_id) VALUES (1, $T)",
+        "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, $T) ON CONFLICT (id) DO UPDATE SET email = 'x'",
+        "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, $T) ON CONFLICT (id) DO UPDATE SET email = 'x' WHERE a.id = 1 AND T(a)",
+        "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, $T) ON CONFLICT (id) DO UPDATE SET tenant_id = 2 WHERE T(a)",
+        "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, $T) ON CONFLICT (id) DO UPDATE SET (email, tenant_id) = ('x', 2) WHERE T(a)",
+        "UPDATE public.accounts a SET tenant_id = 2 WHERE T(a)",
+        "UPDATE public.accounts a SET (email, tenant_id) = ROW ('x', 2) WHERE T(a)",
+        "UPDATE public.products p SET name = 'x'",
+        "UPDATE public.accounts a SET email = 'x' WHERE CURRENT OF c",
+        "WITH accounts AS (SELECT 1) DELETE FROM accounts a",
+        "DELETE FROM pg_catalog.pg_class c",
+        "MERGE INTO public.accounts a USING public.products p ON T(a) AND a.id = p.id WHEN MATCHED THEN DELETE",
+    ] {
+        let kind = if text.contains("DELETE FROM") { Kind::Delete } else { kind_of(text) };
+        assert!(is_refused(check_with(kind, text, "", &[])), "{text}");
+    }
+    let obliged = [Value::Parameter(1), Value::Literal(0)];
+    let insert = |value: &str| format!("INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, {value})");
+    for value in ["$1", "$1::pg_catalog.int4", "2107300000", "'qzaaaa'"] {
+        check_with(Kind::Insert, &insert(value), "", &obliged).unwrap();
+    }
+    for value in ["$2", "2107300001", "-2107300000", "$1 + 1", "$1::pg_catalog.text", "'qzaaab'", "NULL"] {
+        assert!(is_refused(check_with(Kind::Insert, &insert(value), "", &obliged)), "{value}");
+    }
+}
+
+#[test]
+fn row_rules_are_part_of_the_policy() {
+    let rules = "row.amount > 0 OR row.note = 'row'";
+    let with_rules =
+        |text: &str| check_with(kind_of(text), &text.replace("R(o)", "(o.amount > 0 OR o.note = 'row')"), rules, &[]);
+    with_rules("SELECT o.id FROM public.orders o WHERE T(o) AND R(o)").unwrap();
+    with_rules("UPDATE public.orders o SET note = 'x' WHERE T(o) AND R(o)").unwrap();
+    with_rules("SELECT CASE WHEN T(o) AND R(o) THEN o.note || 'x' END FROM public.orders o WHERE T(o) AND R(o)").unwrap();
+    for text in [
+        "SELECT o.id FROM public.orders o WHERE T(o)",
+        "SELECT o.id FROM public.orders o WHERE R(o)",
+        "SELECT o.id FROM public.orders o WHERE T(o) AND (o.amount > 1 OR o.note = 'row')",
+        "SELECT o.id FROM public.orders o WHERE T(o) AND (R(o) OR o.id = 1)",
+        "SELECT o.id FROM public.orders o, public.accounts a WHERE T(o) AND T(a) AND (a.amount > 0 OR a.note = 'row')",
+        "SELECT o.id FROM public.orders o(tenant_id) WHERE T(o) AND R(o)",
+        "DELETE FROM public.orders o WHERE T(o)",
+        "SELECT CASE WHEN T(o) THEN o.note || 'x' END FROM public.orders o WHERE T(o) AND R(o)",
+    ] {
+        assert!(is_refused(with_rules(text)), "{text}");
+    }
+}
+
+#[test]
+fn guards_must_hold_the_policy_of_what_they_guard() {
+    let select = |guarded: &str| format!("SELECT {guarded} FROM {A}, {O}, LATERAL (SELECT 1 AS tenant_id) l WHERE T(a) AND T(o)");
+    for guarded in [
+        "CASE WHEN T(a) THEN a.email || 'x' END",
+        "CASE WHEN T(a) AND T(o) THEN a.email || o.note END",
+        "CASE WHEN T(a) THEN a.email || (SELECT p.name FROM public.products p) ELSE NULL::pg_catalog.text END",
+        "CASE WHEN a.id = 1 THEN o.note ELSE 'x' END",
+    ] {
+        check(&select(guarded)).unwrap_or_else(|d| panic!("{guarded}: {d}"));
+    }
+    for guarded in [
+        // guards another entry, one of two, a derived one with a column of that name, none that exists
+        "CASE WHEN T(o) THEN a.email || 'x' END",
+        "CASE WHEN T(a) THEN a.email || o.note END",
+        "CASE WHEN T(l) THEN a.email || 'x' END",
+        "CASE WHEN T(b) THEN a.email || 'x' END",
+        // another column or type, weaker conditions
+        "CASE WHEN a.id OPERATOR(pg_catalog.=) $T THEN a.email || 'x' END",
+        "CASE WHEN T(a) OR a.id = 1 THEN a.email || 'x' END",
+        "CASE WHEN NOT T(a) THEN a.email || 'x' END",
+        "CASE WHEN o.tableoid IS NULL OR T(a) THEN a.email || 'x' END",
+        // other branches
+        "CASE WHEN T(a) THEN a.email || 'x' ELSE a.email || 'y' END",
+        "CASE WHEN T(a) THEN 'x' WHEN true THEN a.email || 'y' END",
+        "CASE WHEN T(a) THEN a.email || (SELECT o.note) END",
+        "CASE WHEN T(a) THEN pg_catalog.to_json(o) END",
+        "CASE WHEN T(a) THEN pg_catalog.to_json(o.*) END",
+    ] {
+        assert!(is_refused(check(&select(guarded))), "{guarded}");
+    }
+}
+
+#[test]
+fn large_texts_are_checked_in_reasonable_time() {
+    let chain = format!("SELECT {} FROM public.accounts a WHERE T(a)", vec!["a.email"; 1_000].join(" || "));
+    let rows = format!("INSERT INTO public.accounts AS a (id, tenant_id) VALUES {}", vec!["(1, $T)"; 5_000].join(", "));
+    let conjuncts = format!("SELECT 1 FROM public.accounts a WHERE T(a) AND {}", vec!["a.id > 1"; 2_000].join(" AND "));
+    let arms = vec!["SELECT a# FROM public.accounts a# WHERE T(a#)"; 150];
+    let arms: Vec<_> = arms.iter().enumerate().map(|(i, arm)| arm.replace('#', &i.to_string())).collect();
+    let start = std::time::Instant::now();
+    for text in [chain, rows, conjuncts, arms.join(" UNION ALL ")] {
+        check(&text).unwrap_or_else(|d| panic!("{d}: {}", &text[..60]));
+    }
+    assert!(start.elapsed() < std::time::Duration::from_secs(60), "{:?}", start.elapsed());
+}

@@ -1,0 +1,1 @@
+SELECT * FROM customers WHERE email = $1 LIMIT 10

@@ -1,0 +1,1 @@
+UPDATE orders o SET status = 'paid' FROM customers c WHERE c.id = o.customer_id AND c.city LIKE 'L%' RETURNING o.*

@@ -1,0 +1,1 @@
+WITH RECURSIVE t(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM t WHERE n < 5) SELECT * FROM t, LATERAL (SELECT * FROM products p WHERE p.id = t.n) x

@@ -1,0 +1,1 @@
+SELECT CASE WHEN price > 1e3 THEN 'a' ELSE U&'\0061' END, E'\'x', $$body$$, $t$x$t$, X'1F', B'01' FROM products

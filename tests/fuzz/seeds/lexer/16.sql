@@ -1,0 +1,1 @@
+SELECT "a""b", "C" FROM "customers" /* c /* nested */ */

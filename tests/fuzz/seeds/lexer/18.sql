@@ -1,0 +1,1 @@
+SELECT interval '1' day, numeric(10,2) '1.5', 1_000, 0x1F, 1.5e-3, .5, 5.

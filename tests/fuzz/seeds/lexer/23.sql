@@ -1,0 +1,1 @@
+COPY (SELECT * FROM customers) TO STDOUT

@@ -1,0 +1,1 @@
+MERGE INTO orders o USING customers c ON c.id = o.customer_id WHEN MATCHED THEN DELETE

@@ -1,0 +1,1 @@
+SELECT row_number() OVER (PARTITION BY city ORDER BY id) FROM customers TABLESAMPLE SYSTEM (10)

@@ -1,0 +1,1 @@
+SELECT (c).name, c.*, customers(c) FROM customers c

@@ -1,0 +1,1 @@
+INSERT INTO customers (id, name, email, city) VALUES (1, 'O''Brien', 'x@y', 'Cork') ON CONFLICT (tenant_id, id) DO UPDATE SET name = excluded.name RETURNING id

@@ -1,0 +1,1 @@
+INSERT INTO orders (id, customer_id, placed_on) SELECT id + 1, customer_id, date '2026-01-01' FROM orders

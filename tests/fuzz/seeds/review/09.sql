@@ -1,0 +1,1 @@
+WITH gone AS (DELETE FROM orders WHERE id = 1 RETURNING *) SELECT * FROM gone

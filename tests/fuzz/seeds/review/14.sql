@@ -1,0 +1,1 @@
+SELECT id FROM customers WHERE city = '' OR 1=1 --'

@@ -1,0 +1,1 @@
+SELECT a FROM customers WHERE a @> '{1}'::int[] AND b->>'k' = 'v' AND NOT EXISTS (SELECT 1 FROM orders)

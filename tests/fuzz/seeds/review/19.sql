@@ -1,0 +1,1 @@
+BEGIN; SET LOCAL bulkhead.tenant = 'acme'; SELECT 1; COMMIT

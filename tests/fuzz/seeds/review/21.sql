@@ -1,0 +1,1 @@
+SELECT pg_read_file('/etc/passwd'), set_config('role', 'x', true), query_to_xml('select 1', true, true, '')
