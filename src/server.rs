@@ -19,11 +19,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::admin::{self, Admin, Health};
 use crate::backend::ConnectError;
 use crate::backend::pool::{Pool, PoolLimits};
 use crate::config::{self, Config, ServerTls, Upstream, UserAccess};
 use crate::error::{SqlError, sqlstate};
-use crate::admin::{self, Admin, Health};
 use crate::event::{Event, Events, Rejection, Reload};
 use crate::metrics::Metrics;
 use crate::policy::model::PolicyModel;
@@ -113,11 +113,7 @@ impl Server {
     ///
     /// # Errors
     /// [`ServeError`].
-    pub async fn bind(
-        config: Config,
-        gates: HashMap<String, Arc<dyn Review>>,
-        events: Events,
-    ) -> Result<Self, ServeError> {
+    pub async fn bind(config: Config, gates: HashMap<String, Arc<dyn Review>>, events: Events) -> Result<Self, ServeError> {
         let config = Arc::new(config);
         let (drain, watch) = watch::channel(Drain::No);
         let shared = Arc::new(share(&config, gates, watch, events)?);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{BufMut, BytesMut};
 use smallvec::SmallVec;
 
-use super::enforced::{Phase, Session, Step, in_failed_transaction};
+use super::enforced::{Session, Step, in_failed_transaction};
 use super::expect::{Expected, Sent};
 use super::own::{column, no_statement};
 use super::simple::awaits_context;
@@ -25,13 +25,13 @@ const MAX_NAMED: usize = 10_000;
 const MAX_NAMED_BYTES: usize = 64 << 20;
 
 impl Session<'_> {
-    /// Waits for what the next message depends on. `false`: it failed meanwhile, and the message is skipped.
-    async fn settled(&mut self) -> Step<bool> {
+    /// Waits for what the message depends on. `false`: something failed meanwhile, and the message is skipped.
+    async fn settled(&mut self, tag: u8) -> Step<bool> {
         let stale = self.status == TransactionStatus::Failed && self.batch.sent;
         if stale || self.queue.iter().any(awaits_context) {
-            self.settle().await?;
+            return self.settle(tag).await;
         }
-        Ok(self.phase == Phase::Open)
+        Ok(true)
     }
 
     fn refuse(&mut self, error: SqlError) {
@@ -39,7 +39,7 @@ impl Session<'_> {
     }
 
     pub async fn parse(&mut self, parse: &Parse<'_>) -> Step {
-        if !self.settled().await? {
+        if !self.settled(b'P').await? {
             return Ok(());
         }
         let statement = match self.prepare(parse) {
@@ -72,24 +72,33 @@ impl Session<'_> {
 
     /// Reviews a Parse. An unnamed statement that is the one before it again is not reviewed twice in one epoch.
     fn prepare(&mut self, parse: &Parse<'_>) -> Result<Arc<Statement>, Denial> {
-        if !parse.name.is_empty() {
-            if self.names.get(parse.name).is_some() {
-                let message = format!("prepared statement \"{}\" already exists", parse.name);
-                return Err(Denial::invalid(sqlstate::DUPLICATE_PREPARED_STATEMENT, message));
-            }
-            if self.names.len() >= MAX_NAMED || self.names.bytes() + parse.text.len() > MAX_NAMED_BYTES {
-                let message = format!("a session can have {MAX_NAMED} prepared statements of {MAX_NAMED_BYTES} bytes in all");
-                let error = SqlError::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, message);
-                return Err(Denial::new(Reason::Limit, error));
-            }
-        } else if let Some(last) = self.names.get("").cloned()
+        if parse.name.is_empty()
+            && let Some(last) = self.names.get("").cloned()
             && *last.source == *parse.text
             && *last.declared == *parse.types
             && self.is_current(&last)
         {
             return Ok(last);
         }
-        self.review_one(parse.text, &parse.types)
+        if parse.name.is_empty() {
+            // Gone even where the new one is refused.
+            self.names.remove("");
+            return self.review_one(parse.text, &parse.types);
+        }
+        let statement = self.review_one(parse.text, &parse.types)?;
+        // As PostgreSQL: what is wrong with the statement itself is found first, then the state of the transaction.
+        if self.is_out_of_place(&statement) {
+            return Err(Denial::new(Reason::Invalid, in_failed_transaction()));
+        }
+        if self.names.get(parse.name).is_some() {
+            let message = format!("prepared statement \"{}\" already exists", parse.name);
+            return Err(Denial::invalid(sqlstate::DUPLICATE_PREPARED_STATEMENT, message));
+        }
+        if self.names.len() >= MAX_NAMED || self.names.bytes() + parse.text.len() > MAX_NAMED_BYTES {
+            let message = format!("a session can have {MAX_NAMED} prepared statements of {MAX_NAMED_BYTES} bytes in all");
+            return Err(Denial::new(Reason::Limit, SqlError::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, message)));
+        }
+        Ok(statement)
     }
 
     fn review_one(&mut self, text: &str, types: &[u32]) -> Result<Arc<Statement>, Denial> {
@@ -121,11 +130,9 @@ impl Session<'_> {
                 TransactionCommand::Begin | TransactionCommand::Savepoint(_) | TransactionCommand::Release(_) => false,
             },
             Action::Empty => true,
-            Action::Forward
-            | Action::Set { .. }
-            | Action::Reset { .. }
-            | Action::ChooseTenant { .. }
-            | Action::Emulate(_) => false,
+            Action::Forward | Action::Set { .. } | Action::Reset { .. } | Action::ChooseTenant { .. } | Action::Emulate(_) => {
+                false
+            }
         };
         self.status == TransactionStatus::Failed && !self.batch.sent && !ends
     }
@@ -151,7 +158,7 @@ impl Session<'_> {
     }
 
     pub async fn bind(&mut self, bind: &Bind<'_>) -> Step {
-        if !self.settled().await? {
+        if !self.settled(b'B').await? {
             return Ok(());
         }
         let statement = match self.statement_to_bind(bind) {
@@ -212,9 +219,6 @@ impl Session<'_> {
             statement = self.review_one(&statement.source, &statement.declared)?;
             self.names.insert(bind.statement, statement.clone());
         }
-        if self.is_out_of_place(&statement) {
-            return Err(Denial::new(Reason::Invalid, in_failed_transaction()));
-        }
         let wanted = usize::from(statement.plan.parameters()).max(statement.declared.len());
         if bind.values.len() != wanted {
             let message = format!(
@@ -224,11 +228,14 @@ impl Session<'_> {
             );
             return Err(Denial::invalid(sqlstate::PROTOCOL_VIOLATION, message));
         }
+        if self.is_out_of_place(&statement) {
+            return Err(Denial::new(Reason::Invalid, in_failed_transaction()));
+        }
         Ok(statement)
     }
 
     pub async fn describe(&mut self, target: Target<'_>) -> Step {
-        if !self.settled().await? {
+        if !self.settled(b'D').await? {
             return Ok(());
         }
         let (statement, portal) = match target {
@@ -320,8 +327,7 @@ impl Session<'_> {
 
     /// What the proxy does itself depends on all that came before it.
     async fn execute_own(&mut self, statement: &Statement, value: Option<&str>) -> Step {
-        self.settle().await?;
-        if self.phase != Phase::Open {
+        if !self.settle(b'E').await? {
             return Ok(());
         }
         let mut answer = BytesMut::new();

@@ -38,13 +38,7 @@ impl Session<'_> {
     ///
     /// # Errors
     /// What the client is told; nothing has changed.
-    pub fn run_own(
-        &mut self,
-        plan: &Plan,
-        value: Option<&str>,
-        protocol: Protocol,
-        out: &mut BytesMut,
-    ) -> Result<(), SqlError> {
+    pub fn run_own(&mut self, plan: &Plan, value: Option<&str>, protocol: Protocol, out: &mut BytesMut) -> Result<(), SqlError> {
         if self.status == TransactionStatus::Failed {
             return Err(in_failed_transaction());
         }

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::shared::Review;
+use crate::error::sqlstate;
 use crate::finding::Denial;
 use crate::gate::{Approved, Context};
 use crate::id::PolicyEpoch;
-use crate::plan::{
-    Action, Effect, Emulation, Literals, Plan, Segment, TenantForm, TenantType, TenantValue, TransactionCommand,
-};
+use crate::plan::{Action, Effect, Emulation, Literals, Plan, Segment, TenantForm, TenantType, TenantValue, TransactionCommand};
 
 /// `forbidden` in a statement refuses it; `:tenant:` is a tenant slot; `:path:` becomes the search_path that it was reviewed
 /// under; `pinning` pins. All else passes as it came.
@@ -38,6 +37,9 @@ impl Permissive {
     fn one(&self, text: &str, context: &Context<'_>) -> Result<Approved, Denial> {
         if text.contains("forbidden") {
             return Err(Denial::policy("permission denied for table forbidden"));
+        }
+        if text == "nonsense" {
+            return Err(Denial::invalid(sqlstate::SYNTAX_ERROR, "syntax error at or near \"nonsense\""));
         }
         let words: Vec<String> = text.split_whitespace().map(str::to_ascii_lowercase).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -82,12 +84,8 @@ fn action(words: &[&str], text: &str) -> Action {
         ["release", .., name] => transaction(TransactionCommand::Release((*name).into())),
         ["set", "local", "bulkhead.tenant", _, v] => choose(v, true, TenantForm::Set),
         ["set", "bulkhead.tenant" | "\"bulkhead\".\"tenant\"", _, v] => choose(v, false, TenantForm::Set),
-        ["reset", "bulkhead.tenant"] => {
-            Action::ChooseTenant { value: TenantValue::Unset, local: false, form: TenantForm::Set }
-        }
-        ["show", "bulkhead.tenant"] => {
-            Action::ChooseTenant { value: TenantValue::Unset, local: false, form: TenantForm::Show }
-        }
+        ["reset", "bulkhead.tenant"] => Action::ChooseTenant { value: TenantValue::Unset, local: false, form: TenantForm::Set },
+        ["show", "bulkhead.tenant"] => Action::ChooseTenant { value: TenantValue::Unset, local: false, form: TenantForm::Show },
         ["select", "set_config('bulkhead.tenant',", "$1,", local] => Action::ChooseTenant {
             value: TenantValue::Parameter(1),
             local: local.starts_with("true"),

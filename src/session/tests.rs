@@ -46,20 +46,12 @@ fn config(postgres: &Postgres, pool_size: usize) -> Config {
         databases: vec![],
     };
     let tenant = |name: &str| Tenant(name.into());
-    let web = UserAccess::Shared {
-        tenants: TenantSet::Only([tenant("1"), tenant("2")].into()),
-        setting: None,
-        token_key: None,
-    };
+    let web = UserAccess::Shared { tenants: TenantSet::Only([tenant("1"), tenant("2")].into()), setting: None, token_key: None };
     Config {
         server: Server { listen: SocketAddr::from(([127, 0, 0, 1], 0)), admin_listen: None, policies: "".into(), tls: None },
         level: Level::Strict,
         databases: vec![Database { name: "shop".into(), upstream, pool_size }],
-        users: vec![
-            user("one", UserAccess::Fixed(tenant("1"))),
-            user("two", UserAccess::Fixed(tenant("2"))),
-            user("web", web),
-        ],
+        users: vec![user("one", UserAccess::Fixed(tenant("1"))), user("two", UserAccess::Fixed(tenant("2"))), user("web", web)],
         log: Log { level: "warn".into(), format: LogFormat::Text },
         metrics: false,
         limits: Limits { pool_wait: Duration::from_secs(10), ..Limits::default() },
@@ -859,11 +851,11 @@ mod random {
     fn conversations_are_as_directly() {
         let proxy = Proxy::start(1);
         table(&proxy, "random_rows");
+        let mut owner = proxy.direct();
         for seed in seeds() {
-            let mut direct = proxy.postgres.connect("app");
-            direct.run("delete from random_rows");
-            let expected = talk(&mut direct, seed);
-            direct.run("delete from random_rows");
+            owner.run("delete from random_rows");
+            let expected = talk(&mut proxy.postgres.connect("app"), seed);
+            owner.run("delete from random_rows");
             let heard = talk(&mut proxy.connect("one"), seed);
             assert!(
                 expected == heard,

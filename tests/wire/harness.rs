@@ -186,14 +186,7 @@ impl Wire {
         let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
-        Ok(Wire {
-            stream,
-            inbox: BytesMut::new(),
-            out: BytesMut::new(),
-            process_id: 0,
-            key: Vec::new(),
-            parameters: Vec::new(),
-        })
+        Ok(Wire { stream, inbox: BytesMut::new(), out: BytesMut::new(), process_id: 0, key: Vec::new(), parameters: Vec::new() })
     }
 
     pub fn connect(
