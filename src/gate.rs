@@ -212,6 +212,7 @@ impl State {
             parameters: 0,
             needs_tenant: false,
             hides_rows: false,
+            inlines_tenant: false,
             obligations: vec![],
             epoch: self.policies.epoch,
         }

@@ -33,6 +33,7 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16)
         parameters: analysis.parameters,
         needs_tenant: permit.touches_data(),
         hides_rows: false,
+        inlines_tenant: false,
         obligations: permit.setting_parameters().iter().map(|n| Obligation::ReadableSetting { parameter: *n }).collect(),
         epoch: permit.epoch(),
     };
@@ -50,12 +51,14 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16)
             }
             (_, plan.effect) = command(&tree);
             plan.command = "COPY";
+            plan.inlines_tenant = true;
             let copy = CopyStmt { query: Some(Box::new(tree)), options: options.clone(), ..Default::default() };
             Some(Node { node: Some(NodeEnum::CopyStmt(Box::new(copy))) })
         }
         Statement::Declare { name, options, query } => {
             let Rewritten { tree, hides_rows: _ } = rewrite(query, analysis, permit, catalog)?;
             plan.command = "DECLARE";
+            plan.inlines_tenant = true;
             // A held cursor lives on its backend.
             plan.effect = if options & CURSOR_OPT_HOLD != 0 { Effect::Pins } else { Effect::Read };
             let declare = DeclareCursorStmt { portalname: name.clone(), options: *options, query: Some(Box::new(tree)) };

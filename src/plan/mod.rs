@@ -121,6 +121,8 @@ pub struct Plan {
     /// The rows that come back are a check of the proxy's own, not the client's: RowDescription and DataRow are dropped, and
     /// Describe answers NoData.
     pub(crate) hides_rows: bool,
+    /// Parameters cannot stand in it.
+    pub(crate) inlines_tenant: bool,
     pub(crate) obligations: Vec<Obligation>,
     pub(crate) epoch: PolicyEpoch,
 }
@@ -172,21 +174,47 @@ impl Plan {
 
     /// Whether the parameterised form has a parameter for the tenant, number `parameters() + 1`, declared as text (OID 25).
     pub fn has_tenant_parameter(&self) -> bool {
-        self.segments.iter().any(|s| matches!(s, Segment::Tenant(_)))
+        !self.inlines_tenant && self.segments.iter().any(|s| matches!(s, Segment::Tenant(_)))
+    }
+
+    /// Whether the parameterised form has the tenant's value in its text (COPY and DECLARE take no parameters): it serves
+    /// one tenant only.
+    pub fn inlines_tenant(&self) -> bool {
+        self.inlines_tenant
     }
 
     /// The text for a Parse message: literals in place, the tenant as a parameter, so that all tenants share it.
     /// `source` is the text that `literals` point into.
-    pub fn write_parameterised(&self, source: &str, literals: &Literals, out: &mut BytesMut) {
+    /// `tenant`: for a plan that [inlines it](Self::inlines_tenant).
+    pub fn write_parameterised(&self, source: &str, literals: &Literals, tenant: Option<&Tenant>, out: &mut BytesMut) {
         for segment in &self.segments {
             match segment {
                 Segment::Text(text) => out.put_slice(text.as_bytes()),
                 Segment::Literal(i) => out.put_slice(literal(source, literals, *i).as_bytes()),
+                Segment::Tenant(type_) if self.inlines_tenant => {
+                    if let Some(tenant) = tenant {
+                        tenant::write_constant(*type_, tenant, out);
+                    }
+                }
                 Segment::Tenant(type_) => {
                     out.put_slice(format!("${}::{}", self.parameters + 1, type_.sql()).as_bytes());
                 }
             }
         }
+    }
+
+    /// Whether it can run only once a tenant is chosen.
+    pub fn needs_tenant(&self) -> bool {
+        self.needs_tenant
+    }
+
+    /// No tenant, no data.
+    pub fn no_tenant(&self) -> Denial {
+        Denial::new(
+            Reason::Tenant,
+            SqlError::new(sqlstate::INSUFFICIENT_PRIVILEGE, "no tenant is chosen")
+                .with_hint("choose one with SET bulkhead.tenant = '..'"),
+        )
     }
 
     /// Fills the tenant slot from the principal, checks the epoch and discharges the value obligations.
@@ -205,11 +233,7 @@ impl Plan {
     ) -> Result<Bound<'a>, Denial> {
         let tenant = principal.tenant();
         if self.needs_tenant && tenant.is_none() {
-            return Err(Denial::new(
-                Reason::Tenant,
-                SqlError::new(sqlstate::INSUFFICIENT_PRIVILEGE, "no tenant is chosen")
-                    .with_hint("choose one with SET bulkhead.tenant = '..'"),
-            ));
+            return Err(self.no_tenant());
         }
         for obligation in &self.obligations {
             obligation::check(obligation, &parameters)?;

@@ -112,12 +112,14 @@ impl Session<'_> {
             return Err(Denial::unsupported("RESET of a startup parameter by the extended protocol"));
         }
         let path = self.search_path();
-        Ok(Arc::new(Statement::new(text, one.literals, one.plan, types, path)?))
+        Ok(Arc::new(Statement::new(text, one.literals, one.plan, types, path, self.principal.tenant())?))
     }
 
     /// EPOCH: whether a review of this statement now would say the same.
     fn is_current(&mut self, statement: &Statement) -> bool {
-        statement.plan.epoch() == self.database.gate.epoch() && statement.search_path == self.search_path()
+        statement.plan.epoch() == self.database.gate.epoch()
+            && statement.search_path == self.search_path()
+            && statement.serves(self.principal.tenant())
     }
 
     /// In a failed transaction only its end may be prepared and bound.

@@ -59,6 +59,7 @@ impl Permissive {
             segments,
             parameters: (1..=9).filter(|n| text.contains(&format!("${n}"))).max().unwrap_or(0),
             hides_rows: text.contains("hidden"),
+            inlines_tenant: false,
             obligations: Vec::new(),
             epoch: self.epoch(),
         };

@@ -419,7 +419,15 @@ impl Analyser<'_> {
         let visible = |s: &str| schema.as_ref().map_or_else(|| path.contains(&s), |wanted| wanted == s);
         let mut schemas: Vec<String> = vec![];
         let mut candidates = vec![];
-        for f in self.context.catalog.functions_named(&name).filter(|f| visible(&f.schema)) {
+        let count = call.args.len();
+        let fits = |f: &&crate::catalog::Function| {
+            let least = f.arguments.len().saturating_sub(usize::from(f.defaults) + usize::from(f.variadic));
+            call.agg_star || call.agg_within_group || count >= least && (f.variadic || count <= f.arguments.len())
+        };
+        let visible_named = || self.context.catalog.functions_named(&name).filter(|f| visible(&f.schema));
+        // PostgreSQL says best what does not fit; then every candidate counts.
+        let any_fits = visible_named().any(|f| fits(&f));
+        for f in visible_named().filter(|f| !any_fits || fits(f)) {
             candidates.push(f.oid);
             if !schemas.contains(&f.schema) {
                 schemas.push(f.schema.clone());

@@ -41,8 +41,11 @@ impl Analyser<'_> {
         self.from_clause(&mut select.from_clause)?;
         let last = self.rtes.len();
         self.child(&mut select.where_clause)?;
+        let originals = sub_select_entries(&select.target_list);
         let outputs = self.target_list(&mut select.target_list)?;
-        let grouped = !select.group_clause.is_empty() || select.having_clause.is_some();
+        if !originals.is_empty() {
+            repeat_by_number(select, &originals, &outputs);
+        }
         self.group_clause(&mut select.group_clause, &outputs)?;
         self.child(&mut select.having_clause)?;
         for window in &mut select.window_clause {
@@ -55,7 +58,6 @@ impl Analyser<'_> {
         self.limits(select)?;
         self.locking(&mut select.locking_clause, first..last)?;
         self.scopes.pop();
-        let _ = grouped;
         Ok(outputs)
     }
 
@@ -461,6 +463,53 @@ impl Analyser<'_> {
         }
         Ok(Some(id))
     }
+}
+
+/// Entries of a target list that hold sub-selects, with their position from 1; none where a star makes positions unknown.
+fn sub_select_entries(list: &[Node]) -> Vec<(String, i32)> {
+    let mut found = vec![];
+    for (entry, position) in list.iter().zip(1..) {
+        let Some(NodeEnum::ResTarget(t)) = &entry.node else { continue };
+        let Some(value) = &t.val else { continue };
+        match &value.node {
+            Some(NodeEnum::ColumnRef(c)) if is_star(c) => return vec![],
+            Some(_) | None => {
+                let mut holds = false;
+                walk(value, &mut |n| holds |= matches!(&n.node, Some(NodeEnum::SubLink(_))));
+                if holds {
+                    found.push((without_locations(value), position));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Where GROUP BY, ORDER BY or DISTINCT ON repeat an entry that holds a sub-select, its number is put instead: PostgreSQL
+/// takes two sub-selects for the same only if their aliases are, and here every alias is unique.
+fn repeat_by_number(select: &mut SelectStmt, originals: &[(String, i32)], outputs: &[Output]) {
+    if outputs.len() != select.target_list.len() {
+        return;
+    }
+    let replace = |node: &mut Node| {
+        let plain = without_locations(node);
+        if let Some((_, position)) = originals.iter().find(|(original, _)| *original == plain) {
+            *node = super::super::tree::int_constant(*position);
+        }
+    };
+    select.group_clause.iter_mut().for_each(replace);
+    select.distinct_clause.iter_mut().for_each(replace);
+    for sort in &mut select.sort_clause {
+        if let Some(NodeEnum::SortBy(s)) = &mut sort.node
+            && let Some(node) = &mut s.node
+        {
+            replace(node);
+        }
+    }
+}
+
+fn without_locations(node: &Node) -> String {
+    super::super::parse::shape(node)
 }
 
 /// The name of a column reference of one part.
