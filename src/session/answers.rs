@@ -309,10 +309,16 @@ impl Session<'_> {
     /// The backend could not be given the client's settings: it is closed, and the statement fails. Nothing of it ran, since
     /// the prelude went first; what the server makes of the rest is lost with the connection.
     fn prelude_failed(&mut self, body: &[u8]) -> Step {
-        scrub::write(tag::ERROR, body, &mut self.client.outbox);
         // KNOWN-STATE: dropped, not given back.
         self.lease = None;
         self.registration.slot().clear();
+        if !self.batch.sent {
+            // Nothing of the client's depended on it; what was answered here stays true.
+            self.queue.pop_front();
+            self.pass_own_replies();
+            return Ok(());
+        }
+        scrub::write(tag::ERROR, body, &mut self.client.outbox);
         let ends = self.queue.iter().any(|e| matches!(e, Expected::Sync | Expected::Query { .. }));
         for expected in std::mem::take(&mut self.queue) {
             if let Expected::Parse { statement, shown: Some(name) } = expected {

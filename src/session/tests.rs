@@ -765,6 +765,44 @@ fn rows_that_are_the_proxy_s_own_are_not_shown() {
     assert_eq!(messages[5].body, b"INSERT 0 2\0");
 }
 
+#[test]
+fn going_down_lets_transactions_end() {
+    let mut proxy = Proxy::start(2);
+    let mut idle = proxy.connect("one");
+    let mut busy = proxy.connect("two");
+    busy.run("begin");
+    let _ = proxy.stop.take().map(|stop| stop.send(()));
+    assert_eq!(idle.read().map(|m| m.sqlstate().to_owned()).as_deref(), Some("57P01"));
+    assert_eq!(idle.read(), None);
+    assert_eq!(busy.run("select 1"), ["1"]);
+    busy.run("commit");
+    assert_eq!(busy.read().map(|m| m.sqlstate().to_owned()).as_deref(), Some("57P01"));
+    assert_eq!(busy.read(), None);
+}
+
+/// A setting can be refused when it is carried to another backend, though it was taken before: the client learns it, and
+/// the backend is not used by anyone with settings in doubt.
+#[test]
+fn settings_that_cannot_be_carried_fail_the_statement_only() {
+    let proxy = Proxy::start(1);
+    let mut a = proxy.connect("one");
+    let mut b = proxy.connect("two");
+    proxy.direct().run("grant set on parameter log_min_messages to app");
+    a.run("set log_min_messages to 'error'");
+    assert_eq!(b.run("select 1"), ["1"]);
+    proxy.direct().run("revoke set on parameter log_min_messages from app");
+    assert_eq!(a.fails("select 1"), "42501");
+    statement(a.out(), "select 1", &[]);
+    assert_eq!(codes(&sync(&mut a)), ["42501"]);
+    // It skips what follows in the batch.
+    frontend::put_parse(a.out(), "", "select :tenant:", &[]);
+    frontend::put_query(a.out(), "select 3");
+    assert_eq!(tags(&sync(&mut a)), "EZ");
+    assert_eq!(b.run("show work_mem"), ["4MB"]);
+    a.run("reset all");
+    assert_eq!(a.run("select 2"), ["2"]);
+}
+
 mod random {
     //! Random conversations, sent without waiting: the client must get from the proxy what it gets directly.
 
