@@ -251,6 +251,12 @@ impl Analyser<'_> {
         value.to_owned()
     }
 
+    fn note_parameter(&mut self, parameter: &pg_query::protobuf::ParamRef) -> Option<u16> {
+        let number = u16::try_from(parameter.number).ok().filter(|n| (1..=65_534).contains(n))?;
+        self.parameters = self.parameters.max(number);
+        Some(number)
+    }
+
     /// Makes every literal in the node part of the template's key: it is grammar there, not a value.
     fn pin_constants(&mut self, node: &Node) {
         let mut pinned = vec![];
