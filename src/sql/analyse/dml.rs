@@ -146,6 +146,7 @@ impl Analyser<'_> {
             named: Default::default(),
             system_columns: Default::default(),
             locked: false,
+            only_name: None,
         });
         let excluded_item = self.item(excluded, "excluded".to_owned(), None);
         self.scopes.push(Scope { items: vec![item.clone(), excluded_item], lateral_active: false });

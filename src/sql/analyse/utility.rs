@@ -180,7 +180,7 @@ pub(super) fn single_call(select: &pg::SelectStmt, analyser: &mut Analyser<'_>) 
     }
 }
 
-fn constant_text(node: &Node) -> Option<String> {
+pub(super) fn constant_text(node: &Node) -> Option<String> {
     match &node.node {
         Some(NodeEnum::AConst(pg::AConst { isnull: false, location: _, val: Some(a_const::Val::Sval(s)) })) => Some(s.sval.clone()),
         Some(_) | None => None,
