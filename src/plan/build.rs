@@ -4,11 +4,11 @@ use pg_query::protobuf::{CopyStmt, DeclareCursorStmt, ParseResult, RawStmt};
 use pg_query::{Node, NodeEnum};
 
 use super::rewrite::{Rewritten, rewrite};
-use super::{Action, Effect, Emulation, Obligation, Plan, Segment, TenantForm, TenantValue, TransactionCommand};
+use super::{Action, Effect, Emulation, Lasts, Obligation, Plan, Segment, TenantForm, TenantValue, TransactionCommand};
 use crate::catalog::Catalog;
 use crate::finding::Denial;
 use crate::policy::Permit;
-use crate::sql::analyse::utility::{ConfigValue, TransactionKind, Utility};
+use crate::sql::analyse::utility::{ConfigLocal, ConfigValue, TransactionKind, Utility};
 use crate::sql::analyse::{Analysis, Statement};
 use crate::sql::{parse, template};
 
@@ -121,18 +121,24 @@ fn act(utility: &Utility, plan: &mut Plan) -> Option<Node> {
         Utility::Show { name: _, node } => (Action::Forward, Some(node)),
         Utility::Close { name: _, node } | Utility::Fetch { node } => (Action::Forward, Some(node)),
         Utility::ShowTenant => {
-            (Action::ChooseTenant { value: TenantValue::Unset, local: false, form: TenantForm::Show }, None)
+            (Action::ChooseTenant { value: TenantValue::Unset, lasts: Lasts::Session, form: TenantForm::Show }, None)
         }
         Utility::ChooseTenant { value, local } => {
             let value = value.as_ref().map_or(TenantValue::Unset, |v| TenantValue::Text(v.as_str().into()));
-            (Action::ChooseTenant { value, local: *local, form: TenantForm::Set }, None)
+            let lasts = if *local { Lasts::Transaction } else { Lasts::Session };
+            (Action::ChooseTenant { value, lasts, form: TenantForm::Set }, None)
         }
         Utility::ConfigureTenant { value, local } => {
             let value = match value {
                 ConfigValue::Text(text) => TenantValue::Text(text.as_str().into()),
                 ConfigValue::Parameter(n) => TenantValue::Parameter(*n),
             };
-            (Action::ChooseTenant { value, local: *local, form: TenantForm::SetConfig }, None)
+            let lasts = match local {
+                ConfigLocal::Is(true) => Lasts::Transaction,
+                ConfigLocal::Is(false) => Lasts::Session,
+                ConfigLocal::Parameter(n) => Lasts::Parameter(*n),
+            };
+            (Action::ChooseTenant { value, lasts, form: TenantForm::SetConfig }, None)
         }
         Utility::AdvisoryUnlockAll => emulate(Emulation::AdvisoryUnlockAll),
         Utility::ResetAll => emulate(Emulation::ResetAll),

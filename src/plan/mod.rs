@@ -31,7 +31,7 @@ pub enum Action {
     /// Send the text; once it succeeded, the setting is no longer part of the session's settings.
     Reset { name: Box<str> },
     /// Nothing is sent: `SET [LOCAL] bulkhead.tenant = ..`, or `set_config` of it (which answers with a row).
-    ChooseTenant { value: TenantValue, local: bool, form: TenantForm },
+    ChooseTenant { value: TenantValue, lasts: Lasts, form: TenantForm },
     /// Nothing is sent: answered by the proxy.
     Emulate(Emulation),
     /// A query string without a statement: EmptyQueryResponse.
@@ -46,6 +46,16 @@ pub enum TransactionCommand {
     Savepoint(Box<str>),
     Release(Box<str>),
     RollbackTo(Box<str>),
+}
+
+/// How long a chosen tenant lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lasts {
+    Session,
+    /// Until the end of the transaction: SET LOCAL.
+    Transaction,
+    /// As the n-th parameter, from 1, says (`is_local` of `set_config`): a boolean.
+    Parameter(u16),
 }
 
 /// Where the chosen tenant's value stands.

@@ -9,13 +9,13 @@ use super::enforced::{Session, Step, in_failed_transaction};
 use super::expect::{Expected, Sent};
 use super::own::{column, no_statement};
 use super::simple::awaits_context;
-use super::statements::{Portal, Statement, is_forwarded};
+use super::statements::{LocalValues, Portal, Statement, is_forwarded};
 use crate::audit;
 use crate::error::{SqlError, sqlstate};
 use crate::event::{Command, Verdict};
 use crate::finding::{Denial, Reason};
 use crate::gate::Protocol;
-use crate::plan::{Action, Effect, Parameter, Parameters, TenantValue, TransactionCommand};
+use crate::plan::{Action, Effect, Lasts, Parameter, Parameters, TenantValue, TransactionCommand};
 use crate::wire::backend::{self as reply, TransactionStatus};
 use crate::wire::frontend::{self as request, Bind, Execute, Format, Parse, Target};
 
@@ -171,9 +171,9 @@ impl Session<'_> {
             }
         };
         let Some(upstream) = &statement.upstream else {
-            match bound_value(&statement, bind) {
-                Ok(value) => {
-                    self.names.bind(bind.portal, Portal { statement, value });
+            match bound_values(&statement, bind) {
+                Ok(values) => {
+                    self.names.bind(bind.portal, Portal { statement, values });
                     self.answer(reply::put_bind_complete);
                 }
                 Err(error) => self.refuse(error),
@@ -209,7 +209,7 @@ impl Session<'_> {
         }
         self.queue.push_back(Expected::Bind { id: upstream.id });
         self.batch.sent = true;
-        self.names.bind(bind.portal, Portal { statement: statement.clone(), value: None });
+        self.names.bind(bind.portal, Portal { statement: statement.clone(), values: LocalValues::default() });
         Ok(())
     }
 
@@ -251,7 +251,7 @@ impl Session<'_> {
             Target::Portal(name) => match self.names.portal(name) {
                 Some(portal) => (portal.statement.clone(), Some(name)),
                 None => {
-                    self.refuse(no_portal(name));
+                    self.describe_cursor(name);
                     return Ok(());
                 }
             },
@@ -282,12 +282,24 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// A portal that no Bind made: a cursor of this session's DECLARE, if it is there. Its query was reviewed then.
+    fn describe_cursor(&mut self, name: &str) {
+        let Some(lease) = self.lease.as_mut().filter(|_| !name.is_empty()) else {
+            self.refuse(no_portal(name));
+            return;
+        };
+        request::put_describe(&mut lease.outbox, Target::Portal(name));
+        self.queue.push_back(Expected::DescribePortal { hides_rows: false });
+        self.batch.sent = true;
+    }
+
     fn describe_own(&mut self, statement: &Statement, portal: bool) {
         let field = column(statement.plan.action());
         let types: SmallVec<[u32; 4]> = (0..usize::from(statement.plan.parameters()))
-            .map(|i| match statement.parameter_type(i) {
-                0 => 25,
-                known => known,
+            .map(|i| match (statement.parameter_type(i), statement.plan.action()) {
+                (0, Action::ChooseTenant { lasts: Lasts::Parameter(n), .. }) if usize::from(*n) == i + 1 => BOOL,
+                (0, _) => TEXT,
+                (known, _) => known,
             })
             .collect();
         self.answer(|out| {
@@ -308,7 +320,7 @@ impl Session<'_> {
         };
         let statement = portal.statement;
         if !is_forwarded(statement.plan.action()) {
-            return self.execute_own(&statement, portal.value.as_deref()).await;
+            return self.execute_own(&statement, &portal.values).await;
         }
         self.statements += 1;
         self.pinned |= statement.plan.effect() == Effect::Pins;
@@ -328,12 +340,12 @@ impl Session<'_> {
     }
 
     /// What the proxy does itself depends on all that came before it.
-    async fn execute_own(&mut self, statement: &Statement, value: Option<&str>) -> Step {
+    async fn execute_own(&mut self, statement: &Statement, values: &LocalValues) -> Step {
         if !self.settle(b'E').await? {
             return Ok(());
         }
         let mut answer = BytesMut::new();
-        match self.run_own(&statement.plan, value, Protocol::Extended, &mut answer) {
+        match self.run_own(&statement.plan, values, Protocol::Extended, &mut answer) {
             Ok(()) => {
                 self.tell(Command::of_word(statement.plan.command()), Protocol::Extended, Verdict::Permitted);
                 self.answer(|out| out.unsplit(answer));
@@ -349,7 +361,9 @@ impl Session<'_> {
                 self.names.remove(name);
             }
             Target::Portal(name) => {
-                let forwarded = self.names.close_portal(name).is_some_and(|p| p.statement.upstream.is_some());
+                // One that no Bind made may be a cursor of DECLARE.
+                let known = self.names.close_portal(name);
+                let forwarded = known.map_or(!name.is_empty(), |p| p.statement.upstream.is_some());
                 if let Some(lease) = self.lease.as_mut().filter(|_| forwarded) {
                     request::put_close(&mut lease.outbox, target);
                     self.queue.push_back(Expected::ClosePortal);
@@ -362,16 +376,46 @@ impl Session<'_> {
     }
 }
 
-/// The value of the parameter that names a tenant.
-fn bound_value(statement: &Statement, bind: &Bind<'_>) -> Result<Option<Box<str>>, SqlError> {
-    let index = match statement.plan.action() {
-        Action::ChooseTenant { value: TenantValue::Parameter(n), .. } => usize::from(*n).saturating_sub(1),
-        _ => return Ok(None),
-    };
-    // Of type text, whose binary format is its text.
-    let value = bind.values.get(index).copied().flatten();
-    value.map(|bytes| crate::wire::cursor::utf8(bytes).map(Box::from)).transpose()
+/// The values of the parameters that choose a tenant.
+fn bound_values(statement: &Statement, bind: &Bind<'_>) -> Result<LocalValues, SqlError> {
+    let mut values = LocalValues::default();
+    let Action::ChooseTenant { value, lasts, form: _ } = statement.plan.action() else { return Ok(values) };
+    let index = |n: &u16| usize::from(*n).saturating_sub(1);
+    if let TenantValue::Parameter(n) = value {
+        // Of type text, whose binary format is its text.
+        let value = bind.values.get(index(n)).copied().flatten();
+        values.tenant = value.map(|bytes| crate::wire::cursor::utf8(bytes).map(Box::from)).transpose()?;
+    }
+    if let Lasts::Parameter(n) = lasts {
+        // NULL is false, as for set_config.
+        values.local = match bind.values.get(index(n)).copied().flatten() {
+            None => false,
+            Some(bytes) => boolean(bytes, bind.format(index(n)))?,
+        };
+    }
+    Ok(values)
 }
+
+/// A boolean's value; of the texts that `boolin` takes, those that drivers send.
+fn boolean(bytes: &[u8], format: Format) -> Result<bool, SqlError> {
+    let invalid = |code, message: String| Err(SqlError::new(code, message));
+    match (format, bytes) {
+        (Format::Binary, [byte]) => Ok(*byte != 0),
+        (Format::Binary, _) => invalid(sqlstate::PROTOCOL_VIOLATION, "incorrect binary data format in bind parameter".to_owned()),
+        (Format::Text, _) => match bytes.to_ascii_lowercase().as_slice() {
+            b"t" | b"true" | b"on" | b"yes" | b"y" | b"1" => Ok(true),
+            b"f" | b"false" | b"off" | b"no" | b"n" | b"0" => Ok(false),
+            other => {
+                let shown = String::from_utf8_lossy(other);
+                invalid(sqlstate::INVALID_PARAMETER_VALUE, format!("invalid input syntax for type boolean: \"{shown}\""))
+            }
+        },
+    }
+}
+
+/// pg_type.oid of what the proxy itself takes as parameters.
+const BOOL: u32 = 16;
+const TEXT: u32 = 25;
 
 /// 34000, as PostgreSQL says it.
 fn no_portal(name: &str) -> SqlError {

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::drive::HIGH;
 use super::enforced::{End, Phase, Session, Step};
 use super::expect::{Expected, Outcome, Sent};
-use super::statements::is_forwarded;
+use super::statements::{LocalValues, is_forwarded};
 use super::unrestricted::{function_call_refused, unknown_message};
 use crate::audit;
 use crate::error::{SqlError, sqlstate};
@@ -167,7 +167,7 @@ impl Session<'_> {
     /// A query that the proxy answers itself: alone in its message.
     fn query_own(&mut self, approved: &Approved) {
         let mut answer = BytesMut::new();
-        match self.run_own(&approved.plan, None, Protocol::Simple, &mut answer) {
+        match self.run_own(&approved.plan, &LocalValues::default(), Protocol::Simple, &mut answer) {
             Ok(()) => {
                 self.tell(Command::of_word(approved.plan.command()), Protocol::Simple, Verdict::Permitted);
                 self.answer(|out| out.unsplit(answer));

@@ -144,15 +144,19 @@ fn identity(text: &[u8], types: &[u32]) -> u128 {
     digest[..16].iter().fold(0, |id, byte| id << 8 | u128::from(*byte))
 }
 
-/// What a portal was bound with, for those that the proxy answers itself.
-pub type LocalValue = Option<Box<str>>;
+/// What a portal was bound with, for those that the proxy answers itself: it chooses a tenant by parameters.
+#[derive(Clone, Debug, Default)]
+pub struct LocalValues {
+    pub tenant: Option<Box<str>>,
+    /// Until the end of the transaction.
+    pub local: bool,
+}
 
 /// A portal.
 #[derive(Clone, Debug)]
 pub struct Portal {
     pub statement: Arc<Statement>,
-    /// Of a statement that chooses a tenant by parameter: the value.
-    pub value: LocalValue,
+    pub values: LocalValues,
 }
 
 /// The client's names.

@@ -146,6 +146,7 @@ impl Analyser<'_> {
             named: Default::default(),
             system_columns: Default::default(),
             locked: false,
+            only_name: None,
         });
         let excluded_item = self.item(excluded, "excluded".to_owned(), None);
         self.scopes.push(Scope { items: vec![item.clone(), excluded_item], lateral_active: false });
@@ -257,7 +258,7 @@ impl Analyser<'_> {
         if where_clause.is_some() {
             return Err(Denial::unsupported("this COPY cannot be secured"));
         }
-        copy_options(options)?;
+        self.copy_options(options)?;
         let mut query = match (relation, query) {
             (None, Some(query)) => std::mem::take(&mut **query),
             (Some(relation), None) => self.copy_query(relation, attlist)?,
@@ -279,6 +280,27 @@ impl Analyser<'_> {
             Some(_) | None => return Err(Denial::unsupported("this COPY cannot be secured")),
         }
         Ok(Statement::CopyTo { query, options: std::mem::take(options) })
+    }
+
+    /// Strings among the options are grammar: they belong to the template's key.
+    fn copy_options(&mut self, options: &[Node]) -> Result<(), Denial> {
+        const ALLOWED: [&str; 7] = ["format", "header", "delimiter", "null", "quote", "escape", "force_quote"];
+        for option in options {
+            let Some(NodeEnum::DefElem(d)) = &option.node else {
+                return Err(Denial::unsupported("this COPY option cannot be secured"));
+            };
+            if !ALLOWED.contains(&d.defname.as_str()) {
+                return Err(Denial::unsupported(format!("COPY option \"{}\" cannot be secured", d.defname)));
+            }
+            let value = d.arg.as_deref().and_then(as_string).map(|value| self.pin_text(value));
+            let known = value.as_deref().is_some_and(|v| matches!(v, "text" | "csv" | "binary"));
+            if d.defname == "format" && !known {
+                // The printer knows no others.
+                let value = value.unwrap_or_default();
+                return Err(Denial::invalid(sqlstate::INVALID_PARAMETER_VALUE, format!("COPY format \"{value}\" not recognized")));
+            }
+        }
+        Ok(())
     }
 
     /// `SELECT columns FROM ONLY table`: COPY reads the table itself, without generated columns.
@@ -309,19 +331,6 @@ fn select_columns(names: &[String], source: pg::RangeVar) -> Node {
         ..Default::default()
     };
     node(NodeEnum::SelectStmt(Box::new(select)))
-}
-
-fn copy_options(options: &[Node]) -> Result<(), Denial> {
-    const ALLOWED: [&str; 7] = ["format", "header", "delimiter", "null", "quote", "escape", "force_quote"];
-    for option in options {
-        let Some(NodeEnum::DefElem(d)) = &option.node else {
-            return Err(Denial::unsupported("this COPY option cannot be secured"));
-        };
-        if !ALLOWED.contains(&d.defname.as_str()) {
-            return Err(Denial::unsupported(format!("COPY option \"{}\" cannot be secured", d.defname)));
-        }
-    }
-    Ok(())
 }
 
 fn assignment(name: &str) -> Node {
