@@ -29,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::policy::model::PolicyModel;
 use crate::session::shared::{Database, Drain, Login, Reports, Review, Shared};
 use crate::wire::backend as reply;
-use epochs::{Keeper, Nudge};
+use epochs::{Kept, Keeper, Nudge};
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -69,16 +69,17 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
     let metrics = Arc::new(Metrics::new().map_err(|e| format!("metrics: {e}"))?);
     let health = Arc::new(Health::default());
     let events = Events::new(vec![metrics.clone(), health.clone()]);
+    let nudge = Nudge::default();
     let mut keepers = vec![];
     let mut gates: HashMap<String, Arc<dyn Review>> = HashMap::new();
     for database in &config.databases {
         let keeper = Keeper::start(&config, database, &policies).await?;
         events.emit(Event::PoliciesReloaded(Reload::Done(keeper.gate().epoch())));
         events.emit(Event::BackendOpened);
-        gates.insert(keeper.database().to_owned(), keeper.gate());
+        let kept = Kept { gate: keeper.gate(), nudge: nudge.clone() };
+        gates.insert(keeper.database().to_owned(), Arc::new(kept));
         keepers.push(keeper);
     }
-    let nudge = Nudge::default();
     let keeping = tokio::spawn(epochs::keep(keepers, Arc::new(config.clone()), nudge.clone(), events.clone()));
     if let Some(address) = config.server.admin_listen {
         let listener = TcpListener::bind(address).await.map_err(|e| format!("cannot listen on {address} (admin_listen): {e}"))?;

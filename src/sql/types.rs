@@ -261,3 +261,33 @@ pub fn type_named(name: &pg_query::protobuf::TypeName, catalog: &Catalog) -> Typ
         Some(_) | None => Typed::UNKNOWN,
     }
 }
+
+/// A type as errors name it (`format_type_be`), for types without a modifier; `None` where it is not known.
+pub fn type_name(type_oid: u32, catalog: &Catalog) -> Option<String> {
+    if type_oid == oid::UNKNOWN {
+        return Some("unknown".to_owned());
+    }
+    let found = catalog.type_(type_oid)?;
+    let (name, array) = match found.name.strip_prefix('_').filter(|_| found.category == 'A') {
+        Some(element) => (element, "[]"),
+        None => (found.name.as_str(), ""),
+    };
+    let standard = match name {
+        "bool" => "boolean",
+        "int2" => "smallint",
+        "int4" => "integer",
+        "int8" => "bigint",
+        "float4" => "real",
+        "float8" => "double precision",
+        "varchar" => "character varying",
+        "bpchar" => "character",
+        "char" => "\"char\"",
+        "varbit" => "bit varying",
+        "time" => "time without time zone",
+        "timetz" => "time with time zone",
+        "timestamp" => "timestamp without time zone",
+        "timestamptz" => "timestamp with time zone",
+        other => other,
+    };
+    Some(if found.schema == "pg_catalog" { format!("{standard}{array}") } else { format!("{name}{array}") })
+}

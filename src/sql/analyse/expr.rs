@@ -6,7 +6,12 @@ use pg_query::protobuf::{
 use pg_query::{Node, NodeEnum};
 
 use super::super::kinds::not_an_expression;
+<<<<<<< HEAD
 use super::super::tree::{Child, as_string, boxed, column, names, node, qualified_column};
+=======
+use super::super::types::{type_name, type_of};
+use super::super::tree::{Child, as_string, boxed, column, names, node};
+>>>>>>> h-accept
 use super::scope::{Item, RteId, RteKind, Target};
 use super::{Analyser, Argument, FunctionUse};
 use crate::catalog::Catalog;
@@ -46,7 +51,7 @@ impl Analyser<'_> {
         };
         match kind {
             NodeEnum::ColumnRef(c) => {
-                let resolved = self.column_ref(c)?;
+                let resolved = self.column_ref(c).map_err(|denial| denial.at_node(c.location))?;
                 *expression = resolved;
                 Ok(())
             }
@@ -129,7 +134,8 @@ impl Analyser<'_> {
         for mut item in list {
             match &item.node {
                 Some(NodeEnum::ColumnRef(c)) if is_star(c) => {
-                    expanded.extend(self.star(c)?.into_iter().map(|(_, target)| self.print_column(target)));
+                    let columns = self.star(c).map_err(|denial| denial.at_node(c.location))?;
+                    expanded.extend(columns.into_iter().map(|(_, target)| self.print_column(target)));
                 }
                 Some(_) | None => {
                     self.expr(&mut item)?;
@@ -403,7 +409,8 @@ impl Analyser<'_> {
             *expression = self.print_column(Target { rte: id, column: index });
             return Ok(());
         }
-        self.named_function(call)
+        let location = call.location;
+        self.named_function(call).map_err(|denial| denial.at_node(location))
     }
 
     /// Finds what a function name may mean, qualifies it, and notes the use.
@@ -433,7 +440,7 @@ impl Analyser<'_> {
             }
         }
         if candidates.is_empty() {
-            return Err(Denial::invalid(sqlstate::UNDEFINED_FUNCTION, format!("function {} does not exist", parts.join("."))));
+            return Err(self.no_function(&parts.join("."), &call.args));
         }
         if name == "set_config"
             && let Some(local) = call.args.get_mut(2)
@@ -447,6 +454,15 @@ impl Analyser<'_> {
         }
         self.functions.push(FunctionUse { schemas, name, candidates, arguments });
         Ok(())
+    }
+
+    /// 42883, as PostgreSQL says it where the types of the arguments are known.
+    fn no_function(&self, name: &str, args: &[Node]) -> Denial {
+        let catalog = self.context.catalog;
+        let types: Option<Vec<String>> = args.iter().map(|arg| type_name(type_of(arg, self).oid, catalog)).collect();
+        let signature = types.map_or_else(String::new, |types| format!("({})", types.join(", ")));
+        Denial::invalid(sqlstate::UNDEFINED_FUNCTION, format!("function {name}{signature} does not exist"))
+            .hint("No function matches the given name and argument types. You might need to add explicit type casts.")
     }
 
     /// Values of arguments that are string literals, also through a cast (`'seq'::regclass`).

@@ -105,14 +105,14 @@ impl Analyser<'_> {
 
     /// A relation in FROM, or the target of INSERT, UPDATE and DELETE (which never is a CTE).
     pub(super) fn relation(&mut self, range: &mut RangeVar, usage: Usage) -> Result<Item, Denial> {
-        let RangeVar { catalogname, schemaname, relname, inh: _, relpersistence: _, alias: alias_node, location: _ } = range;
+        let RangeVar { catalogname, schemaname, relname, inh: _, relpersistence: _, alias: alias_node, location } = range;
         if !catalogname.is_empty() && *catalogname != self.context.catalog.snapshot().database {
             return Err(Denial::invalid(
                 sqlstate::FEATURE_NOT_SUPPORTED,
                 format!("cross-database references are not implemented: \"{catalogname}.{schemaname}.{relname}\""),
             ));
         }
-        let relation = self.find_relation(schemaname, relname)?;
+        let relation = self.find_relation(schemaname, relname).map_err(|denial| denial.at_node(*location))?;
         let (relation_oid, schema, name) = (relation.oid, relation.schema.clone(), relation.name.clone());
         let mut columns = relation_columns(relation);
         let visible = alias_node.as_ref().map_or_else(|| name.clone(), |a| a.aliasname.clone());

@@ -166,7 +166,7 @@ impl Analyser<'_> {
             if let Some(NodeEnum::ColumnRef(c)) = &value.node
                 && is_star(c)
             {
-                for (visible, column) in self.star(c)? {
+                for (visible, column) in self.star(c).map_err(|denial| denial.at_node(c.location))? {
                     let printed = self.print_column(column);
                     outputs.push(self.output(&visible, &printed));
                     expanded.push(target(&visible, printed));
