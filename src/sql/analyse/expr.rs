@@ -6,12 +6,8 @@ use pg_query::protobuf::{
 use pg_query::{Node, NodeEnum};
 
 use super::super::kinds::not_an_expression;
-<<<<<<< HEAD
 use super::super::tree::{Child, as_string, boxed, column, names, node, qualified_column};
-=======
 use super::super::types::{type_name, type_of};
-use super::super::tree::{Child, as_string, boxed, column, names, node};
->>>>>>> h-accept
 use super::scope::{Item, RteId, RteKind, Target};
 use super::{Analyser, Argument, FunctionUse};
 use crate::catalog::Catalog;
