@@ -39,7 +39,7 @@ pub enum ServeError {
     #[error("TLS certificate or key: {0}")]
     Tls(String),
     #[error("database \"{database}\": {error}")]
-    Upstream { database: String, error: ConnectError },
+    Upstream { database: String, error: Box<ConnectError> },
     #[error("signals: {0}")]
     Signals(io::Error),
 }
@@ -256,7 +256,7 @@ fn share(
 fn open(config: &Config, database: &config::Database, gate: Arc<dyn Review>) -> Result<Database, ServeError> {
     let limits = PoolLimits { size: database.pool_size, wait: config.limits.pool_wait };
     let pool = |upstream: &Upstream| {
-        Pool::new(upstream.clone(), limits).map_err(|error| ServeError::Upstream { database: database.name.clone(), error })
+        Pool::new(upstream.clone(), limits).map_err(|error| ServeError::Upstream { database: database.name.clone(), error: Box::new(error) })
     };
     let mut unrestricted = HashMap::new();
     for user in &config.users {

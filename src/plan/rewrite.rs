@@ -18,7 +18,7 @@ use crate::catalog::Catalog;
 use crate::finding::Denial;
 use crate::policy::{Permit, RowFilter, Rows};
 use crate::sql::analyse::scope::{Rte, RteId, RteKind};
-use crate::sql::analyse::{Analysis, column_type};
+use crate::sql::analyse::{Analysis, WHOLE_ROW, column_type};
 use crate::sql::kinds::not_a_from_item;
 use crate::sql::sentinel::slot_node;
 use crate::sql::tree::{
@@ -58,6 +58,7 @@ pub(super) fn rewrite(statement: &Node, analysis: &Analysis, permit: &Permit, ca
         if rewriter.wanted.is_subset(&fences) {
             let hides_rows = rewriter.hides_rows;
             rewriter.mask(&mut tree);
+            rewriter.print_whole_rows(&mut tree);
             return Ok(Rewritten { tree, hides_rows });
         }
         fences.append(&mut rewriter.wanted);
@@ -340,9 +341,6 @@ impl Rewriter<'_> {
         if rte.locked {
             return Err(Denial::unsupported(format!("row locks on {} in this statement cannot be secured", rte.alias)));
         }
-        if rte.whole_row {
-            return Err(Denial::unsupported(format!("a whole-row reference to {} in this statement cannot be secured", rte.alias)));
-        }
         let RteKind::Relation { oid: relation_oid, usage: _ } = rte.kind else {
             return Err(Denial::disagreement("a fence round something else than a relation"));
         };
@@ -359,6 +357,9 @@ impl Rewriter<'_> {
             .filter_map(|c| base.column_numbered(c.number).map(|b| target(&c.name, column(&[&inner, &b.name]))))
             .collect();
         targets.extend(rte.system_columns.iter().map(|c| target(c, column(&[&inner, c]))));
+        if rte.whole_row {
+            targets.push(target(WHOLE_ROW, column(&[&inner])));
+        }
         if !rte.system_columns.contains("tableoid") {
             targets.push(target("tableoid", column(&[&inner, "tableoid"])));
         }
@@ -723,6 +724,20 @@ impl Rewriter<'_> {
             Some(replacement) => *expression = replacement,
             None => each_child_mut(expression, &mut |child| self.mask(child)),
         }
+    }
+
+    /// A whole row is the alias by itself; of a fenced relation, a column of the fence.
+    fn print_whole_rows(&self, expression: &mut Node) {
+        if let Some(NodeEnum::ColumnRef(c)) = &expression.node
+            && let Some((alias, WHOLE_ROW)) = qualified_column(c)
+            && let Some((id, _)) = self.rte(alias)
+        {
+            if !self.fences.contains(&id) {
+                *expression = column(&[alias]);
+            }
+            return;
+        }
+        each_child_mut(expression, &mut |child| self.print_whole_rows(child));
     }
 
     fn null_like(&self, typed: Typed) -> Node {

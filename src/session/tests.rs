@@ -823,14 +823,14 @@ mod random {
         "set local work_mem to '5MB'",
         "show work_mem",
         "reset work_mem",
-        "insert into random_rows values (1)",
-        "select count(*) from random_rows",
-        "copy random_rows from stdin",
+        "insert into rows values (1)",
+        "select count(*) from rows",
+        "copy rows from stdin",
         "copy (select 7) to stdout",
         "nonsense",
         "",
         "select 1; select 2",
-        "insert into random_rows values (2); select 1/0",
+        "insert into rows values (2); select 1/0",
         "select 5; begin; select 6",
         "commit; select 8",
         "deallocate all",
@@ -839,12 +839,13 @@ mod random {
     const NAMES: &[&str] = &["", "a", "b"];
 
     /// One message, at random.
-    fn message(random: &mut StdRng, out: &mut BytesMut) {
+    fn message(random: &mut StdRng, rows: &str, out: &mut BytesMut) {
+        let query = QUERIES.choose(random).unwrap().replace("rows", rows);
         let name = *NAMES.choose(random).unwrap();
         let portal = *NAMES.choose(random).unwrap();
         match random.random_range(0..100) {
-            0..25 => frontend::put_query(out, QUERIES.choose(random).unwrap()),
-            25..40 => frontend::put_parse(out, name, QUERIES.choose(random).unwrap(), &[]),
+            0..25 => frontend::put_query(out, &query),
+            25..40 => frontend::put_parse(out, name, &query, &[]),
             40..46 => frontend::put_parse(out, name, "select $1::int", &[]),
             46..58 => bind(out, portal, name, if random.random_bool(0.3) { &["7"] } else { &[] }),
             58..72 => frontend::put_execute(out, portal, random.random_range(0..3)),
@@ -863,7 +864,7 @@ mod random {
     fn talk(wire: &mut Wire, seed: u64) -> Vec<String> {
         let mut random = StdRng::seed_from_u64(seed);
         for _ in 0..random.random_range(1..25) {
-            message(&mut random, wire.out());
+            message(&mut random, "random_rows", wire.out());
         }
         frontend::put_copy_fail(wire.out(), "over");
         frontend::put_sync(wire.out());
@@ -902,6 +903,32 @@ mod random {
                 heard.join("\n")
             );
         }
+    }
+
+    /// Conversations with bytes changed, and cut off: whatever they became, the session ends, and leaves nothing behind.
+    #[test]
+    fn spoilt_conversations_end() {
+        let proxy = Proxy::start(2);
+        table(&proxy, "spoilt_rows");
+        for seed in 0..200 {
+            let mut wire = proxy.connect("one");
+            let mut random = StdRng::seed_from_u64(seed);
+            for _ in 0..random.random_range(1..12) {
+                message(&mut random, "spoilt_rows", wire.out());
+            }
+            let length = wire.out().len();
+            for _ in 0..random.random_range(0..4) {
+                let at = random.random_range(0..length);
+                wire.out()[at] = random.random();
+            }
+            wire.out().truncate(random.random_range(length / 2..length + 1));
+            wire.flush();
+            wire.writer().shutdown(std::net::Shutdown::Write).unwrap();
+            while wire.read().is_some() {}
+        }
+        assert_eq!(proxy.connect("one").run("select 1"), ["1"]);
+        // No transaction is left open: the table can be locked.
+        proxy.direct().run("set lock_timeout to '10s'; begin; lock table spoilt_rows in access exclusive mode; rollback");
     }
 
     fn seeds() -> std::ops::Range<u64> {

@@ -92,9 +92,9 @@ pub fn type_of(expression: &Node, env: &dyn Environment) -> Typed {
         NodeEnum::SubLink(s) => match SubLinkType::try_from(s.sub_link_type) {
             Ok(SubLinkType::ExistsSublink | SubLinkType::AnySublink | SubLinkType::AllSublink) => Typed::of(oid::BOOL),
             Ok(SubLinkType::ExprSublink) => scalar(s.subselect.as_deref(), env),
+            Ok(SubLinkType::ArraySublink) => array_of(scalar(s.subselect.as_deref(), env).oid, env.catalog()),
             Ok(
-                SubLinkType::ArraySublink
-                | SubLinkType::RowcompareSublink
+                SubLinkType::RowcompareSublink
                 | SubLinkType::MultiexprSublink
                 | SubLinkType::CteSublink
                 | SubLinkType::Undefined,
@@ -115,9 +115,12 @@ pub fn type_of(expression: &Node, env: &dyn Environment) -> Typed {
         }
         NodeEnum::CoalesceExpr(c) => common(c.args.iter(), env),
         NodeEnum::MinMaxExpr(c) => common(c.args.iter(), env),
+        NodeEnum::AArrayExpr(a) => {
+            let element = common(a.elements.iter(), env).oid;
+            array_of(if element == oid::UNKNOWN { oid::TEXT } else { element }, env.catalog())
+        }
         NodeEnum::SqlvalueFunction(_)
         | NodeEnum::AIndirection(_)
-        | NodeEnum::AArrayExpr(_)
         | NodeEnum::CaseWhen(_)
         | NodeEnum::XmlExpr(_)
         | NodeEnum::XmlSerialize(_)
@@ -224,6 +227,15 @@ fn function(f: &pg_query::protobuf::FuncCall, env: &dyn Environment) -> Typed {
     }
 }
 
+/// The array type over an element type.
+fn array_of(element: u32, catalog: &Catalog) -> Typed {
+    let array = catalog.type_(element).and_then(|t| catalog.type_named(&t.schema, &format!("_{}", t.name)));
+    match array {
+        Some(array) if array.element == element => Typed::of(array.oid),
+        Some(_) | None => Typed::UNKNOWN,
+    }
+}
+
 /// The type that a (schema-qualified) type name means, its modifier left out: `-1` unless it has none.
 pub fn type_named(name: &pg_query::protobuf::TypeName, catalog: &Catalog) -> Typed {
     let parts: Vec<&str> = name.names.iter().filter_map(as_string).collect();
@@ -233,6 +245,7 @@ pub fn type_named(name: &pg_query::protobuf::TypeName, catalog: &Catalog) -> Typ
     };
     match found {
         Some(t) if name.array_bounds.is_empty() && name.typmods.is_empty() => Typed::of(t.oid),
+        Some(t) if name.typmods.is_empty() => array_of(t.oid, catalog),
         Some(_) | None => Typed::UNKNOWN,
     }
 }

@@ -163,9 +163,10 @@ impl Analyser<'_> {
         let item = self.relation(relation, Usage::Update)?;
         let target = target_of(&item)?;
         self.dml_scope(item, from_clause)?;
-        self.assignments(target_list, target)?;
+        // The order of transformUpdateStmt.
         self.child(where_clause)?;
         let outputs = self.returning(returning_clause)?;
+        self.assignments(target_list, target)?;
         self.scopes.pop();
         self.end_with(with_clause, frame)?;
         Ok(outputs)

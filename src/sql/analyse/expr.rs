@@ -6,8 +6,8 @@ use pg_query::protobuf::{
 use pg_query::{Node, NodeEnum};
 
 use super::super::kinds::not_an_expression;
+use super::super::tree::{Child, as_string, boxed, column, names, node, qualified_column};
 use super::super::types::{type_name, type_of};
-use super::super::tree::{Child, as_string, boxed, column, names, node};
 use super::scope::{Item, RteId, RteKind, Target};
 use super::{Analyser, Argument, FunctionUse};
 use crate::catalog::Catalog;
@@ -20,6 +20,9 @@ enum Meaning {
     System(RteId, String),
     WholeRow(RteId),
 }
+
+/// Stands for the whole row of an entry, as a column of it, until the statement is printed: `alias.qz_row`.
+pub const WHOLE_ROW: &str = "qz_row";
 
 /// Columns that every table has (sysatt in heap.c).
 const SYSTEM_COLUMNS: [&str; 6] = ["ctid", "xmin", "cmin", "xmax", "cmax", "tableoid"];
@@ -184,6 +187,7 @@ impl Analyser<'_> {
             let mut found = scope.visible().filter(matches);
             if let Some(item) = found.next() {
                 return match found.next() {
+                    None if item.lateral_only && !item.lateral_ok => Err(invalid_lateral(item)),
                     None => Ok(item),
                     Some(_) => Err(Denial::invalid(
                         sqlstate::DUPLICATE_ALIAS,
@@ -207,7 +211,7 @@ impl Analyser<'_> {
             return self.whole_row(rte);
         }
         let fields: Vec<&str> = reference.fields.iter().filter_map(as_string).collect();
-        if fields.len() != reference.fields.len() {
+        if fields.len() != reference.fields.len() || fields.contains(&WHOLE_ROW) {
             return Err(Denial::unsupported("this column reference cannot be secured"));
         }
         match self.meaning(&fields)? {
@@ -271,7 +275,7 @@ impl Analyser<'_> {
         }
         rte.read = true;
         rte.whole_row = true;
-        Ok(column(&[&rte.alias]))
+        Ok(column(&[&rte.alias, WHOLE_ROW]))
     }
 
     /// `None`: a qualified name whose last part is no column of the (existing) entry, or a bare name that is nothing.
@@ -307,6 +311,9 @@ impl Analyser<'_> {
             let found = self.column_of(item, name)?.or_else(|| self.system_column(item, name));
             if found.is_some() && result.is_some() {
                 return Err(ambiguous(name));
+            }
+            if found.is_some() && item.lateral_only && !item.lateral_ok {
+                return Err(invalid_lateral(item));
             }
             result = result.or(found);
         }
@@ -398,8 +405,8 @@ impl Analyser<'_> {
         if let ([name], [arg]) = (funcname.as_slice(), args.as_slice())
             && let Some(name) = as_string(name)
             && let Some(NodeEnum::ColumnRef(c)) = &arg.node
-            && let [alias] = c.fields.as_slice()
-            && let Some(id) = as_string(alias).and_then(|a| self.by_alias.get(a).copied())
+            && let Some((alias, WHOLE_ROW)) = qualified_column(c)
+            && let Some(id) = self.by_alias.get(alias).copied()
             && self.context.catalog.functions_named(name).next().is_none()
             && let Some(index) = self.rtes[id].columns.iter().position(|c| c.name == name)
         {
@@ -508,8 +515,8 @@ impl Analyser<'_> {
         }
         // `(t).column`
         if let Some(NodeEnum::ColumnRef(c)) = arg.as_deref().and_then(|a| a.node.as_ref())
-            && let [alias] = c.fields.as_slice()
-            && let Some(id) = as_string(alias).and_then(|a| self.by_alias.get(a).copied())
+            && let Some((alias, WHOLE_ROW)) = qualified_column(c)
+            && let Some(id) = self.by_alias.get(alias).copied()
             && let Some(field) = steps.first().and_then(as_string)
             && let Some(index) = self.rtes[id].columns.iter().position(|c| c.name == field)
         {
@@ -536,14 +543,14 @@ impl Analyser<'_> {
         if *sub_link_type == SubLinkType::CteSublink as i32 {
             return Err(Denial::unsupported("this sub-select cannot be secured"));
         }
-        self.child(testexpr)?;
         if !oper_name.is_empty() {
             self.operator(oper_name)?;
         }
         match subselect.as_deref_mut().and_then(|n| n.node.as_mut()) {
-            Some(NodeEnum::SelectStmt(s)) => self.query(s, None).map(|_| ()),
-            Some(_) | None => Err(Denial::unsupported("this sub-select cannot be secured")),
-        }
+            Some(NodeEnum::SelectStmt(s)) => self.query(s, None)?,
+            Some(_) | None => return Err(Denial::unsupported("this sub-select cannot be secured")),
+        };
+        self.child(testexpr)
     }
 
     fn xml(&mut self, x: &mut pg::XmlExpr) -> Result<(), Denial> {
@@ -613,6 +620,16 @@ impl Analyser<'_> {
 
 pub(super) fn is_star(reference: &ColumnRef) -> bool {
     matches!(reference.fields.last().and_then(|f| f.node.as_ref()), Some(NodeEnum::AStar(_)))
+}
+
+fn invalid_lateral(item: &Item) -> Denial {
+    let name = item.name.as_deref().unwrap_or("unnamed_join");
+    let mut denial = Denial::invalid(
+        sqlstate::INVALID_COLUMN_REFERENCE,
+        format!("invalid reference to FROM-clause entry for table \"{name}\""),
+    );
+    denial.error.detail = Some("The combining JOIN type must be INNER or LEFT for a LATERAL reference.".into());
+    denial
 }
 
 fn ambiguous(name: &str) -> Denial {

@@ -143,6 +143,7 @@ impl Analyser<'_> {
             relation_visible: true,
             columns_visible: true,
             lateral_only: false,
+            lateral_ok: true,
         }
     }
 
@@ -353,7 +354,11 @@ impl Analyser<'_> {
         // The left side is visible to LATERAL items of the right side.
         let mark = self.scope().items.len();
         let mut lateral = left_items.clone();
-        lateral.iter_mut().for_each(|i| i.lateral_only = true);
+        let lateral_ok = *jointype == JoinType::JoinInner as i32 || *jointype == JoinType::JoinLeft as i32;
+        for item in &mut lateral {
+            item.lateral_only = true;
+            item.lateral_ok = lateral_ok;
+        }
         self.scope().items.extend(lateral);
         let mut right_items = self.from_item(right)?;
         self.scope().items.truncate(mark);
@@ -417,6 +422,7 @@ impl Analyser<'_> {
             columns,
             columns_visible: true,
             lateral_only: false,
+            lateral_ok: true,
         });
         Ok(items)
     }

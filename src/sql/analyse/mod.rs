@@ -24,6 +24,7 @@ use super::types::{Environment, Typed};
 use crate::catalog::{Catalog, Relation};
 use crate::error::sqlstate;
 use crate::finding::Denial;
+pub use expr::WHOLE_ROW;
 pub use query::contains_aggregate_or_window;
 use scope::{Cte, Rte, RteColumn, RteId, RteKind, Scope};
 use utility::Utility;

@@ -92,6 +92,8 @@ pub struct Item {
     pub relation_visible: bool,
     pub columns_visible: bool,
     pub lateral_only: bool,
+    /// Of a `lateral_only` item: the join allows it.
+    pub lateral_ok: bool,
 }
 
 /// The namespace of one query level.
