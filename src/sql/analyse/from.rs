@@ -8,7 +8,7 @@ use super::super::tree::{alias, as_string, string};
 use super::super::types::{Typed, oid, type_named};
 use super::Analyser;
 use super::scope::{Item, RteColumn, RteId, RteKind, Target, Usage};
-use crate::catalog::Relation;
+use crate::catalog::{Function, Relation};
 use crate::error::sqlstate;
 use crate::finding::Denial;
 
@@ -265,12 +265,12 @@ impl Analyser<'_> {
         let mut shapes: Vec<Vec<RteColumn>> = vec![];
         for f in &candidates {
             let shape = match f.outputs.as_slice() {
-                [] => self.result_columns(f.returns, call, scalar_name),
+                [] => self.result_columns(f, call, scalar_name),
                 [(single, type_oid)] if f.returns == *type_oid && !single.is_empty() => Some(vec![plain(single, Typed::of(*type_oid))]),
                 outputs if f.returns == RECORD => {
                     Some(outputs.iter().map(|(n, t)| plain(n, Typed::of(*t))).collect())
                 }
-                [_, ..] => self.result_columns(f.returns, call, scalar_name),
+                [_, ..] => self.result_columns(f, call, scalar_name),
             };
             match shape {
                 Some(shape) => shapes.push(shape),
@@ -292,7 +292,7 @@ impl Analyser<'_> {
     fn may_pass(&self, given: u32, wanted: u32) -> bool {
         let catalog = self.context.catalog;
         let (Some(g), Some(w)) = (catalog.type_(given), catalog.type_(wanted)) else { return true };
-        let polymorphic_array = matches!(w.name.as_str(), "anyarray" | "anycompatiblearray");
+        let polymorphic_array = is_polymorphic_array(&w.name);
         match (g.category, w.kind) {
             (_, _) if given == wanted || given == oid::UNKNOWN => true,
             (category, 'p') if polymorphic_array => category == 'A' || g.name.ends_with("vector"),
@@ -303,10 +303,13 @@ impl Analyser<'_> {
     }
 
     /// Columns of a result type: those of a composite, else one. `None` where it is not known.
-    fn result_columns(&self, returns: u32, call: &FuncCall, scalar_name: &str) -> Option<Vec<RteColumn>> {
+    fn result_columns(&self, f: &Function, call: &FuncCall, scalar_name: &str) -> Option<Vec<RteColumn>> {
         let catalog = self.context.catalog;
         let one = |typed: Typed| vec![RteColumn { name: scalar_name.to_owned(), number: 0, typed, sources: vec![] }];
+        let returns = f.returns;
         let t = catalog.type_(returns)?;
+        // unnest(anyarray) returns elements.
+        let takes_array = f.arguments.first().and_then(|a| catalog.type_(*a)).is_some_and(|a| is_polymorphic_array(&a.name));
         match t.kind {
             'c' => catalog.relation(t.relation).map(|r| relation_columns(r)),
             'p' if returns == RECORD => None,
@@ -315,7 +318,10 @@ impl Analyser<'_> {
                 let first = call.args.first().and_then(|a| a.node.as_ref());
                 match first {
                     Some(NodeEnum::TypeCast(c)) => {
-                        let typed = c.type_name.as_ref().map_or(Typed::UNKNOWN, |t| type_named(t, catalog));
+                        let mut typed = c.type_name.as_ref().map_or(Typed::UNKNOWN, |t| type_named(t, catalog));
+                        if takes_array {
+                            typed = catalog.type_(typed.oid).map_or(Typed::UNKNOWN, |t| Typed::of(t.element));
+                        }
                         match catalog.type_(typed.oid) {
                             Some(t) if t.kind == 'c' => catalog.relation(t.relation).map(relation_columns),
                             Some(_) => Some(one(typed)),
@@ -487,6 +493,10 @@ impl Analyser<'_> {
         }
         Ok(Some(merged))
     }
+}
+
+fn is_polymorphic_array(name: &str) -> bool {
+    matches!(name, "anyarray" | "anycompatiblearray")
 }
 
 const RECORD: u32 = 2249;
