@@ -18,10 +18,11 @@ use crate::finding::{Denial, Reason};
 use crate::id::PolicyEpoch;
 use crate::plan::{self, Action, Built, Literals, Plan, TenantType};
 use crate::policy::model::PolicyModel;
-use crate::policy::{PolicyProblem, PolicySet, decide};
+use crate::policy::{PolicyProblem, PolicySet, decide, expected};
 use crate::principal::Principal;
 use crate::sql::analyse::{self, Analysis, Refusal};
 use crate::sql::template::{self, Scratch, Template};
+use crate::sql::verify::Relations;
 use crate::sql::{parse, second};
 
 /// How the text came.
@@ -67,6 +68,8 @@ struct State {
     /// What is known of templates. Keys hold everything that a decision depends on but the epoch, which is the table's own.
     templates: DashMap<Box<[u8]>, Known>,
     bytes: AtomicUsize,
+    /// What the output check expects, by roles.
+    expected: DashMap<Box<[Box<str>]>, Arc<Relations>>,
 }
 
 #[derive(Clone)]
@@ -201,7 +204,7 @@ impl State {
         epoch: PolicyEpoch,
     ) -> Result<State, Vec<PolicyProblem>> {
         let policies = PolicySet::bind(policies, &catalog, epoch)?;
-        Ok(State { policies, catalog, templates: DashMap::new(), bytes: AtomicUsize::new(0) })
+        Ok(State { policies, catalog, templates: DashMap::new(), bytes: AtomicUsize::new(0), expected: DashMap::new() })
     }
 
     fn empty_plan(&self) -> Plan {
@@ -370,7 +373,20 @@ impl State {
 
     fn finish(&self, analysis: &Analysis, live: u16, context: &Context<'_>) -> Result<Built, Denial> {
         let permit = decide(analysis, &self.policies, &self.catalog, &context.principal.roles)?;
-        plan::build(&permit, analysis, &self.catalog, live)
+        let roles = &context.principal.roles;
+        let relations = self.expected(roles);
+        let check = plan::Check { relations: &relations, policies: &self.policies, roles, search_path: context.search_path };
+        plan::build(&permit, analysis, &self.catalog, live, &check)
+    }
+
+    /// What the output check expects for these roles.
+    fn expected(&self, roles: &[Box<str>]) -> Arc<Relations> {
+        if let Some(known) = self.expected.get(roles) {
+            return known.value().clone();
+        }
+        let made = Arc::new(expected::relations(&self.policies, &self.catalog, roles));
+        self.expected.insert(roles.into(), made.clone());
+        made
     }
 
     fn explain(

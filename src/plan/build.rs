@@ -7,9 +7,11 @@ use super::rewrite::{Rewritten, rewrite};
 use super::{Action, Effect, Emulation, Lasts, Obligation, Plan, Segment, TenantForm, TenantValue, TransactionCommand};
 use crate::catalog::Catalog;
 use crate::finding::Denial;
-use crate::policy::Permit;
+use crate::policy::expected::Vocabulary;
+use crate::policy::{Permit, PolicySet};
 use crate::sql::analyse::utility::{ConfigLocal, ConfigValue, TransactionKind, Utility};
 use crate::sql::analyse::{Analysis, Statement};
+use crate::sql::verify::{self, Kind};
 use crate::sql::{parse, template};
 
 /// A plan, and the text it was cut from: with stand-ins for literals and the tenant.
@@ -20,11 +22,20 @@ pub struct Built {
     pub printed: String,
 }
 
-/// Makes the plan of a permitted statement. `live`: how many literals of the template have stand-ins in the text.
+/// What the output check needs besides the text.
+pub struct Check<'a> {
+    pub relations: &'a verify::Relations,
+    pub policies: &'a PolicySet,
+    pub roles: &'a [Box<str>],
+    pub search_path: &'a [Box<str>],
+}
+
+/// Makes the plan of a permitted statement. `live`: how many literals of the template have stand-ins in the text. What reads
+/// or writes rows passes the output check first, which knows policies and catalog and nothing of what was decided here.
 ///
 /// # Errors
 /// 0A000 for what cannot be secured; a disagreement where the printed text does not read as it was meant.
-pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16) -> Result<Built, Denial> {
+pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16, check: &Check<'_>) -> Result<Built, Denial> {
     let mut plan = Plan {
         action: Action::Forward,
         effect: Effect::None,
@@ -68,8 +79,31 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16)
     };
     let Some(tree) = tree else { return Ok(Built { plan, printed: String::new() }) };
     let printed = print(tree)?;
+    match &analysis.statement {
+        Statement::Query(query) => check_output(&printed, kind_of(query)?, permit, catalog, check)?,
+        Statement::CopyTo { query: _, options: _ } => check_output(&printed, Kind::CopyTo, permit, catalog, check)?,
+        Statement::Declare { name: _, options: _, query: _ } => check_output(&printed, Kind::DeclareCursor, permit, catalog, check)?,
+        // No rows: printed as it was parsed.
+        Statement::Utility(_) => {}
+    }
     plan.segments = template::cut(&printed, live)?;
     Ok(Built { plan, printed })
+}
+
+fn kind_of(query: &Node) -> Result<Kind, Denial> {
+    match &query.node {
+        Some(NodeEnum::SelectStmt(_)) => Ok(Kind::Select),
+        Some(NodeEnum::InsertStmt(_)) => Ok(Kind::Insert),
+        Some(NodeEnum::UpdateStmt(_)) => Ok(Kind::Update),
+        Some(NodeEnum::DeleteStmt(_)) => Ok(Kind::Delete),
+        Some(_) | None => Err(Denial::disagreement("a query of an unknown kind")),
+    }
+}
+
+fn check_output(printed: &str, kind: Kind, permit: &Permit, catalog: &Catalog, check: &Check<'_>) -> Result<(), Denial> {
+    let Check { relations, policies, roles, search_path } = *check;
+    let names = Vocabulary { catalog, policies, roles, search_path, setting_parameters: permit.setting_parameters() };
+    verify::verify(printed, catalog, &verify::Expected { kind, relations, names: &names, marker: super::sentinel::prefix() })
 }
 
 /// `CURSOR_OPT_HOLD` of parsenodes.h.

@@ -6,7 +6,7 @@ mod rewrite;
 pub mod sentinel;
 mod write;
 
-pub use build::{Built, build, text_of};
+pub use build::{Check, Built, build, text_of};
 
 use std::sync::Arc;
 

@@ -52,10 +52,15 @@ pub(super) fn rewrite(statement: &Node, analysis: &Analysis, permit: &Permit, ca
             nullable: BTreeSet::new(),
             in_scope: vec![],
             hides_rows: false,
+            fenced: BTreeSet::new(),
         };
         let mut tree = statement.clone();
         rewriter.statement(&mut tree)?;
         if rewriter.wanted.is_subset(&fences) {
+            // A target of UPDATE cannot be fenced, nor what a sub-select of another level reads by name.
+            if rewriter.fenced != fences {
+                return Err(Denial::unsupported("an expression over the written table in a sub-select cannot be secured"));
+            }
             let hides_rows = rewriter.hides_rows;
             rewriter.mask(&mut tree);
             rewriter.print_whole_rows(&mut tree);
@@ -85,6 +90,8 @@ pub(super) struct Rewriter<'a> {
     /// For each open level, the relations whose columns may be named at the place that is being rewritten.
     pub(super) in_scope: Vec<Level>,
     pub(super) hides_rows: bool,
+    /// Relations that were fenced in this pass.
+    fenced: BTreeSet<RteId>,
 }
 
 /// An open query level.
@@ -337,6 +344,7 @@ impl Rewriter<'_> {
 
     /// `(SELECT columns FROM relation WHERE policy OFFSET 0) AS alias`: around the base relation, with plain columns (B13).
     fn fence(&mut self, id: RteId, item: &Node) -> Result<Node, Denial> {
+        self.fenced.insert(id);
         let rte = &self.analysis.rtes[id];
         if rte.locked {
             return Err(Denial::unsupported(format!("row locks on {} in this statement cannot be secured", rte.alias)));
@@ -358,6 +366,9 @@ impl Rewriter<'_> {
             .collect();
         targets.extend(rte.system_columns.iter().map(|c| target(c, column(&[&inner, c]))));
         if rte.whole_row {
+            if base.columns.iter().zip(&rte.columns).any(|(b, c)| b.name != c.name) {
+                return Err(Denial::unsupported("a whole-row reference to a table with renamed columns cannot be secured here"));
+            }
             targets.push(target(WHOLE_ROW, column(&[&inner])));
         }
         if !rte.system_columns.contains("tableoid") {

@@ -261,7 +261,9 @@ pub(super) fn violation(table: &str) -> String {
 
 /// `CASE WHEN (value) = slot THEN slot ELSE <raise> END`. A constant that equals the slot folds to the slot when planned.
 fn checked(value: Node, filter: &RowFilter) -> Node {
-    let raise = raised(value.clone(), filter);
+    // NULL is not the tenant either: what it is appended to must not become NULL.
+    let as_text = cast(value.clone(), type_name(&["pg_catalog", "text"]));
+    let raise = raised_by(coalesce(vec![as_text, text_constant("")]), filter);
     let raise = match filter.type_ {
         TenantType::Int2 | TenantType::Int4 | TenantType::Int8 | TenantType::Uuid => raise,
         // Any text is a text: raise by way of an integer.
@@ -273,8 +275,15 @@ fn checked(value: Node, filter: &RowFilter) -> Node {
 
 /// Text that no type but text takes, and that depends on the row, so that it is not evaluated when the statement is planned.
 fn raised(row_dependent: Node, filter: &RowFilter) -> Node {
-    let as_text = cast(row_dependent, type_name(&["pg_catalog", "text"]));
+    raised_by(cast(row_dependent, type_name(&["pg_catalog", "text"])), filter)
+}
+
+fn raised_by(as_text: Node, filter: &RowFilter) -> Node {
     operator("||", cast(text_constant(&sentinel::text(&filter.table)), type_name(&["pg_catalog", "text"])), as_text)
+}
+
+fn coalesce(args: Vec<Node>) -> Node {
+    node(NodeEnum::CoalesceExpr(Box::new(pg::CoalesceExpr { xpr: None, coalescetype: 0, coalescecollid: 0, args, location: 0 })))
 }
 
 fn target_name(name: &str) -> Node {

@@ -83,7 +83,8 @@ pub fn judge(call: &FunctionUse, candidates: &[&Function], admitted: &dyn Fn(&st
     if allowed && arguments_allowed(call) { Verdict::Allowed } else { Verdict::Refused }
 }
 
-fn is_allowed(f: &Function) -> bool {
+/// Whether a function may be called without an `[[allow]]`.
+pub(super) fn is_allowed(f: &Function) -> bool {
     let name = f.name.as_str();
     if f.schema == "pg_catalog" {
         let pure = matches!(f.kind, 'a' | 'w') || f.volatility == 'i';
@@ -114,7 +115,7 @@ pub fn setting_parameters(call: &FunctionUse) -> Option<u16> {
 }
 
 /// Functions whose arguments name what they read.
-fn arguments_allowed(call: &FunctionUse) -> bool {
+pub(super) fn arguments_allowed(call: &FunctionUse) -> bool {
     match call.name.as_str() {
         "current_setting" => match call.arguments.first() {
             Some(Argument::Text(name)) => is_readable(name) || name.eq_ignore_ascii_case(TENANT_SETTING),

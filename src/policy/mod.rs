@@ -4,6 +4,7 @@
 mod catalogs;
 pub mod decide;
 pub mod epoch;
+pub mod expected;
 pub mod expression;
 pub mod functions;
 pub mod load;

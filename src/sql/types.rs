@@ -192,6 +192,11 @@ fn a_expr(e: &pg_query::protobuf::AExpr, env: &dyn Environment) -> Typed {
 
 /// The result of an operator: of the exact match, or what all operators of that name give.
 fn operator_result(name: &str, binary: bool, left: u32, right: u32, catalog: &Catalog) -> Typed {
+    // Array || element, element || array, array || array.
+    let array = |t: u32| catalog.type_(t).is_some_and(|t| t.category == 'A');
+    if name == "||" && (array(left) || array(right)) {
+        return Typed::of(if array(left) { left } else { right });
+    }
     let all: Vec<_> = catalog.operators_named(name).filter(|o| (o.left != 0) == binary).collect();
     let left_or_right = |t: u32, other: u32| if t == oid::UNKNOWN { other } else { t };
     let (l, r) = if binary { (left_or_right(left, right), left_or_right(right, left)) } else { (0, right) };
@@ -223,6 +228,13 @@ fn function(f: &pg_query::protobuf::FuncCall, env: &dyn Environment) -> Typed {
     }
     match result.and_then(|r| env.catalog().type_(r)) {
         Some(t) if t.kind != 'p' => Typed::of(t.oid),
+        // A polymorphic array is the array that was given.
+        Some(t) if matches!(t.name.as_str(), "anyarray" | "anycompatiblearray") => f
+            .args
+            .iter()
+            .map(|a| type_of(a, env))
+            .find(|t| env.catalog().type_(t.oid).is_some_and(|t| t.category == 'A'))
+            .map_or(Typed::UNKNOWN, |t| Typed::of(t.oid)),
         Some(_) | None => Typed::UNKNOWN,
     }
 }

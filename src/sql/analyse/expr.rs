@@ -259,15 +259,7 @@ impl Analyser<'_> {
         };
         let rte = &mut self.rtes[id];
         match &rte.kind {
-            RteKind::Relation { oid, usage: _ } => {
-                let catalog_columns = self.context.catalog.relation(*oid).map_or(0, |r| r.columns.len());
-                let renamed = self.context.catalog.relation(*oid).is_some_and(|r| {
-                    r.columns.len() != rte.columns.len() || r.columns.iter().zip(&rte.columns).any(|(a, b)| a.name != b.name)
-                });
-                if renamed && catalog_columns > 0 {
-                    return Err(Denial::unsupported("a whole-row reference to a table with renamed columns cannot be secured"));
-                }
-            }
+            RteKind::Relation { oid: _, usage: _ } => {}
             RteKind::Derived | RteKind::Function | RteKind::Cte => {}
             RteKind::Excluded | RteKind::Merged => {
                 return Err(Denial::unsupported("this whole-row reference cannot be secured"));

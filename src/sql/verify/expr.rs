@@ -4,11 +4,13 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::{
     AArrayExpr, AConst, AExpr, AExprKind, AIndices, AIndirection, BoolExpr, BooleanTest, CaseExpr, CaseWhen, CoalesceExpr,
     CollateClause, ColumnRef, FuncCall, GroupingFunc, GroupingSet, IndexElem, List, MinMaxExpr, NamedArgExpr, NullTest, ParamRef,
-    ResTarget, RowExpr, SortBy, SqlValueFunction, SubLink, TypeCast, TypeName, WindowDef, XmlExpr, XmlSerialize,
+    ResTarget, RowExpr, SortBy, SqlValueFunction, SubLink, TypeCast, TypeName, WindowDef, XmlExpr, XmlSerialize, a_const,
 };
 
-use super::guard::{conjuncts, slot_type};
+use super::from::check_not_hidden;
+use super::guard::{behind_tenant, conjuncts, injected_rules, slot_type};
 use super::nodes::other_expressions;
+use super::writes::copied_operand;
 use super::*;
 
 /// Columns that every table has and no catalog lists.
@@ -23,13 +25,17 @@ impl Verifier<'_> {
         node.map_or(Ok(()), |node| self.expr(node))
     }
 
-    /// WHERE or ON: the injected conjuncts are known already, the others are expressions.
+    /// WHERE or ON: the injected conjuncts are known already, once each; the others are the client's.
     pub(super) fn condition(&mut self, condition: Option<&Node>) -> Result<(), Denial> {
         let Some(condition) = condition else { return Ok(()) };
-        let injected: HashSet<String> = self.entries.values().flat_map(Entry::required).cloned().collect();
+        let mut injected: HashSet<String> = self.entries.values().flat_map(Entry::injected).cloned().collect();
         for conjunct in conjuncts(condition) {
-            if !injected.contains(&parse::shape(conjunct)) {
-                self.expr(conjunct)?;
+            if injected.remove(&parse::shape(conjunct)) {
+                continue;
+            }
+            match behind_tenant(conjunct) {
+                Some((tenant, rules)) if injected_rules(&injected, tenant, rules) => {}
+                Some(_) | None => self.expr(conjunct)?,
             }
         }
         Ok(())
@@ -93,7 +99,7 @@ impl Verifier<'_> {
         self.expr(node.ok_or_else(|| refused("an operand is missing"))?)
     }
 
-    fn column(&self, column: &ColumnRef) -> Result<(), Denial> {
+    fn column(&mut self, column: &ColumnRef) -> Result<(), Denial> {
         let ColumnRef { fields, location: _ } = column;
         let is_star = |node: &Node| matches!(node.node, Some(NodeEnum::AStar(_)));
         match fields.as_slice() {
@@ -117,24 +123,26 @@ impl Verifier<'_> {
     }
 
     /// `alias.*` in an expression, or a bare alias.
-    fn whole_row(&self, alias: &str) -> Result<(), Denial> {
+    fn whole_row(&mut self, alias: &str) -> Result<(), Denial> {
         if alias == "excluded" && self.is_visible(alias) {
             return Ok(());
         }
+        self.read.insert(alias.to_owned());
         match self.resolve(alias)? {
-            Entry::Catalog { oid: _, columns: _ } => Err(refused("a whole row of a system catalog")),
-            Entry::Governed { .. } | Entry::Shared { columns: _ } | Entry::Other => Ok(()),
+            Entry::System { hidden, required: _, columns: _ } if !hidden.is_empty() => {
+                Err(refused("a whole row of a system catalog that hides columns"))
+            }
+            Entry::System { .. } | Entry::Governed { .. } | Entry::Shared { columns: _ } | Entry::Other => Ok(()),
         }
     }
 
-    fn qualified_column(&self, alias: &str, column: &str) -> Result<(), Denial> {
+    fn qualified_column(&mut self, alias: &str, column: &str) -> Result<(), Denial> {
         if alias == "excluded" && self.is_visible(alias) {
             return Ok(());
         }
+        self.read.insert(alias.to_owned());
         let entry = self.resolve(alias)?;
-        if let Entry::Catalog { oid, columns: _ } = entry {
-            self.check_catalog_column(*oid, column)?;
-        }
+        check_not_hidden(entry, column)?;
         match entry.columns() {
             Some(columns) if columns.iter().any(|c| c == column) || SYSTEM_COLUMNS.contains(&column) => Ok(()),
             Some(_) => Err(refused(format!("\"{alias}\" has no column \"{column}\""))),
@@ -163,8 +171,8 @@ impl Verifier<'_> {
     /// A name that PostgreSQL may find in any entry in scope.
     fn bare_name(&self, name: &str) -> Result<(), Denial> {
         for alias in self.levels.iter().flat_map(|level| &level.aliases) {
-            if let Some(Entry::Catalog { oid, columns: _ }) = self.entries.get(alias) {
-                self.check_catalog_column(*oid, name)?;
+            if let Some(entry) = self.entries.get(alias) {
+                check_not_hidden(entry, name)?;
             }
         }
         Ok(())
@@ -228,6 +236,10 @@ impl Verifier<'_> {
         let (schema, name) = qualified(funcname)?;
         if !self.expected.names.allows_function(schema, name) {
             return Err(refused(format!("function {name}")));
+        }
+        let values: Vec<Argument<'_>> = args.iter().map(argument).collect();
+        if !self.expected.names.allows_arguments(name, &values) {
+            return Err(refused(format!("arguments of function {name}")));
         }
         self.all(args)?;
         for sort in agg_order {
@@ -307,6 +319,9 @@ impl Verifier<'_> {
     }
 
     fn case(&mut self, case: &CaseExpr) -> Result<(), Denial> {
+        if !self.checked.is_empty() && self.checked.contains(&parse::shape(case)) {
+            return self.optional(copied_operand(case));
+        }
         self.check_guard(case)?;
         let CaseExpr { xpr: _, casetype: _, casecollid: _, arg, args, defresult, location: _ } = case;
         self.optional(arg.as_deref())?;
@@ -368,6 +383,22 @@ impl Verifier<'_> {
         self.optional(filter)?;
         self.columns = Columns::Qualified;
         Ok(())
+    }
+}
+
+/// The value of an argument, through casts.
+fn argument(node: &Node) -> Argument<'_> {
+    match node.node.as_ref() {
+        Some(NodeEnum::TypeCast(cast)) => cast.arg.as_deref().map_or(Argument::Other, argument),
+        Some(NodeEnum::ParamRef(ParamRef { number, location: _ })) => Argument::Parameter(*number),
+        Some(NodeEnum::AConst(AConst { isnull: _, location: _, val })) => match val {
+            Some(a_const::Val::Sval(s)) => Argument::Text(&s.sval),
+            Some(a_const::Val::Boolval(b)) if b.boolval => Argument::True,
+            Some(a_const::Val::Boolval(_) | a_const::Val::Ival(_) | a_const::Val::Fval(_) | a_const::Val::Bsval(_)) | None => {
+                Argument::Other
+            }
+        },
+        Some(_) | None => Argument::Other,
     }
 }
 

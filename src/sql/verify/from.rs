@@ -3,7 +3,7 @@
 use pg_query::NodeEnum;
 use pg_query::protobuf::{Alias, ColumnDef, JoinExpr, JoinType, List, RangeFunction, RangeSubselect, RangeTableSample, RangeVar};
 
-use super::guard::{self, Use};
+use super::guard::{self, Place, Use};
 use super::nodes::other_from_items;
 use super::*;
 
@@ -37,11 +37,16 @@ impl Verifier<'_> {
     }
 
     fn relation(&mut self, relation: &RangeVar, sites: &[usize]) -> Result<(), Denial> {
-        let (alias, entry) = self.relation_entry(relation, Use::Read)?;
-        if matches!(entry, Entry::Governed { .. }) {
+        let is_locked = relation.alias.as_ref().is_some_and(|a| self.level_locks(&a.aliasname));
+        let (alias, entry) = self.relation_entry(relation, if is_locked { Use::Lock } else { Use::Read })?;
+        if !entry.required().is_empty() {
             self.level()?.filtered.push((alias.clone(), sites.to_vec()));
         }
         self.register(&alias, entry)
+    }
+
+    fn level_locks(&self, alias: &str) -> bool {
+        self.levels.last().is_some_and(|level| level.locks.holds(alias))
     }
 
     /// What a name in FROM or of a target is: a CTE in scope where it is unqualified, else a relation that is known.
@@ -55,7 +60,7 @@ impl Verifier<'_> {
             return Err(refused(format!("\"{relname}\" is named in an unknown way")));
         }
         if schemaname.is_empty() {
-            let is_cte = use_ == Use::Read && self.ctes.iter().any(|frame| frame.contains(relname));
+            let is_cte = matches!(use_, Use::Read | Use::Lock) && self.ctes.iter().any(|frame| frame.contains(relname));
             return match is_cte {
                 true => Ok((aliasname.clone(), Entry::Other)),
                 false => Err(refused(format!("\"{relname}\" has no schema and is no CTE in scope"))),
@@ -64,25 +69,27 @@ impl Verifier<'_> {
         let known = self.catalog.relation_named(schemaname, relname);
         let known = known.ok_or_else(|| refused(format!("\"{schemaname}\".\"{relname}\" is not in the catalog")))?;
         let columns = guard::renamed(known, &names);
-        let entry = if let Some(governed) = self.expected.governed.get(&known.oid) {
-            let has_rules = !(governed.read.is_empty() && governed.update.is_empty() && governed.delete.is_empty());
-            if has_rules && !names.is_empty() {
-                return Err(refused(format!("\"{aliasname}\" renames columns that row rules need")));
-            }
+        let relations = self.expected.relations;
+        let entry = if let Some(governed) = relations.governed.get(&known.oid) {
             let position = known.columns.iter().position(|c| c.name == governed.tenant_column);
             let tenant_column = position.and_then(|i| columns.get(i)).cloned();
             let tenant_column = tenant_column.ok_or_else(|| refused("the tenant column is not in the catalog"))?;
-            let required = guard::required(aliasname, &tenant_column, governed, use_);
-            Entry::Governed { oid: known.oid, tenant_column, required, columns }
-        } else if self.expected.shared.contains(&known.oid) {
+            let place = Place { alias: aliasname, relation: known, columns: &columns };
+            let required = place.required(&tenant_column, governed, use_)?;
+            let when_read = place.when_read(governed, use_)?;
+            Entry::Governed { oid: known.oid, tenant_column, required, when_read, columns }
+        } else if use_ == Use::Read && relations.shared.contains(&known.oid) {
             Entry::Shared { columns }
-        } else if self.expected.catalog.contains(&known.oid) {
+        } else if let Some(system) = relations.system.get(&known.oid)
+            && use_ == Use::Read
+        {
             if !names.is_empty() {
                 return Err(refused(format!("\"{aliasname}\" renames columns of a system catalog")));
             }
-            Entry::Catalog { oid: known.oid, columns }
+            let place = Place { alias: aliasname, relation: known, columns: &columns };
+            Entry::System { hidden: system.hidden, required: place.all(&system.rows)?, columns }
         } else {
-            return Err(refused(format!("\"{schemaname}\".\"{relname}\" may not be read")));
+            return Err(refused(format!("\"{schemaname}\".\"{relname}\" may not be read or written so")));
         };
         Ok((aliasname.clone(), entry))
     }
@@ -92,6 +99,7 @@ impl Verifier<'_> {
         let Some(NodeEnum::SelectStmt(select)) = subquery.as_deref().map(inner).transpose()? else {
             return Err(refused("a derived table that is no query"));
         };
+        self.is_locked = alias.as_ref().is_some_and(|a| self.level_locks(&a.aliasname));
         self.select(select)?;
         self.register_other(alias.as_ref())
     }
@@ -211,34 +219,33 @@ impl Verifier<'_> {
     fn hidden_column(&self, column: &str, first: usize) -> Result<(), Denial> {
         let aliases = self.levels.last().map(|level| &level.aliases[first..]).unwrap_or_default();
         for alias in aliases {
-            if let Some(Entry::Catalog { oid, columns: _ }) = self.entries.get(alias) {
-                self.check_catalog_column(*oid, column)?;
+            if let Some(entry) = self.entries.get(alias) {
+                check_not_hidden(entry, column)?;
             }
         }
         Ok(())
     }
 
-    /// A column of a system catalog must be on the list, if it is one.
-    pub(super) fn check_catalog_column(&self, oid: u32, column: &str) -> Result<(), Denial> {
-        let exists = self.catalog.relation(oid).is_none_or(|r| r.column(column).is_some());
-        if exists && !self.expected.names.allows_catalog_column(oid, column) {
-            return Err(refused(format!("column \"{column}\" of a system catalog")));
-        }
-        Ok(())
-    }
-
-    /// Every governed entry of the level passes its policy in a condition that filters it.
+    /// Every entry of the level passes its policy in a condition that filters it.
     pub(super) fn check_filtered(&mut self) -> Result<(), Denial> {
         let level = self.levels.last().ok_or_else(|| refused("no query"))?;
         for (alias, sites) in &level.filtered {
-            let Some(Entry::Governed { oid: _, tenant_column: _, required, columns: _ }) = self.entries.get(alias) else {
-                return Err(refused(format!("\"{alias}\" is not governed")));
-            };
+            let required = self.entries.get(alias).map(Entry::required).unwrap_or_default();
             let holds = |shape: &String| sites.iter().any(|site| level.sites[*site].contains(shape));
             if !required.iter().all(holds) {
                 return Err(refused(format!("rows of \"{alias}\" do not pass its policy")));
             }
         }
         Ok(())
+    }
+}
+
+/// A column that is hidden in a system catalog may not be named.
+pub(super) fn check_not_hidden(entry: &Entry, column: &str) -> Result<(), Denial> {
+    match entry {
+        Entry::System { hidden, required: _, columns: _ } if hidden.contains(&column) => {
+            Err(refused(format!("column \"{column}\" of a system catalog")))
+        }
+        Entry::System { .. } | Entry::Governed { .. } | Entry::Shared { columns: _ } | Entry::Other => Ok(()),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    AExpr, AExprKind, BoolExprType, CaseExpr, CaseWhen, ColumnRef, Node, NullTestType, String as PgString, TypeCast, a_const,
+    AExpr, AExprKind, BoolExprType, CaseExpr, CaseWhen, ColumnRef, Node, NullTestType, String as PgString, a_const,
 };
 
 use super::*;
@@ -14,6 +14,9 @@ use crate::catalog::Relation;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
     Read,
+    /// FOR UPDATE and the like.
+    Lock,
+    Insert,
     Update,
     Delete,
 }
@@ -40,22 +43,91 @@ fn tenant_predicate(alias: &str, tenant_column: &str, type_: TenantType) -> Node
     Node { node: Some(NodeEnum::AExpr(Box::new(equals))) }
 }
 
-/// The shapes that must stand among the conjuncts which filter an entry.
-pub(super) fn required(alias: &str, tenant_column: &str, governed: &Governed, use_: Use) -> Vec<String> {
-    let predicates = match use_ {
-        Use::Read => &governed.read,
-        Use::Update => &governed.update,
-        Use::Delete => &governed.delete,
-    };
-    let tenant = parse::shape(&tenant_predicate(alias, tenant_column, governed.tenant_type));
-    std::iter::once(tenant).chain(predicates.iter().map(|p| shape_for(p, alias))).collect()
+/// A relation in the text.
+pub(super) struct Place<'a> {
+    pub alias: &'a str,
+    pub relation: &'a Relation,
+    /// The names of its columns there.
+    pub columns: &'a [String],
 }
 
-/// The shape of a row condition on the rows of `alias`. The marker occurs as an alias only, and a name stands in a shape
-/// as a quoted string, so replacing the one by the other is exact.
-fn shape_for(predicate: &Predicate, alias: &str) -> String {
-    let field = |name: &str| format!("fields: [{:?}, ", self::name(name));
-    parse::shape(&predicate.node).replace(&field(&predicate.marker), &field(alias))
+impl Place<'_> {
+    /// The shapes that must stand among the conjuncts which filter an entry, as PostgreSQL combines policies (CREATE POLICY,
+    /// "Policies Applied by Command Type"). For the target of INSERT: what ON CONFLICT DO UPDATE may change.
+    pub(super) fn required(&self, tenant_column: &str, governed: &Governed, use_: Use) -> Result<Vec<String>, Denial> {
+        let (first, second): (&[Predicate], &[Predicate]) = match use_ {
+            Use::Read => (&governed.read, &[]),
+            Use::Lock | Use::Insert => (&governed.read, &governed.update),
+            Use::Update => (&governed.update, &[]),
+            Use::Delete => (&governed.delete, &[]),
+        };
+        let mut shapes = vec![parse::shape(&tenant_predicate(self.alias, tenant_column, governed.tenant_type))];
+        for shape in self.all(first)?.into_iter().chain(self.all(second)?) {
+            if !shapes.contains(&shape) {
+                shapes.push(shape);
+            }
+        }
+        Ok(shapes)
+    }
+
+    /// What must stand there besides if the statement reads columns of it.
+    pub(super) fn when_read(&self, governed: &Governed, use_: Use) -> Result<Vec<String>, Denial> {
+        match use_ {
+            Use::Update | Use::Delete => self.all(&governed.read),
+            Use::Read | Use::Lock | Use::Insert => Ok(Vec::new()),
+        }
+    }
+
+    /// The shapes of conditions on the rows of this entry. A name stands in a shape as a quoted string, so replacing one by
+    /// another is exact.
+    pub(super) fn all(&self, predicates: &[Predicate]) -> Result<Vec<String>, Denial> {
+        predicates.iter().map(|p| self.place(p)).collect()
+    }
+
+    fn place(&self, predicate: &Predicate) -> Result<String, Denial> {
+        let head = |alias: &str| format!("fields: [{:?}, ", name(alias));
+        let pair = |alias: &str, column: &str| format!("fields: [{:?}, {:?}]", name(alias), name(column));
+        let own: Vec<&str> = self.relation.columns.iter().map(|c| c.name.as_str()).collect();
+        if own.iter().zip(self.columns).all(|(own, printed)| own == printed) {
+            return Ok(predicate.shape.replace(&head(&predicate.marker), &head(self.alias)));
+        }
+        if self.alias == predicate.marker {
+            return Err(refused("an alias that stands for something else"));
+        }
+        let renamed = own.iter().zip(self.columns).fold(predicate.shape.clone(), |shape, (own, printed)| {
+            shape.replace(&pair(&predicate.marker, own), &pair(self.alias, printed))
+        });
+        if renamed.contains(&head(&predicate.marker)) {
+            return Err(refused("a condition on an unknown column"));
+        }
+        Ok(renamed)
+    }
+}
+
+/// `CASE WHEN tenant THEN rules ELSE false END`: rules that run on rows of the tenant only. It is true where both are.
+pub(super) fn behind_tenant(node: &Node) -> Option<(&Node, &Node)> {
+    let Some(NodeEnum::CaseExpr(case)) = node.node.as_ref() else { return None };
+    let CaseExpr { xpr: _, casetype: _, casecollid: _, arg: None, args, defresult: Some(otherwise), location: _ } = case.as_ref()
+    else {
+        return None;
+    };
+    let (condition, result) = only_branch(args)?;
+    let Some(NodeEnum::AConst(constant)) = otherwise.node.as_ref() else { return None };
+    let is_false = matches!(&constant.val, Some(a_const::Val::Boolval(b)) if !b.boolval);
+    (is_false && as_tenant_predicate(condition).is_some()).then_some((condition, result))
+}
+
+/// Condition and result of a CASE of one branch.
+fn only_branch(args: &[Node]) -> Option<(&Node, &Node)> {
+    let [only] = args else { return None };
+    let Some(NodeEnum::CaseWhen(when)) = only.node.as_ref() else { return None };
+    let CaseWhen { xpr: _, expr, result, location: _ } = when.as_ref();
+    Some((expr.as_deref()?, result.as_deref()?))
+}
+
+/// Whether the rules behind a tenant predicate are all injected ones of the same entry.
+pub(super) fn injected_rules(injected: &HashSet<String>, tenant: &Node, rules: &Node) -> bool {
+    as_tenant_predicate(tenant).is_some() && conjuncts(rules).into_iter().all(|rule| injected.contains(&parse::shape(rule)))
 }
 
 /// The names of a relation's columns behind an alias list, which renames them by position (guard.md A2).
@@ -72,8 +144,16 @@ pub(super) fn conjuncts(node: &Node) -> Vec<&Node> {
     }
 }
 
+/// The shapes of what holds where a condition is true.
 pub(super) fn shapes(node: Option<&Node>) -> Vec<String> {
-    node.map_or_else(Vec::new, |node| conjuncts(node).into_iter().map(parse::shape).collect())
+    let mut shapes = Vec::new();
+    for conjunct in node.map(conjuncts).unwrap_or_default() {
+        shapes.push(parse::shape(conjunct));
+        if let Some((_, rules)) = behind_tenant(conjunct) {
+            shapes.extend(conjuncts(rules).into_iter().map(parse::shape));
+        }
+    }
+    shapes
 }
 
 /// Whether a node is the tenant slot, and of which type.
@@ -129,7 +209,7 @@ fn tenant_predicates(node: &Node) -> Vec<Found<'_>> {
 fn guaranteed(condition: &Node, alias: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for conjunct in conjuncts(condition) {
-        found.insert(parse::shape(conjunct));
+        found.extend(shapes(Some(conjunct)));
         if let Some(NodeEnum::BoolExpr(b)) = conjunct.node.as_ref()
             && b.boolop == BoolExprType::OrExpr as i32
             && let [test, policy] = b.args.as_slice()
@@ -155,7 +235,7 @@ impl Verifier<'_> {
             Some(NodeEnum::CaseWhen(w)) => w.expr.as_deref().is_some_and(|e| !tenant_predicates(e).is_empty()),
             Some(_) | None => false,
         };
-        if !case.args.iter().any(tests_tenant) {
+        if !case.args.iter().any(tests_tenant) || self.is_policy(case) {
             return Ok(());
         }
         let (None, [first]) = (&case.arg, case.args.as_slice()) else {
@@ -167,10 +247,10 @@ impl Verifier<'_> {
             return Err(refused("an empty WHEN"));
         };
         for Found { alias, column, type_ } in tenant_predicates(condition) {
-            let Entry::Governed { oid, tenant_column, required: _, columns: _ } = self.resolve(alias)? else {
+            let Entry::Governed { oid, tenant_column, required: _, when_read: _, columns: _ } = self.resolve(alias)? else {
                 return Err(refused(format!("a guard tests \"{alias}\", which is no governed relation")));
             };
-            let right = self.expected.governed.get(oid).is_some_and(|g| g.tenant_type == type_) && column == tenant_column;
+            let right = self.expected.relations.governed.get(oid).is_some_and(|g| g.tenant_type == type_) && column == tenant_column;
             if !right {
                 return Err(refused(format!("a guard tests \"{alias}\".\"{column}\", which is not its tenant column")));
             }
@@ -179,31 +259,27 @@ impl Verifier<'_> {
         let guarded = parse::shape(result);
         let otherwise = parse::shape(&case.defresult);
         for (alias, entry) in &self.entries {
-            let Entry::Governed { oid: _, tenant_column: _, required, columns: _ } = entry else { continue };
+            let Entry::Governed { .. } = entry else { continue };
             let reference = format!("fields: [{:?}", name(alias));
             if otherwise.contains(&reference) {
                 return Err(refused(format!("a guard reads \"{alias}\" where its policy does not hold")));
             }
             if guarded.contains(&reference) && self.is_visible(alias) {
                 let guaranteed = guaranteed(condition, alias);
-                if !required.iter().all(|shape| guaranteed.contains(shape)) {
+                if !entry.injected().all(|shape| guaranteed.contains(shape)) {
                     return Err(refused(format!("a guard does not hold the whole policy of \"{alias}\"")));
                 }
             }
         }
         Ok(())
     }
-}
 
-/// The operand of a cast to exactly the tenant's type (no length, which would cut), or the node itself.
-pub(super) fn uncast(node: &Node, type_: TenantType) -> &Node {
-    let slot = sentinel::slot_node(type_);
-    match (node.node.as_ref(), slot.node.as_ref()) {
-        (Some(NodeEnum::TypeCast(cast)), Some(NodeEnum::TypeCast(slot))) => {
-            let TypeCast { arg, type_name, location: _ } = cast.as_ref();
-            let same = parse::shape(type_name) == parse::shape(&slot.type_name);
-            arg.as_deref().filter(|_| same).unwrap_or(node)
-        }
-        (Some(_) | None, Some(_) | None) => node,
+    /// Whether a CASE is an entry's own rules behind its tenant predicate.
+    fn is_policy(&self, case: &CaseExpr) -> bool {
+        let node = Node { node: Some(NodeEnum::CaseExpr(Box::new(case.clone()))) };
+        let Some((tenant, rules)) = behind_tenant(&node) else { return false };
+        let Some(Found { alias, column: _, type_: _ }) = as_tenant_predicate(tenant) else { return false };
+        let injected: HashSet<String> = self.resolve(alias).map(|e| e.injected().cloned().collect()).unwrap_or_default();
+        injected.contains(&parse::shape(tenant)) && injected_rules(&injected, tenant, rules)
     }
 }

@@ -6,6 +6,9 @@
 //! that is unique in the whole statement; relations are schema-qualified, references to CTEs are not; columns are
 //! `alias.column`, but for output names in ORDER BY and GROUP BY; no `*` in target lists. Since aliases are unique and a
 //! reference counts only where its alias is in scope, no name can be captured.
+//!
+//! What it does not prove: that an expression which can raise stands behind a guard (see `plan::quiet`); that guards, fences
+//! and masks leave the answer for the tenant's own rows as it was.
 
 mod expr;
 mod from;
@@ -14,6 +17,7 @@ mod nodes;
 mod statement;
 #[cfg(test)]
 mod tests;
+mod writes;
 
 use std::collections::{HashMap, HashSet};
 
@@ -28,16 +32,30 @@ use crate::finding::Denial;
 /// What the text must be.
 pub struct Expected<'a> {
     pub kind: Kind,
-    /// Governed relations by OID.
-    pub governed: &'a HashMap<u32, Governed>,
-    /// Relations that may be read, by OID.
-    pub shared: &'a HashSet<u32>,
-    /// System catalogs that may be read, by OID; columns by [`Names::allows_catalog_column`].
-    pub catalog: &'a HashSet<u32>,
+    pub relations: &'a Relations,
     /// Functions, operators, types and collations that may be named.
     pub names: &'a dyn Names,
-    /// Values that an obligation of the plan holds equal to the tenant's.
-    pub obliged: &'a [Value],
+    /// What stands in front of the table's name in a text that raises (`'<marker>accounts"'`).
+    pub marker: &'a str,
+}
+
+/// What may be read and written, by OID. What is in none of these may not be named.
+#[derive(Debug, Default)]
+pub struct Relations {
+    pub governed: HashMap<u32, Governed>,
+    /// May be read.
+    pub shared: HashSet<u32>,
+    /// System catalogs that may be read.
+    pub system: HashMap<u32, System>,
+}
+
+/// A system catalog.
+#[derive(Clone, Debug, Default)]
+pub struct System {
+    /// Columns that may not be read.
+    pub hidden: &'static [&'static str],
+    /// What its rows must meet.
+    pub rows: Vec<Predicate>,
 }
 
 /// The command.
@@ -60,37 +78,48 @@ pub enum Kind {
 pub struct Governed {
     pub tenant_column: String,
     pub tenant_type: TenantType,
-    /// Conditions besides the tenant's that rows must meet to be read, updated, deleted: each a conjunct of its own.
+    /// Conditions besides the tenant's that rows must meet to be read, updated, deleted.
     pub read: Vec<Predicate>,
     pub update: Vec<Predicate>,
     pub delete: Vec<Predicate>,
+    /// Conditions that new rows must meet.
+    pub insert_check: Vec<Predicate>,
+    pub update_check: Vec<Predicate>,
 }
 
-/// A row condition, as parsed: `marker.column` stands for the relation's columns.
-#[derive(Clone, Debug)]
+/// A row condition without a top-level AND, as its shape: `alias.column` of a marker stands for the relation's columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Predicate {
-    pub node: Node,
-    /// An alias that occurs nowhere else in the node.
-    pub marker: String,
+    shape: String,
+    marker: String,
 }
 
-/// A value of the client's statement.
+impl Predicate {
+    /// The conjuncts of a condition. `marker`: an alias that occurs nowhere in it but in front of the relation's columns.
+    pub fn conjuncts(condition: &Node, marker: &str) -> Vec<Predicate> {
+        guard::shapes(Some(condition)).into_iter().map(|shape| Predicate { shape, marker: marker.to_owned() }).collect()
+    }
+}
+
+/// An argument of a function, where its value may name something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Value {
-    /// The n-th literal, from 0.
-    Literal(u16),
-    /// The n-th parameter, from 1.
-    Parameter(u16),
+pub enum Argument<'a> {
+    Text(&'a str),
+    /// `$n`
+    Parameter(i32),
+    True,
+    Other,
 }
 
 /// What the text may name. `schema` is empty where the text has none.
 pub trait Names: Sync {
     fn allows_function(&self, schema: &str, name: &str) -> bool;
+    /// Whether a function that may be named may be called with these arguments.
+    fn allows_arguments(&self, name: &str, arguments: &[Argument<'_>]) -> bool;
     /// Also of BETWEEN and its like, by the keyword: `BETWEEN`, `NOT BETWEEN SYMMETRIC`.
     fn allows_operator(&self, schema: &str, name: &str) -> bool;
     fn allows_type(&self, schema: &str, name: &str) -> bool;
     fn allows_collation(&self, schema: &str, name: &str) -> bool;
-    fn allows_catalog_column(&self, relation: u32, column: &str) -> bool;
 }
 
 /// Checks a text that is about to be sent, stand-ins still in it.
@@ -118,6 +147,9 @@ fn verify_here(text: &str, catalog: &Catalog, expected: &Expected<'_>) -> Result
         levels: Vec::new(),
         ctes: Vec::new(),
         columns: Columns::Qualified,
+        is_locked: false,
+        read: HashSet::new(),
+        checked: HashSet::new(),
     };
     verifier.top(node)
 }
@@ -142,6 +174,12 @@ struct Verifier<'a> {
     /// Names of CTEs in scope, by WITH clause from the outermost.
     ctes: Vec<Vec<String>>,
     columns: Columns,
+    /// The next query is that of a derived table under FOR UPDATE.
+    is_locked: bool,
+    /// Aliases whose columns the client's part of the text reads.
+    read: HashSet<String>,
+    /// Shapes of expressions that hold copies of one operand, which is walked once.
+    checked: HashSet<String>,
 }
 
 /// A range-table entry.
@@ -153,10 +191,13 @@ enum Entry {
         tenant_column: String,
         /// Shapes of the conjuncts that its rows must pass.
         required: Vec<String>,
+        /// And these, if the statement reads it (the target of UPDATE and DELETE).
+        when_read: Vec<String>,
         columns: Vec<String>,
     },
-    Catalog {
-        oid: u32,
+    System {
+        hidden: &'static [&'static str],
+        required: Vec<String>,
         columns: Vec<String>,
     },
     Shared {
@@ -170,17 +211,28 @@ impl Entry {
     /// The names of its columns, where the catalog knows them.
     fn columns(&self) -> Option<&[String]> {
         match self {
-            Entry::Governed { oid: _, tenant_column: _, required: _, columns }
-            | Entry::Catalog { oid: _, columns }
+            Entry::Governed { oid: _, tenant_column: _, required: _, when_read: _, columns }
+            | Entry::System { hidden: _, required: _, columns }
             | Entry::Shared { columns } => Some(columns),
             Entry::Other => None,
         }
     }
 
+    /// All that may have been injected for it: what its rows must pass always, and when it is read.
+    fn injected(&self) -> impl Iterator<Item = &String> {
+        let (always, when_read): (&[String], &[String]) = match self {
+            Entry::Governed { oid: _, tenant_column: _, required, when_read, columns: _ } => (required, when_read),
+            Entry::System { hidden: _, required, columns: _ } => (required, &[]),
+            Entry::Shared { columns: _ } | Entry::Other => (&[], &[]),
+        };
+        always.iter().chain(when_read)
+    }
+
     fn required(&self) -> &[String] {
         match self {
-            Entry::Governed { oid: _, tenant_column: _, required, columns: _ } => required,
-            Entry::Catalog { .. } | Entry::Shared { .. } | Entry::Other => &[],
+            Entry::Governed { oid: _, tenant_column: _, required, when_read: _, columns: _ }
+            | Entry::System { hidden: _, required, columns: _ } => required,
+            Entry::Shared { columns: _ } | Entry::Other => &[],
         }
     }
 }
@@ -200,8 +252,28 @@ struct Level {
     aliases: Vec<String>,
     /// Conditions that filter: the shapes of their conjuncts.
     sites: Vec<Vec<String>>,
-    /// Governed entries and the sites that filter them.
+    /// Entries whose rows must pass something, and the sites that filter them.
     filtered: Vec<(String, Vec<usize>)>,
+    locks: Locks,
+}
+
+/// Which entries of a level FOR UPDATE and the like lock.
+#[derive(Debug, Default)]
+enum Locks {
+    #[default]
+    None,
+    All,
+    Named(Vec<String>),
+}
+
+impl Locks {
+    fn holds(&self, alias: &str) -> bool {
+        match self {
+            Locks::None => false,
+            Locks::All => true,
+            Locks::Named(names) => names.iter().any(|n| n == alias),
+        }
+    }
 }
 
 impl Verifier<'_> {
@@ -223,7 +295,7 @@ impl Verifier<'_> {
 
     /// Enters an alias into the current level.
     fn register(&mut self, alias: &str, entry: Entry) -> Result<(), Denial> {
-        if matches!(alias, "" | "excluded" | "old" | "new") {
+        if matches!(alias, "" | "excluded") {
             return Err(refused("a range-table entry without a name of its own"));
         }
         if self.entries.insert(alias.to_owned(), entry).is_some() {

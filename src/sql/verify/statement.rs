@@ -2,12 +2,12 @@
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    CommonTableExpr, CopyStmt, CteCycleClause, CteSearchClause, DeclareCursorStmt, DefElem, DeleteStmt, ExplainStmt, InferClause,
-    InsertStmt, List, LockingClause, OnConflictAction, OnConflictClause, OverridingKind, RangeVar, ResTarget, ReturningClause,
+    CommonTableExpr, CopyStmt, CteCycleClause, CteSearchClause, DeclareCursorStmt, DefElem, DeleteStmt, ExplainStmt,
+    InsertStmt, List, LockingClause, OverridingKind, RangeVar, ResTarget,
     SelectStmt, SetOperation, UpdateStmt, WithClause,
 };
 
-use super::guard::{Use, conjuncts, shapes, slot_type, uncast};
+use super::guard::{Place, Use};
 use super::nodes::other_statements;
 use super::*;
 
@@ -65,8 +65,8 @@ impl Verifier<'_> {
             self.option(element, &names)?;
         }
         match query.as_deref().map(inner).transpose()? {
-            Some(NodeEnum::SelectStmt(select)) => self.select(select),
-            Some(_) | None => Err(refused("COPY of something else than a query")),
+            Some(query) => self.query(query),
+            None => Err(refused("COPY of something else than a query")),
         }
     }
 
@@ -173,8 +173,10 @@ impl Verifier<'_> {
         if select.into_clause.is_some() {
             return Err(refused("SELECT INTO"));
         }
+        let is_locked = std::mem::take(&mut self.is_locked);
         self.with(select.with_clause.as_ref(), |v| {
-            v.levels.push(Level::default());
+            let locks = if is_locked { Locks::All } else { locks(&select.locking_clause) };
+            v.levels.push(Level { locks, ..Level::default() });
             v.select_body(select)?;
             v.levels.pop();
             Ok(())
@@ -240,7 +242,7 @@ impl Verifier<'_> {
         items.iter().try_for_each(|item| self.value(item))
     }
 
-    fn select_target(&mut self, target: &Node) -> Result<(), Denial> {
+    pub(super) fn select_target(&mut self, target: &Node) -> Result<(), Denial> {
         let NodeEnum::ResTarget(target) = inner(target)? else { return Err(refused("a target that is none")) };
         let ResTarget { name: _, indirection, val, location: _ } = target.as_ref();
         let val = val.as_deref().ok_or_else(|| refused("an empty target"))?;
@@ -253,7 +255,7 @@ impl Verifier<'_> {
         self.expr(val)
     }
 
-    /// `FOR UPDATE OF` names aliases.
+    /// `FOR UPDATE OF` names aliases. Which rows it locks is known from [`locks`].
     fn locking(&mut self, clauses: &[Node]) -> Result<(), Denial> {
         for clause in clauses {
             let NodeEnum::LockingClause(LockingClause { locked_rels, strength: _, wait_policy: _ }) = inner(clause)? else {
@@ -276,7 +278,7 @@ impl Verifier<'_> {
     fn insert(&mut self, insert: &InsertStmt) -> Result<(), Denial> {
         let InsertStmt { relation, cols, select_stmt, on_conflict_clause, returning_clause, with_clause, r#override } = insert;
         self.with(with_clause.as_ref(), |v| {
-            let target = v.target(relation.as_ref(), Use::Update)?;
+            let target = v.target(relation.as_ref(), Use::Insert)?;
             if *r#override == OverridingKind::Undefined as i32 {
                 return Err(refused("OVERRIDING of an unknown kind"));
             }
@@ -285,14 +287,14 @@ impl Verifier<'_> {
             let Some(NodeEnum::SelectStmt(source)) = source else {
                 return Err(refused("INSERT without a tenant: it has no values"));
             };
-            v.check_source(source, position, target.type_)?;
+            v.check_source(source, position, &target)?;
             v.select(source)?;
             v.levels.push(Level::default());
             v.register(&target.alias, target.entry.clone())?;
             if let Some(conflict) = on_conflict_clause {
                 v.on_conflict(conflict, &target)?;
             }
-            v.returning(returning_clause.as_ref())?;
+            v.returning(returning_clause.as_ref(), &target)?;
             v.levels.pop();
             Ok(())
         })
@@ -316,72 +318,32 @@ impl Verifier<'_> {
     }
 
     /// Every row of VALUES and every arm of the query has the tenant in that place.
-    fn check_source(&self, source: &SelectStmt, position: usize, type_: TenantType) -> Result<(), Denial> {
+    fn check_source(&mut self, source: &SelectStmt, position: usize, target: &Target) -> Result<(), Denial> {
         if source.op != SetOperation::SetopNone as i32 {
             return [&source.larg, &source.rarg].into_iter().try_for_each(|arm| {
                 let arm = arm.as_deref().ok_or_else(|| refused("a set operation with one arm"))?;
-                self.check_source(arm, position, type_)
+                self.check_source(arm, position, target)
             });
         }
         if source.values_lists.is_empty() {
-            let target = source.target_list.get(position).map(inner).transpose()?;
-            let Some(NodeEnum::ResTarget(target)) = target else { return Err(refused("INSERT of a query without the tenant")) };
-            return self.check_value(target.val.as_deref(), type_);
+            let entry = source.target_list.get(position).map(inner).transpose()?;
+            let Some(NodeEnum::ResTarget(entry)) = entry else { return Err(refused("INSERT of a query without the tenant")) };
+            return self.check_tenant_value(entry.val.as_deref(), target);
         }
         source.values_lists.iter().try_for_each(|row| match inner(row)? {
-            NodeEnum::List(List { items }) => self.check_value(items.get(position), type_),
+            NodeEnum::List(List { items }) => self.check_tenant_value(items.get(position), target),
             other => Err(refused(format!("{} as a row", kind_name(other)))),
         })
-    }
-
-    /// The tenant slot, or a value that an obligation of the plan holds equal to it.
-    fn check_value(&self, value: Option<&Node>, type_: TenantType) -> Result<(), Denial> {
-        let value = value.ok_or_else(|| refused("INSERT of a row without the tenant"))?;
-        let found = if let NodeEnum::AConst(constant) = inner(uncast(value, type_))? {
-            let literal = sentinel::index_of_const(constant).filter(|(_, sign)| *sign == sentinel::Sign::Plus);
-            literal.map(|(index, _)| Value::Literal(index))
-        } else if let NodeEnum::ParamRef(parameter) = inner(uncast(value, type_))? {
-            u16::try_from(parameter.number).ok().map(Value::Parameter)
-        } else {
-            None
-        };
-        let holds = slot_type(value) == Some(type_) || found.is_some_and(|value| self.expected.obliged.contains(&value));
-        if holds { Ok(()) } else { Err(refused("INSERT of a value that need not be the tenant's")) }
-    }
-
-    fn on_conflict(&mut self, conflict: &OnConflictClause, target: &Target) -> Result<(), Denial> {
-        let OnConflictClause { action, infer, target_list, where_clause, location: _ } = conflict;
-        if let Some(infer) = infer {
-            let InferClause { index_elems, where_clause, conname: _, location: _ } = infer.as_ref();
-            // In an arbiter the columns are the target's, without an alias.
-            self.arbiter(index_elems, where_clause.as_deref())?;
-        }
-        if *action != OnConflictAction::OnconflictUpdate as i32 {
-            return Ok(());
-        }
-        self.level()?.aliases.push("excluded".to_owned());
-        // The text's order is the order of evaluation (guard.md A11): the policy comes first.
-        let required = target.required();
-        let found = shapes(where_clause.as_deref());
-        let first: Vec<_> = found.iter().take(required.len()).collect();
-        if !required.iter().all(|shape| first.contains(&shape)) {
-            return Err(refused("ON CONFLICT DO UPDATE without the policy in front"));
-        }
-        self.assignments(target_list, target)?;
-        for conjunct in where_clause.as_deref().map(conjuncts).unwrap_or_default().into_iter().skip(required.len()) {
-            self.expr(conjunct)?;
-        }
-        self.level()?.aliases.pop();
-        Ok(())
     }
 
     fn update(&mut self, update: &UpdateStmt) -> Result<(), Denial> {
         let UpdateStmt { relation, target_list, where_clause, from_clause, returning_clause, with_clause } = update;
         self.with(with_clause.as_ref(), |v| {
             let target = v.target(relation.as_ref(), Use::Update)?;
-            v.filtered_target(&target, from_clause, where_clause.as_deref())?;
+            let site = v.filtered_target(&target, from_clause, where_clause.as_deref())?;
             v.assignments(target_list, &target)?;
-            v.returning(returning_clause.as_ref())?;
+            v.returning(returning_clause.as_ref(), &target)?;
+            v.check_read_target(&target, site)?;
             v.levels.pop();
             Ok(())
         })
@@ -391,15 +353,16 @@ impl Verifier<'_> {
         let DeleteStmt { relation, using_clause, where_clause, returning_clause, with_clause } = delete;
         self.with(with_clause.as_ref(), |v| {
             let target = v.target(relation.as_ref(), Use::Delete)?;
-            v.filtered_target(&target, using_clause, where_clause.as_deref())?;
-            v.returning(returning_clause.as_ref())?;
+            let site = v.filtered_target(&target, using_clause, where_clause.as_deref())?;
+            v.returning(returning_clause.as_ref(), &target)?;
+            v.check_read_target(&target, site)?;
             v.levels.pop();
             Ok(())
         })
     }
 
     /// Opens the level of an UPDATE or DELETE: its target and its FROM list, filtered by WHERE.
-    fn filtered_target(&mut self, target: &Target, from: &[Node], filter: Option<&Node>) -> Result<(), Denial> {
+    fn filtered_target(&mut self, target: &Target, from: &[Node], filter: Option<&Node>) -> Result<usize, Denial> {
         self.levels.push(Level::default());
         let site = self.add_site(filter)?;
         self.register(&target.alias, target.entry.clone())?;
@@ -408,17 +371,31 @@ impl Verifier<'_> {
             self.source(item, &[site])?;
         }
         self.check_filtered()?;
-        self.condition(filter)
+        self.condition(filter)?;
+        Ok(site)
     }
 
-    /// SET of UPDATE and DO UPDATE: anything but the tenant column.
-    fn assignments(&mut self, targets: &[Node], target: &Target) -> Result<(), Denial> {
+    /// A target that is read must pass the rules for reading as well; what is read is known at the end.
+    fn check_read_target(&self, target: &Target, site: usize) -> Result<(), Denial> {
+        let Entry::Governed { when_read, .. } = &target.entry else { return Err(refused("a target that is not governed")) };
+        let filters = self.levels.last().and_then(|level| level.sites.get(site)).map(Vec::as_slice).unwrap_or_default();
+        if self.read.contains(&target.alias) && !when_read.iter().all(|shape| filters.contains(shape)) {
+            return Err(refused(format!("rows of \"{}\" do not pass the rules for reading", target.alias)));
+        }
+        Ok(())
+    }
+
+    /// SET of UPDATE and DO UPDATE.
+    pub(super) fn assignments(&mut self, targets: &[Node], target: &Target) -> Result<(), Denial> {
         let mut row = None;
         for assignment in targets {
             let NodeEnum::ResTarget(assignment) = inner(assignment)? else { return Err(refused("an assignment that is none")) };
             let ResTarget { name, indirection, val, location: _ } = assignment.as_ref();
             if *name == target.tenant_column {
-                return Err(refused("an assignment to the tenant column"));
+                if !indirection.is_empty() {
+                    return Err(refused("an assignment to the tenant column in parts"));
+                }
+                self.check_tenant_value(val.as_deref(), target)?;
             }
             self.steps(indirection)?;
             let val = val.as_deref().ok_or_else(|| refused("an empty assignment"))?;
@@ -439,37 +416,64 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    fn returning(&mut self, clause: Option<&ReturningClause>) -> Result<(), Denial> {
-        let Some(ReturningClause { options, exprs }) = clause else { return Ok(()) };
-        if !options.is_empty() {
-            return Err(refused("RETURNING WITH"));
-        }
-        exprs.iter().try_for_each(|target| self.select_target(target))
-    }
-
     /// The target of a DML statement: a governed relation, schema-qualified (it never hits a CTE, isolation.md 4.4).
     fn target(&self, relation: Option<&RangeVar>, use_: Use) -> Result<Target, Denial> {
         let relation = relation.ok_or_else(|| refused("a statement without a target"))?;
         let (alias, entry) = self.relation_entry(relation, use_)?;
-        let Entry::Governed { oid, tenant_column, required: _, columns: _ } = &entry else {
+        let Entry::Governed { oid, tenant_column, required: _, when_read: _, columns } = &entry else {
             return Err(refused(format!("a write to \"{}\", which is not governed", relation.relname)));
         };
-        let type_ = self.expected.governed.get(oid).map(|g| g.tenant_type);
-        let type_ = type_.ok_or_else(|| refused("a write to an unknown relation"))?;
-        Ok(Target { alias, tenant_column: tenant_column.clone(), type_, entry })
+        let governed = self.expected.relations.governed.get(oid).zip(self.catalog.relation(*oid));
+        let (governed, known) = governed.ok_or_else(|| refused("a write to an unknown relation"))?;
+        let place = Place { alias: &alias, relation: known, columns };
+        let (checks, checks_when_read) = match use_ {
+            Use::Insert => (place.all(&governed.insert_check)?, place.all(&governed.read)?),
+            Use::Update => (place.all(&governed.update_check)?, place.all(&governed.read)?),
+            Use::Delete | Use::Read | Use::Lock => (Vec::new(), Vec::new()),
+        };
+        Ok(Target {
+            table: known.name.clone(),
+            tenant_column: tenant_column.clone(),
+            type_: governed.tenant_type,
+            checks,
+            checks_when_read,
+            alias,
+            entry,
+        })
     }
+}
+
+/// What a level's own FOR UPDATE and the like lock.
+fn locks(clauses: &[Node]) -> Locks {
+    let mut names = Vec::new();
+    for clause in clauses {
+        let Some(NodeEnum::LockingClause(LockingClause { locked_rels, strength: _, wait_policy: _ })) = clause.node.as_ref()
+        else {
+            return Locks::All;
+        };
+        if locked_rels.is_empty() {
+            return Locks::All;
+        }
+        for relation in locked_rels {
+            match relation.node.as_ref() {
+                Some(NodeEnum::RangeVar(relation)) => names.push(relation.relname.clone()),
+                Some(_) | None => return Locks::All,
+            }
+        }
+    }
+    if names.is_empty() { Locks::None } else { Locks::Named(names) }
 }
 
 /// The target of a DML statement.
-struct Target {
-    alias: String,
-    tenant_column: String,
-    type_: TenantType,
-    entry: Entry,
-}
-
-impl Target {
-    fn required(&self) -> &[String] {
-        self.entry.required()
-    }
+pub(super) struct Target {
+    pub alias: String,
+    /// Its name in the catalog.
+    pub table: String,
+    pub tenant_column: String,
+    pub type_: TenantType,
+    pub entry: Entry,
+    /// Shapes of what new rows must pass.
+    pub checks: Vec<String>,
+    /// And of what they must pass if the statement reads the target.
+    pub checks_when_read: Vec<String>,
 }

@@ -1,0 +1,137 @@
+//! What the text that is sent must be, for the output check. Derived from policies and catalog alone: nothing here knows
+//! what was decided about a statement, or how it was rewritten.
+
+use super::catalogs::{self, Rows};
+use super::epoch::{PolicySet, ROW, RelationPolicy, TenantPolicy};
+use super::functions;
+use super::model::RuleAction;
+use crate::catalog::{Catalog, Operator};
+use crate::sql::analyse::{self, FunctionUse};
+use crate::sql::parse;
+use crate::sql::verify::{Argument, Governed, Names, Predicate, Relations, System};
+use pg_query::NodeEnum;
+use pg_query::protobuf::Node;
+
+/// What these roles may read and write, and the conditions of it. Holds for one epoch.
+pub fn relations(policies: &PolicySet, catalog: &Catalog, roles: &[Box<str>]) -> Relations {
+    let mut relations = Relations::default();
+    for relation in &catalog.snapshot().relations {
+        if matches!(relation.schema.as_str(), "pg_catalog" | "information_schema") {
+            if let Some(system) = catalogs::rule(&relation.schema, &relation.name).and_then(|rule| {
+                let rows = match rule.rows {
+                    Rows::All => vec![],
+                    Rows::OwnDatabase(column) => own_row(column, "current_database")?,
+                    Rows::OwnRole(column) => own_row(column, "current_user")?,
+                };
+                Some(System { hidden: rule.masked, rows })
+            }) {
+                relations.system.insert(relation.oid, system);
+            }
+            continue;
+        }
+        match policies.policy_of(relation, catalog) {
+            Some(RelationPolicy::Tenant(policy)) => {
+                relations.governed.insert(relation.oid, governed(policy, roles));
+            }
+            Some(RelationPolicy::Shared) => {
+                relations.shared.insert(relation.oid);
+            }
+            Some(RelationPolicy::Denied) | None => {}
+        }
+    }
+    relations
+}
+
+fn governed(policy: &TenantPolicy, roles: &[Box<str>]) -> Governed {
+    let predicates = |condition: Option<Node>| condition.map_or_else(Vec::new, |c| Predicate::conjuncts(&c, ROW));
+    Governed {
+        tenant_column: policy.column.clone(),
+        tenant_type: policy.type_,
+        read: predicates(policy.using(RuleAction::Select, roles)),
+        update: predicates(policy.using(RuleAction::Update, roles)),
+        delete: predicates(policy.using(RuleAction::Delete, roles)),
+        insert_check: predicates(policy.check(RuleAction::Insert, roles)),
+        update_check: predicates(policy.check(RuleAction::Update, roles)),
+    }
+}
+
+/// `column = function()`; `None`, which forbids the relation, if that is no expression.
+fn own_row(column: &str, function: &str) -> Option<Vec<Predicate>> {
+    let text = format!("SELECT 1 WHERE {ROW}.{column} OPERATOR(pg_catalog.=) pg_catalog.{function}()");
+    let tree = parse::parse(&text).ok()?;
+    match tree.stmts.first()?.stmt.as_ref()?.node.as_ref()? {
+        NodeEnum::SelectStmt(select) => Some(Predicate::conjuncts(select.where_clause.as_deref()?, ROW)),
+        other_statement => {
+            let _ = other_statement;
+            None
+        }
+    }
+}
+
+/// What a statement of these roles may name besides relations.
+#[derive(Debug)]
+pub struct Vocabulary<'a> {
+    pub catalog: &'a Catalog,
+    pub policies: &'a PolicySet,
+    pub roles: &'a [Box<str>],
+    pub search_path: &'a [Box<str>],
+    /// Parameters whose values the session checks to name settings that may be read.
+    pub setting_parameters: &'a [u16],
+}
+
+impl Vocabulary<'_> {
+    /// Whether a name with this schema, or with none, may mean something in that one.
+    fn reaches(&self, named: &str, schema: &str) -> bool {
+        match named {
+            "" => schema == "pg_catalog" || self.search_path.iter().any(|s| **s == *schema),
+            named => named == schema,
+        }
+    }
+
+    /// Whether every operator that the name may mean is allowed.
+    fn allows_operators(&self, schema: &str, name: &str) -> bool {
+        let allowed = |o: &Operator| o.schema == "pg_catalog" || functions::trusts_operator(o.extension.as_deref());
+        let mut candidates = self.catalog.operators_named(name).filter(|o| self.reaches(schema, &o.schema)).peekable();
+        candidates.peek().is_some() && candidates.all(allowed)
+    }
+}
+
+impl Names for Vocabulary<'_> {
+    fn allows_function(&self, schema: &str, name: &str) -> bool {
+        let mut candidates = self.catalog.functions_named(name).filter(|f| self.reaches(schema, &f.schema)).peekable();
+        candidates.peek().is_some()
+            && candidates.all(|f| self.policies.admits_function(&f.schema, &f.name, self.roles) || functions::is_allowed(f))
+    }
+
+    fn allows_arguments(&self, name: &str, arguments: &[Argument<'_>]) -> bool {
+        let own = arguments.iter().map(|argument| match argument {
+            Argument::Text(text) => analyse::Argument::Text((*text).to_owned()),
+            Argument::Parameter(number) => match u16::try_from(*number) {
+                Ok(number) if self.setting_parameters.contains(&number) => analyse::Argument::Parameter(number),
+                Ok(_) | Err(_) => analyse::Argument::Other,
+            },
+            Argument::True | Argument::Other => analyse::Argument::Other,
+        });
+        let call = FunctionUse { schemas: vec![], name: name.to_owned(), candidates: vec![], arguments: own.collect() };
+        // What a pooled connection must not keep ends with the transaction.
+        let stays = name == "set_config" && arguments.get(2) != Some(&Argument::True);
+        functions::arguments_allowed(&call) && !stays
+    }
+
+    fn allows_operator(&self, schema: &str, name: &str) -> bool {
+        // BETWEEN and its like stand for comparisons.
+        let between = name == "BETWEEN" || name.starts_with("BETWEEN ") || name.starts_with("NOT BETWEEN");
+        if between {
+            return ["<", "<=", ">", ">="].iter().all(|comparison| self.allows_operators("", comparison));
+        }
+        self.allows_operators(schema, name)
+    }
+
+    fn allows_type(&self, schema: &str, name: &str) -> bool {
+        self.catalog.type_named(schema, name).is_some()
+    }
+
+    fn allows_collation(&self, schema: &str, name: &str) -> bool {
+        self.catalog.snapshot().collations.iter().any(|c| c.name == name && self.reaches(schema, &c.schema))
+    }
+}

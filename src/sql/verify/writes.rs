@@ -1,0 +1,182 @@
+//! The injected shapes of writes: a tenant that is checked, rows that are checked, and what raises where a check fails.
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::{AExpr, CaseExpr, CaseWhen, Node, OnConflictAction, OnConflictClause, ResTarget, ReturningClause};
+
+use super::guard::{conjuncts, shapes, slot_type};
+use super::statement::Target;
+use super::*;
+
+/// Stands in a pattern for what the text has there.
+const HOLE: &str = "qzhole";
+
+/// The shape of an expression; its holes are filled with shapes. The pattern is text, read by the parser that reads what
+/// is checked.
+fn pattern(text: &str, holes: &[(&str, &Node)]) -> Result<String, Denial> {
+    let expression = |text: &str| {
+        let tree = parse::parse(&format!("SELECT {text}")).map_err(|_| refused("a pattern that cannot be parsed"))?;
+        let select = tree.stmts.first().and_then(|s| s.stmt.as_ref()).and_then(|s| s.node.as_ref());
+        let Some(NodeEnum::SelectStmt(select)) = select else { return Err(refused("a pattern that is none")) };
+        match select.target_list.first().map(inner).transpose()? {
+            Some(NodeEnum::ResTarget(target)) => target.val.as_deref().map(parse::shape).ok_or_else(|| refused("no pattern")),
+            Some(_) | None => Err(refused("a pattern that is none")),
+        }
+    };
+    let mut shape = expression(text)?;
+    for (hole, filling) in holes {
+        shape = shape.replace(&expression(&format!("{HOLE}.{hole}"))?, &parse::shape(*filling));
+    }
+    Ok(shape)
+}
+
+fn quoted(text: &str, quote: char) -> String {
+    format!("{quote}{}{quote}", text.replace(quote, &format!("{quote}{quote}")))
+}
+
+/// The type that a value which raises is cast to, by way of one that no text but a number has.
+fn raising_cast(type_: TenantType) -> String {
+    let own = format!("pg_catalog.{}", type_.name());
+    match type_ {
+        TenantType::Int2 | TenantType::Int4 | TenantType::Int8 | TenantType::Uuid => own,
+        TenantType::Text => format!("pg_catalog.int4::{own}"),
+    }
+}
+
+/// Condition and result of the first branch.
+fn first_branch(case: &CaseExpr) -> Option<(&Node, &Node)> {
+    let Some(NodeEnum::CaseWhen(when)) = case.args.first()?.node.as_ref() else { return None };
+    let CaseWhen { xpr: _, expr, result, location: _ } = when.as_ref();
+    Some((expr.as_deref()?, result.as_deref()?))
+}
+
+/// The left operand of the first branch's condition.
+pub(super) fn copied_operand(case: &CaseExpr) -> Option<&Node> {
+    let (condition, _) = first_branch(case)?;
+    let Some(NodeEnum::AExpr(comparison)) = condition.node.as_ref() else { return None };
+    let AExpr { kind: _, name: _, lexpr, rexpr: _, rexpr_list_start: _, rexpr_list_end: _, location: _ } = comparison.as_ref();
+    lexpr.as_deref()
+}
+
+impl Verifier<'_> {
+    /// A value for the tenant column: the slot, or a value that is compared with it and raises where it differs (or is
+    /// NULL).
+    pub(super) fn check_tenant_value(&mut self, value: Option<&Node>, target: &Target) -> Result<(), Denial> {
+        let value = value.ok_or_else(|| refused("a row without the tenant"))?;
+        if slot_type(value) == Some(target.type_) {
+            return Ok(());
+        }
+        let unchecked = || refused("a value that need not be the tenant's");
+        let NodeEnum::CaseExpr(case) = inner(value)? else { return Err(unchecked()) };
+        let operand = copied_operand(case).ok_or_else(unchecked)?;
+        let slot = format!("'{}'::pg_catalog.{}", sentinel::slot_name(target.type_), target.type_.name());
+        let text = format!(
+            "CASE WHEN {HOLE}.v OPERATOR(pg_catalog.=) {slot} THEN {slot} \
+             ELSE ({}::pg_catalog.text OPERATOR(pg_catalog.||) COALESCE({HOLE}.v::pg_catalog.text, ''))::{} END",
+            self.accusation(target),
+            raising_cast(target.type_),
+        );
+        let shape = parse::shape(value);
+        if pattern(&text, &[("v", operand)])? != shape {
+            return Err(unchecked());
+        }
+        self.checked.insert(parse::shape(case.as_ref()));
+        Ok(())
+    }
+
+    /// The constant that names the table in an error.
+    fn accusation(&self, target: &Target) -> String {
+        quoted(&format!("{}{}\"", self.expected.marker, target.table), '\'')
+    }
+
+    /// What raises, as a value of a type.
+    fn raise(&self, target: &Target, type_: &str) -> String {
+        let (text, alias) = (self.accusation(target), quoted(&target.alias, '"'));
+        format!("({text}::pg_catalog.text OPERATOR(pg_catalog.||) {alias}.tableoid::pg_catalog.text)::pg_catalog.{type_}")
+    }
+
+    pub(super) fn on_conflict(&mut self, conflict: &OnConflictClause, target: &Target) -> Result<(), Denial> {
+        let OnConflictClause { action, infer, target_list, where_clause, location: _ } = conflict;
+        if let Some(infer) = infer {
+            let pg_query::protobuf::InferClause { index_elems, where_clause, conname: _, location: _ } = infer.as_ref();
+            // In an arbiter the columns are the target's, with or without an alias.
+            self.arbiter(index_elems, where_clause.as_deref())?;
+        }
+        if *action != OnConflictAction::OnconflictUpdate as i32 {
+            return Ok(());
+        }
+        self.level()?.aliases.push("excluded".to_owned());
+        // CASE fixes the order (guard.md A11): the policy comes first, and a row that it hides raises.
+        let unchecked = || refused("ON CONFLICT DO UPDATE without the policy in front");
+        let filter = where_clause.as_deref().ok_or_else(unchecked)?;
+        let NodeEnum::CaseExpr(case) = inner(filter)? else { return Err(unchecked()) };
+        let (condition, users) = first_branch(case).ok_or_else(unchecked)?;
+        let text = format!("CASE WHEN {HOLE}.c THEN {HOLE}.u ELSE {} END", self.raise(target, "bool"));
+        let found = shapes(Some(condition));
+        let holds = target.entry.required().iter().all(|shape| found.contains(shape));
+        if !holds || pattern(&text, &[("c", condition), ("u", users)])? != parse::shape(filter) {
+            return Err(unchecked());
+        }
+        self.condition(Some(condition))?;
+        self.assignments(target_list, target)?;
+        self.expr(users)?;
+        self.level()?.aliases.pop();
+        Ok(())
+    }
+
+    /// RETURNING, the first entry of which raises where a new row does not meet its checks.
+    pub(super) fn returning(&mut self, clause: Option<&ReturningClause>, target: &Target) -> Result<(), Denial> {
+        let (options, exprs) = match clause {
+            Some(ReturningClause { options, exprs }) => (options.as_slice(), exprs.as_slice()),
+            None => (&[] as &[Node], &[] as &[Node]),
+        };
+        if !options.is_empty() {
+            return Err(refused("RETURNING WITH"));
+        }
+        let mut rest = exprs;
+        let mut found = None;
+        if let Some((first, others)) = exprs.split_first() {
+            let NodeEnum::ResTarget(first) = inner(first)? else { return Err(refused("a target that is none")) };
+            let ResTarget { name: _, indirection, val, location: _ } = first.as_ref();
+            if indirection.is_empty()
+                && let Some((condition, operand)) = self.row_check(val.as_deref(), target)?
+            {
+                operand.map_or(Ok(()), |operand| self.expr(operand))?;
+                found = Some(condition);
+                rest = others;
+            }
+        }
+        rest.iter().try_for_each(|target| self.select_target(target))?;
+        // What the whole statement reads is known now.
+        let mut needed = target.checks.clone();
+        if self.read.contains(&target.alias) {
+            needed.extend(target.checks_when_read.iter().cloned());
+        }
+        let known = |shape: &String| target.checks.contains(shape) || target.checks_when_read.contains(shape);
+        let conditions: Vec<String> = found.map(conjuncts).unwrap_or_default().into_iter().map(parse::shape).collect();
+        if !conditions.iter().all(known) || !needed.iter().all(|shape| conditions.contains(shape)) {
+            return Err(refused("new rows do not pass their checks"));
+        }
+        Ok(())
+    }
+
+    /// Condition and operand of `CASE WHEN check THEN NULL ELSE raise END`, alone or as
+    /// `CASE WHEN (that) = 0 THEN operand ELSE operand END`.
+    fn row_check<'n>(&self, value: Option<&'n Node>, target: &Target) -> Result<Option<(&'n Node, Option<&'n Node>)>, Denial> {
+        let value = value.ok_or_else(|| refused("an empty target"))?;
+        let NodeEnum::CaseExpr(case) = inner(value)? else { return Ok(None) };
+        let Some((first, result)) = first_branch(case) else { return Ok(None) };
+        let probe = format!("CASE WHEN {HOLE}.c THEN NULL::pg_catalog.int4 ELSE {} END", self.raise(target, "int4"));
+        let shape = parse::shape(value);
+        if !shape.contains(self.expected.marker) {
+            return Ok(None);
+        }
+        if pattern(&probe, &[("c", first)])? == shape {
+            return Ok(Some((first, None)));
+        }
+        let Some(NodeEnum::CaseExpr(inner_case)) = copied_operand(case).and_then(|n| n.node.as_ref()) else { return Ok(None) };
+        let Some((condition, _)) = first_branch(inner_case) else { return Ok(None) };
+        let text = format!("CASE WHEN {probe} OPERATOR(pg_catalog.=) 0 THEN {HOLE}.o ELSE {HOLE}.o END");
+        let same = pattern(&text, &[("c", condition), ("o", result)])? == shape;
+        Ok(same.then_some((condition, Some(result))))
+    }
+}
