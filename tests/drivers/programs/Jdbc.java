@@ -54,7 +54,6 @@ public class Jdbc {
         }
         show("getCrossReference", m.getCrossReference(null, "public", "accounts", null, "public", "orders"));
         show("getVersionColumns", m.getVersionColumns(null, "public", "accounts"));
-        show("getColumnPrivileges", m.getColumnPrivileges(null, "public", "accounts", "note"));
         show("getFunctions", m.getFunctions(null, "public", "%"));
         show("getFunctionColumns", m.getFunctionColumns(null, "public", "label", null));
         show("getProcedures", m.getProcedures(null, "public", "%"));
@@ -62,9 +61,10 @@ public class Jdbc {
         show("getUDTs", m.getUDTs(null, "public", "%", null));
         show("getSuperTables", emptyOr(m));
         show("getClientInfoProperties", m.getClientInfoProperties());
-        // Names every role of the server (pg_roles), which a proxy may refuse.
+        // These name every role of the server (pg_roles), which a proxy may refuse.
         try (Connection other = connect("ApplicationName", "driver:may be refused")) {
             other.getMetaData().getTablePrivileges(null, "public", "accounts").close();
+            other.getMetaData().getColumnPrivileges(null, "public", "accounts", "note").close();
         } catch (SQLException e) {
             if (!"42501".equals(e.getSQLState())) throw e;
         }
