@@ -147,6 +147,19 @@ impl Gate {
         self.state.load().catalog.clone()
     }
 
+    /// The types that tenants are told apart by, in the present epoch.
+    pub fn tenant_types(&self) -> Vec<TenantType> {
+        use crate::policy::epoch::RelationPolicy;
+        let mut types: Vec<TenantType> = vec![];
+        for (_, policy) in self.state.load().policies.relations() {
+            match policy {
+                RelationPolicy::Tenant(t) if !types.contains(&t.type_) => types.push(t.type_),
+                RelationPolicy::Tenant(_) | RelationPolicy::Shared | RelationPolicy::Denied => {}
+            }
+        }
+        types
+    }
+
     pub fn level(&self) -> Level {
         self.level
     }

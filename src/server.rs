@@ -27,6 +27,7 @@ use crate::error::{SqlError, sqlstate};
 use crate::event::{Event, Events, Rejection, Reload};
 use crate::metrics::Metrics;
 use crate::policy::model::PolicyModel;
+use crate::principal::{Tenant, TenantSet};
 use crate::session::shared::{Database, Drain, Login, Reports, Review, Shared};
 use crate::wire::backend as reply;
 use epochs::{Kept, Keeper, Nudge};
@@ -77,6 +78,7 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
         events.emit(Event::PoliciesReloaded(Reload::Done(keeper.gate().epoch())));
         events.emit(Event::BackendOpened);
         let kept = Kept { gate: keeper.gate(), nudge: nudge.clone() };
+        check_tenants(&config, database, &keeper.gate())?;
         gates.insert(keeper.database().to_owned(), Arc::new(kept));
         keepers.push(keeper);
     }
@@ -90,6 +92,30 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
     let served = serve(config, gates, events, reload).await.map_err(|e| e.to_string());
     keeping.abort();
     served
+}
+
+/// Every configured tenant must be a value of the columns that tell tenants apart: a typing mistake is told at start.
+fn check_tenants(config: &Config, database: &config::Database, gate: &crate::gate::Gate) -> Result<(), String> {
+    let types = gate.tenant_types();
+    for user in &config.users {
+        if !user.databases.is_empty() && !user.databases.contains(&database.name) {
+            continue;
+        }
+        let tenants: Vec<&Tenant> = match &user.access {
+            UserAccess::Fixed(tenant) => vec![tenant],
+            UserAccess::Shared { tenants: TenantSet::Only(set), setting: _, token_key: _ } => set.iter().collect(),
+            UserAccess::Shared { tenants: TenantSet::Any, setting: _, token_key: _ } | UserAccess::Unrestricted { upstream: _ } => vec![],
+        };
+        for tenant in tenants {
+            if let Some(type_) = types.iter().find(|t| !crate::plan::tenant::is_canonical(**t, tenant)) {
+                return Err(format!(
+                    "user \"{}\": tenant \"{}\" is not a value of type {} as PostgreSQL prints it, and a table of database \"{}\" has a tenant column of that type",
+                    user.name, tenant.0, type_.name(), database.name
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Serves until a signal ends it: SIGTERM and SIGINT drain, SIGHUP reloads.

@@ -218,6 +218,22 @@ impl Plan {
         self.needs_tenant
     }
 
+    /// Whether the tenant's value is one of every type that the plan puts it in.
+    fn check_tenant(&self, tenant: &Tenant) -> Result<(), Denial> {
+        for segment in &self.segments {
+            match segment {
+                Segment::Tenant(type_) if !tenant::is_canonical(*type_, tenant) => {
+                    return Err(Denial::new(
+                        Reason::Tenant,
+                        SqlError::new(sqlstate::INVALID_AUTHORIZATION, format!("the tenant's value is not a {}", type_.name())),
+                    ));
+                }
+                Segment::Tenant(_) | Segment::Text(_) | Segment::Literal(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// No tenant, no data.
     pub fn no_tenant(&self) -> Denial {
         Denial::new(
@@ -244,6 +260,9 @@ impl Plan {
         let tenant = principal.tenant();
         if self.needs_tenant && tenant.is_none() {
             return Err(self.no_tenant());
+        }
+        if let Some(tenant) = tenant {
+            self.check_tenant(tenant)?;
         }
         for obligation in &self.obligations {
             obligation::check(obligation, &parameters)?;
@@ -344,6 +363,32 @@ pub mod tenant {
     //! The tenant's value as text of SQL.
     use super::*;
 
+    /// Whether PostgreSQL would print the value as it is written here, so that one tenant has one name: `01` and ` 1` are
+    /// no spellings of `1`.
+    pub fn is_canonical(type_: TenantType, tenant: &Tenant) -> bool {
+        let value = &*tenant.0;
+        match type_ {
+            TenantType::Int2 => is_canonical_integer(value) && value.parse::<i16>().is_ok(),
+            TenantType::Int4 => is_canonical_integer(value) && value.parse::<i32>().is_ok(),
+            TenantType::Int8 => is_canonical_integer(value) && value.parse::<i64>().is_ok(),
+            TenantType::Text => !value.contains('\0'),
+            TenantType::Uuid => is_canonical_uuid(value.as_bytes()),
+        }
+    }
+
+    fn is_canonical_integer(value: &str) -> bool {
+        let digits = value.strip_prefix('-').unwrap_or(value);
+        value == "0" || matches!(digits.as_bytes().first(), Some(b'1'..=b'9'))
+    }
+
+    fn is_canonical_uuid(value: &[u8]) -> bool {
+        value.len() == 36
+            && value.iter().enumerate().all(|(i, b)| match i {
+                8 | 13 | 18 | 23 => *b == b'-',
+                0..8 | 9..13 | 14..18 | 19..23 | 24.. => matches!(b, b'0'..=b'9' | b'a'..=b'f'),
+            })
+    }
+
     /// `'value'::type`. The value was checked against the column's type when it was loaded or chosen; quotes and
     /// backslashes cannot break out, since `standard_conforming_strings` is on: only `'` is doubled.
     pub fn constant(type_: TenantType, tenant: &Tenant) -> String {
@@ -363,5 +408,32 @@ pub mod tenant {
         }
         out.put_slice(b"'::");
         out.put_slice(type_.sql().as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_has_one_spelling() {
+        let canonical = |type_, value: &str| tenant::is_canonical(type_, &Tenant(value.into()));
+        for value in ["0", "1", "-1", "2147483647", "-2147483648"] {
+            assert!(canonical(TenantType::Int4, value), "{value}");
+        }
+        for value in ["01", " 1", "1 ", "+1", "-0", "", "-", "2147483648", "1e0", "0x1", "1_0", "\u{661}"] {
+            assert!(!canonical(TenantType::Int4, value), "{value}");
+        }
+        assert!(canonical(TenantType::Int8, "2147483648"));
+        assert!(!canonical(TenantType::Int2, "32768"));
+        assert!(canonical(TenantType::Uuid, "0f8fad5b-d9cb-469f-a165-70867728950e"));
+        assert!(!canonical(TenantType::Uuid, "0F8FAD5B-D9CB-469F-A165-70867728950E"));
+        assert!(!canonical(TenantType::Uuid, "{0f8fad5b-d9cb-469f-a165-70867728950e}"));
+        assert!(canonical(TenantType::Text, "it's"));
+    }
+
+    #[test]
+    fn a_tenants_value_stays_inside_its_quotes() {
+        assert_eq!(tenant::constant(TenantType::Text, &Tenant("a'b\\".into())), "'a''b\\'::pg_catalog.text");
     }
 }
