@@ -143,11 +143,13 @@ impl Session<'_> {
         let own = match approved.as_slice() {
             [] => Some(&Action::Empty),
             [one] if !is_forwarded(one.plan.action()) => Some(one.plan.action()),
+            // What drivers send to reset a session comes as one string.
+            [first, ..] if approved.iter().all(only_resets) => Some(first.plan.action()),
             _ => None,
         };
         match own {
             Some(Action::Emulate(Emulation::ResetAll | Emulation::CloseAll))
-                if self.status == TransactionStatus::InTransaction =>
+                if self.status == TransactionStatus::InTransaction && approved.len() == 1 =>
             {
                 self.run_emulated(&approved[0]).await
             }
@@ -157,24 +159,26 @@ impl Session<'_> {
                 Ok(())
             }
             Some(_) => {
-                self.query_own(&approved[0]);
+                self.query_own(&approved);
                 Ok(())
             }
             None => self.query_forwarded(text, &approved, begun).await,
         }
     }
 
-    /// A query that the proxy answers itself: alone in its message.
-    fn query_own(&mut self, approved: &Approved) {
-        let mut answer = BytesMut::new();
-        match self.run_own(&approved.plan, &LocalValues::default(), Protocol::Simple, &mut answer) {
-            Ok(()) => {
-                self.tell(Command::of_word(approved.plan.command()), Protocol::Simple, Verdict::Permitted);
-                self.answer(|out| out.unsplit(answer));
-                self.end_query_here();
+    /// A query that the proxy answers itself: all that is in its message.
+    fn query_own(&mut self, approved: &[Approved]) {
+        for one in approved {
+            let mut answer = BytesMut::new();
+            match self.run_own(&one.plan, &LocalValues::default(), Protocol::Simple, &mut answer) {
+                Ok(()) => {
+                    self.tell(Command::of_word(one.plan.command()), Protocol::Simple, Verdict::Permitted);
+                    self.answer(|out| out.unsplit(answer));
+                }
+                Err(error) => return self.deny(Denial::new(Reason::Invalid, error), Protocol::Simple),
             }
-            Err(error) => self.deny(Denial::new(Reason::Invalid, error), Protocol::Simple),
         }
+        self.end_query_here();
     }
 
     /// ReadyForQuery after a Query that was answered here; the server says it where it has seen some of the batch.
@@ -286,6 +290,19 @@ impl Session<'_> {
         self.statements += 1;
         self.send_query(sql.as_bytes(), SmallVec::from_iter([Sent::own(outcome)]), Some(tag));
         Ok(())
+    }
+}
+
+/// Whether the proxy answers it, and it may stand with others in a query string (DISCARD ALL must be alone, as in PostgreSQL).
+fn only_resets(approved: &Approved) -> bool {
+    match approved.plan.action() {
+        Action::Emulate(emulation) => *emulation != Emulation::DiscardAll,
+        Action::Forward
+        | Action::Transaction(_)
+        | Action::Set { .. }
+        | Action::Reset { .. }
+        | Action::ChooseTenant { .. }
+        | Action::Empty => false,
     }
 }
 
