@@ -18,7 +18,7 @@ use super::quiet::is_quiet;
 use crate::catalog::Catalog;
 use crate::finding::Denial;
 use crate::policy::{Permit, RowFilter, Rows};
-use crate::sql::analyse::scope::{Rte, RteId, RteKind};
+use crate::sql::analyse::scope::{Rte, RteId, RteKind, Usage};
 use crate::sql::analyse::{Analysis, WHOLE_ROW, column_type};
 use crate::sql::kinds::not_a_from_item;
 use crate::sql::sentinel::slot_node;
@@ -57,6 +57,7 @@ pub(super) fn rewrite(statement: &Node, analysis: &Analysis, permit: &Permit, ca
         };
         let mut tree = statement.clone();
         rewriter.statement(&mut tree)?;
+        rewriter.keep_targets_out_of_fences()?;
         if rewriter.wanted.is_subset(&fences) {
             // A target of UPDATE cannot be fenced, nor what a sub-select of another level reads by name.
             if rewriter.fenced != fences {
@@ -142,6 +143,22 @@ impl Rewriter<'_> {
             Some(NodeEnum::DeleteStmt(s)) => self.delete(s),
             Some(_) | None => Err(Denial::unsupported("this statement cannot be secured")),
         }
+    }
+
+    /// The target of a write cannot be read through a sub-select. That of an INSERT need not: its rows are seen only once they
+    /// are the tenant's.
+    fn keep_targets_out_of_fences(&mut self) -> Result<(), Denial> {
+        let usage = |id: &RteId| match self.analysis.rtes[*id].kind {
+            RteKind::Relation { oid: _, usage } => usage,
+            RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Merged => Usage::Select,
+        };
+        if let Some(id) = self.wanted.iter().find(|id| matches!(usage(id), Usage::Update | Usage::Delete)) {
+            let alias = &self.analysis.rtes[*id].alias;
+            return Err(Denial::unsupported(format!("a reference to {alias} in this statement cannot be secured")));
+        }
+        let wanted = std::mem::take(&mut self.wanted);
+        self.wanted = wanted.into_iter().filter(|id| usage(id) == Usage::Select).collect();
+        Ok(())
     }
 
     pub(super) fn rte(&self, name: &str) -> Option<(RteId, &Rte)> {

@@ -151,7 +151,7 @@ fn verify_here(text: &str, catalog: &Catalog, expected: &Expected<'_>) -> Result
         read: HashSet::new(),
         checked: HashSet::new(),
     };
-    verifier.top(node)
+    verifier.top(node).inspect_err(|_| tracing::warn!(%text, "TEMP"))
 }
 
 fn refused(what: impl std::fmt::Display) -> Denial {
@@ -187,6 +187,7 @@ struct Verifier<'a> {
 enum Entry {
     Governed {
         oid: u32,
+        exposure: Exposure,
         /// The tenant column's name behind the alias list.
         tenant_column: String,
         /// Shapes of the conjuncts that its rows must pass.
@@ -207,11 +208,20 @@ enum Entry {
     Other,
 }
 
+/// Which rows expressions on an entry may come to see before its conditions have been tested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exposure {
+    /// Any: PostgreSQL orders conditions by cost.
+    Foreign,
+    /// The target of INSERT: none but what was written, or what passed the policy in ON CONFLICT.
+    Own,
+}
+
 impl Entry {
     /// The names of its columns, where the catalog knows them.
     fn columns(&self) -> Option<&[String]> {
         match self {
-            Entry::Governed { oid: _, tenant_column: _, required: _, when_read: _, columns }
+            Entry::Governed { oid: _, exposure: _, tenant_column: _, required: _, when_read: _, columns }
             | Entry::System { hidden: _, required: _, columns }
             | Entry::Shared { columns } => Some(columns),
             Entry::Other => None,
@@ -221,7 +231,7 @@ impl Entry {
     /// All that may have been injected for it: what its rows must pass always, and when it is read.
     fn injected(&self) -> impl Iterator<Item = &String> {
         let (always, when_read): (&[String], &[String]) = match self {
-            Entry::Governed { oid: _, tenant_column: _, required, when_read, columns: _ } => (required, when_read),
+            Entry::Governed { oid: _, exposure: _, tenant_column: _, required, when_read, columns: _ } => (required, when_read),
             Entry::System { hidden: _, required, columns: _ } => (required, &[]),
             Entry::Shared { columns: _ } | Entry::Other => (&[], &[]),
         };
@@ -230,7 +240,7 @@ impl Entry {
 
     fn required(&self) -> &[String] {
         match self {
-            Entry::Governed { oid: _, tenant_column: _, required, when_read: _, columns: _ }
+            Entry::Governed { oid: _, exposure: _, tenant_column: _, required, when_read: _, columns: _ }
             | Entry::System { hidden: _, required, columns: _ } => required,
             Entry::Shared { columns: _ } | Entry::Other => &[],
         }
