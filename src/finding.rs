@@ -77,6 +77,12 @@ impl Denial {
         self
     }
 
+    /// As [`at`](Self::at), of a syntax node: `location` is a byte offset, negative where it is not known. Whoever knows the
+    /// client's text counts its characters.
+    pub fn at_node(self, location: i32) -> Self {
+        self.at(u32::try_from(location).ok().and_then(|l| l.checked_add(1)))
+    }
+
     /// `position`: 1-based, in characters of the client's text.
     pub fn at(mut self, position: Option<u32>) -> Self {
         if self.error.position.is_none() {

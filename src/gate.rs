@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use crate::catalog::Catalog;
 use crate::config::Level;
+use crate::error::SqlError;
 use crate::finding::{Denial, Reason};
 use crate::id::PolicyEpoch;
 use crate::plan::{self, Action, Built, Literals, Plan, TenantType};
@@ -146,6 +147,19 @@ impl Gate {
         self.state.load().catalog.clone()
     }
 
+    /// The types that tenants are told apart by, in the present epoch.
+    pub fn tenant_types(&self) -> Vec<TenantType> {
+        use crate::policy::epoch::RelationPolicy;
+        let mut types: Vec<TenantType> = vec![];
+        for (_, policy) in self.state.load().policies.relations() {
+            match policy {
+                RelationPolicy::Tenant(t) if !types.contains(&t.type_) => types.push(t.type_),
+                RelationPolicy::Tenant(_) | RelationPolicy::Shared | RelationPolicy::Denied => {}
+            }
+        }
+        types
+    }
+
     pub fn level(&self) -> Level {
         self.level
     }
@@ -215,6 +229,7 @@ impl State {
             parameters: 0,
             needs_tenant: false,
             hides_rows: false,
+            inlines_tenant: false,
             obligations: vec![],
             epoch: self.policies.epoch,
         }
@@ -244,7 +259,7 @@ impl State {
                     self.remember(key, Known::Refine(keep.clone()));
                     keep
                 }
-                Made::Denied(denial) => return Err(locate(denial, text, statement)),
+                Made::Denied(denial) => return Err(self.locate(denial, text, statement, context)),
             },
         };
         let refined = template::refine(text, scratch, statement, &keep.of(text, statement))?;
@@ -261,7 +276,7 @@ impl State {
                 Ok(plan)
             }
             Made::Refine(_) => Err(Denial::unsupported("the literals of this statement cannot be told from its structure")),
-            Made::Denied(denial) => Err(locate(denial, text, statement)),
+            Made::Denied(denial) => Err(self.locate(denial, text, statement, context)),
         }
     }
 
@@ -339,6 +354,34 @@ impl State {
             tenant_setting: context.principal.tenant_setting.as_deref(),
         };
         analyse::analyse(node, &context)
+    }
+
+    /// Puts the position of an error where the client's text has it: the key's differs. A refused statement costs another
+    /// parse for this, at most.
+    fn locate(&self, denial: Denial, text: &str, statement: &Template, context: &Context<'_>) -> Denial {
+        let without = |denial: Denial| Denial { error: Box::new(SqlError { position: None, ..*denial.error }), ..denial };
+        if denial.reason != Reason::Invalid {
+            return without(denial);
+        }
+        let start = statement.source.start as usize;
+        let source = &text[start..statement.source.end as usize];
+        let again = || match parse::parse(source) {
+            Ok(tree) => match self.analyse(source, &tree, context) {
+                // Analysis counts bytes of the text that it was given.
+                Err(Refusal { denial: own, pinned: _ }) if own.error.sqlstate == denial.error.sqlstate => {
+                    let byte = own.error.position.and_then(|p| usize::try_from(p).ok());
+                    let position = byte.and_then(|b| parse::character(text, start + b.saturating_sub(1)));
+                    Denial { error: Box::new(SqlError { position, ..*own.error }), ..own }
+                }
+                Err(_) | Ok(_) => without(denial.clone()),
+            },
+            Err(own) => {
+                let offset = parse::character(text, start).unwrap_or(1) - 1;
+                let position = own.error.position.map(|p| p + offset);
+                Denial { error: Box::new(SqlError { position, ..*own.error }), ..own }
+            }
+        };
+        if parse::is_deep(source) { parse::on_large_stack(again).unwrap_or_else(|failed| failed) } else { again() }
     }
 
     fn finish(&self, analysis: &Analysis, live: u16, context: &Context<'_>) -> Result<Built, Denial> {
@@ -478,20 +521,4 @@ fn like_patterns(tree: &ParseResult) -> Vec<u16> {
         });
     }
     found
-}
-
-/// Puts the position of an error where the client's text has it: the key's differs.
-fn locate(denial: Denial, text: &str, statement: &Template) -> Denial {
-    if denial.reason != Reason::Invalid {
-        return Denial { error: Box::new(crate::error::SqlError { position: None, ..*denial.error }), ..denial };
-    }
-    let source = &text[statement.source.start as usize..statement.source.end as usize];
-    match parse::parse(source) {
-        Err(own) => {
-            let offset = parse::character(text, statement.source.start as usize).unwrap_or(1) - 1;
-            let position = own.error.position.map(|p| p + offset);
-            Denial { error: Box::new(crate::error::SqlError { position, ..*own.error }), ..own }
-        }
-        Ok(_) => Denial { error: Box::new(crate::error::SqlError { position: None, ..*denial.error }), ..denial },
-    }
 }

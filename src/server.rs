@@ -19,17 +19,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::admin::{self, Admin, Health};
 use crate::backend::ConnectError;
 use crate::backend::pool::{Pool, PoolLimits};
 use crate::config::{self, Config, ServerTls, Upstream, UserAccess};
 use crate::error::{SqlError, sqlstate};
-use crate::admin::{self, Admin, Health};
 use crate::event::{Event, Events, Rejection, Reload};
 use crate::metrics::Metrics;
 use crate::policy::model::PolicyModel;
+use crate::principal::{Tenant, TenantSet};
 use crate::session::shared::{Database, Drain, Login, Reports, Review, Shared};
 use crate::wire::backend as reply;
-use epochs::{Keeper, Nudge};
+use epochs::{Kept, Keeper, Nudge};
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +40,7 @@ pub enum ServeError {
     #[error("TLS certificate or key: {0}")]
     Tls(String),
     #[error("database \"{database}\": {error}")]
-    Upstream { database: String, error: ConnectError },
+    Upstream { database: String, error: Box<ConnectError> },
     #[error("signals: {0}")]
     Signals(io::Error),
 }
@@ -69,16 +70,18 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
     let metrics = Arc::new(Metrics::new().map_err(|e| format!("metrics: {e}"))?);
     let health = Arc::new(Health::default());
     let events = Events::new(vec![metrics.clone(), health.clone()]);
+    let nudge = Nudge::default();
     let mut keepers = vec![];
     let mut gates: HashMap<String, Arc<dyn Review>> = HashMap::new();
     for database in &config.databases {
         let keeper = Keeper::start(&config, database, &policies).await?;
         events.emit(Event::PoliciesReloaded(Reload::Done(keeper.gate().epoch())));
         events.emit(Event::BackendOpened);
-        gates.insert(keeper.database().to_owned(), keeper.gate());
+        let kept = Kept { gate: keeper.gate(), nudge: nudge.clone() };
+        check_tenants(&config, database, &keeper.gate())?;
+        gates.insert(keeper.database().to_owned(), Arc::new(kept));
         keepers.push(keeper);
     }
-    let nudge = Nudge::default();
     let keeping = tokio::spawn(epochs::keep(keepers, Arc::new(config.clone()), nudge.clone(), events.clone()));
     if let Some(address) = config.server.admin_listen {
         let listener = TcpListener::bind(address).await.map_err(|e| format!("cannot listen on {address} (admin_listen): {e}"))?;
@@ -89,6 +92,30 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
     let served = serve(config, gates, events, reload).await.map_err(|e| e.to_string());
     keeping.abort();
     served
+}
+
+/// Every configured tenant must be a value of the columns that tell tenants apart: a typing mistake is told at start.
+fn check_tenants(config: &Config, database: &config::Database, gate: &crate::gate::Gate) -> Result<(), String> {
+    let types = gate.tenant_types();
+    for user in &config.users {
+        if !user.databases.is_empty() && !user.databases.contains(&database.name) {
+            continue;
+        }
+        let tenants: Vec<&Tenant> = match &user.access {
+            UserAccess::Fixed(tenant) => vec![tenant],
+            UserAccess::Shared { tenants: TenantSet::Only(set), setting: _, token_key: _ } => set.iter().collect(),
+            UserAccess::Shared { tenants: TenantSet::Any, setting: _, token_key: _ } | UserAccess::Unrestricted { upstream: _ } => vec![],
+        };
+        for tenant in tenants {
+            if let Some(type_) = types.iter().find(|t| !crate::plan::tenant::is_canonical(**t, tenant)) {
+                return Err(format!(
+                    "user \"{}\": tenant \"{}\" is not a value of type {} as PostgreSQL prints it, and a table of database \"{}\" has a tenant column of that type",
+                    user.name, tenant.0, type_.name(), database.name
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Serves until a signal ends it: SIGTERM and SIGINT drain, SIGHUP reloads.
@@ -113,11 +140,7 @@ impl Server {
     ///
     /// # Errors
     /// [`ServeError`].
-    pub async fn bind(
-        config: Config,
-        gates: HashMap<String, Arc<dyn Review>>,
-        events: Events,
-    ) -> Result<Self, ServeError> {
+    pub async fn bind(config: Config, gates: HashMap<String, Arc<dyn Review>>, events: Events) -> Result<Self, ServeError> {
         let config = Arc::new(config);
         let (drain, watch) = watch::channel(Drain::No);
         let shared = Arc::new(share(&config, gates, watch, events)?);
@@ -259,7 +282,7 @@ fn share(
 fn open(config: &Config, database: &config::Database, gate: Arc<dyn Review>) -> Result<Database, ServeError> {
     let limits = PoolLimits { size: database.pool_size, wait: config.limits.pool_wait };
     let pool = |upstream: &Upstream| {
-        Pool::new(upstream.clone(), limits).map_err(|error| ServeError::Upstream { database: database.name.clone(), error })
+        Pool::new(upstream.clone(), limits).map_err(|error| ServeError::Upstream { database: database.name.clone(), error: Box::new(error) })
     };
     let mut unrestricted = HashMap::new();
     for user in &config.users {

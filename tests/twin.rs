@@ -494,12 +494,15 @@ fn note(into: &mut BTreeMap<String, (usize, String)>, message: &str, statement: 
 
 /// A message without the names and numbers in it.
 fn class_of(message: &str) -> String {
+    // In a debug print the quotes of names are escaped, and those of the text around them are not.
+    let quote = if message.contains("\\\"") { '\u{1}' } else { '"' };
+    let message = message.replace("\\\"", "\u{1}");
     let mut quoted = false;
     let mut plain = String::new();
     for c in message.chars().take(200) {
-        if c == '"' {
+        if c == quote {
             quoted = !quoted;
-            plain.push(c);
+            plain.push('"');
         } else if !quoted && !c.is_ascii_digit() || plain.len() < 5 {
             plain.push(c);
         }

@@ -10,7 +10,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bulkhead::config::{Config, Database, Level, Limits, Log, LogFormat, Secret, Server, ServerTls, SslMode, Upstream, User, UserAccess};
+use bulkhead::config::{
+    Config, Database, Level, Limits, Log, LogFormat, Secret, Server, ServerTls, SslMode, Upstream, User, UserAccess,
+};
 use bulkhead::wire::{frame, frontend, startup};
 use harness::{Postgres, Wire, run_script, wait_until};
 use tokio::sync::oneshot;
@@ -135,7 +137,8 @@ fn garbage_ends_in_an_error_and_a_closed_connection() {
 #[test]
 fn settings_of_the_startup_message_hold() {
     let (_postgres, proxy) = start();
-    let extra = [("options", r#"-c search_path="a\ b",public --work_mem=3MB"#), ("application_name", "it's"), ("TimeZone", "Asia/Tokyo")];
+    let extra =
+        [("options", r#"-c search_path="a\ b",public --work_mem=3MB"#), ("application_name", "it's"), ("TimeZone", "Asia/Tokyo")];
     let mut client = Wire::connect(proxy.address, "owner", "secret", "shop", &extra).unwrap();
     assert_eq!(client.parameter("TimeZone"), Some("Asia/Tokyo"));
     assert_eq!(client.parameter("application_name"), Some("it's"));

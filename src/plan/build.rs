@@ -4,12 +4,12 @@ use pg_query::protobuf::{CopyStmt, DeclareCursorStmt, ParseResult, RawStmt};
 use pg_query::{Node, NodeEnum};
 
 use super::rewrite::{Rewritten, rewrite};
-use super::{Action, Effect, Emulation, Obligation, Plan, Segment, TenantForm, TenantValue, TransactionCommand};
+use super::{Action, Effect, Emulation, Lasts, Obligation, Plan, Segment, TenantForm, TenantValue, TransactionCommand};
 use crate::catalog::Catalog;
 use crate::finding::Denial;
 use crate::policy::expected::Vocabulary;
 use crate::policy::{Permit, PolicySet};
-use crate::sql::analyse::utility::{ConfigValue, TransactionKind, Utility};
+use crate::sql::analyse::utility::{ConfigLocal, ConfigValue, TransactionKind, Utility};
 use crate::sql::analyse::{Analysis, Statement};
 use crate::sql::verify::{self, Kind};
 use crate::sql::{parse, template};
@@ -44,6 +44,7 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
         parameters: analysis.parameters,
         needs_tenant: permit.touches_data(),
         hides_rows: false,
+        inlines_tenant: false,
         obligations: permit.setting_parameters().iter().map(|n| Obligation::ReadableSetting { parameter: *n }).collect(),
         epoch: permit.epoch(),
     };
@@ -61,12 +62,14 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
             }
             (_, plan.effect) = command(&tree);
             plan.command = "COPY";
+            plan.inlines_tenant = true;
             let copy = CopyStmt { query: Some(Box::new(tree)), options: options.clone(), ..Default::default() };
             Some(Node { node: Some(NodeEnum::CopyStmt(Box::new(copy))) })
         }
         Statement::Declare { name, options, query } => {
             let Rewritten { tree, hides_rows: _ } = rewrite(query, analysis, permit, catalog)?;
             plan.command = "DECLARE";
+            plan.inlines_tenant = true;
             // A held cursor lives on its backend.
             plan.effect = if options & CURSOR_OPT_HOLD != 0 { Effect::Pins } else { Effect::Read };
             let declare = DeclareCursorStmt { portalname: name.clone(), options: *options, query: Some(Box::new(tree)) };
@@ -152,18 +155,24 @@ fn act(utility: &Utility, plan: &mut Plan) -> Option<Node> {
         Utility::Show { name: _, node } => (Action::Forward, Some(node)),
         Utility::Close { name: _, node } | Utility::Fetch { node } => (Action::Forward, Some(node)),
         Utility::ShowTenant => {
-            (Action::ChooseTenant { value: TenantValue::Unset, local: false, form: TenantForm::Show }, None)
+            (Action::ChooseTenant { value: TenantValue::Unset, lasts: Lasts::Session, form: TenantForm::Show }, None)
         }
         Utility::ChooseTenant { value, local } => {
             let value = value.as_ref().map_or(TenantValue::Unset, |v| TenantValue::Text(v.as_str().into()));
-            (Action::ChooseTenant { value, local: *local, form: TenantForm::Set }, None)
+            let lasts = if *local { Lasts::Transaction } else { Lasts::Session };
+            (Action::ChooseTenant { value, lasts, form: TenantForm::Set }, None)
         }
         Utility::ConfigureTenant { value, local } => {
             let value = match value {
                 ConfigValue::Text(text) => TenantValue::Text(text.as_str().into()),
                 ConfigValue::Parameter(n) => TenantValue::Parameter(*n),
             };
-            (Action::ChooseTenant { value, local: *local, form: TenantForm::SetConfig }, None)
+            let lasts = match local {
+                ConfigLocal::Is(true) => Lasts::Transaction,
+                ConfigLocal::Is(false) => Lasts::Session,
+                ConfigLocal::Parameter(n) => Lasts::Parameter(*n),
+            };
+            (Action::ChooseTenant { value, lasts, form: TenantForm::SetConfig }, None)
         }
         Utility::AdvisoryUnlockAll => emulate(Emulation::AdvisoryUnlockAll),
         Utility::ResetAll => emulate(Emulation::ResetAll),

@@ -1,6 +1,7 @@
 //! What will be sent: a [`Plan`], made once for a template; a [`Bound`], made for each execution.
 
 mod build;
+mod guard;
 mod quiet;
 mod rewrite;
 pub mod sentinel;
@@ -31,7 +32,7 @@ pub enum Action {
     /// Send the text; once it succeeded, the setting is no longer part of the session's settings.
     Reset { name: Box<str> },
     /// Nothing is sent: `SET [LOCAL] bulkhead.tenant = ..`, or `set_config` of it (which answers with a row).
-    ChooseTenant { value: TenantValue, local: bool, form: TenantForm },
+    ChooseTenant { value: TenantValue, lasts: Lasts, form: TenantForm },
     /// Nothing is sent: answered by the proxy.
     Emulate(Emulation),
     /// A query string without a statement: EmptyQueryResponse.
@@ -46,6 +47,16 @@ pub enum TransactionCommand {
     Savepoint(Box<str>),
     Release(Box<str>),
     RollbackTo(Box<str>),
+}
+
+/// How long a chosen tenant lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lasts {
+    Session,
+    /// Until the end of the transaction: SET LOCAL.
+    Transaction,
+    /// As the n-th parameter, from 1, says (`is_local` of `set_config`): a boolean.
+    Parameter(u16),
 }
 
 /// Where the chosen tenant's value stands.
@@ -121,6 +132,8 @@ pub struct Plan {
     /// The rows that come back are a check of the proxy's own, not the client's: RowDescription and DataRow are dropped, and
     /// Describe answers NoData.
     pub(crate) hides_rows: bool,
+    /// Parameters cannot stand in it.
+    pub(crate) inlines_tenant: bool,
     pub(crate) obligations: Vec<Obligation>,
     pub(crate) epoch: PolicyEpoch,
 }
@@ -172,21 +185,63 @@ impl Plan {
 
     /// Whether the parameterised form has a parameter for the tenant, number `parameters() + 1`, declared as text (OID 25).
     pub fn has_tenant_parameter(&self) -> bool {
-        self.segments.iter().any(|s| matches!(s, Segment::Tenant(_)))
+        !self.inlines_tenant && self.segments.iter().any(|s| matches!(s, Segment::Tenant(_)))
+    }
+
+    /// Whether the parameterised form has the tenant's value in its text (COPY and DECLARE take no parameters): it serves
+    /// one tenant only.
+    pub fn inlines_tenant(&self) -> bool {
+        self.inlines_tenant
     }
 
     /// The text for a Parse message: literals in place, the tenant as a parameter, so that all tenants share it.
     /// `source` is the text that `literals` point into.
-    pub fn write_parameterised(&self, source: &str, literals: &Literals, out: &mut BytesMut) {
+    /// `tenant`: for a plan that [inlines it](Self::inlines_tenant).
+    pub fn write_parameterised(&self, source: &str, literals: &Literals, tenant: Option<&Tenant>, out: &mut BytesMut) {
         for segment in &self.segments {
             match segment {
                 Segment::Text(text) => out.put_slice(text.as_bytes()),
                 Segment::Literal(i) => out.put_slice(literal(source, literals, *i).as_bytes()),
+                Segment::Tenant(type_) if self.inlines_tenant => {
+                    if let Some(tenant) = tenant {
+                        tenant::write_constant(*type_, tenant, out);
+                    }
+                }
                 Segment::Tenant(type_) => {
                     out.put_slice(format!("${}::{}", self.parameters + 1, type_.sql()).as_bytes());
                 }
             }
         }
+    }
+
+    /// Whether it can run only once a tenant is chosen.
+    pub fn needs_tenant(&self) -> bool {
+        self.needs_tenant
+    }
+
+    /// Whether the tenant's value is one of every type that the plan puts it in.
+    fn check_tenant(&self, tenant: &Tenant) -> Result<(), Denial> {
+        for segment in &self.segments {
+            match segment {
+                Segment::Tenant(type_) if !tenant::is_canonical(*type_, tenant) => {
+                    return Err(Denial::new(
+                        Reason::Tenant,
+                        SqlError::new(sqlstate::INVALID_AUTHORIZATION, format!("the tenant's value is not a {}", type_.name())),
+                    ));
+                }
+                Segment::Tenant(_) | Segment::Text(_) | Segment::Literal(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// No tenant, no data.
+    pub fn no_tenant(&self) -> Denial {
+        Denial::new(
+            Reason::Tenant,
+            SqlError::new(sqlstate::INSUFFICIENT_PRIVILEGE, "no tenant is chosen")
+                .with_hint("choose one with SET bulkhead.tenant = '..'"),
+        )
     }
 
     /// Fills the tenant slot from the principal, checks the epoch and discharges the value obligations.
@@ -205,11 +260,10 @@ impl Plan {
     ) -> Result<Bound<'a>, Denial> {
         let tenant = principal.tenant();
         if self.needs_tenant && tenant.is_none() {
-            return Err(Denial::new(
-                Reason::Tenant,
-                SqlError::new(sqlstate::INSUFFICIENT_PRIVILEGE, "no tenant is chosen")
-                    .with_hint("choose one with SET bulkhead.tenant = '..'"),
-            ));
+            return Err(self.no_tenant());
+        }
+        if let Some(tenant) = tenant {
+            self.check_tenant(tenant)?;
         }
         for obligation in &self.obligations {
             obligation::check(obligation, &parameters)?;
@@ -310,6 +364,32 @@ pub mod tenant {
     //! The tenant's value as text of SQL.
     use super::*;
 
+    /// Whether PostgreSQL would print the value as it is written here, so that one tenant has one name: `01` and ` 1` are
+    /// no spellings of `1`.
+    pub fn is_canonical(type_: TenantType, tenant: &Tenant) -> bool {
+        let value = &*tenant.0;
+        match type_ {
+            TenantType::Int2 => is_canonical_integer(value) && value.parse::<i16>().is_ok(),
+            TenantType::Int4 => is_canonical_integer(value) && value.parse::<i32>().is_ok(),
+            TenantType::Int8 => is_canonical_integer(value) && value.parse::<i64>().is_ok(),
+            TenantType::Text => !value.contains('\0'),
+            TenantType::Uuid => is_canonical_uuid(value.as_bytes()),
+        }
+    }
+
+    fn is_canonical_integer(value: &str) -> bool {
+        let digits = value.strip_prefix('-').unwrap_or(value);
+        value == "0" || matches!(digits.as_bytes().first(), Some(b'1'..=b'9'))
+    }
+
+    fn is_canonical_uuid(value: &[u8]) -> bool {
+        value.len() == 36
+            && value.iter().enumerate().all(|(i, b)| match i {
+                8 | 13 | 18 | 23 => *b == b'-',
+                0..8 | 9..13 | 14..18 | 19..23 | 24.. => matches!(b, b'0'..=b'9' | b'a'..=b'f'),
+            })
+    }
+
     /// `'value'::type`. The value was checked against the column's type when it was loaded or chosen; quotes and
     /// backslashes cannot break out, since `standard_conforming_strings` is on: only `'` is doubled.
     pub fn constant(type_: TenantType, tenant: &Tenant) -> String {
@@ -329,5 +409,32 @@ pub mod tenant {
         }
         out.put_slice(b"'::");
         out.put_slice(type_.sql().as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_has_one_spelling() {
+        let canonical = |type_, value: &str| tenant::is_canonical(type_, &Tenant(value.into()));
+        for value in ["0", "1", "-1", "2147483647", "-2147483648"] {
+            assert!(canonical(TenantType::Int4, value), "{value}");
+        }
+        for value in ["01", " 1", "1 ", "+1", "-0", "", "-", "2147483648", "1e0", "0x1", "1_0", "\u{661}"] {
+            assert!(!canonical(TenantType::Int4, value), "{value}");
+        }
+        assert!(canonical(TenantType::Int8, "2147483648"));
+        assert!(!canonical(TenantType::Int2, "32768"));
+        assert!(canonical(TenantType::Uuid, "0f8fad5b-d9cb-469f-a165-70867728950e"));
+        assert!(!canonical(TenantType::Uuid, "0F8FAD5B-D9CB-469F-A165-70867728950E"));
+        assert!(!canonical(TenantType::Uuid, "{0f8fad5b-d9cb-469f-a165-70867728950e}"));
+        assert!(canonical(TenantType::Text, "it's"));
+    }
+
+    #[test]
+    fn a_tenants_value_stays_inside_its_quotes() {
+        assert_eq!(tenant::constant(TenantType::Text, &Tenant("a'b\\".into())), "'a''b\\'::pg_catalog.text");
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! The list is short on purpose: what is not here is loud, which costs speed and never soundness.
 
-use pg_query::protobuf::{AExpr, AExprKind, BoolExprType, CoercionForm, NullTestType, SubLinkType, a_const};
+use pg_query::protobuf::{AExpr, AExprKind, BoolExprType, CoercionForm, NullTestType, SelectStmt, SetOperation, SubLinkType, a_const};
 use pg_query::{Node, NodeEnum};
 
 use crate::sql::kinds::not_an_expression;
@@ -112,8 +112,7 @@ pub fn is_quiet(expression: &Node, env: &dyn Environment) -> bool {
                 && text_args
         }
         NodeEnum::SubLink(s) => match SubLinkType::try_from(s.sub_link_type) {
-            // Its body was rewritten: what is loud in there is guarded there.
-            Ok(SubLinkType::ExistsSublink) => true,
+            Ok(SubLinkType::ExistsSublink) => s.subselect.as_deref().is_some_and(|q| silent_body(q, env)),
             Ok(SubLinkType::AnySublink) => any_sublink(s, env),
             Ok(SubLinkType::ExprSublink) => s.subselect.as_deref().is_some_and(|q| one_quiet_row(q, env)),
             Ok(
@@ -326,7 +325,116 @@ fn any_sublink(s: &pg_query::protobuf::SubLink, env: &dyn Environment) -> bool {
     let (Some(test), Some(query)) = (s.testexpr.as_deref(), s.subselect.as_deref()) else { return false };
     let Some(column) = only_target(query) else { return false };
     let (l, r) = (operand_type(test, env), type_of(column, env));
-    equality && l.is_known() && r.is_known() && comparable(l, r, env) && is_quiet(test, env) && is_quiet(column, env)
+    equality
+        && l.is_known()
+        && r.is_known()
+        && comparable(l, r, env)
+        && is_quiet(test, env)
+        && is_quiet(column, env)
+        && silent_body(query, env)
+}
+
+/// Whether running the (rewritten) body of a sub-select cannot raise, whatever outer row it runs for: every expression in it is
+/// quiet or guarded, and it has no parts that are not looked at here. Its target list is the caller's to judge.
+fn silent_body(query: &Node, env: &dyn Environment) -> bool {
+    let Some(NodeEnum::SelectStmt(s)) = &query.node else { return false };
+    silent_select(s, env)
+}
+
+fn silent_select(s: &SelectStmt, env: &dyn Environment) -> bool {
+    let SelectStmt {
+        distinct_clause,
+        into_clause,
+        target_list: _,
+        from_clause,
+        where_clause,
+        group_clause,
+        group_distinct: _,
+        having_clause,
+        window_clause,
+        values_lists,
+        sort_clause,
+        limit_offset,
+        limit_count,
+        limit_option: _,
+        locking_clause,
+        with_clause,
+        op,
+        all: _,
+        larg,
+        rarg,
+    } = s;
+    let plain = distinct_clause.is_empty()
+        && into_clause.is_none()
+        && group_clause.is_empty()
+        && having_clause.is_none()
+        && window_clause.is_empty()
+        && values_lists.is_empty()
+        && sort_clause.is_empty()
+        && locking_clause.is_empty()
+        && with_clause.is_none()
+        && *op == SetOperation::SetopNone as i32
+        && larg.is_none()
+        && rarg.is_none();
+    let constant = |limit: &Option<Box<Node>>| limit.as_deref().is_none_or(is_constant);
+    plain
+        && constant(limit_offset)
+        && constant(limit_count)
+        && from_clause.iter().all(|f| silent_from(f, env))
+        && where_clause.as_deref().is_none_or(|w| silent_condition(w, env))
+}
+
+fn silent_from(item: &Node, env: &dyn Environment) -> bool {
+    match &item.node {
+        Some(NodeEnum::RangeVar(_)) => true,
+        Some(NodeEnum::JoinExpr(j)) => {
+            j.larg.as_deref().is_some_and(|l| silent_from(l, env))
+                && j.rarg.as_deref().is_some_and(|r| silent_from(r, env))
+                && j.quals.as_deref().is_none_or(|q| silent_condition(q, env))
+        }
+        Some(NodeEnum::RangeSubselect(r)) => match r.subquery.as_deref().and_then(|q| q.node.as_ref()) {
+            Some(NodeEnum::SelectStmt(s)) => {
+                let targets = s.target_list.iter().all(|t| match &t.node {
+                    Some(NodeEnum::ResTarget(t)) => t.val.as_deref().is_some_and(|v| is_quiet(v, env)),
+                    Some(_) | None => false,
+                });
+                targets && silent_select(s, env)
+            }
+            Some(_) | None => false,
+        },
+        Some(_) | None => false,
+    }
+}
+
+fn silent_condition(condition: &Node, env: &dyn Environment) -> bool {
+    match &condition.node {
+        Some(NodeEnum::BoolExpr(b)) if b.boolop == BoolExprType::AndExpr as i32 => {
+            b.args.iter().all(|a| silent_condition(a, env))
+        }
+        Some(NodeEnum::CaseExpr(c)) if is_guard(c) => true,
+        Some(_) | None => is_quiet(condition, env),
+    }
+}
+
+/// `CASE WHEN <a condition with the tenant slot> THEN .. ELSE NULL::bool END`: no client can write the slot.
+fn is_guard(c: &pg_query::protobuf::CaseExpr) -> bool {
+    let [only] = c.args.as_slice() else { return false };
+    let Some(NodeEnum::CaseWhen(w)) = &only.node else { return false };
+    let mut slot = false;
+    if let Some(condition) = w.expr.as_deref() {
+        crate::sql::tree::walk(condition, &mut |n| {
+            if let Some(NodeEnum::AConst(c)) = &n.node
+                && let Some(a_const::Val::Sval(s)) = &c.val
+            {
+                slot |= crate::sql::sentinel::looks_like_slot(&s.sval);
+            }
+        });
+    }
+    let null_else = match c.defresult.as_deref().and_then(|d| d.node.as_ref()) {
+        Some(NodeEnum::TypeCast(t)) => matches!(t.arg.as_deref().and_then(|a| a.node.as_ref()), Some(NodeEnum::AConst(k)) if k.isnull),
+        Some(_) | None => false,
+    };
+    c.arg.is_none() && slot && null_else
 }
 
 fn only_target(query: &Node) -> Option<&Node> {

@@ -4,7 +4,7 @@
 use pg_query::protobuf::{self as pg, DeleteStmt, InsertStmt, OnConflictAction, ReturningClause, SelectStmt, SetOperation, UpdateStmt};
 use pg_query::{Node, NodeEnum};
 
-use super::rewrite::{Position, Rewriter, null_of, place_rule};
+use super::rewrite::{Level, Position, Rewriter, null_of, place_rule};
 use super::sentinel;
 use crate::finding::Denial;
 use crate::policy::RowFilter;
@@ -167,7 +167,7 @@ impl Rewriter<'_> {
             return Err(Denial::disagreement("a write to an ungoverned relation"));
         };
         self.filter_rows(id, from_clause, where_clause)?;
-        self.in_scope.push([id].into());
+        self.in_scope.push(Level { members: [id].into(), filtered: true });
         self.assignments(id, &filter, target_list)?;
         self.returning(returning_clause)?;
         self.in_scope.pop();
@@ -182,7 +182,7 @@ impl Rewriter<'_> {
             return Err(Denial::disagreement("a write to an ungoverned relation"));
         }
         self.filter_rows(id, using_clause, where_clause)?;
-        self.in_scope.push([id].into());
+        self.in_scope.push(Level { members: [id].into(), filtered: true });
         self.returning(returning_clause)?;
         self.in_scope.pop();
         Ok(())
@@ -192,7 +192,7 @@ impl Rewriter<'_> {
     fn filter_rows(&mut self, id: RteId, from: &mut [Node], condition: &mut Option<Box<Node>>) -> Result<(), Denial> {
         let (mut members, pending) = self.from_of_dml(from)?;
         members.insert(id);
-        self.in_scope.push(members);
+        self.in_scope.push(Level::of(members));
         let mut conditions = vec![self.policy(id)?];
         conditions.extend(self.predicates(&pending)?);
         if let Some(user) = condition.take() {

@@ -42,6 +42,13 @@ const PLAIN_CATALOGS: &[&str] = &[
     "pg_ts_template", "pg_type",
 ];
 
+/// The rule for pg_settings where all that the statement sees is one setting that tenants may read.
+pub const ONE_SETTING: CatalogRule = CatalogRule {
+    masked: &["sourcefile", "sourceline"],
+    refused: &["sourcefile", "sourceline"],
+    ..PLAIN
+};
+
 /// The rule for a relation of pg_catalog or information_schema; `None`: not for tenants.
 pub fn rule(schema: &str, name: &str) -> Option<CatalogRule> {
     match (schema, name) {

@@ -12,6 +12,7 @@ use crate::catalog::{Catalog, Relation};
 use crate::finding::Denial;
 use crate::id::PolicyEpoch;
 use crate::sql::analyse::Analysis;
+use crate::sql::analyse::utility::is_readable;
 use crate::sql::analyse::scope::{Rte, RteId, RteKind, Usage};
 use crate::sql::template::TenantType;
 
@@ -136,7 +137,10 @@ fn relation_access(
 ) -> Result<(), Denial> {
     if matches!(relation.schema.as_str(), "pg_catalog" | "information_schema") {
         let rule = catalogs::rule(&relation.schema, &relation.name).filter(|_| usage == Usage::Select && !rte.locked);
-        let rule = rule.ok_or_else(|| denied(relation))?;
+        let mut rule = rule.ok_or_else(|| denied(relation))?;
+        if relation.name == "pg_settings" && rte.only_name.as_deref().is_some_and(is_readable) {
+            rule = catalogs::ONE_SETTING;
+        }
         if rule.nested_only && !rte.nested {
             return Err(denied(relation));
         }

@@ -4,15 +4,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::Notify;
+use smallvec::SmallVec;
+use tokio::sync::{Notify, watch};
 
 use crate::backend;
 use crate::catalog::{Catalog, Snapshot};
 use crate::config::{Config, Database, Problems};
 use crate::event::{Event, Events, Reload};
-use crate::gate::Gate;
+use crate::finding::Denial;
+use crate::gate::{Approved, Context, Gate};
+use crate::id::PolicyEpoch;
 use crate::policy::load;
 use crate::policy::model::PolicyModel;
+use crate::session::shared::{Refreshed, Review};
 
 /// How often files and the catalog's fingerprint are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -22,11 +26,54 @@ const START: Duration = Duration::from_secs(30);
 
 /// Something that asks for a look now: SIGHUP, or DDL of an unrestricted user.
 #[derive(Clone, Debug, Default)]
-pub struct Nudge(Arc<Notify>);
+pub struct Nudge(Arc<Asked>);
+
+#[derive(Debug, Default)]
+struct Asked {
+    now: Notify,
+    /// Looks that were asked for.
+    count: watch::Sender<u64>,
+    /// Of those, how many were asked for before the last look began.
+    done: watch::Sender<u64>,
+}
 
 impl Nudge {
+    /// Asks for a look at policy files and catalogs.
     pub fn nudge(&self) {
-        self.0.notify_one();
+        self.0.now.notify_one();
+    }
+
+    /// Asks for a look at the catalogs and waits until one is done that began after this call.
+    async fn look(&self) {
+        let mut number = 0;
+        self.0.count.send_modify(|count| {
+            *count += 1;
+            number = *count;
+        });
+        // The sender lives as long as `self`.
+        let _ = self.0.done.subscribe().wait_for(|done| *done >= number).await;
+    }
+}
+
+/// A gate whose epoch is kept up to date.
+#[derive(Debug)]
+pub struct Kept {
+    pub gate: Arc<Gate>,
+    pub nudge: Nudge,
+}
+
+impl Review for Kept {
+    fn review(&self, text: &str, context: &Context<'_>) -> Result<SmallVec<[Approved; 1]>, Denial> {
+        self.gate.review(text, context)
+    }
+
+    fn epoch(&self) -> PolicyEpoch {
+        self.gate.epoch()
+    }
+
+    fn refreshed(&self) -> Refreshed {
+        let nudge = self.nudge.clone();
+        Box::pin(async move { nudge.look().await })
     }
 }
 
@@ -34,7 +81,10 @@ impl Nudge {
 pub struct Keeper {
     database: Database,
     gate: Arc<Gate>,
+    /// In force.
     policies: PolicyModel,
+    /// Read, but contradicted by the catalog so far: its tables may be on their way.
+    wanted: Option<PolicyModel>,
     snapshot: Snapshot,
     fingerprint: Option<String>,
 }
@@ -63,7 +113,7 @@ impl Keeper {
         let gate = Gate::new(config.level, Arc::new(Catalog::new(snapshot.clone())), &policies)
             .map_err(|problems| Problems(problems).to_string())?;
         let fingerprint = backend::catalog::fingerprint(&database.upstream).await.ok();
-        Ok(Keeper { database: database.clone(), gate: Arc::new(gate), policies, snapshot, fingerprint })
+        Ok(Keeper { database: database.clone(), gate: Arc::new(gate), policies, wanted: None, snapshot, fingerprint })
     }
 
     pub fn gate(&self) -> Arc<Gate> {
@@ -74,10 +124,10 @@ impl Keeper {
         &self.database.name
     }
 
-    /// Replaces the policies; problems leave the old epoch in force.
+    /// Replaces the policies; problems leave the old epoch in force, until the catalog fits them.
     fn set_policies(&mut self, policies: &PolicyModel, events: &Events) {
         let policies = policies.of_database(&self.database.name);
-        self.install(policies, None, events);
+        self.wanted = if self.install(policies.clone(), None, events) { None } else { Some(policies) };
     }
 
     /// Loads the catalog again if the server's has changed.
@@ -89,6 +139,13 @@ impl Keeper {
         match backend::catalog::load(&self.database.upstream).await {
             Ok(snapshot) if snapshot == self.snapshot => self.fingerprint = Some(fingerprint),
             Ok(snapshot) => {
+                if let Some(wanted) = self.wanted.take() {
+                    if self.install(wanted.clone(), Some(snapshot.clone()), events) {
+                        self.fingerprint = Some(fingerprint);
+                        return;
+                    }
+                    self.wanted = Some(wanted);
+                }
                 if self.install(self.policies.clone(), Some(snapshot), events) {
                     self.fingerprint = Some(fingerprint);
                 }
@@ -121,19 +178,25 @@ impl Keeper {
 pub async fn keep(mut keepers: Vec<Keeper>, config: Arc<Config>, nudge: Nudge, events: Events) {
     let directory = config.server.policies.clone();
     let mut seen = stamp(&directory);
+    let mut asked = nudge.0.count.subscribe();
     loop {
         tokio::select! {
-            () = nudge.0.notified() => seen.clear(),
+            () = nudge.0.now.notified() => seen.clear(),
+            _ = asked.changed() => {}
             () = tokio::time::sleep(LOOK) => {}
+        }
+        // Whoever asks from here on waits for the next look.
+        let count = *asked.borrow_and_update();
+        // Catalogs first: new policies speak of them.
+        for keeper in &mut keepers {
+            keeper.look(&events).await;
         }
         let now = stamp(&directory);
         if now != seen {
             seen = now;
             reload_policies(&mut keepers, &config, &events);
         }
-        for keeper in &mut keepers {
-            keeper.look(&events).await;
-        }
+        nudge.0.done.send_replace(count);
     }
 }
 

@@ -32,8 +32,7 @@ impl Session<'_> {
         let Some(lease) = &mut self.lease else { return Ok(true) };
         if self.queue.front().is_some_and(Expected::shows_rows) {
             let rows = |tag| matches!(tag, tag::DATA_ROW | tag::COPY_DATA);
-            let length =
-                self.down.advance(&lease.inbox, frame::CAP_SERVER, |tag| !rows(tag)).map_err(|error| broken(&error))?;
+            let length = self.down.advance(&lease.inbox, frame::CAP_SERVER, |tag| !rows(tag)).map_err(|error| broken(&error))?;
             self.client.outbox.extend_from_slice(&lease.inbox[..length]);
             lease.inbox.advance(length);
         }
@@ -81,10 +80,11 @@ impl Session<'_> {
         match (self.queue.front_mut(), tag) {
             (Some(Expected::Prelude { .. } | Expected::Query { instead: Some(_), .. }), _) => return Ok(()),
             // Rows come here only where they are not passed on as they are.
-            (
-                Some(Expected::Query { sent, next, instead: None }),
-                tag::ROW_DESCRIPTION | tag::DATA_ROW,
-            ) if sent.get(*next).is_some_and(|s| s.hides_rows) => return Ok(()),
+            (Some(Expected::Query { sent, next, instead: None }), tag::ROW_DESCRIPTION | tag::DATA_ROW)
+                if sent.get(*next).is_some_and(|s| s.hides_rows) =>
+            {
+                return Ok(());
+            }
             (Some(Expected::Execute { sent, .. }), tag::DATA_ROW) if sent.hides_rows => return Ok(()),
             (Some(Expected::Query { sent, next, instead: None }), tag::COMMAND_COMPLETE | tag::EMPTY_QUERY) => {
                 let outcome = sent.get(*next).map_or(Outcome::Nothing, |s| s.outcome.clone());
@@ -266,12 +266,10 @@ impl Session<'_> {
         }
         let id = match self.queue.front() {
             Some(Expected::Bind { id }) => *id,
-            Some(Expected::Execute { statement, .. } | Expected::DescribeStatement { statement }) => {
-                match &statement.upstream {
-                    Some(upstream) => upstream.id,
-                    None => return,
-                }
-            }
+            Some(Expected::Execute { statement, .. } | Expected::DescribeStatement { statement }) => match &statement.upstream {
+                Some(upstream) => upstream.id,
+                None => return,
+            },
             Some(_) | None => return,
         };
         if let Some(lease) = &mut self.lease {
@@ -311,10 +309,16 @@ impl Session<'_> {
     /// The backend could not be given the client's settings: it is closed, and the statement fails. Nothing of it ran, since
     /// the prelude went first; what the server makes of the rest is lost with the connection.
     fn prelude_failed(&mut self, body: &[u8]) -> Step {
-        scrub::write(tag::ERROR, body, &mut self.client.outbox);
         // KNOWN-STATE: dropped, not given back.
         self.lease = None;
         self.registration.slot().clear();
+        if !self.batch.sent {
+            // Nothing of the client's depended on it; what was answered here stays true.
+            self.queue.pop_front();
+            self.pass_own_replies();
+            return Ok(());
+        }
+        scrub::write(tag::ERROR, body, &mut self.client.outbox);
         let ends = self.queue.iter().any(|e| matches!(e, Expected::Sync | Expected::Query { .. }));
         for expected in std::mem::take(&mut self.queue) {
             if let Expected::Parse { statement, shown: Some(name) } = expected {

@@ -22,7 +22,7 @@ use super::statements::Names;
 use super::tenant::Choice;
 use super::unrestricted::going_down;
 use crate::backend::pool::Lease;
-use crate::error::{Severity, SqlError, sqlstate};
+use crate::error::{Severity, SqlError, SqlState, sqlstate};
 use crate::event::{Command, Event, Flow, Verdict};
 use crate::finding::{Denial, Reason};
 use crate::gate::{Approved, Context, Protocol};
@@ -187,7 +187,11 @@ impl Session<'_> {
         slot.clear();
         if let Some(lease) = self.lease.take() {
             // KNOWN-STATE: the pool looks again whether the connection is at rest.
-            if self.pinned || !self.queue.is_empty() { drop(lease) } else { let _ = lease.give_back(); }
+            if self.pinned || !self.queue.is_empty() {
+                drop(lease)
+            } else {
+                let _ = lease.give_back();
+            }
         }
         // A client that does not read must not hold what the session holds.
         let _ = tokio::time::timeout(self.shared.limits.startup_timeout, self.client.close()).await;
@@ -236,20 +240,23 @@ impl Session<'_> {
         }
     }
 
-    /// Waits until everything that was sent is answered, though no Sync was sent: what comes next depends on it.
-    pub async fn settle(&mut self) -> Step {
+    /// Waits until everything that was sent is answered, though no Sync was sent: the message with this tag depends on it.
+    /// `false`: something failed meanwhile, and the message is skipped.
+    pub async fn settle(&mut self, tag: u8) -> Step<bool> {
         if self.queue.is_empty() {
-            return Ok(());
+            return Ok(self.phase == Phase::Open);
         }
         if let Some(lease) = &mut self.lease {
             frontend::put_flush(&mut lease.outbox);
         }
         loop {
             self.take_answers()?;
-            if self.queue.is_empty() {
-                return Ok(());
+            match self.phase {
+                // The server reads the message as one of the COPY.
+                Phase::CopyIn { .. } => return Err(self.misplaced_in_copy(tag)),
+                Phase::Open | Phase::Skipping if self.queue.is_empty() => return Ok(self.phase == Phase::Open),
+                Phase::Open | Phase::Skipping | Phase::Awaiting => self.wait().await?,
             }
-            self.wait().await?;
         }
     }
 
@@ -374,8 +381,7 @@ impl Session<'_> {
                 true
             }
             Some(_) | None => {
-                // As PostgreSQL: a syntax error is found before the state of the transaction is looked at.
-                let failed = self.status == TransactionStatus::Failed && denial.error.sqlstate != sqlstate::SYNTAX_ERROR;
+                let failed = self.status == TransactionStatus::Failed && !precedes_state(denial.error.sqlstate);
                 let error = if failed { in_failed_transaction() } else { *denial.error };
                 self.answer(|out| reply::put_error(out, &error));
                 self.batch.failed = true;
@@ -451,6 +457,18 @@ impl Session<'_> {
         self.batch = Batch::default();
         self.parsing.clear();
     }
+}
+
+/// What PostgreSQL finds before it looks at the state of the transaction.
+fn precedes_state(code: SqlState) -> bool {
+    const EARLY: [SqlState; 5] = [
+        sqlstate::SYNTAX_ERROR,
+        sqlstate::DUPLICATE_PREPARED_STATEMENT,
+        sqlstate::PROTOCOL_VIOLATION,
+        sqlstate::INVALID_SQL_STATEMENT_NAME,
+        sqlstate::INVALID_CURSOR_NAME,
+    ];
+    EARLY.contains(&code)
 }
 
 pub(super) fn in_failed_transaction() -> SqlError {

@@ -16,7 +16,9 @@ use crate::plan::{Action, Plan, TransactionCommand};
 pub enum Outcome {
     Nothing,
     /// BEGIN; the number of the statement, to tell what comes first after it.
-    Begin { at: u64 },
+    Begin {
+        at: u64,
+    },
     /// The plan's action is Transaction, Set or Reset.
     Of(Arc<Plan>),
     /// RESET ALL: the settings of the startup message again.

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use bytes::{BufMut, BytesMut};
 use smallvec::SmallVec;
 
-use super::enforced::{Phase, Session, Step, in_failed_transaction};
+use super::enforced::{Session, Step, in_failed_transaction};
 use super::expect::{Expected, Sent};
 use super::own::{column, no_statement};
 use super::simple::awaits_context;
-use super::statements::{Portal, Statement, is_forwarded};
+use super::statements::{LocalValues, Portal, Statement, is_forwarded};
 use crate::audit;
 use crate::error::{SqlError, sqlstate};
 use crate::event::{Command, Verdict};
 use crate::finding::{Denial, Reason};
 use crate::gate::Protocol;
-use crate::plan::{Action, Effect, Parameter, Parameters, TenantValue, TransactionCommand};
+use crate::plan::{Action, Effect, Lasts, Parameter, Parameters, TenantValue, TransactionCommand};
 use crate::wire::backend::{self as reply, TransactionStatus};
 use crate::wire::frontend::{self as request, Bind, Execute, Format, Parse, Target};
 
@@ -25,13 +25,13 @@ const MAX_NAMED: usize = 10_000;
 const MAX_NAMED_BYTES: usize = 64 << 20;
 
 impl Session<'_> {
-    /// Waits for what the next message depends on. `false`: it failed meanwhile, and the message is skipped.
-    async fn settled(&mut self) -> Step<bool> {
+    /// Waits for what the message depends on. `false`: something failed meanwhile, and the message is skipped.
+    async fn settled(&mut self, tag: u8) -> Step<bool> {
         let stale = self.status == TransactionStatus::Failed && self.batch.sent;
         if stale || self.queue.iter().any(awaits_context) {
-            self.settle().await?;
+            return self.settle(tag).await;
         }
-        Ok(self.phase == Phase::Open)
+        Ok(true)
     }
 
     fn refuse(&mut self, error: SqlError) {
@@ -39,7 +39,7 @@ impl Session<'_> {
     }
 
     pub async fn parse(&mut self, parse: &Parse<'_>) -> Step {
-        if !self.settled().await? {
+        if !self.settled(b'P').await? {
             return Ok(());
         }
         let statement = match self.prepare(parse) {
@@ -72,24 +72,33 @@ impl Session<'_> {
 
     /// Reviews a Parse. An unnamed statement that is the one before it again is not reviewed twice in one epoch.
     fn prepare(&mut self, parse: &Parse<'_>) -> Result<Arc<Statement>, Denial> {
-        if !parse.name.is_empty() {
-            if self.names.get(parse.name).is_some() {
-                let message = format!("prepared statement \"{}\" already exists", parse.name);
-                return Err(Denial::invalid(sqlstate::DUPLICATE_PREPARED_STATEMENT, message));
-            }
-            if self.names.len() >= MAX_NAMED || self.names.bytes() + parse.text.len() > MAX_NAMED_BYTES {
-                let message = format!("a session can have {MAX_NAMED} prepared statements of {MAX_NAMED_BYTES} bytes in all");
-                let error = SqlError::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, message);
-                return Err(Denial::new(Reason::Limit, error));
-            }
-        } else if let Some(last) = self.names.get("").cloned()
+        if parse.name.is_empty()
+            && let Some(last) = self.names.get("").cloned()
             && *last.source == *parse.text
             && *last.declared == *parse.types
             && self.is_current(&last)
         {
             return Ok(last);
         }
-        self.review_one(parse.text, &parse.types)
+        if parse.name.is_empty() {
+            // Gone even where the new one is refused.
+            self.names.remove("");
+            return self.review_one(parse.text, &parse.types);
+        }
+        let statement = self.review_one(parse.text, &parse.types)?;
+        // As PostgreSQL: what is wrong with the statement itself is found first, then the state of the transaction.
+        if self.is_out_of_place(&statement) {
+            return Err(Denial::new(Reason::Invalid, in_failed_transaction()));
+        }
+        if self.names.get(parse.name).is_some() {
+            let message = format!("prepared statement \"{}\" already exists", parse.name);
+            return Err(Denial::invalid(sqlstate::DUPLICATE_PREPARED_STATEMENT, message));
+        }
+        if self.names.len() >= MAX_NAMED || self.names.bytes() + parse.text.len() > MAX_NAMED_BYTES {
+            let message = format!("a session can have {MAX_NAMED} prepared statements of {MAX_NAMED_BYTES} bytes in all");
+            return Err(Denial::new(Reason::Limit, SqlError::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, message)));
+        }
+        Ok(statement)
     }
 
     fn review_one(&mut self, text: &str, types: &[u32]) -> Result<Arc<Statement>, Denial> {
@@ -103,12 +112,14 @@ impl Session<'_> {
             return Err(Denial::unsupported("RESET of a startup parameter by the extended protocol"));
         }
         let path = self.search_path();
-        Ok(Arc::new(Statement::new(text, one.literals, one.plan, types, path)?))
+        Ok(Arc::new(Statement::new(text, one.literals, one.plan, types, path, self.principal.tenant())?))
     }
 
     /// EPOCH: whether a review of this statement now would say the same.
     fn is_current(&mut self, statement: &Statement) -> bool {
-        statement.plan.epoch() == self.database.gate.epoch() && statement.search_path == self.search_path()
+        statement.plan.epoch() == self.database.gate.epoch()
+            && statement.search_path == self.search_path()
+            && statement.serves(self.principal.tenant())
     }
 
     /// In a failed transaction only its end may be prepared and bound.
@@ -121,11 +132,9 @@ impl Session<'_> {
                 TransactionCommand::Begin | TransactionCommand::Savepoint(_) | TransactionCommand::Release(_) => false,
             },
             Action::Empty => true,
-            Action::Forward
-            | Action::Set { .. }
-            | Action::Reset { .. }
-            | Action::ChooseTenant { .. }
-            | Action::Emulate(_) => false,
+            Action::Forward | Action::Set { .. } | Action::Reset { .. } | Action::ChooseTenant { .. } | Action::Emulate(_) => {
+                false
+            }
         };
         self.status == TransactionStatus::Failed && !self.batch.sent && !ends
     }
@@ -151,7 +160,7 @@ impl Session<'_> {
     }
 
     pub async fn bind(&mut self, bind: &Bind<'_>) -> Step {
-        if !self.settled().await? {
+        if !self.settled(b'B').await? {
             return Ok(());
         }
         let statement = match self.statement_to_bind(bind) {
@@ -162,9 +171,9 @@ impl Session<'_> {
             }
         };
         let Some(upstream) = &statement.upstream else {
-            match bound_value(&statement, bind) {
-                Ok(value) => {
-                    self.names.bind(bind.portal, Portal { statement, value });
+            match bound_values(&statement, bind) {
+                Ok(values) => {
+                    self.names.bind(bind.portal, Portal { statement, values });
                     self.answer(reply::put_bind_complete);
                 }
                 Err(error) => self.refuse(error),
@@ -200,7 +209,7 @@ impl Session<'_> {
         }
         self.queue.push_back(Expected::Bind { id: upstream.id });
         self.batch.sent = true;
-        self.names.bind(bind.portal, Portal { statement: statement.clone(), value: None });
+        self.names.bind(bind.portal, Portal { statement: statement.clone(), values: LocalValues::default() });
         Ok(())
     }
 
@@ -212,9 +221,6 @@ impl Session<'_> {
             statement = self.review_one(&statement.source, &statement.declared)?;
             self.names.insert(bind.statement, statement.clone());
         }
-        if self.is_out_of_place(&statement) {
-            return Err(Denial::new(Reason::Invalid, in_failed_transaction()));
-        }
         let wanted = usize::from(statement.plan.parameters()).max(statement.declared.len());
         if bind.values.len() != wanted {
             let message = format!(
@@ -224,11 +230,14 @@ impl Session<'_> {
             );
             return Err(Denial::invalid(sqlstate::PROTOCOL_VIOLATION, message));
         }
+        if self.is_out_of_place(&statement) {
+            return Err(Denial::new(Reason::Invalid, in_failed_transaction()));
+        }
         Ok(statement)
     }
 
     pub async fn describe(&mut self, target: Target<'_>) -> Step {
-        if !self.settled().await? {
+        if !self.settled(b'D').await? {
             return Ok(());
         }
         let (statement, portal) = match target {
@@ -242,7 +251,7 @@ impl Session<'_> {
             Target::Portal(name) => match self.names.portal(name) {
                 Some(portal) => (portal.statement.clone(), Some(name)),
                 None => {
-                    self.refuse(no_portal(name));
+                    self.describe_cursor(name);
                     return Ok(());
                 }
             },
@@ -273,12 +282,24 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// A portal that no Bind made: a cursor of this session's DECLARE, if it is there. Its query was reviewed then.
+    fn describe_cursor(&mut self, name: &str) {
+        let Some(lease) = self.lease.as_mut().filter(|_| !name.is_empty()) else {
+            self.refuse(no_portal(name));
+            return;
+        };
+        request::put_describe(&mut lease.outbox, Target::Portal(name));
+        self.queue.push_back(Expected::DescribePortal { hides_rows: false });
+        self.batch.sent = true;
+    }
+
     fn describe_own(&mut self, statement: &Statement, portal: bool) {
         let field = column(statement.plan.action());
         let types: SmallVec<[u32; 4]> = (0..usize::from(statement.plan.parameters()))
-            .map(|i| match statement.parameter_type(i) {
-                0 => 25,
-                known => known,
+            .map(|i| match (statement.parameter_type(i), statement.plan.action()) {
+                (0, Action::ChooseTenant { lasts: Lasts::Parameter(n), .. }) if usize::from(*n) == i + 1 => BOOL,
+                (0, _) => TEXT,
+                (known, _) => known,
             })
             .collect();
         self.answer(|out| {
@@ -299,7 +320,7 @@ impl Session<'_> {
         };
         let statement = portal.statement;
         if !is_forwarded(statement.plan.action()) {
-            return self.execute_own(&statement, portal.value.as_deref()).await;
+            return self.execute_own(&statement, &portal.values).await;
         }
         self.statements += 1;
         self.pinned |= statement.plan.effect() == Effect::Pins;
@@ -319,13 +340,12 @@ impl Session<'_> {
     }
 
     /// What the proxy does itself depends on all that came before it.
-    async fn execute_own(&mut self, statement: &Statement, value: Option<&str>) -> Step {
-        self.settle().await?;
-        if self.phase != Phase::Open {
+    async fn execute_own(&mut self, statement: &Statement, values: &LocalValues) -> Step {
+        if !self.settle(b'E').await? {
             return Ok(());
         }
         let mut answer = BytesMut::new();
-        match self.run_own(&statement.plan, value, Protocol::Extended, &mut answer) {
+        match self.run_own(&statement.plan, values, Protocol::Extended, &mut answer) {
             Ok(()) => {
                 self.tell(Command::of_word(statement.plan.command()), Protocol::Extended, Verdict::Permitted);
                 self.answer(|out| out.unsplit(answer));
@@ -341,7 +361,9 @@ impl Session<'_> {
                 self.names.remove(name);
             }
             Target::Portal(name) => {
-                let forwarded = self.names.close_portal(name).is_some_and(|p| p.statement.upstream.is_some());
+                // One that no Bind made may be a cursor of DECLARE.
+                let known = self.names.close_portal(name);
+                let forwarded = known.map_or(!name.is_empty(), |p| p.statement.upstream.is_some());
                 if let Some(lease) = self.lease.as_mut().filter(|_| forwarded) {
                     request::put_close(&mut lease.outbox, target);
                     self.queue.push_back(Expected::ClosePortal);
@@ -354,16 +376,46 @@ impl Session<'_> {
     }
 }
 
-/// The value of the parameter that names a tenant.
-fn bound_value(statement: &Statement, bind: &Bind<'_>) -> Result<Option<Box<str>>, SqlError> {
-    let index = match statement.plan.action() {
-        Action::ChooseTenant { value: TenantValue::Parameter(n), .. } => usize::from(*n).saturating_sub(1),
-        _ => return Ok(None),
-    };
-    // Of type text, whose binary format is its text.
-    let value = bind.values.get(index).copied().flatten();
-    value.map(|bytes| crate::wire::cursor::utf8(bytes).map(Box::from)).transpose()
+/// The values of the parameters that choose a tenant.
+fn bound_values(statement: &Statement, bind: &Bind<'_>) -> Result<LocalValues, SqlError> {
+    let mut values = LocalValues::default();
+    let Action::ChooseTenant { value, lasts, form: _ } = statement.plan.action() else { return Ok(values) };
+    let index = |n: &u16| usize::from(*n).saturating_sub(1);
+    if let TenantValue::Parameter(n) = value {
+        // Of type text, whose binary format is its text.
+        let value = bind.values.get(index(n)).copied().flatten();
+        values.tenant = value.map(|bytes| crate::wire::cursor::utf8(bytes).map(Box::from)).transpose()?;
+    }
+    if let Lasts::Parameter(n) = lasts {
+        // NULL is false, as for set_config.
+        values.local = match bind.values.get(index(n)).copied().flatten() {
+            None => false,
+            Some(bytes) => boolean(bytes, bind.format(index(n)))?,
+        };
+    }
+    Ok(values)
 }
+
+/// A boolean's value; of the texts that `boolin` takes, those that drivers send.
+fn boolean(bytes: &[u8], format: Format) -> Result<bool, SqlError> {
+    let invalid = |code, message: String| Err(SqlError::new(code, message));
+    match (format, bytes) {
+        (Format::Binary, [byte]) => Ok(*byte != 0),
+        (Format::Binary, _) => invalid(sqlstate::PROTOCOL_VIOLATION, "incorrect binary data format in bind parameter".to_owned()),
+        (Format::Text, _) => match bytes.to_ascii_lowercase().as_slice() {
+            b"t" | b"true" | b"on" | b"yes" | b"y" | b"1" => Ok(true),
+            b"f" | b"false" | b"off" | b"no" | b"n" | b"0" => Ok(false),
+            other => {
+                let shown = String::from_utf8_lossy(other);
+                invalid(sqlstate::INVALID_PARAMETER_VALUE, format!("invalid input syntax for type boolean: \"{shown}\""))
+            }
+        },
+    }
+}
+
+/// pg_type.oid of what the proxy itself takes as parameters.
+const BOOL: u32 = 16;
+const TEXT: u32 = 25;
 
 /// 34000, as PostgreSQL says it.
 fn no_portal(name: &str) -> SqlError {

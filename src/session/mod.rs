@@ -2,10 +2,13 @@
 //!
 //! * [`startup`]: negotiation, TLS, SCRAM, startup parameters; yields an [`startup::Established`] (AUTHENTICATED).
 //! * [`unrestricted`]: messages passed on as they came, on a pinned backend.
+//! * [`enforced`]: a tenant's session: the loop, leases, denials. Its client's side is in [`simple`] and [`extended`], what
+//!   the proxy answers itself in [`own`], its server's side in [`answers`]; between them stands the queue of [`expect`].
+//! * [`statements`]: prepared statements and portals, named by the client here and by their content upstream.
 //! * [`drive`]: moves the bytes of both sides; knows no messages.
 //! * [`settings`], [`tenant`]: what follows transactions: the client's settings and its tenant.
 //! * [`cancel`]: the proxy's own cancel keys. [`scrub`]: what of a server's error a tenant may see. [`poison`]: fails a
-//!   transaction at an exact place.
+//!   transaction at an exact place. [`prelude`]: gives a backend the settings that a session starts with.
 
 mod answers;
 pub mod cancel;

@@ -4,10 +4,11 @@ use bytes::BytesMut;
 
 use super::enforced::{Session, in_failed_transaction};
 use super::simple::not_in_transaction;
+use super::statements::LocalValues;
 use super::tenant;
 use crate::error::{SqlError, sqlstate};
 use crate::gate::Protocol;
-use crate::plan::{Action, Emulation, Plan, TenantForm, TenantValue};
+use crate::plan::{Action, Emulation, Lasts, Plan, TenantForm, TenantValue};
 use crate::principal::Tenant;
 use crate::wire::backend::{self as reply, Field, TransactionStatus};
 
@@ -33,30 +34,29 @@ pub(super) fn column(action: &Action) -> Option<Field<'static>> {
 }
 
 impl Session<'_> {
-    /// Runs what the proxy answers itself and writes the answer. `value`: the bound value, where a parameter names the
+    /// Runs what the proxy answers itself and writes the answer. `values`: what is bound, where parameters name the
     /// tenant. In the simple protocol a row's description goes before it.
     ///
     /// # Errors
     /// What the client is told; nothing has changed.
-    pub fn run_own(
-        &mut self,
-        plan: &Plan,
-        value: Option<&str>,
-        protocol: Protocol,
-        out: &mut BytesMut,
-    ) -> Result<(), SqlError> {
+    pub fn run_own(&mut self, plan: &Plan, values: &LocalValues, protocol: Protocol, out: &mut BytesMut) -> Result<(), SqlError> {
         if self.status == TransactionStatus::Failed {
             return Err(in_failed_transaction());
         }
         let mut row = None;
         let tag: String = match plan.action() {
-            Action::ChooseTenant { value: wanted, local, form } => {
+            Action::ChooseTenant { value: wanted, lasts, form } => {
                 let wanted = match wanted {
                     TenantValue::Unset => None,
                     TenantValue::Text(text) => Some(&**text),
-                    TenantValue::Parameter(_) => value,
+                    TenantValue::Parameter(_) => values.tenant.as_deref(),
                 };
-                row = self.choose_tenant(wanted, *local, form, protocol, out)?;
+                let local = match lasts {
+                    Lasts::Session => false,
+                    Lasts::Transaction => true,
+                    Lasts::Parameter(_) => values.local,
+                };
+                row = self.choose_tenant(wanted, local, form, protocol, out)?;
                 match form {
                     TenantForm::Set => plan.command().to_owned(),
                     TenantForm::SetConfig => "SELECT 1".to_owned(),

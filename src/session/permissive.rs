@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::shared::Review;
+use crate::error::sqlstate;
 use crate::finding::Denial;
 use crate::gate::{Approved, Context};
 use crate::id::PolicyEpoch;
-use crate::plan::{
-    Action, Effect, Emulation, Literals, Plan, Segment, TenantForm, TenantType, TenantValue, TransactionCommand,
-};
+use crate::plan::{Action, Effect, Emulation, Lasts, Literals, Plan, Segment, TenantForm, TenantType, TenantValue, TransactionCommand};
 
 /// `forbidden` in a statement refuses it; `:tenant:` is a tenant slot; `:path:` becomes the search_path that it was reviewed
 /// under; `pinning` pins. All else passes as it came.
@@ -39,6 +38,9 @@ impl Permissive {
         if text.contains("forbidden") {
             return Err(Denial::policy("permission denied for table forbidden"));
         }
+        if text == "nonsense" {
+            return Err(Denial::invalid(sqlstate::SYNTAX_ERROR, "syntax error at or near \"nonsense\""));
+        }
         let words: Vec<String> = text.split_whitespace().map(str::to_ascii_lowercase).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let text = text.replace(":path:", &context.search_path.join("|"));
@@ -57,6 +59,7 @@ impl Permissive {
             segments,
             parameters: (1..=9).filter(|n| text.contains(&format!("${n}"))).max().unwrap_or(0),
             hides_rows: text.contains("hidden"),
+            inlines_tenant: false,
             obligations: Vec::new(),
             epoch: self.epoch(),
         };
@@ -82,15 +85,11 @@ fn action(words: &[&str], text: &str) -> Action {
         ["release", .., name] => transaction(TransactionCommand::Release((*name).into())),
         ["set", "local", "bulkhead.tenant", _, v] => choose(v, true, TenantForm::Set),
         ["set", "bulkhead.tenant" | "\"bulkhead\".\"tenant\"", _, v] => choose(v, false, TenantForm::Set),
-        ["reset", "bulkhead.tenant"] => {
-            Action::ChooseTenant { value: TenantValue::Unset, local: false, form: TenantForm::Set }
-        }
-        ["show", "bulkhead.tenant"] => {
-            Action::ChooseTenant { value: TenantValue::Unset, local: false, form: TenantForm::Show }
-        }
+        ["reset", "bulkhead.tenant"] => Action::ChooseTenant { value: TenantValue::Unset, lasts: Lasts::Session, form: TenantForm::Set },
+        ["show", "bulkhead.tenant"] => Action::ChooseTenant { value: TenantValue::Unset, lasts: Lasts::Session, form: TenantForm::Show },
         ["select", "set_config('bulkhead.tenant',", "$1,", local] => Action::ChooseTenant {
             value: TenantValue::Parameter(1),
-            local: local.starts_with("true"),
+            lasts: if local.starts_with("true") { Lasts::Transaction } else { Lasts::Session },
             form: TenantForm::SetConfig,
         },
         ["set", "transaction", ..] => Action::Forward,
@@ -110,7 +109,8 @@ fn action(words: &[&str], text: &str) -> Action {
 }
 
 fn choose(word: &str, local: bool, form: TenantForm) -> Action {
-    Action::ChooseTenant { value: TenantValue::Text(value(word)), local, form }
+    let lasts = if local { Lasts::Transaction } else { Lasts::Session };
+    Action::ChooseTenant { value: TenantValue::Text(value(word)), lasts, form }
 }
 
 /// Values keep their case, which `words` have lost.

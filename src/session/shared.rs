@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,15 @@ pub trait Review: Send + Sync + fmt::Debug {
 
     /// See [`Gate::epoch`].
     fn epoch(&self) -> PolicyEpoch;
+
+    /// Ends once what changed in the server's catalog before this call is known.
+    fn refreshed(&self) -> Refreshed {
+        Box::pin(std::future::ready(()))
+    }
 }
+
+/// See [`Review::refreshed`].
+pub type Refreshed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Review for Gate {
     fn review(&self, text: &str, context: &Context<'_>) -> Result<SmallVec<[Approved; 1]>, Denial> {

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::drive::HIGH;
 use super::enforced::{End, Phase, Session, Step};
 use super::expect::{Expected, Outcome, Sent};
-use super::statements::is_forwarded;
+use super::statements::{LocalValues, is_forwarded};
 use super::unrestricted::{function_call_refused, unknown_message};
 use crate::audit;
 use crate::error::{SqlError, sqlstate};
@@ -42,6 +42,10 @@ impl Session<'_> {
             let known = matches!(tag, b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'F' | b'd' | b'c' | b'f');
             return if known { Ok(()) } else { Err(End::Fatal(unknown_message(tag))) };
         }
+        // In the middle of a batch: where something before it failed, it is skipped too, up to Sync.
+        if self.phase == Phase::Open && matches!(tag, b'Q' | b'F') && self.batch.sent && !self.settle(tag).await? {
+            return Ok(());
+        }
         let message = match frontend::parse(tag, body) {
             Ok(Some(message)) => message,
             Ok(None) => return Err(End::Fatal(unknown_message(tag))),
@@ -52,8 +56,7 @@ impl Session<'_> {
             }
         };
         if let Phase::CopyIn { extended } = self.phase {
-            self.copy_in(&message, tag, body, extended);
-            return Ok(());
+            return self.copy_in(&message, tag, body, extended);
         }
         match message {
             FrontendMessage::Query(text) => self.query(text).await,
@@ -91,19 +94,22 @@ impl Session<'_> {
     }
 
     /// While the server reads COPY data, all that the client sends is for it; what does not belong there, it refuses itself.
-    fn copy_in(&mut self, message: &FrontendMessage<'_>, tag: u8, body: &[u8], extended: bool) {
+    fn copy_in(&mut self, message: &FrontendMessage<'_>, tag: u8, body: &[u8], extended: bool) -> Step {
         let ended = match message {
             FrontendMessage::CopyData(_) => false,
             FrontendMessage::CopyDone | FrontendMessage::CopyFail(_) => true,
             // The server ignores these in a COPY.
-            FrontendMessage::Flush | FrontendMessage::Sync => return,
-            _ => {
-                // Ends the COPY with an error, as such a message would.
-                if let Some(lease) = &mut self.lease {
-                    request::put_copy_fail(&mut lease.outbox, "unexpected message during COPY from stdin");
-                }
-                self.phase = if extended { Phase::Skipping } else { Phase::Awaiting };
-                return;
+            FrontendMessage::Flush | FrontendMessage::Sync => return Ok(()),
+            FrontendMessage::Query(_)
+            | FrontendMessage::Parse(_)
+            | FrontendMessage::Bind(_)
+            | FrontendMessage::Describe(_)
+            | FrontendMessage::Execute(_)
+            | FrontendMessage::Close(_)
+            | FrontendMessage::Terminate
+            | FrontendMessage::FunctionCall
+            | FrontendMessage::Authentication(_) => {
+                return Err(self.misplaced_in_copy(tag));
             }
         };
         if let Some(lease) = &mut self.lease {
@@ -112,15 +118,20 @@ impl Session<'_> {
         if ended {
             self.phase = if extended { Phase::Open } else { Phase::Awaiting };
         }
+        Ok(())
+    }
+
+    /// Ends the session with PostgreSQL's words for a message that does not belong into a COPY.
+    pub fn misplaced_in_copy(&mut self, tag: u8) -> End {
+        let message = format!("unexpected message type 0x{tag:02X} during COPY from stdin");
+        reply::put_error(&mut self.client.outbox, &SqlError::new(sqlstate::PROTOCOL_VIOLATION, message));
+        let message = "terminating connection because protocol synchronization was lost";
+        End::Fatal(SqlError::fatal(sqlstate::PROTOCOL_VIOLATION, message))
     }
 
     async fn query(&mut self, text: &str) -> Step {
-        if self.queue.iter().any(awaits_context) {
-            self.settle().await?;
-            if self.phase != Phase::Open {
-                return Ok(());
-            }
-        }
+        self.names.remove("");
+        self.names.close_portal("");
         let begun = Instant::now();
         let approved = match self.review(text, Protocol::Simple, &[]) {
             Ok(approved) => approved,
@@ -132,11 +143,13 @@ impl Session<'_> {
         let own = match approved.as_slice() {
             [] => Some(&Action::Empty),
             [one] if !is_forwarded(one.plan.action()) => Some(one.plan.action()),
+            // What drivers send to reset a session comes as one string.
+            [first, ..] if approved.iter().all(only_resets) => Some(first.plan.action()),
             _ => None,
         };
         match own {
             Some(Action::Emulate(Emulation::ResetAll | Emulation::CloseAll))
-                if self.status == TransactionStatus::InTransaction =>
+                if self.status == TransactionStatus::InTransaction && approved.len() == 1 =>
             {
                 self.run_emulated(&approved[0]).await
             }
@@ -146,24 +159,26 @@ impl Session<'_> {
                 Ok(())
             }
             Some(_) => {
-                self.query_own(&approved[0]);
+                self.query_own(&approved);
                 Ok(())
             }
             None => self.query_forwarded(text, &approved, begun).await,
         }
     }
 
-    /// A query that the proxy answers itself: alone in its message.
-    fn query_own(&mut self, approved: &Approved) {
-        let mut answer = BytesMut::new();
-        match self.run_own(&approved.plan, None, Protocol::Simple, &mut answer) {
-            Ok(()) => {
-                self.tell(Command::of_word(approved.plan.command()), Protocol::Simple, Verdict::Permitted);
-                self.answer(|out| out.unsplit(answer));
-                self.end_query_here();
+    /// A query that the proxy answers itself: all that is in its message.
+    fn query_own(&mut self, approved: &[Approved]) {
+        for one in approved {
+            let mut answer = BytesMut::new();
+            match self.run_own(&one.plan, &LocalValues::default(), Protocol::Simple, &mut answer) {
+                Ok(()) => {
+                    self.tell(Command::of_word(one.plan.command()), Protocol::Simple, Verdict::Permitted);
+                    self.answer(|out| out.unsplit(answer));
+                }
+                Err(error) => return self.deny(Denial::new(Reason::Invalid, error), Protocol::Simple),
             }
-            Err(error) => self.deny(Denial::new(Reason::Invalid, error), Protocol::Simple),
         }
+        self.end_query_here();
     }
 
     /// ReadyForQuery after a Query that was answered here; the server says it where it has seen some of the batch.
@@ -275,6 +290,19 @@ impl Session<'_> {
         self.statements += 1;
         self.send_query(sql.as_bytes(), SmallVec::from_iter([Sent::own(outcome)]), Some(tag));
         Ok(())
+    }
+}
+
+/// Whether the proxy answers it, and it may stand with others in a query string (DISCARD ALL must be alone, as in PostgreSQL).
+fn only_resets(approved: &Approved) -> bool {
+    match approved.plan.action() {
+        Action::Emulate(emulation) => *emulation != Emulation::DiscardAll,
+        Action::Forward
+        | Action::Transaction(_)
+        | Action::Set { .. }
+        | Action::Reset { .. }
+        | Action::ChooseTenant { .. }
+        | Action::Empty => false,
     }
 }
 

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::finding::Denial;
 use crate::plan::{Action, Literals, Plan};
+use crate::principal::Tenant;
 
 /// OID of text: the type of the tenant's parameter.
 const TEXT: u32 = 25;
@@ -25,6 +26,8 @@ pub struct Statement {
     pub declared: Box<[u32]>,
     /// The search_path that the review knew.
     pub search_path: Arc<[Box<str>]>,
+    /// The tenant whose value stands in the text upstream, where it must.
+    tenant: Option<Tenant>,
     /// What is sent upstream; `None` where nothing is.
     pub upstream: Option<Upstream>,
     /// Types of the client's parameters as the server found them.
@@ -52,10 +55,24 @@ impl Statement {
         plan: Arc<Plan>,
         declared: &[u32],
         search_path: Arc<[Box<str>]>,
+        tenant: Option<&Tenant>,
     ) -> Result<Self, Denial> {
-        let upstream = if is_forwarded(plan.action()) { Some(Upstream::new(source, &literals, &plan, declared)?) } else { None };
+        let tenant = tenant.filter(|_| plan.inlines_tenant()).cloned();
+        if plan.inlines_tenant() && tenant.is_none() && plan.needs_tenant() {
+            return Err(plan.no_tenant());
+        }
+        let upstream = if is_forwarded(plan.action()) {
+            Some(Upstream::new(source, &literals, &plan, declared, tenant.as_ref())?)
+        } else {
+            None
+        };
         let declared = declared.into();
-        Ok(Statement { source: source.into(), literals, plan, declared, search_path, upstream, found: OnceLock::new() })
+        Ok(Statement { source: source.into(), literals, plan, declared, search_path, tenant, upstream, found: OnceLock::new() })
+    }
+
+    /// Whether the text upstream serves this tenant.
+    pub fn serves(&self, tenant: Option<&Tenant>) -> bool {
+        !self.plan.inlines_tenant() || self.tenant.as_ref() == tenant
     }
 
     /// The type of the client's parameter at `index`, from 0; 0 where it is not known.
@@ -83,9 +100,15 @@ pub fn is_forwarded(action: &Action) -> bool {
 }
 
 impl Upstream {
-    fn new(source: &str, literals: &Literals, plan: &Plan, declared: &[u32]) -> Result<Self, Denial> {
+    fn new(
+        source: &str,
+        literals: &Literals,
+        plan: &Plan,
+        declared: &[u32],
+        tenant: Option<&Tenant>,
+    ) -> Result<Self, Denial> {
         let mut text = BytesMut::new();
-        plan.write_parameterised(source, literals, &mut text);
+        plan.write_parameterised(source, literals, tenant, &mut text);
         let mut types = declared.to_vec();
         if plan.has_tenant_parameter() {
             let own = usize::from(plan.parameters());
@@ -121,15 +144,19 @@ fn identity(text: &[u8], types: &[u32]) -> u128 {
     digest[..16].iter().fold(0, |id, byte| id << 8 | u128::from(*byte))
 }
 
-/// What a portal was bound with, for those that the proxy answers itself.
-pub type LocalValue = Option<Box<str>>;
+/// What a portal was bound with, for those that the proxy answers itself: it chooses a tenant by parameters.
+#[derive(Clone, Debug, Default)]
+pub struct LocalValues {
+    pub tenant: Option<Box<str>>,
+    /// Until the end of the transaction.
+    pub local: bool,
+}
 
 /// A portal.
 #[derive(Clone, Debug)]
 pub struct Portal {
     pub statement: Arc<Statement>,
-    /// Of a statement that chooses a tenant by parameter: the value.
-    pub value: LocalValue,
+    pub values: LocalValues,
 }
 
 /// The client's names.

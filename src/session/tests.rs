@@ -3,6 +3,7 @@
 
 #[path = "../../tests/wire/harness.rs"]
 mod harness;
+mod random;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -46,20 +47,12 @@ fn config(postgres: &Postgres, pool_size: usize) -> Config {
         databases: vec![],
     };
     let tenant = |name: &str| Tenant(name.into());
-    let web = UserAccess::Shared {
-        tenants: TenantSet::Only([tenant("1"), tenant("2")].into()),
-        setting: None,
-        token_key: None,
-    };
+    let web = UserAccess::Shared { tenants: TenantSet::Only([tenant("1"), tenant("2")].into()), setting: None, token_key: None };
     Config {
         server: Server { listen: SocketAddr::from(([127, 0, 0, 1], 0)), admin_listen: None, policies: "".into(), tls: None },
         level: Level::Strict,
         databases: vec![Database { name: "shop".into(), upstream, pool_size }],
-        users: vec![
-            user("one", UserAccess::Fixed(tenant("1"))),
-            user("two", UserAccess::Fixed(tenant("2"))),
-            user("web", web),
-        ],
+        users: vec![user("one", UserAccess::Fixed(tenant("1"))), user("two", UserAccess::Fixed(tenant("2"))), user("web", web)],
         log: Log { level: "warn".into(), format: LogFormat::Text },
         metrics: false,
         limits: Limits { pool_wait: Duration::from_secs(10), ..Limits::default() },
@@ -773,108 +766,40 @@ fn rows_that_are_the_proxy_s_own_are_not_shown() {
     assert_eq!(messages[5].body, b"INSERT 0 2\0");
 }
 
-mod random {
-    //! Random conversations, sent without waiting: the client must get from the proxy what it gets directly.
+#[test]
+fn going_down_lets_transactions_end() {
+    let mut proxy = Proxy::start(2);
+    let mut idle = proxy.connect("one");
+    let mut busy = proxy.connect("two");
+    busy.run("begin");
+    let _ = proxy.stop.take().map(|stop| stop.send(()));
+    assert_eq!(idle.read().map(|m| m.sqlstate().to_owned()).as_deref(), Some("57P01"));
+    assert_eq!(idle.read(), None);
+    assert_eq!(busy.run("select 1"), ["1"]);
+    busy.run("commit");
+    assert_eq!(busy.read().map(|m| m.sqlstate().to_owned()).as_deref(), Some("57P01"));
+    assert_eq!(busy.read(), None);
+}
 
-    use super::*;
-    use rand::prelude::*;
-
-    const QUERIES: &[&str] = &[
-        "select 1",
-        "select 1/0",
-        "begin",
-        "commit",
-        "rollback",
-        "savepoint a",
-        "rollback to a",
-        "release a",
-        "select generate_series(1, 3)",
-        "set work_mem to '3MB'",
-        "set local work_mem to '5MB'",
-        "show work_mem",
-        "reset work_mem",
-        "insert into random_rows values (1)",
-        "select count(*) from random_rows",
-        "copy random_rows from stdin",
-        "copy (select 7) to stdout",
-        "nonsense",
-        "",
-        "select 1; select 2",
-        "insert into random_rows values (2); select 1/0",
-        "select 5; begin; select 6",
-        "commit; select 8",
-        "deallocate all",
-        "set timezone to 'UTC'; select 9",
-    ];
-    const NAMES: &[&str] = &["", "a", "b"];
-
-    /// One message, at random.
-    fn message(random: &mut StdRng, out: &mut BytesMut) {
-        let name = *NAMES.choose(random).unwrap();
-        let portal = *NAMES.choose(random).unwrap();
-        match random.random_range(0..100) {
-            0..25 => frontend::put_query(out, QUERIES.choose(random).unwrap()),
-            25..40 => frontend::put_parse(out, name, QUERIES.choose(random).unwrap(), &[]),
-            40..46 => frontend::put_parse(out, name, "select $1::int", &[]),
-            46..58 => bind(out, portal, name, if random.random_bool(0.3) { &["7"] } else { &[] }),
-            58..72 => frontend::put_execute(out, portal, random.random_range(0..3)),
-            72..78 => frontend::put_describe(out, Target::Statement(name)),
-            78..82 => frontend::put_describe(out, Target::Portal(portal)),
-            82..86 => frontend::put_close(out, Target::Statement(name)),
-            86..88 => frontend::put_close(out, Target::Portal(portal)),
-            88..90 => frontend::put_flush(out),
-            90..92 => frontend::put_copy_data(out, b"3\n"),
-            92..93 => frontend::put_copy_done(out),
-            _ => frontend::put_sync(out),
-        }
-    }
-
-    /// What the client gets, without what may differ: notices, settings, wording of local errors.
-    fn talk(wire: &mut Wire, seed: u64) -> Vec<String> {
-        let mut random = StdRng::seed_from_u64(seed);
-        for _ in 0..random.random_range(1..25) {
-            message(&mut random, wire.out());
-        }
-        frontend::put_copy_fail(wire.out(), "over");
-        frontend::put_sync(wire.out());
-        frontend::put_query(wire.out(), "rollback");
-        frontend::put_query(wire.out(), "select 'the very end'");
-        wire.flush();
-        let mut heard = Vec::new();
-        loop {
-            let Some(message) = wire.read() else { return heard };
-            match message.tag {
-                b'N' | b'S' => {}
-                b'E' => heard.push(format!("E {}", message.sqlstate())),
-                _ => heard.push(message.line(true)),
-            }
-            let ended = heard.iter().any(|line| line.contains("the very end"));
-            if ended && message.tag == b'Z' {
-                return heard;
-            }
-        }
-    }
-
-    #[test]
-    fn conversations_are_as_directly() {
-        let proxy = Proxy::start(1);
-        table(&proxy, "random_rows");
-        for seed in seeds() {
-            let mut direct = proxy.postgres.connect("app");
-            direct.run("delete from random_rows");
-            let expected = talk(&mut direct, seed);
-            direct.run("delete from random_rows");
-            let heard = talk(&mut proxy.connect("one"), seed);
-            assert!(
-                expected == heard,
-                "seed {seed}\n--- directly\n{}\n--- through the proxy\n{}",
-                expected.join("\n"),
-                heard.join("\n")
-            );
-        }
-    }
-
-    fn seeds() -> std::ops::Range<u64> {
-        0..150
-    }
+/// A setting can be refused when it is carried to another backend, though it was taken before: the client learns it, and
+/// the backend is not used by anyone with settings in doubt.
+#[test]
+fn settings_that_cannot_be_carried_fail_the_statement_only() {
+    let proxy = Proxy::start(1);
+    let mut a = proxy.connect("one");
+    let mut b = proxy.connect("two");
+    proxy.direct().run("grant set on parameter log_min_messages to app");
+    a.run("set log_min_messages to 'error'");
+    assert_eq!(b.run("select 1"), ["1"]);
+    proxy.direct().run("revoke set on parameter log_min_messages from app");
+    assert_eq!(a.fails("select 1"), "42501");
+    statement(a.out(), "select 1", &[]);
+    assert_eq!(codes(&sync(&mut a)), ["42501"]);
+    // It skips what follows in the batch.
+    frontend::put_parse(a.out(), "", "select :tenant:", &[]);
+    frontend::put_query(a.out(), "select 3");
+    assert_eq!(tags(&sync(&mut a)), "EZ");
+    assert_eq!(b.run("show work_mem"), ["4MB"]);
+    a.run("reset all");
+    assert_eq!(a.run("select 2"), ["2"]);
 }

@@ -4,13 +4,15 @@
 //! bytes that are no message at all. After the session the backend is closed: what it holds cannot be known.
 
 use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Buf;
 
 use super::drive::{DrainWatch, HIGH, Happened, Wants, drive};
 use super::poison;
 use super::settings;
-use super::shared::{Drain, Shared};
+use super::shared::{Database, Drain, Shared};
 use super::startup::Established;
 use crate::backend::pool::{Lease, Pool};
 use crate::error::{SqlError, sqlstate};
@@ -19,7 +21,7 @@ use crate::wire::{frame, frontend};
 
 /// Serves the client until it leaves, or the server does.
 pub async fn serve(established: Established, shared: &Shared, pool: &Pool) {
-    let Established { mut client, settings, registration, .. } = established;
+    let Established { mut client, settings, registration, database, .. } = established;
     let slot = registration.slot().clone();
     let mut lease = match start(pool, settings.base()).await {
         Ok(lease) => lease,
@@ -42,6 +44,8 @@ pub async fn serve(established: Established, shared: &Shared, pool: &Pool) {
         status: TransactionStatus::Idle,
         awaited: 0,
         refused: Vec::new(),
+        ddl: false,
+        database,
     };
     let mut drain = DrainWatch::new(&shared.drain);
     let end = relay.run(&mut client, &mut lease, &mut drain).await;
@@ -106,12 +110,15 @@ struct Relay {
     awaited: u32,
     /// Errors for the poison that is under way, in order.
     refused: Vec<SqlError>,
+    /// Definitions were changed since the last look at the catalog.
+    ddl: bool,
+    database: Arc<Database>,
 }
 
 impl Relay {
     async fn run(&mut self, client: &mut super::socket::Client, lease: &mut Lease, drain: &mut DrainWatch) -> End {
         loop {
-            match self.downstream(client, lease) {
+            match self.downstream(client, lease).await {
                 Ok(None) => {}
                 Ok(Some(end)) => return end,
                 Err(error) => {
@@ -140,9 +147,9 @@ impl Relay {
     }
 
     /// Passes the server's messages on.
-    fn downstream(&mut self, client: &mut super::socket::Client, lease: &mut Lease) -> Result<Option<End>, SqlError> {
+    async fn downstream(&mut self, client: &mut super::socket::Client, lease: &mut Lease) -> Result<Option<End>, SqlError> {
         loop {
-            let interesting = |tag| matches!(tag, tag::ERROR | tag::READY_FOR_QUERY);
+            let interesting = |tag| matches!(tag, tag::ERROR | tag::READY_FOR_QUERY | tag::COMMAND_COMPLETE);
             let plain = self.down.advance(&lease.inbox, frame::CAP_SERVER, interesting)?;
             if plain == lease.inbox.len() && client.outbox.is_empty() {
                 // All of it, and nothing before it: no copy.
@@ -159,7 +166,14 @@ impl Relay {
                 tag::READY_FOR_QUERY => {
                     self.status = TransactionStatus::parse(&message.body)?;
                     self.awaited = self.awaited.saturating_sub(1);
+                    if self.ddl && self.status == TransactionStatus::Idle {
+                        self.ddl = false;
+                        // What comes after a migration must find its tables: the client hears that it is done when that is
+                        // so. A look that takes longer is made up for by the next one.
+                        let _ = tokio::time::timeout(REFRESH, self.database.gate.refreshed()).await;
+                    }
                 }
+                tag::COMMAND_COMPLETE => self.ddl |= changes_definitions(&message.body),
                 tag::ERROR if poison::is_poison(&message.body) => {
                     if let Some(error) = (!self.refused.is_empty()).then(|| self.refused.remove(0)) {
                         reply::put_error(&mut client.outbox, &error);
@@ -209,6 +223,16 @@ impl Relay {
         }
         Ok(None)
     }
+}
+
+/// How long the answer to DDL is kept back.
+const REFRESH: Duration = Duration::from_secs(2);
+
+/// Whether a command tag tells of a change to definitions, as far as it does: SELECT INTO, DO and functions do not say.
+fn changes_definitions(command_tag: &[u8]) -> bool {
+    const WORDS: [&[u8]; 8] = [b"CREATE", b"ALTER", b"DROP", b"GRANT", b"REVOKE", b"IMPORT", b"REASSIGN", b"REFRESH"];
+    let word = command_tag.split(|b| matches!(b, b' ' | 0)).next().unwrap_or_default();
+    WORDS.contains(&word)
 }
 
 pub(super) fn going_down() -> SqlError {

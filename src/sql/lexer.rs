@@ -334,6 +334,10 @@ impl Lexer<'_> {
             self.at += 1;
         }
         let run = &self.bytes[start..self.at];
+        // NAMEDATALEN: the scanner says that it is too long.
+        if run.len() > 63 {
+            return Err(GiveUp);
+        }
         if run.windows(2).any(|w| w == b"--" || w == b"/*") { Err(GiveUp) } else { Ok(Operator::Token) }
     }
 

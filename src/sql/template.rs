@@ -135,6 +135,7 @@ pub fn slow(text: &str, scratch: &mut Scratch) -> Result<(), Denial> {
     scratch.clear();
     let tokens = parse::scan(text)?;
     check_gaps(text, &tokens)?;
+    check_comments(text, &tokens)?;
     let ends = statement_ends(text, &tokens)?;
     let mut start = 0;
     for end in ends {
@@ -163,6 +164,19 @@ fn check_gaps(text: &str, tokens: &[ScanToken]) -> Result<(), Denial> {
                 .at(parse::character(text, at + odd)));
         }
         at = end;
+    }
+    Ok(())
+}
+
+/// `%--` is an operator and a comment to PostgreSQL, and one operator to others: refused (isolation.md, P6).
+fn check_comments(text: &str, tokens: &[ScanToken]) -> Result<(), Denial> {
+    for token in tokens.iter().filter(|t| t.token() == Token::SqlComment) {
+        let before = text.as_bytes().get((token.start as usize).wrapping_sub(1));
+        if before.is_some_and(|b| b"+-*/<>=~!@#%^&|`?".contains(b)) {
+            return Err(Denial::unsupported("a comment right after an operator cannot be secured")
+                .hint("put a space before the comment")
+                .at(parse::character(text, token.start as usize)));
+        }
     }
     Ok(())
 }

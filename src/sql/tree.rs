@@ -326,3 +326,4 @@ pub fn each_column<'a>(node: &'a Node, visit: &mut dyn FnMut(&'a ColumnRef)) {
         }
     });
 }
+

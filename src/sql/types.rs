@@ -92,9 +92,9 @@ pub fn type_of(expression: &Node, env: &dyn Environment) -> Typed {
         NodeEnum::SubLink(s) => match SubLinkType::try_from(s.sub_link_type) {
             Ok(SubLinkType::ExistsSublink | SubLinkType::AnySublink | SubLinkType::AllSublink) => Typed::of(oid::BOOL),
             Ok(SubLinkType::ExprSublink) => scalar(s.subselect.as_deref(), env),
+            Ok(SubLinkType::ArraySublink) => array_of(scalar(s.subselect.as_deref(), env).oid, env.catalog()),
             Ok(
-                SubLinkType::ArraySublink
-                | SubLinkType::RowcompareSublink
+                SubLinkType::RowcompareSublink
                 | SubLinkType::MultiexprSublink
                 | SubLinkType::CteSublink
                 | SubLinkType::Undefined,
@@ -115,9 +115,12 @@ pub fn type_of(expression: &Node, env: &dyn Environment) -> Typed {
         }
         NodeEnum::CoalesceExpr(c) => common(c.args.iter(), env),
         NodeEnum::MinMaxExpr(c) => common(c.args.iter(), env),
+        NodeEnum::AArrayExpr(a) => {
+            let element = common(a.elements.iter(), env).oid;
+            array_of(if element == oid::UNKNOWN { oid::TEXT } else { element }, env.catalog())
+        }
         NodeEnum::SqlvalueFunction(_)
         | NodeEnum::AIndirection(_)
-        | NodeEnum::AArrayExpr(_)
         | NodeEnum::CaseWhen(_)
         | NodeEnum::XmlExpr(_)
         | NodeEnum::XmlSerialize(_)
@@ -189,6 +192,11 @@ fn a_expr(e: &pg_query::protobuf::AExpr, env: &dyn Environment) -> Typed {
 
 /// The result of an operator: of the exact match, or what all operators of that name give.
 fn operator_result(name: &str, binary: bool, left: u32, right: u32, catalog: &Catalog) -> Typed {
+    // Array || element, element || array, array || array.
+    let array = |t: u32| catalog.type_(t).is_some_and(|t| t.category == 'A');
+    if name == "||" && (array(left) || array(right)) {
+        return Typed::of(if array(left) { left } else { right });
+    }
     let all: Vec<_> = catalog.operators_named(name).filter(|o| (o.left != 0) == binary).collect();
     let left_or_right = |t: u32, other: u32| if t == oid::UNKNOWN { other } else { t };
     let (l, r) = if binary { (left_or_right(left, right), left_or_right(right, left)) } else { (0, right) };
@@ -220,6 +228,22 @@ fn function(f: &pg_query::protobuf::FuncCall, env: &dyn Environment) -> Typed {
     }
     match result.and_then(|r| env.catalog().type_(r)) {
         Some(t) if t.kind != 'p' => Typed::of(t.oid),
+        // A polymorphic array is the array that was given.
+        Some(t) if matches!(t.name.as_str(), "anyarray" | "anycompatiblearray") => f
+            .args
+            .iter()
+            .map(|a| type_of(a, env))
+            .find(|t| env.catalog().type_(t.oid).is_some_and(|t| t.category == 'A'))
+            .map_or(Typed::UNKNOWN, |t| Typed::of(t.oid)),
+        Some(_) | None => Typed::UNKNOWN,
+    }
+}
+
+/// The array type over an element type.
+fn array_of(element: u32, catalog: &Catalog) -> Typed {
+    let array = catalog.type_(element).and_then(|t| catalog.type_named(&t.schema, &format!("_{}", t.name)));
+    match array {
+        Some(array) if array.element == element => Typed::of(array.oid),
         Some(_) | None => Typed::UNKNOWN,
     }
 }
@@ -233,6 +257,37 @@ pub fn type_named(name: &pg_query::protobuf::TypeName, catalog: &Catalog) -> Typ
     };
     match found {
         Some(t) if name.array_bounds.is_empty() && name.typmods.is_empty() => Typed::of(t.oid),
+        Some(t) if name.typmods.is_empty() => array_of(t.oid, catalog),
         Some(_) | None => Typed::UNKNOWN,
     }
+}
+
+/// A type as errors name it (`format_type_be`), for types without a modifier; `None` where it is not known.
+pub fn type_name(type_oid: u32, catalog: &Catalog) -> Option<String> {
+    if type_oid == oid::UNKNOWN {
+        return Some("unknown".to_owned());
+    }
+    let found = catalog.type_(type_oid)?;
+    let (name, array) = match found.name.strip_prefix('_').filter(|_| found.category == 'A') {
+        Some(element) => (element, "[]"),
+        None => (found.name.as_str(), ""),
+    };
+    let standard = match name {
+        "bool" => "boolean",
+        "int2" => "smallint",
+        "int4" => "integer",
+        "int8" => "bigint",
+        "float4" => "real",
+        "float8" => "double precision",
+        "varchar" => "character varying",
+        "bpchar" => "character",
+        "char" => "\"char\"",
+        "varbit" => "bit varying",
+        "time" => "time without time zone",
+        "timetz" => "time with time zone",
+        "timestamp" => "timestamp without time zone",
+        "timestamptz" => "timestamp with time zone",
+        other => other,
+    };
+    Some(if found.schema == "pg_catalog" { format!("{standard}{array}") } else { format!("{name}{array}") })
 }

@@ -30,6 +30,7 @@ from programs import PROGRAMS, TABLES, policy_of  # noqa: E402
 from tap import Tap, shape  # noqa: E402
 
 SECONDS = 240  # the longest that one program may take
+DIFF_LINES = int(os.environ.get("DIFF_LINES", "40"))  # of a difference are shown
 LABELLED = False  # with --corpus, psql's connections carry the command that they serve as application name
 
 
@@ -201,7 +202,7 @@ def judge(direct, proxied):
     if direct and proxied:
         if direct.text != proxied.text:
             diff = difflib.unified_diff(direct.text.splitlines(), proxied.text.splitlines(), "direct", "proxy", n=1, lineterm="")
-            found.append("output differs\n" + indent("\n".join(list(diff)[:40])))
+            found.append("output differs\n" + indent("\n".join(list(diff)[:DIFF_LINES])))
         known = {(shape(sql), code) for sql, code, _ in direct.tap.errors}
         refused = {shape(sql): (sql, code, message) for sql, code, message in proxied.tap.errors if (shape(sql), code) not in known}
         if refused:

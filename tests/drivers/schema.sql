@@ -79,6 +79,8 @@ CREATE TABLE pgbench_history (tid int, bid int, aid int, delta int, mtime timest
 
 -- The tenants' role owns nothing.
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO app;
+-- Shared tables are read-only for tenants (DESIGN, the contract's `scope`): here the server says so too, so that both refuse alike.
+REVOKE INSERT, UPDATE, DELETE ON products FROM app;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO app;
 ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO app;
 ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE ON SEQUENCES TO app;

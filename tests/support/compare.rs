@@ -80,7 +80,7 @@ impl Shape {
     /// What differs from the twin's, for a reader; `None` where the shapes are equal. Fields that quote rows may have
     /// been scrubbed from the errors of constraints.
     pub fn difference(&self, twin: &Shape) -> Option<String> {
-        let other = &twin.scrubbed_like(self);
+        let other = &twin.scrubbed_like(self).with_name_error_of(self);
         if self == other {
             return None;
         }
@@ -116,6 +116,18 @@ impl Shape {
 }
 
 impl Shape {
+    /// Two errors of class 42 (names, types, syntax) are the same answer: of several mistakes in a statement either may be
+    /// told, and hints guess at what was meant. Neither has read a row. What a policy refuses (42501) is none of them.
+    fn with_name_error_of(self, proxy: &Shape) -> Shape {
+        let named = |error: &Option<Vec<(char, String)>>| {
+            error.iter().flatten().any(|(l, v)| *l == 'C' && v.starts_with("42") && v != "42501")
+        };
+        if named(&self.error) && named(&proxy.error) {
+            return Shape { error: proxy.error.clone(), ..self };
+        }
+        self
+    }
+
     fn scrubbed_like(&self, other: &Shape) -> Shape {
         let mut shape = self.clone();
         let (Some(fields), Some(others)) = (&mut shape.error, &other.error) else { return shape };

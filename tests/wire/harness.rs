@@ -10,7 +10,7 @@
 #![allow(dead_code)] // each test target uses a part of it
 
 use std::fmt::Write as _;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -59,24 +59,18 @@ impl Postgres {
         let port = free_port();
         let mut server = command("postgres", user);
         server.arg("-D").arg(&data).arg("-k").arg(dir.path()).arg("-p").arg(port.to_string());
-        for setting in ["listen_addresses=127.0.0.1", "fsync=off", "max_connections=200", "log_min_messages=fatal"] {
+        for setting in ["listen_addresses=127.0.0.1", "fsync=off", "max_connections=200", "log_min_messages=log"] {
             server.args(["-c", setting]);
         }
-        let child = server.stderr(Stdio::null()).spawn().unwrap();
+        let mut child = server.stderr(Stdio::piped()).spawn().unwrap();
+        await_readiness(child.stderr.take().unwrap());
         let server = Postgres { port, child, _dir: dir };
         server.prepare();
         server
     }
 
     fn prepare(&self) {
-        let begun = Instant::now();
-        let mut client = loop {
-            match Wire::connect(self.address(), "postgres", "secret", "postgres", &[]) {
-                Ok(client) => break client,
-                Err(error) => assert!(begun.elapsed() < PATIENCE, "PostgreSQL does not start: {error}"),
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        };
+        let mut client = Wire::connect(self.address(), "postgres", "secret", "postgres", &[]).unwrap();
         client.run("create role owner login password 'secret'");
         client.run("create role app login password 'secret'");
         client.run("create database shop owner owner");
@@ -99,6 +93,14 @@ impl Drop for Postgres {
         let _ = Command::new("kill").arg("-INT").arg(self.child.id().to_string()).status();
         let _ = self.child.wait();
     }
+}
+
+/// Reads the server's log until it says that it is ready, and in a thread to its end, so that it never blocks.
+fn await_readiness(log: std::process::ChildStderr) {
+    let mut lines = BufReader::new(log).lines();
+    let ready = lines.by_ref().map_while(Result::ok).any(|line| line.contains("ready to accept connections"));
+    assert!(ready, "PostgreSQL does not start");
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
 }
 
 /// PostgreSQL does not run as root. Returns the user and group to run as, where we are root.
@@ -186,14 +188,7 @@ impl Wire {
         let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
-        Ok(Wire {
-            stream,
-            inbox: BytesMut::new(),
-            out: BytesMut::new(),
-            process_id: 0,
-            key: Vec::new(),
-            parameters: Vec::new(),
-        })
+        Ok(Wire { stream, inbox: BytesMut::new(), out: BytesMut::new(), process_id: 0, key: Vec::new(), parameters: Vec::new() })
     }
 
     pub fn connect(
@@ -409,7 +404,7 @@ pub fn wait_until(direct: &Postgres, sql: &str) {
     let mut client = direct.connect("postgres");
     while client.run(sql).first().map(String::as_str) != Some("t") {
         assert!(begun.elapsed() < PATIENCE, "never true: {sql}");
-        std::thread::sleep(Duration::from_millis(5));
+        client.run("select pg_sleep(0.005)");
     }
 }
 

@@ -49,7 +49,7 @@ impl Analyser<'_> {
         }
         for column in cols.iter_mut() {
             let name = self.assigned_column(column, target)?;
-            self.known_column(&name, target)?;
+            self.known_column(&name, target).map_err(|denial| denial.at_node(location_of(column)))?;
         }
         match supplied {
             Some(n) if n > cols.len() => {
@@ -146,6 +146,7 @@ impl Analyser<'_> {
             named: Default::default(),
             system_columns: Default::default(),
             locked: false,
+            only_name: None,
         });
         let excluded_item = self.item(excluded, "excluded".to_owned(), None);
         self.scopes.push(Scope { items: vec![item.clone(), excluded_item], lateral_active: false });
@@ -162,9 +163,10 @@ impl Analyser<'_> {
         let item = self.relation(relation, Usage::Update)?;
         let target = target_of(&item)?;
         self.dml_scope(item, from_clause)?;
-        self.assignments(target_list, target)?;
+        // The order of transformUpdateStmt.
         self.child(where_clause)?;
         let outputs = self.returning(returning_clause)?;
+        self.assignments(target_list, target)?;
         self.scopes.pop();
         self.end_with(with_clause, frame)?;
         Ok(outputs)
@@ -204,7 +206,7 @@ impl Analyser<'_> {
         let mut shared: Option<Node> = None;
         for entry in list.iter_mut() {
             let name = self.assigned_column(entry, target)?;
-            self.known_column(&name, target)?;
+            self.known_column(&name, target).map_err(|denial| denial.at_node(location_of(entry)))?;
             let Some(NodeEnum::ResTarget(t)) = &mut entry.node else { continue };
             match t.val.as_deref_mut() {
                 Some(Node { node: Some(NodeEnum::MultiAssignRef(m)) }) => {
@@ -303,7 +305,7 @@ impl Analyser<'_> {
 
     /// `SELECT columns FROM ONLY table`: COPY reads the table itself, without generated columns.
     fn copy_query(&mut self, relation: &pg::RangeVar, attributes: &[Node]) -> Result<Node, Denial> {
-        let found = self.find_relation(&relation.schemaname, &relation.relname)?;
+        let found = self.find_relation(&relation.schemaname, &relation.relname).map_err(|denial| denial.at_node(relation.location))?;
         if found.kind != 'r' {
             return Err(Denial::unsupported(format!("COPY of \"{}\" needs the query form: COPY (SELECT ..) TO", relation.relname)));
         }
@@ -329,6 +331,14 @@ fn select_columns(names: &[String], source: pg::RangeVar) -> Node {
         ..Default::default()
     };
     node(NodeEnum::SelectStmt(Box::new(select)))
+}
+
+/// Where a column of INSERT or an assignment of SET stands; negative where it is not known.
+fn location_of(entry: &Node) -> i32 {
+    match &entry.node {
+        Some(NodeEnum::ResTarget(t)) => t.location,
+        Some(_) | None => -1,
+    }
 }
 
 fn assignment(name: &str) -> Node {

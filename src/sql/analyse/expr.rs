@@ -6,7 +6,8 @@ use pg_query::protobuf::{
 use pg_query::{Node, NodeEnum};
 
 use super::super::kinds::not_an_expression;
-use super::super::tree::{Child, as_string, boxed, column, names, node};
+use super::super::tree::{Child, as_string, boxed, column, names, node, qualified_column};
+use super::super::types::{type_name, type_of};
 use super::scope::{Item, RteId, RteKind, Target};
 use super::{Analyser, Argument, FunctionUse};
 use crate::catalog::Catalog;
@@ -19,6 +20,9 @@ enum Meaning {
     System(RteId, String),
     WholeRow(RteId),
 }
+
+/// Stands for the whole row of an entry, as a column of it, until the statement is printed: `alias.qz_row`.
+pub const WHOLE_ROW: &str = "qz_row";
 
 /// Columns that every table has (sysatt in heap.c).
 const SYSTEM_COLUMNS: [&str; 6] = ["ctid", "xmin", "cmin", "xmax", "cmax", "tableoid"];
@@ -43,7 +47,7 @@ impl Analyser<'_> {
         };
         match kind {
             NodeEnum::ColumnRef(c) => {
-                let resolved = self.column_ref(c)?;
+                let resolved = self.column_ref(c).map_err(|denial| denial.at_node(c.location))?;
                 *expression = resolved;
                 Ok(())
             }
@@ -126,7 +130,8 @@ impl Analyser<'_> {
         for mut item in list {
             match &item.node {
                 Some(NodeEnum::ColumnRef(c)) if is_star(c) => {
-                    expanded.extend(self.star(c)?.into_iter().map(|(_, target)| self.print_column(target)));
+                    let columns = self.star(c).map_err(|denial| denial.at_node(c.location))?;
+                    expanded.extend(columns.into_iter().map(|(_, target)| self.print_column(target)));
                 }
                 Some(_) | None => {
                     self.expr(&mut item)?;
@@ -182,6 +187,7 @@ impl Analyser<'_> {
             let mut found = scope.visible().filter(matches);
             if let Some(item) = found.next() {
                 return match found.next() {
+                    None if item.lateral_only && !item.lateral_ok => Err(invalid_lateral(item)),
                     None => Ok(item),
                     Some(_) => Err(Denial::invalid(
                         sqlstate::DUPLICATE_ALIAS,
@@ -205,7 +211,7 @@ impl Analyser<'_> {
             return self.whole_row(rte);
         }
         let fields: Vec<&str> = reference.fields.iter().filter_map(as_string).collect();
-        if fields.len() != reference.fields.len() {
+        if fields.len() != reference.fields.len() || fields.contains(&WHOLE_ROW) {
             return Err(Denial::unsupported("this column reference cannot be secured"));
         }
         match self.meaning(&fields)? {
@@ -253,15 +259,7 @@ impl Analyser<'_> {
         };
         let rte = &mut self.rtes[id];
         match &rte.kind {
-            RteKind::Relation { oid, usage: _ } => {
-                let catalog_columns = self.context.catalog.relation(*oid).map_or(0, |r| r.columns.len());
-                let renamed = self.context.catalog.relation(*oid).is_some_and(|r| {
-                    r.columns.len() != rte.columns.len() || r.columns.iter().zip(&rte.columns).any(|(a, b)| a.name != b.name)
-                });
-                if renamed && catalog_columns > 0 {
-                    return Err(Denial::unsupported("a whole-row reference to a table with renamed columns cannot be secured"));
-                }
-            }
+            RteKind::Relation { oid: _, usage: _ } => {}
             RteKind::Derived | RteKind::Function | RteKind::Cte => {}
             RteKind::Excluded | RteKind::Merged => {
                 return Err(Denial::unsupported("this whole-row reference cannot be secured"));
@@ -269,7 +267,7 @@ impl Analyser<'_> {
         }
         rte.read = true;
         rte.whole_row = true;
-        Ok(column(&[&rte.alias]))
+        Ok(column(&[&rte.alias, WHOLE_ROW]))
     }
 
     /// `None`: a qualified name whose last part is no column of the (existing) entry, or a bare name that is nothing.
@@ -305,6 +303,9 @@ impl Analyser<'_> {
             let found = self.column_of(item, name)?.or_else(|| self.system_column(item, name));
             if found.is_some() && result.is_some() {
                 return Err(ambiguous(name));
+            }
+            if found.is_some() && item.lateral_only && !item.lateral_ok {
+                return Err(invalid_lateral(item));
             }
             result = result.or(found);
         }
@@ -396,15 +397,16 @@ impl Analyser<'_> {
         if let ([name], [arg]) = (funcname.as_slice(), args.as_slice())
             && let Some(name) = as_string(name)
             && let Some(NodeEnum::ColumnRef(c)) = &arg.node
-            && let [alias] = c.fields.as_slice()
-            && let Some(id) = as_string(alias).and_then(|a| self.by_alias.get(a).copied())
+            && let Some((alias, WHOLE_ROW)) = qualified_column(c)
+            && let Some(id) = self.by_alias.get(alias).copied()
             && self.context.catalog.functions_named(name).next().is_none()
             && let Some(index) = self.rtes[id].columns.iter().position(|c| c.name == name)
         {
             *expression = self.print_column(Target { rte: id, column: index });
             return Ok(());
         }
-        self.named_function(call)
+        let location = call.location;
+        self.named_function(call).map_err(|denial| denial.at_node(location))
     }
 
     /// Finds what a function name may mean, qualifies it, and notes the use.
@@ -419,14 +421,22 @@ impl Analyser<'_> {
         let visible = |s: &str| schema.as_ref().map_or_else(|| path.contains(&s), |wanted| wanted == s);
         let mut schemas: Vec<String> = vec![];
         let mut candidates = vec![];
-        for f in self.context.catalog.functions_named(&name).filter(|f| visible(&f.schema)) {
+        let count = call.args.len();
+        let fits = |f: &&crate::catalog::Function| {
+            let least = f.arguments.len().saturating_sub(usize::from(f.defaults) + usize::from(f.variadic));
+            call.agg_star || call.agg_within_group || count >= least && (f.variadic || count <= f.arguments.len())
+        };
+        let visible_named = || self.context.catalog.functions_named(&name).filter(|f| visible(&f.schema));
+        // PostgreSQL says best what does not fit; then every candidate counts.
+        let any_fits = visible_named().any(|f| fits(&f));
+        for f in visible_named().filter(|f| !any_fits || fits(f)) {
             candidates.push(f.oid);
             if !schemas.contains(&f.schema) {
                 schemas.push(f.schema.clone());
             }
         }
         if candidates.is_empty() {
-            return Err(Denial::invalid(sqlstate::UNDEFINED_FUNCTION, format!("function {} does not exist", parts.join("."))));
+            return Err(self.no_function(&parts.join("."), &call.args));
         }
         if name == "set_config"
             && let Some(local) = call.args.get_mut(2)
@@ -440,6 +450,15 @@ impl Analyser<'_> {
         }
         self.functions.push(FunctionUse { schemas, name, candidates, arguments });
         Ok(())
+    }
+
+    /// 42883, as PostgreSQL says it where the types of the arguments are known.
+    fn no_function(&self, name: &str, args: &[Node]) -> Denial {
+        let catalog = self.context.catalog;
+        let types: Option<Vec<String>> = args.iter().map(|arg| type_name(type_of(arg, self).oid, catalog)).collect();
+        let signature = types.map_or_else(String::new, |types| format!("({})", types.join(", ")));
+        Denial::invalid(sqlstate::UNDEFINED_FUNCTION, format!("function {name}{signature} does not exist"))
+            .hint("No function matches the given name and argument types. You might need to add explicit type casts.")
     }
 
     /// Values of arguments that are string literals, also through a cast (`'seq'::regclass`).
@@ -488,8 +507,8 @@ impl Analyser<'_> {
         }
         // `(t).column`
         if let Some(NodeEnum::ColumnRef(c)) = arg.as_deref().and_then(|a| a.node.as_ref())
-            && let [alias] = c.fields.as_slice()
-            && let Some(id) = as_string(alias).and_then(|a| self.by_alias.get(a).copied())
+            && let Some((alias, WHOLE_ROW)) = qualified_column(c)
+            && let Some(id) = self.by_alias.get(alias).copied()
             && let Some(field) = steps.first().and_then(as_string)
             && let Some(index) = self.rtes[id].columns.iter().position(|c| c.name == field)
         {
@@ -516,14 +535,14 @@ impl Analyser<'_> {
         if *sub_link_type == SubLinkType::CteSublink as i32 {
             return Err(Denial::unsupported("this sub-select cannot be secured"));
         }
-        self.child(testexpr)?;
         if !oper_name.is_empty() {
             self.operator(oper_name)?;
         }
         match subselect.as_deref_mut().and_then(|n| n.node.as_mut()) {
-            Some(NodeEnum::SelectStmt(s)) => self.query(s, None).map(|_| ()),
-            Some(_) | None => Err(Denial::unsupported("this sub-select cannot be secured")),
-        }
+            Some(NodeEnum::SelectStmt(s)) => self.query(s, None)?,
+            Some(_) | None => return Err(Denial::unsupported("this sub-select cannot be secured")),
+        };
+        self.child(testexpr)
     }
 
     fn xml(&mut self, x: &mut pg::XmlExpr) -> Result<(), Denial> {
@@ -593,6 +612,16 @@ impl Analyser<'_> {
 
 pub(super) fn is_star(reference: &ColumnRef) -> bool {
     matches!(reference.fields.last().and_then(|f| f.node.as_ref()), Some(NodeEnum::AStar(_)))
+}
+
+fn invalid_lateral(item: &Item) -> Denial {
+    let name = item.name.as_deref().unwrap_or("unnamed_join");
+    let mut denial = Denial::invalid(
+        sqlstate::INVALID_COLUMN_REFERENCE,
+        format!("invalid reference to FROM-clause entry for table \"{name}\""),
+    );
+    denial.error.detail = Some("The combining JOIN type must be INNER or LEFT for a LATERAL reference.".into());
+    denial
 }
 
 fn ambiguous(name: &str) -> Denial {

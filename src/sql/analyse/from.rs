@@ -8,7 +8,7 @@ use super::super::tree::{alias, as_string, string};
 use super::super::types::{Typed, oid, type_named};
 use super::Analyser;
 use super::scope::{Item, RteColumn, RteId, RteKind, Target, Usage};
-use crate::catalog::Relation;
+use crate::catalog::{Function, Relation};
 use crate::error::sqlstate;
 use crate::finding::Denial;
 
@@ -105,14 +105,14 @@ impl Analyser<'_> {
 
     /// A relation in FROM, or the target of INSERT, UPDATE and DELETE (which never is a CTE).
     pub(super) fn relation(&mut self, range: &mut RangeVar, usage: Usage) -> Result<Item, Denial> {
-        let RangeVar { catalogname, schemaname, relname, inh: _, relpersistence: _, alias: alias_node, location: _ } = range;
+        let RangeVar { catalogname, schemaname, relname, inh: _, relpersistence: _, alias: alias_node, location } = range;
         if !catalogname.is_empty() && *catalogname != self.context.catalog.snapshot().database {
             return Err(Denial::invalid(
                 sqlstate::FEATURE_NOT_SUPPORTED,
                 format!("cross-database references are not implemented: \"{catalogname}.{schemaname}.{relname}\""),
             ));
         }
-        let relation = self.find_relation(schemaname, relname)?;
+        let relation = self.find_relation(schemaname, relname).map_err(|denial| denial.at_node(*location))?;
         let (relation_oid, schema, name) = (relation.oid, relation.schema.clone(), relation.name.clone());
         let mut columns = relation_columns(relation);
         let visible = alias_node.as_ref().map_or_else(|| name.clone(), |a| a.aliasname.clone());
@@ -143,6 +143,7 @@ impl Analyser<'_> {
             relation_visible: true,
             columns_visible: true,
             lateral_only: false,
+            lateral_ok: true,
         }
     }
 
@@ -176,6 +177,7 @@ impl Analyser<'_> {
     }
 
     fn range_function(&mut self, function: &mut RangeFunction) -> Result<Item, Denial> {
+        unnest_each(function);
         let RangeFunction { lateral: _, ordinality, is_rowsfrom: _, functions, alias: alias_node, coldeflist } = function;
         // Functions in FROM see their siblings without the word LATERAL.
         let saved = std::mem::replace(&mut self.scope().lateral_active, true);
@@ -208,16 +210,24 @@ impl Analyser<'_> {
         let renamed = alias_columns(alias_node.as_ref());
         let visible = visible.or(first_name).unwrap_or_default();
         rename(&mut columns, &renamed, &visible)?;
+        // Columns of one name are told apart where they are printed.
+        let names: Vec<String> = columns.iter().map(|c| c.name.clone()).collect();
+        let repeats = names.iter().enumerate().any(|(i, n)| names[..i].contains(n));
+        if repeats && coldeflist.is_empty() {
+            columns.iter_mut().enumerate().for_each(|(i, c)| c.name = format!("column{}", i + 1));
+        }
         let id = self.add_rte(&visible, RteKind::Function, columns);
         let unique = self.rtes[id].alias.clone();
         // The alias names the column of a scalar function: where the alias had to change, the column keeps its name.
-        let colnames = if unique != visible && coldeflist.is_empty() {
+        let colnames = if (unique != visible || repeats) && coldeflist.is_empty() {
             self.rtes[id].columns.iter().map(|c| string(&c.name)).collect()
         } else {
             strings(&renamed)
         };
         *alias_node = Some(Alias { aliasname: unique, colnames });
-        Ok(self.item(id, visible, None))
+        let mut item = self.item(id, visible, None);
+        item.columns.iter_mut().zip(names).for_each(|(column, name)| column.0 = name);
+        Ok(item)
     }
 
     fn column_definitions(&mut self, list: &mut [Node]) -> Result<(), Denial> {
@@ -250,10 +260,6 @@ impl Analyser<'_> {
         };
         let name = call.funcname.last().and_then(as_string).unwrap_or_default();
         let count = call.args.len();
-        if name == "unnest" && count > 1 {
-            // Stands for ROWS FROM (unnest(a), unnest(b), ..).
-            return Ok(call.args.iter().map(|_| plain(name, Typed::UNKNOWN)).collect());
-        }
         let catalog = self.context.catalog;
         let given: Vec<u32> = call.args.iter().map(|a| super::super::types::type_of(a, self).oid).collect();
         let candidates: Vec<_> = catalog
@@ -264,12 +270,12 @@ impl Analyser<'_> {
         let mut shapes: Vec<Vec<RteColumn>> = vec![];
         for f in &candidates {
             let shape = match f.outputs.as_slice() {
-                [] => self.result_columns(f.returns, call, scalar_name),
+                [] => self.result_columns(f, call, scalar_name),
                 [(single, type_oid)] if f.returns == *type_oid && !single.is_empty() => Some(vec![plain(single, Typed::of(*type_oid))]),
                 outputs if f.returns == RECORD => {
                     Some(outputs.iter().map(|(n, t)| plain(n, Typed::of(*t))).collect())
                 }
-                [_, ..] => self.result_columns(f.returns, call, scalar_name),
+                [_, ..] => self.result_columns(f, call, scalar_name),
             };
             match shape {
                 Some(shape) => shapes.push(shape),
@@ -291,7 +297,7 @@ impl Analyser<'_> {
     fn may_pass(&self, given: u32, wanted: u32) -> bool {
         let catalog = self.context.catalog;
         let (Some(g), Some(w)) = (catalog.type_(given), catalog.type_(wanted)) else { return true };
-        let polymorphic_array = matches!(w.name.as_str(), "anyarray" | "anycompatiblearray");
+        let polymorphic_array = is_polymorphic_array(&w.name);
         match (g.category, w.kind) {
             (_, _) if given == wanted || given == oid::UNKNOWN => true,
             (category, 'p') if polymorphic_array => category == 'A' || g.name.ends_with("vector"),
@@ -302,10 +308,13 @@ impl Analyser<'_> {
     }
 
     /// Columns of a result type: those of a composite, else one. `None` where it is not known.
-    fn result_columns(&self, returns: u32, call: &FuncCall, scalar_name: &str) -> Option<Vec<RteColumn>> {
+    fn result_columns(&self, f: &Function, call: &FuncCall, scalar_name: &str) -> Option<Vec<RteColumn>> {
         let catalog = self.context.catalog;
         let one = |typed: Typed| vec![RteColumn { name: scalar_name.to_owned(), number: 0, typed, sources: vec![] }];
+        let returns = f.returns;
         let t = catalog.type_(returns)?;
+        // unnest(anyarray) returns elements.
+        let takes_array = f.arguments.first().and_then(|a| catalog.type_(*a)).is_some_and(|a| is_polymorphic_array(&a.name));
         match t.kind {
             'c' => catalog.relation(t.relation).map(|r| relation_columns(r)),
             'p' if returns == RECORD => None,
@@ -314,7 +323,10 @@ impl Analyser<'_> {
                 let first = call.args.first().and_then(|a| a.node.as_ref());
                 match first {
                     Some(NodeEnum::TypeCast(c)) => {
-                        let typed = c.type_name.as_ref().map_or(Typed::UNKNOWN, |t| type_named(t, catalog));
+                        let mut typed = c.type_name.as_ref().map_or(Typed::UNKNOWN, |t| type_named(t, catalog));
+                        if takes_array {
+                            typed = catalog.type_(typed.oid).map_or(Typed::UNKNOWN, |t| Typed::of(t.element));
+                        }
                         match catalog.type_(typed.oid) {
                             Some(t) if t.kind == 'c' => catalog.relation(t.relation).map(relation_columns),
                             Some(_) => Some(one(typed)),
@@ -353,7 +365,11 @@ impl Analyser<'_> {
         // The left side is visible to LATERAL items of the right side.
         let mark = self.scope().items.len();
         let mut lateral = left_items.clone();
-        lateral.iter_mut().for_each(|i| i.lateral_only = true);
+        let lateral_ok = *jointype == JoinType::JoinInner as i32 || *jointype == JoinType::JoinLeft as i32;
+        for item in &mut lateral {
+            item.lateral_only = true;
+            item.lateral_ok = lateral_ok;
+        }
         self.scope().items.extend(lateral);
         let mut right_items = self.from_item(right)?;
         self.scope().items.truncate(mark);
@@ -417,6 +433,7 @@ impl Analyser<'_> {
             columns,
             columns_visible: true,
             lateral_only: false,
+            lateral_ok: true,
         });
         Ok(items)
     }
@@ -481,6 +498,30 @@ impl Analyser<'_> {
         }
         Ok(Some(merged))
     }
+}
+
+/// `unnest(a, b)` stands for `ROWS FROM (unnest(a), unnest(b))` (transformRangeFunction), as long as its name is not qualified.
+fn unnest_each(function: &mut RangeFunction) {
+    let [entry] = function.functions.as_slice() else { return };
+    let Some(NodeEnum::List(list)) = &entry.node else { return };
+    let Some(NodeEnum::FuncCall(call)) = list.items.first().and_then(|n| n.node.as_ref()) else { return };
+    let plain = FuncCall { funcname: vec![], args: vec![], location: 0, ..(**call).clone() }
+        == FuncCall { funcformat: call.funcformat, ..FuncCall::default() };
+    let is_unnest = matches!(call.funcname.as_slice(), [name] if as_string(name) == Some("unnest"));
+    if !plain || !is_unnest || call.args.len() < 2 || !function.coldeflist.is_empty() {
+        return;
+    }
+    let one = |arg: &Node| {
+        let one = FuncCall { funcname: vec![string("pg_catalog"), string("unnest")], args: vec![arg.clone()], ..(**call).clone() };
+        let items = vec![Node { node: Some(NodeEnum::FuncCall(Box::new(one))) }, Node { node: None }];
+        Node { node: Some(NodeEnum::List(pg::List { items })) }
+    };
+    function.functions = call.args.iter().map(one).collect();
+    function.is_rowsfrom = true;
+}
+
+fn is_polymorphic_array(name: &str) -> bool {
+    matches!(name, "anyarray" | "anycompatiblearray")
 }
 
 const RECORD: u32 = 2249;

@@ -24,6 +24,7 @@ use super::types::{Environment, Typed};
 use crate::catalog::{Catalog, Relation};
 use crate::error::sqlstate;
 use crate::finding::Denial;
+pub use expr::WHOLE_ROW;
 pub use query::contains_aggregate_or_window;
 use scope::{Cte, Rte, RteColumn, RteId, RteKind, Scope};
 use utility::Utility;
@@ -164,6 +165,7 @@ impl Analyser<'_> {
                     return Ok(Statement::Utility(utility));
                 }
                 self.query(s, None)?;
+                self.note_only_name(s);
                 Ok(Statement::Query(statement))
             }
             NodeEnum::InsertStmt(s) => {
@@ -207,6 +209,7 @@ impl Analyser<'_> {
             named: BTreeSet::new(),
             system_columns: BTreeSet::new(),
             locked: false,
+            only_name: None,
         });
         id
     }
@@ -249,6 +252,36 @@ impl Analyser<'_> {
     fn pin_text(&mut self, value: &str) -> String {
         self.pinned.extend(super::sentinel::index_of_string(value));
         value.to_owned()
+    }
+
+    /// `SELECT .. FROM pg_settings WHERE name = '..'` and nothing else that sees rows before that condition.
+    fn note_only_name(&mut self, select: &pg_query::protobuf::SelectStmt) {
+        let first = |list: &[Node]| list.first().and_then(|n| n.node.clone());
+        let (Some(NodeEnum::RangeVar(range)), 1) = (first(&select.from_clause), select.from_clause.len()) else { return };
+        // HAVING without aggregates becomes part of WHERE; a CTE may have conditions of its own.
+        if select.with_clause.is_some() || select.having_clause.is_some() || !select.group_clause.is_empty() {
+            return;
+        }
+        let Some(NodeEnum::AExpr(e)) = select.where_clause.as_deref().and_then(|w| w.node.as_ref()) else { return };
+        let equals = e.kind == pg_query::protobuf::AExprKind::AexprOp as i32
+            && matches!(e.name.as_slice(), [op] if super::tree::as_string(op) == Some("="));
+        let alias = range.alias.as_ref().map(|a| a.aliasname.as_str());
+        let Some(NodeEnum::ColumnRef(c)) = e.lexpr.as_deref().and_then(|l| l.node.as_ref()) else { return };
+        let names_it = super::tree::qualified_column(c).is_some_and(|(table, column)| Some(table) == alias && column == "name");
+        let value = e.rexpr.as_deref().and_then(utility::constant_text);
+        let Some(id) = alias.and_then(|a| self.by_alias.get(a).copied()).filter(|_| equals && names_it) else { return };
+        let settings = self.context.catalog.relation_named("pg_catalog", "pg_settings").map(|r| r.oid);
+        let is_settings = matches!(self.rtes[id].kind, RteKind::Relation { oid, usage: _ } if Some(oid) == settings);
+        // Elsewhere the value decides nothing and stays out of the key.
+        if let (true, Some(value)) = (is_settings, value) {
+            self.rtes[id].only_name = Some(self.pin_text(&value));
+        }
+    }
+
+    fn note_parameter(&mut self, parameter: &pg_query::protobuf::ParamRef) -> Option<u16> {
+        let number = u16::try_from(parameter.number).ok().filter(|n| (1..=65_534).contains(n))?;
+        self.parameters = self.parameters.max(number);
+        Some(number)
     }
 
     /// Makes every literal in the node part of the template's key: it is grammar there, not a value.

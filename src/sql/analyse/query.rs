@@ -3,7 +3,7 @@
 use pg_query::protobuf::{self as pg, CommonTableExpr, CteMaterialize, LimitOption, SelectStmt, SetOperation, WithClause};
 use pg_query::{Node, NodeEnum};
 
-use super::super::tree::{as_string, each_column, node, qualified_column, target, walk};
+use super::super::tree::{as_string, each_child, each_column, node, qualified_column, target, walk};
 use super::super::types::{Typed, type_of};
 use super::expr::is_star;
 use super::names::figure_column_name;
@@ -40,23 +40,50 @@ impl Analyser<'_> {
         let first = self.rtes.len();
         self.from_clause(&mut select.from_clause)?;
         let last = self.rtes.len();
-        self.child(&mut select.where_clause)?;
+        // The order of transformSelectStmt: of two errors, PostgreSQL tells the first.
+        let originals = self.sub_select_entries(select);
         let outputs = self.target_list(&mut select.target_list)?;
-        let grouped = !select.group_clause.is_empty() || select.having_clause.is_some();
-        self.group_clause(&mut select.group_clause, &outputs)?;
+        if !originals.is_empty() {
+            repeat_by_number(select, &originals, &outputs);
+        }
+        self.child(&mut select.where_clause)?;
         self.child(&mut select.having_clause)?;
+        self.sort_clause(&mut select.sort_clause, &outputs)?;
+        self.group_clause(&mut select.group_clause, &outputs)?;
+        self.distinct_clause(&mut select.distinct_clause, &outputs)?;
+        self.limits(select)?;
         for window in &mut select.window_clause {
             if let Some(NodeEnum::WindowDef(w)) = &mut window.node {
                 self.window(w)?;
             }
         }
-        self.distinct_clause(&mut select.distinct_clause, &outputs)?;
-        self.sort_clause(&mut select.sort_clause, &outputs)?;
-        self.limits(select)?;
         self.locking(&mut select.locking_clause, first..last)?;
         self.scopes.pop();
-        let _ = grouped;
         Ok(outputs)
+    }
+
+    /// Entries of the target list that hold sub-selects, with their position from 1; none where a star makes positions
+    /// unknown, or nothing could repeat them. What is compared must be compared with its values.
+    fn sub_select_entries(&mut self, select: &SelectStmt) -> Vec<(String, i32)> {
+        let clauses = || select.group_clause.iter().chain(&select.distinct_clause).chain(&select.sort_clause);
+        if !clauses().any(holds_sub_select) {
+            return vec![];
+        }
+        let mut found = vec![];
+        for (entry, position) in select.target_list.iter().zip(1..) {
+            let Some(NodeEnum::ResTarget(t)) = &entry.node else { continue };
+            let Some(value) = &t.val else { continue };
+            match &value.node {
+                Some(NodeEnum::ColumnRef(c)) if is_star(c) => return vec![],
+                Some(_) | None if holds_sub_select(value) => {
+                    self.pin_constants(value);
+                    found.push((without_locations(value), position));
+                }
+                Some(_) | None => {}
+            }
+        }
+        clauses().for_each(|c| self.pin_constants(c));
+        found
     }
 
     fn values(&mut self, select: &mut SelectStmt) -> Result<Vec<Output>, Denial> {
@@ -139,7 +166,7 @@ impl Analyser<'_> {
             if let Some(NodeEnum::ColumnRef(c)) = &value.node
                 && is_star(c)
             {
-                for (visible, column) in self.star(c)? {
+                for (visible, column) in self.star(c).map_err(|denial| denial.at_node(c.location))? {
                     let printed = self.print_column(column);
                     outputs.push(self.output(&visible, &printed));
                     expanded.push(target(&visible, printed));
@@ -463,6 +490,39 @@ impl Analyser<'_> {
     }
 }
 
+/// Where GROUP BY, ORDER BY or DISTINCT ON repeat an entry that holds a sub-select, its number is put instead: PostgreSQL
+/// takes two sub-selects for the same only if their aliases are, and here every alias is unique.
+fn repeat_by_number(select: &mut SelectStmt, originals: &[(String, i32)], outputs: &[Output]) {
+    if outputs.len() != select.target_list.len() {
+        return;
+    }
+    let replace = |node: &mut Node| {
+        let plain = without_locations(node);
+        if let Some((_, position)) = originals.iter().find(|(original, _)| *original == plain) {
+            *node = super::super::tree::int_constant(*position);
+        }
+    };
+    select.group_clause.iter_mut().for_each(replace);
+    select.distinct_clause.iter_mut().for_each(replace);
+    for sort in &mut select.sort_clause {
+        if let Some(NodeEnum::SortBy(s)) = &mut sort.node
+            && let Some(node) = &mut s.node
+        {
+            replace(node);
+        }
+    }
+}
+
+fn holds_sub_select(node: &Node) -> bool {
+    let mut holds = false;
+    walk(node, &mut |n| holds |= matches!(&n.node, Some(NodeEnum::SubLink(_))));
+    holds
+}
+
+fn without_locations(node: &Node) -> String {
+    super::super::parse::shape(node)
+}
+
 /// The name of a column reference of one part.
 fn bare_name(item: &Node) -> Option<&str> {
     match &item.node {
@@ -488,20 +548,21 @@ fn merge(output: &mut Output, typed: Typed, sources: &[RteId]) {
     }
 }
 
-/// Whether the expression calls an aggregate or a window function at its own level.
+/// Whether the expression calls an aggregate or a window function at its own level: what is inside a sub-select belongs to
+/// that.
 pub fn contains_aggregate_or_window(value: &Node, catalog: &crate::catalog::Catalog) -> bool {
-    let mut found = false;
-    walk(value, &mut |n| match &n.node {
+    let own = match &value.node {
         Some(NodeEnum::FuncCall(f)) => {
             let name = f.funcname.last().and_then(as_string).unwrap_or_default();
-            found |= f.over.is_some() || f.agg_star || catalog.functions_named(name).any(|c| c.kind == 'a');
+            f.over.is_some() || f.agg_star || catalog.functions_named(name).any(|c| c.kind == 'a')
         }
-        Some(NodeEnum::GroupingFunc(_)) => found = true,
-        Some(_) | None => {}
-    });
-    // An aggregate inside a sub-select belongs to that: only a plain expression may count as aggregated.
-    let mut sub_select = false;
-    walk(value, &mut |n| sub_select |= matches!(&n.node, Some(NodeEnum::SubLink(_))));
-    found && !sub_select
+        Some(NodeEnum::GroupingFunc(_)) => true,
+        Some(NodeEnum::SubLink(s)) => {
+            return s.testexpr.as_deref().is_some_and(|t| contains_aggregate_or_window(t, catalog));
+        }
+        Some(_) | None => false,
+    };
+    let mut found = own;
+    each_child(value, &mut |child| found = found || contains_aggregate_or_window(child, catalog));
+    found
 }
-

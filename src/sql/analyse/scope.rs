@@ -26,6 +26,9 @@ pub struct Rte {
     pub system_columns: BTreeSet<String>,
     /// Under FOR UPDATE, FOR SHARE and the like.
     pub locked: bool,
+    /// The one value that its column `name` has in all rows that anything of the statement sees: it stands alone in FROM, at
+    /// the top, and that is the whole condition.
+    pub only_name: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +92,8 @@ pub struct Item {
     pub relation_visible: bool,
     pub columns_visible: bool,
     pub lateral_only: bool,
+    /// Of a `lateral_only` item: the join allows it.
+    pub lateral_ok: bool,
 }
 
 /// The namespace of one query level.

@@ -20,7 +20,7 @@ pub enum Utility {
     Show { name: String, node: Node },
     ShowTenant,
     /// `SELECT set_config('bulkhead.tenant', value, local)`
-    ConfigureTenant { value: ConfigValue, local: bool },
+    ConfigureTenant { value: ConfigValue, local: ConfigLocal },
     /// `SELECT pg_advisory_unlock_all()`
     AdvisoryUnlockAll,
     /// SET [LOCAL] bulkhead.tenant; `None`: DEFAULT or RESET.
@@ -41,6 +41,14 @@ pub enum Utility {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConfigValue {
     Text(String),
+    /// `$n`
+    Parameter(u16),
+}
+
+/// `is_local` of `set_config`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigLocal {
+    Is(bool),
     /// `$n`
     Parameter(u16),
 }
@@ -101,8 +109,9 @@ const SETTABLE: [&str; 38] = [
 ];
 
 /// Settings that a tenant may read besides.
-const READABLE: [&str; 22] = [
+const READABLE: [&str; 23] = [
     "block_size",
+    "default_table_access_method",
     "default_tablespace",
     "in_hot_standby",
     "integer_datetimes",
@@ -155,15 +164,14 @@ pub(super) fn single_call(select: &pg::SelectStmt, analyser: &mut Analyser<'_>) 
                 return None;
             }
             let value = match &value.node {
-                Some(NodeEnum::ParamRef(p)) => {
-                    let number = u16::try_from(p.number).ok()?;
-                    analyser.parameters = analyser.parameters.max(number);
-                    ConfigValue::Parameter(number)
-                }
+                Some(NodeEnum::ParamRef(p)) => ConfigValue::Parameter(analyser.note_parameter(p)?),
                 Some(_) | None => ConfigValue::Text(constant_text(value)?),
             };
             let local = match &local.node {
-                Some(NodeEnum::AConst(pg::AConst { isnull: false, location: _, val: Some(a_const::Val::Boolval(b)) })) => b.boolval,
+                Some(NodeEnum::AConst(pg::AConst { isnull: false, location: _, val: Some(a_const::Val::Boolval(b)) })) => {
+                    ConfigLocal::Is(b.boolval)
+                }
+                Some(NodeEnum::ParamRef(p)) => ConfigLocal::Parameter(analyser.note_parameter(p)?),
                 Some(_) | None => return None,
             };
             Some(Utility::ConfigureTenant { value, local })
@@ -172,7 +180,7 @@ pub(super) fn single_call(select: &pg::SelectStmt, analyser: &mut Analyser<'_>) 
     }
 }
 
-fn constant_text(node: &Node) -> Option<String> {
+pub(super) fn constant_text(node: &Node) -> Option<String> {
     match &node.node {
         Some(NodeEnum::AConst(pg::AConst { isnull: false, location: _, val: Some(a_const::Val::Sval(s)) })) => Some(s.sval.clone()),
         Some(_) | None => None,

@@ -157,7 +157,9 @@ async fn copy_and_cancel(client: &Client) -> Done {
         }
     }
     println!("after {}", client.query_one("SELECT count(*) FROM accounts", &[]).await?.get::<_, i64>(0));
-    client.batch_execute("SET application_name = 'tokio'; RESET ALL").await?;
+    client.batch_execute("SET application_name = 'tokio'").await?;
+    // A command that resets the session stands with its like only: the proxy answers it, and one string has one answerer.
+    client.batch_execute("RESET ALL; UNLISTEN *; CLOSE ALL; DEALLOCATE ALL; SELECT pg_advisory_unlock_all()").await?;
     Ok(())
 }
 

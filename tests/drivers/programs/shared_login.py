@@ -69,7 +69,7 @@ def refused():
         conn.execute("COMMIT")
         expect("42501", conn, NOTES)
     try:
-        psycopg.connect(options="-c bulkhead.tenant=4").close()
+        psycopg.connect(options="-c bulkhead.tenant=4", application_name="driver:may be refused").close()
     except psycopg.OperationalError:
         return
     raise SystemExit("a tenant that the login may not have was accepted at startup")
