@@ -100,6 +100,7 @@ const STATEMENTS: &[&str] = &[
     "INSERT INTO accounts (id, email) VALUES (1, 'a') ON CONFLICT (id) DO UPDATE SET email = excluded.email WHERE accounts.balance > 1",
     "INSERT INTO memos (id, visible, stars) VALUES (1, true, 2)",
     "INSERT INTO memos (id, tenant_id, visible, stars) VALUES (1, 'x', true, 2) RETURNING id, body || 'x'",
+    "INSERT INTO memos (id, visible, stars) VALUES (1, true, 2) ON CONFLICT (id) DO UPDATE SET stars = 3 WHERE memos.stars < 2",
     "UPDATE accounts SET email = 'x' WHERE id = 1 RETURNING id",
     "UPDATE accounts SET tenant_id = 1, email = (SELECT note FROM orders LIMIT 1)",
     "UPDATE accounts a SET (email, balance) = (SELECT o.note, o.amount FROM orders o WHERE o.account_id = a.id)",

@@ -15,7 +15,19 @@ struct Allowed;
 impl Names for Allowed {
     fn allows_function(&self, schema: &str, name: &str) -> bool {
         schema == "pg_catalog"
-            && matches!(name, "count" | "lower" | "sum" | "generate_series" | "to_json" | "rank" | "extract" | "xpath" | "current_setting" | "current_database")
+            && matches!(
+                name,
+                "count"
+                    | "lower"
+                    | "sum"
+                    | "generate_series"
+                    | "to_json"
+                    | "rank"
+                    | "extract"
+                    | "xpath"
+                    | "current_setting"
+                    | "current_database"
+            )
     }
 
     fn allows_operator(&self, schema: &str, name: &str) -> bool {
@@ -126,7 +138,9 @@ fn check_with(kind: Kind, text: &str, rules: Rules) -> Result<(), Denial> {
     };
     let sql = fill(text, "V(", |value| {
         let raise = "('bad_accounts\"'::pg_catalog.text OPERATOR(pg_catalog.||) COALESCE(";
-        format!("CASE WHEN {value} OPERATOR(pg_catalog.=) $T THEN $T ELSE {raise}{value}::pg_catalog.text, ''))::pg_catalog.int4 END")
+        format!(
+            "CASE WHEN {value} OPERATOR(pg_catalog.=) $T THEN $T ELSE {raise}{value}::pg_catalog.text, ''))::pg_catalog.int4 END"
+        )
     });
     let sql = fill(&sql, "$R(", |alias| {
         let table = if alias == "a" { "accounts" } else { "orders" };
@@ -392,7 +406,9 @@ fn writes_outside_the_tenant_are_refused() {
         assert!(is_refused(check_with(kind, text, Rules::default())), "{text}");
     }
     let insert = |value: &str| format!("INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, {value})");
-    for value in ["$2", "2107300001", "$1 + 1", "$1::pg_catalog.text", "'qzaaab'", "NULL", "(SELECT $T)", "CASE WHEN true THEN $T END"] {
+    for value in
+        ["$2", "2107300001", "$1 + 1", "$1::pg_catalog.text", "'qzaaab'", "NULL", "(SELECT $T)", "CASE WHEN true THEN $T END"]
+    {
         assert!(is_refused(check(&insert(value))), "{value}");
     }
 }
@@ -448,7 +464,9 @@ fn rules_hold_for_what_they_are_about() {
     let check = |text: &str| {
         // `N(ri)` checks a new row.
         let condition = |kinds: &str| kinds.chars().map(|k| format!("o.note = '{k}'")).collect::<Vec<_>>().join(" AND ");
-        let text = fill(text, "N(", |kinds| format!("CASE WHEN {} THEN NULL::pg_catalog.int4 ELSE $R(o)::pg_catalog.int4 END", condition(kinds)));
+        let text = fill(text, "N(", |kinds| {
+            format!("CASE WHEN {} THEN NULL::pg_catalog.int4 ELSE $R(o)::pg_catalog.int4 END", condition(kinds))
+        });
         check_with(if text.contains("DELETE") { Kind::Delete } else { kind_of(&text) }, &text, rules)
     };
     for text in [
@@ -462,6 +480,8 @@ fn rules_hold_for_what_they_are_about() {
         "DELETE FROM public.orders o WHERE T(o) AND o.note = 'd'",
         "DELETE FROM public.orders o WHERE T(o) AND o.note = 'd' AND o.note = 'r' RETURNING o.id",
         "INSERT INTO public.orders AS o (tenant_id) VALUES ($T) RETURNING N(i)",
+        "INSERT INTO public.orders AS o (tenant_id) VALUES ($T) ON CONFLICT (id) DO NOTHING RETURNING N(i)",
+        "INSERT INTO public.orders AS o (tenant_id) VALUES ($T) ON CONFLICT (id) DO UPDATE SET amount = 1 WHERE CASE WHEN T(o) AND o.note = 'u' AND o.note = 'r' THEN true ELSE $R(o)::pg_catalog.bool END RETURNING N(ic)",
     ] {
         check(text).unwrap_or_else(|d| panic!("{text}: {d}"));
     }
@@ -483,6 +503,8 @@ fn rules_hold_for_what_they_are_about() {
         "INSERT INTO public.orders AS o (tenant_id) VALUES ($T)",
         "INSERT INTO public.orders AS o (tenant_id) VALUES ($T) RETURNING o.id",
         "INSERT INTO public.orders AS o (tenant_id) VALUES ($T) RETURNING N(r)",
+        "INSERT INTO public.orders AS o (tenant_id) VALUES ($T) ON CONFLICT (id) DO UPDATE SET amount = 1 WHERE CASE WHEN T(o) AND o.note = 'u' AND o.note = 'r' THEN true ELSE $R(o)::pg_catalog.bool END RETURNING N(i)",
+        "INSERT INTO public.orders AS o (tenant_id) VALUES ($T) ON CONFLICT (id) DO UPDATE SET amount = 1 WHERE CASE WHEN T(o) AND o.note = 'u' THEN true ELSE $R(o)::pg_catalog.bool END RETURNING N(ic)",
         "WITH w AS (INSERT INTO public.orders AS o (tenant_id) VALUES ($T)) DELETE FROM public.accounts a WHERE T(a)",
     ] {
         assert!(is_refused(check(text)), "{text}");
