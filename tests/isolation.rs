@@ -207,6 +207,8 @@ fn differs_to_postgresql(target: &support::wire::Target, came: &str, sent: &str)
     match (&before.error, &after.error) {
         // A column that the tenant need not give is the proxy's to add: PREPARE, COPY and SHOW describe as nothing.
         (None, None) if before.parts.first().map(|p| &p.columns) == after.parts.first().map(|p| &p.columns) => None,
+        // The check of new rows is a RETURNING of the proxy's own, whose rows no client sees.
+        (None, None) if before.parts.is_empty() && sent.contains(" AS bulkhead_check") => None,
         (None, None) => Some(format!("the columns differ:\n came {before:?}\n sent {after:?}")),
         (None, Some(error)) => Some(format!("what is sent is not valid: {error:?}\n{sent}")),
         (Some(_), _) => None,

@@ -278,7 +278,8 @@ fn sources() -> Vec<Source> {
     let test_files: BTreeSet<PathBuf> = texts.iter().flat_map(|(path, text)| test_modules(path, text)).collect();
     texts
         .into_iter()
-        .filter(|(path, _)| !test_files.contains(path))
+        // What a test module declares is test code as well.
+        .filter(|(path, _)| !test_files.iter().any(|t| path == t || path.starts_with(t.with_extension(""))))
         .map(|(path, text)| Source {
             path: path.to_str().unwrap().replace('\\', "/"),
             lines: without_tests(&text),

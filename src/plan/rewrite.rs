@@ -8,24 +8,25 @@
 use std::collections::BTreeSet;
 
 use pg_query::protobuf::{
-    self as pg, AExprKind, CommonTableExpr, CteMaterialize, JoinExpr, JoinType, RangeSubselect, SelectStmt, SetOperation, SubLinkType,
+    self as pg, CommonTableExpr, CteMaterialize, JoinExpr, JoinType, RangeSubselect, SelectStmt, SetOperation, SubLinkType,
     WithClause,
 };
 use pg_query::{Node, NodeEnum};
 
+use super::guard::Guarding;
 use super::quiet::is_quiet;
 use crate::catalog::Catalog;
 use crate::finding::Denial;
 use crate::policy::{Permit, RowFilter, Rows};
-use crate::sql::analyse::scope::{Rte, RteId, RteKind};
+use crate::sql::analyse::scope::{Rte, RteId, RteKind, Usage};
 use crate::sql::analyse::{Analysis, WHOLE_ROW, column_type};
 use crate::sql::kinds::not_a_from_item;
 use crate::sql::sentinel::slot_node;
 use crate::sql::tree::{
-    Child, after_grouping, alias, and, as_string, bool_constant, boxed, case, cast, column, conjuncts, each_child_mut, int_constant,
-    is_null, node, null, operator, or, qualified_column, relation, target, type_name, walk,
+    Child, after_grouping, alias, and, as_string, boxed, case, cast, column, conjuncts, each_child_mut, int_constant,
+    node, null, operator, qualified_column, relation, target, type_name, walk,
 };
-use crate::sql::types::{Environment, Typed, oid, type_of};
+use crate::sql::types::{Environment, Typed};
 
 /// Where a query's target list is evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,7 @@ pub(super) fn rewrite(statement: &Node, analysis: &Analysis, permit: &Permit, ca
         };
         let mut tree = statement.clone();
         rewriter.statement(&mut tree)?;
+        rewriter.keep_targets_out_of_fences()?;
         if rewriter.wanted.is_subset(&fences) {
             // A target of UPDATE cannot be fenced, nor what a sub-select of another level reads by name.
             if rewriter.fenced != fences {
@@ -82,11 +84,11 @@ pub(super) struct Rewriter<'a> {
     pub(super) permit: &'a Permit,
     pub(super) catalog: &'a Catalog,
     /// Relations that are read through a fenced sub-select.
-    fences: BTreeSet<RteId>,
+    pub(super) fences: BTreeSet<RteId>,
     /// Relations that turned out to need a fence.
-    wanted: BTreeSet<RteId>,
+    pub(super) wanted: BTreeSet<RteId>,
     /// Relations that an outer join may have null-extended at the place that is being rewritten.
-    nullable: BTreeSet<RteId>,
+    pub(super) nullable: BTreeSet<RteId>,
     /// For each open level, the relations whose columns may be named at the place that is being rewritten.
     pub(super) in_scope: Vec<Level>,
     pub(super) hides_rows: bool,
@@ -141,6 +143,22 @@ impl Rewriter<'_> {
             Some(NodeEnum::DeleteStmt(s)) => self.delete(s),
             Some(_) | None => Err(Denial::unsupported("this statement cannot be secured")),
         }
+    }
+
+    /// The target of a write cannot be read through a sub-select. That of an INSERT need not: its rows are seen only once they
+    /// are the tenant's.
+    fn keep_targets_out_of_fences(&mut self) -> Result<(), Denial> {
+        let usage = |id: &RteId| match self.analysis.rtes[*id].kind {
+            RteKind::Relation { oid: _, usage } => usage,
+            RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Merged => Usage::Select,
+        };
+        if let Some(id) = self.wanted.iter().find(|id| matches!(usage(id), Usage::Update | Usage::Delete)) {
+            let alias = &self.analysis.rtes[*id].alias;
+            return Err(Denial::unsupported(format!("a reference to {alias} in this statement cannot be secured")));
+        }
+        let wanted = std::mem::take(&mut self.wanted);
+        self.wanted = wanted.into_iter().filter(|id| usage(id) == Usage::Select).collect();
+        Ok(())
     }
 
     pub(super) fn rte(&self, name: &str) -> Option<(RteId, &Rte)> {
@@ -457,222 +475,6 @@ impl Rewriter<'_> {
         Ok(FromItem { members, pending })
     }
 
-    // === predicates and guards ===
-
-    /// The row filters of relations, in place: not null-extended there.
-    pub(super) fn predicates(&self, relations: &[RteId]) -> Result<Vec<Node>, Denial> {
-        relations.iter().map(|id| self.policy(*id)).collect()
-    }
-
-    /// The whole row filter of a relation under its own alias (A3).
-    pub(super) fn policy(&self, id: RteId) -> Result<Node, Denial> {
-        let rte = &self.analysis.rtes[id];
-        let by_number = |number: i16| rte.columns.iter().find(|c| c.number == number).map(|c| c.name.clone());
-        self.filter(id, &rte.alias, &by_number)
-    }
-
-    /// `alias.tenant = slot AND rules`; rules that are loud themselves run only on rows of the tenant.
-    fn filter(&self, id: RteId, alias: &str, name_of: &dyn Fn(i16) -> Option<String>) -> Result<Node, Denial> {
-        let Some(filter) = self.permit.rows(id) else {
-            // A catalog that shows one row.
-            return match self.permit.catalog_rule(id).map(|r| r.rows) {
-                Some(Rows::OwnDatabase(name)) => Ok(operator("=", column(&[alias, name]), own("current_database"))),
-                Some(Rows::OwnRole(name)) => Ok(operator("=", column(&[alias, name]), own("current_user"))),
-                Some(Rows::All) | None => Err(Denial::disagreement("a filter for an ungoverned relation")),
-            };
-        };
-        let tenant = tenant_predicate(filter, alias, name_of)?;
-        let Some(using) = &filter.using else { return Ok(tenant) };
-        let rules = place_rule(using, alias, name_of, self.catalog, filter)?;
-        let rules = if is_quiet(&rules, self) {
-            rules
-        } else {
-            case(vec![(tenant.clone(), rules)], Some(bool_constant(false)))
-        };
-        Ok(and(vec![tenant, rules]).unwrap_or_else(null))
-    }
-
-    /// The filter as the condition of a guard: a null-extended row passes (A9).
-    fn guard_condition(&self, id: RteId) -> Result<Node, Denial> {
-        let policy = self.policy(id)?;
-        if self.nullable.contains(&id) {
-            let extended = is_null(column(&[&self.analysis.rtes[id].alias, "tableoid"]));
-            return Ok(or(vec![extended, policy]).unwrap_or_else(null));
-        }
-        Ok(policy)
-    }
-
-    /// Rewrites a condition: each loud top-level conjunct is guarded by the filters of what it reads.
-    pub(super) fn conditions(&mut self, condition: Node) -> Result<Vec<Node>, Denial> {
-        let mut result = vec![];
-        for mut part in conjuncts(condition) {
-            self.sub_links(&mut part)?;
-            if !is_quiet(&part, self) {
-                let guards = self.guards_for(&part, &BTreeSet::new(), true)?;
-                if let Some(guard) = and(guards) {
-                    part = case(vec![(guard, part)], Some(null_of("bool")));
-                }
-            }
-            result.push(part);
-        }
-        Ok(result)
-    }
-
-    /// The guards that a loud expression needs; what no guard reaches is fenced. `members`: the relations of its level, for
-    /// an expression that reads no column at all (A8). `one_time`: such a one, standing alone, is evaluated whatever rows
-    /// there are.
-    fn guards_for(&mut self, expression: &Node, members: &BTreeSet<RteId>, one_time: bool) -> Result<Vec<Node>, Denial> {
-        let own = aliases_inside(expression);
-        let mut direct: BTreeSet<RteId> = BTreeSet::new();
-        let mut reads_columns = false;
-        let mut derived: BTreeSet<RteId> = BTreeSet::new();
-        walk(expression, &mut |n| {
-            let Some(NodeEnum::ColumnRef(c)) = &n.node else { return };
-            let Some(name) = c.fields.first().and_then(as_string) else { return };
-            if own.contains(name) {
-                return;
-            }
-            let Some((id, rte)) = self.rte(name) else { return };
-            reads_columns = true;
-            if self.permit.rows(id).is_some() {
-                direct.insert(id);
-                return;
-            }
-            let columns: Vec<_> = match qualified_column(c) {
-                Some((_, column)) if rte.columns.iter().any(|x| x.name == column) => {
-                    rte.columns.iter().filter(|x| x.name == column).collect()
-                }
-                Some(_) | None => rte.columns.iter().collect(),
-            };
-            derived.extend(columns.into_iter().flat_map(|x| &x.sources).filter(|s| self.permit.rows(**s).is_some()));
-        });
-        if !reads_columns {
-            if one_time && !is_volatile(expression, self.catalog) {
-                return Ok(vec![]);
-            }
-            let level = self.in_scope.last().map(|l| l.members.clone()).unwrap_or_default();
-            for id in members.union(&level) {
-                if self.permit.rows(*id).is_some() {
-                    direct.insert(*id);
-                }
-                let sources = self.analysis.rtes[*id].columns.iter().flat_map(|c| &c.sources);
-                derived.extend(sources.filter(|s| self.permit.rows(**s).is_some()));
-            }
-        }
-        let passed: BTreeSet<RteId> = self.in_scope.iter().filter(|l| l.filtered).flat_map(|l| l.members.iter().copied()).collect();
-        let visible: BTreeSet<RteId> = self.in_scope.iter().flat_map(|l| l.members.iter().copied()).collect();
-        let (reachable, hidden): (Vec<RteId>, Vec<RteId>) =
-            direct.union(&derived).copied().filter(|id| !self.fences.contains(id) && !passed.contains(id)).partition(|id| visible.contains(id));
-        self.wanted.extend(hidden);
-        reachable.into_iter().map(|id| self.guard_condition(id)).collect()
-    }
-
-    /// Guards the loud entries of a target list that PostgreSQL may move conditions into.
-    fn guard_targets(&mut self, select: &mut SelectStmt, members: &BTreeSet<RteId>) -> Result<(), Denial> {
-        let grouped = !select.group_clause.is_empty() || select.having_clause.is_some();
-        let plain_groups = select.group_clause.iter().all(|g| {
-            matches!(&g.node, Some(NodeEnum::ColumnRef(c)) if c.fields.len() == 2)
-        });
-        let how = match (grouped, select.distinct_clause.is_empty() && select.sort_clause.is_empty()) {
-            (false, true) => Guarding::Policy,
-            (true, true) if plain_groups => Guarding::Grouped,
-            (_, _) => Guarding::Fence,
-        };
-        for entry in &mut select.target_list {
-            if let Some(NodeEnum::ResTarget(t)) = &mut entry.node
-                && let Some(value) = &mut t.val
-            {
-                self.guard_value(value, members, how)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn guard_value(&mut self, value: &mut Node, members: &BTreeSet<RteId>, how: Guarding) -> Result<(), Denial> {
-        // Conditions on what contains an aggregate, a window function or a set-returning function stay above it (B7).
-        if is_quiet(value, self) || matches!(&value.node, Some(NodeEnum::ColumnRef(_))) || self.stays_above(value) {
-            return Ok(());
-        }
-        let guards = self.guards_for(value, members, false)?;
-        if guards.is_empty() {
-            return Ok(());
-        }
-        let otherwise = self.else_of(value);
-        let guard = match how {
-            Guarding::Policy => and(guards),
-            Guarding::Grouped => Some(after_grouping()),
-            Guarding::Fence => None,
-        };
-        match (guard, otherwise) {
-            (Some(guard), Some(otherwise)) => {
-                let inner = std::mem::take(value);
-                *value = case(vec![(guard, inner)], otherwise);
-            }
-            (_, _) => self.fence_sources(value, members),
-        }
-        Ok(())
-    }
-
-    /// Fences every governed relation that the value reads (or, without columns, that its level reads).
-    fn fence_sources(&mut self, value: &Node, members: &BTreeSet<RteId>) {
-        let mut found: BTreeSet<RteId> = BTreeSet::new();
-        let own = aliases_inside(value);
-        let mut reads = false;
-        walk(value, &mut |n| {
-            let Some(NodeEnum::ColumnRef(c)) = &n.node else { return };
-            let Some(name) = c.fields.first().and_then(as_string).filter(|a| !own.contains(*a)) else { return };
-            if let Some((id, rte)) = self.rte(name) {
-                reads = true;
-                found.insert(id);
-                found.extend(rte.columns.iter().flat_map(|c| c.sources.iter().copied()));
-            }
-        });
-        if !reads {
-            for id in members {
-                found.insert(*id);
-                found.extend(self.analysis.rtes[*id].columns.iter().flat_map(|c| c.sources.iter().copied()));
-            }
-        }
-        self.wanted.extend(found.into_iter().filter(|id| self.permit.rows(*id).is_some()));
-    }
-
-    /// The ELSE of a guard, so that the guarded value keeps its type, modifier and domain (B2, B3); `None`: not known.
-    fn else_of(&self, value: &Node) -> Option<Option<Node>> {
-        match &value.node {
-            Some(NodeEnum::TypeCast(c)) => {
-                let name = c.type_name.clone()?;
-                let parts: Vec<&str> = name.names.iter().filter_map(as_string).collect();
-                let [schema, type_] = parts.as_slice() else { return None };
-                let constrained = self.catalog.type_named(schema, type_).is_none_or(|t| t.constrained);
-                (!constrained).then(|| Some(cast(null(), name)))
-            }
-            // Results of functions and operators have no modifier, and none that is allowed returns a domain.
-            Some(NodeEnum::FuncCall(_) | NodeEnum::BoolExpr(_) | NodeEnum::NullTest(_) | NodeEnum::BooleanTest(_)) => Some(None),
-            Some(NodeEnum::AExpr(e)) if e.kind != AExprKind::AexprNullif as i32 => Some(None),
-            Some(_) => {
-                let typed = type_of(value, self);
-                let domain = self.catalog.type_(typed.oid).is_none_or(|t| t.kind == 'd');
-                (typed.is_known() && typed.typmod == -1 && !domain && typed.oid != oid::UNKNOWN).then_some(None)
-            }
-            None => None,
-        }
-    }
-
-    fn has_aggregate(&self, expression: &Node) -> bool {
-        crate::sql::analyse::contains_aggregate_or_window(expression, self.catalog)
-    }
-
-    fn stays_above(&self, value: &Node) -> bool {
-        let mut set_returning = false;
-        walk(value, &mut |n| {
-            if let Some(NodeEnum::FuncCall(f)) = &n.node {
-                let name = f.funcname.last().and_then(as_string).unwrap_or_default();
-                set_returning |= self.catalog.functions_named(name).any(|c| c.returns_set);
-            }
-        });
-        set_returning || self.has_aggregate(value)
-    }
-
     // === sub-selects in expressions ===
 
     pub(super) fn sub_links_of(&mut self, child: &mut Child) -> Result<(), Denial> {
@@ -759,24 +561,13 @@ impl Rewriter<'_> {
     }
 }
 
-/// How a loud value is kept from foreign rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Guarding {
-    /// `CASE WHEN policy THEN value END`
-    Policy,
-    /// `CASE WHEN count(*) >= 0 THEN value END`, in a grouped SELECT (B6).
-    Grouped,
-    /// The base relations are fenced.
-    Fence,
-}
-
 /// `NULL::pg_catalog.type`
 pub(super) fn null_of(type_: &str) -> Node {
     cast(null(), type_name(&["pg_catalog", type_]))
 }
 
 /// `pg_catalog.current_database()` or `pg_catalog.current_user()`
-fn own(function: &str) -> Node {
+pub(super) fn own(function: &str) -> Node {
     node(NodeEnum::FuncCall(Box::new(pg::FuncCall {
         funcname: crate::sql::tree::names(&["pg_catalog", function]),
         args: vec![],
@@ -829,31 +620,4 @@ fn rename_row(rule: &mut Node, rename: &mut dyn FnMut(&str) -> Node) {
         return;
     }
     each_child_mut(rule, &mut |child| rename_row(child, rename));
-}
-
-/// Aliases that are defined inside an expression (in its sub-selects).
-fn aliases_inside(expression: &Node) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    walk(expression, &mut |n| {
-        let alias = match &n.node {
-            Some(NodeEnum::RangeVar(r)) => r.alias.as_ref(),
-            Some(NodeEnum::RangeSubselect(s)) => s.alias.as_ref(),
-            Some(NodeEnum::RangeFunction(f)) => f.alias.as_ref(),
-            Some(NodeEnum::JoinExpr(j)) => j.join_using_alias.as_ref(),
-            Some(_) | None => None,
-        };
-        found.extend(alias.map(|a| a.aliasname.clone()));
-    });
-    found
-}
-
-fn is_volatile(expression: &Node, catalog: &Catalog) -> bool {
-    let mut volatile = false;
-    walk(expression, &mut |n| {
-        if let Some(NodeEnum::FuncCall(f)) = &n.node {
-            let name = f.funcname.last().and_then(as_string).unwrap_or_default();
-            volatile |= catalog.functions_named(name).any(|c| c.volatility == 'v');
-        }
-    });
-    volatile
 }

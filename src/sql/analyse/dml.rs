@@ -282,7 +282,7 @@ impl Analyser<'_> {
         Ok(Statement::CopyTo { query, options: std::mem::take(options) })
     }
 
-    /// Strings among the options are grammar: they belong to the template's key.
+    /// Options are grammar: a literal among them belongs to the template's key.
     fn copy_options(&mut self, options: &[Node]) -> Result<(), Denial> {
         const ALLOWED: [&str; 7] = ["format", "header", "delimiter", "null", "quote", "escape", "force_quote"];
         for option in options {
@@ -292,12 +292,12 @@ impl Analyser<'_> {
             if !ALLOWED.contains(&d.defname.as_str()) {
                 return Err(Denial::unsupported(format!("COPY option \"{}\" cannot be secured", d.defname)));
             }
-            let value = d.arg.as_deref().and_then(as_string).map(|value| self.pin_text(value));
-            let known = value.as_deref().is_some_and(|v| matches!(v, "text" | "csv" | "binary"));
-            if d.defname == "format" && !known {
-                // The printer knows no others.
-                let value = value.unwrap_or_default();
-                return Err(Denial::invalid(sqlstate::INVALID_PARAMETER_VALUE, format!("COPY format \"{value}\" not recognized")));
+            let Some(text) = d.arg.as_deref().and_then(as_string) else { continue };
+            self.pin_text(text);
+            // The deparser knows these only.
+            if d.defname == "format" && !matches!(text, "text" | "csv" | "binary") {
+                let message = format!("COPY format \"{text}\" not recognized");
+                return Err(Denial::invalid(sqlstate::INVALID_PARAMETER_VALUE, message));
             }
         }
         Ok(())

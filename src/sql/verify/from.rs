@@ -77,7 +77,8 @@ impl Verifier<'_> {
             let place = Place { alias: aliasname, relation: known, columns: &columns };
             let required = place.required(&tenant_column, governed, use_)?;
             let when_read = place.when_read(governed, use_)?;
-            Entry::Governed { oid: known.oid, tenant_column, required, when_read, columns }
+            let exposure = if use_ == Use::Insert { Exposure::Own } else { Exposure::Foreign };
+            Entry::Governed { oid: known.oid, exposure, tenant_column, required, when_read, columns }
         } else if use_ == Use::Read && relations.shared.contains(&known.oid) {
             Entry::Shared { columns }
         } else if let Some(system) = relations.system.get(&known.oid)

@@ -247,7 +247,7 @@ impl Verifier<'_> {
             return Err(refused("an empty WHEN"));
         };
         for Found { alias, column, type_ } in tenant_predicates(condition) {
-            let Entry::Governed { oid, tenant_column, required: _, when_read: _, columns: _ } = self.resolve(alias)? else {
+            let Entry::Governed { oid, exposure: _, tenant_column, required: _, when_read: _, columns: _ } = self.resolve(alias)? else {
                 return Err(refused(format!("a guard tests \"{alias}\", which is no governed relation")));
             };
             let right = self.expected.relations.governed.get(oid).is_some_and(|g| g.tenant_type == type_) && column == tenant_column;
@@ -259,7 +259,7 @@ impl Verifier<'_> {
         let guarded = parse::shape(result);
         let otherwise = parse::shape(&case.defresult);
         for (alias, entry) in &self.entries {
-            let Entry::Governed { .. } = entry else { continue };
+            let Entry::Governed { exposure: Exposure::Foreign, .. } = entry else { continue };
             let reference = format!("fields: [{:?}", name(alias));
             if otherwise.contains(&reference) {
                 return Err(refused(format!("a guard reads \"{alias}\" where its policy does not hold")));

@@ -164,7 +164,7 @@ fn verify_here(text: &str, catalog: &Catalog, expected: &Expected<'_>) -> Result
         checked: HashSet::new(),
         only: only_row(node),
     };
-    verifier.top(node)
+    verifier.top(node).inspect_err(|_| tracing::warn!(%text, "TEMP"))
 }
 
 /// What `SELECT .. FROM table alias WHERE alias.column = 'value'` asks for, where nothing else sees rows before that condition.
@@ -236,6 +236,7 @@ struct Verifier<'a> {
 enum Entry {
     Governed {
         oid: u32,
+        exposure: Exposure,
         /// The tenant column's name behind the alias list.
         tenant_column: String,
         /// Shapes of the conjuncts that its rows must pass.
@@ -256,11 +257,20 @@ enum Entry {
     Other,
 }
 
+/// Which rows expressions on an entry may come to see before its conditions have been tested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exposure {
+    /// Any: PostgreSQL orders conditions by cost.
+    Foreign,
+    /// The target of INSERT: none but what was written, or what passed the policy in ON CONFLICT.
+    Own,
+}
+
 impl Entry {
     /// The names of its columns, where the catalog knows them.
     fn columns(&self) -> Option<&[String]> {
         match self {
-            Entry::Governed { oid: _, tenant_column: _, required: _, when_read: _, columns }
+            Entry::Governed { oid: _, exposure: _, tenant_column: _, required: _, when_read: _, columns }
             | Entry::System { hidden: _, required: _, columns }
             | Entry::Shared { columns } => Some(columns),
             Entry::Other => None,
@@ -270,7 +280,7 @@ impl Entry {
     /// All that may have been injected for it: what its rows must pass always, and when it is read.
     fn injected(&self) -> impl Iterator<Item = &String> {
         let (always, when_read): (&[String], &[String]) = match self {
-            Entry::Governed { oid: _, tenant_column: _, required, when_read, columns: _ } => (required, when_read),
+            Entry::Governed { oid: _, exposure: _, tenant_column: _, required, when_read, columns: _ } => (required, when_read),
             Entry::System { hidden: _, required, columns: _ } => (required, &[]),
             Entry::Shared { columns: _ } | Entry::Other => (&[], &[]),
         };
@@ -279,7 +289,7 @@ impl Entry {
 
     fn required(&self) -> &[String] {
         match self {
-            Entry::Governed { oid: _, tenant_column: _, required, when_read: _, columns: _ }
+            Entry::Governed { oid: _, exposure: _, tenant_column: _, required, when_read: _, columns: _ }
             | Entry::System { hidden: _, required, columns: _ } => required,
             Entry::Shared { columns: _ } | Entry::Other => &[],
         }

@@ -420,7 +420,7 @@ impl Verifier<'_> {
     fn target(&self, relation: Option<&RangeVar>, use_: Use) -> Result<Target, Denial> {
         let relation = relation.ok_or_else(|| refused("a statement without a target"))?;
         let (alias, entry) = self.relation_entry(relation, use_)?;
-        let Entry::Governed { oid, tenant_column, required: _, when_read: _, columns } = &entry else {
+        let Entry::Governed { oid, exposure: _, tenant_column, required: _, when_read: _, columns } = &entry else {
             return Err(refused(format!("a write to \"{}\", which is not governed", relation.relname)));
         };
         let governed = self.expected.relations.governed.get(oid).zip(self.catalog.relation(*oid));
