@@ -6,9 +6,10 @@ use super::epoch::{PolicySet, ROW, RelationPolicy, TenantPolicy};
 use super::functions;
 use super::model::RuleAction;
 use crate::catalog::{Catalog, Operator};
+use crate::sql::analyse::utility::is_readable;
 use crate::sql::analyse::{self, FunctionUse};
 use crate::sql::parse;
-use crate::sql::verify::{Argument, Governed, Names, Predicate, Relations, System};
+use crate::sql::verify::{Argument, Governed, Names, Predicate, Relations, Single, System};
 use pg_query::NodeEnum;
 use pg_query::protobuf::Node;
 
@@ -23,7 +24,9 @@ pub fn relations(policies: &PolicySet, catalog: &Catalog, roles: &[Box<str>]) ->
                     Rows::OwnDatabase(column) => own_row(column, "current_database")?,
                     Rows::OwnRole(column) => own_row(column, "current_user")?,
                 };
-                Some(System { hidden: rule.masked, rows })
+                let is_settings = relation.schema == "pg_catalog" && relation.name == "pg_settings";
+                let single = Single { column: "name", admits: is_readable, hidden: catalogs::ONE_SETTING.masked };
+                Some(System { hidden: rule.masked, rows, single: is_settings.then_some(single) })
             }) {
                 relations.system.insert(relation.oid, system);
             }
