@@ -184,7 +184,7 @@ impl Rewriter<'_> {
     }
 
     fn plain_select(&mut self, select: &mut SelectStmt, position: Position) -> Result<(), Denial> {
-        let from = self.from_list(&mut select.from_clause)?;
+        let from = self.rewrite_from(&mut select.from_clause)?;
         self.in_scope.push(Level::of(from.members.clone()));
         let mut conditions = self.predicates(&from.pending)?;
         if let Some(condition) = select.where_clause.take() {
@@ -283,22 +283,22 @@ impl Rewriter<'_> {
     // === FROM ===
 
     /// Rewrites the items of a FROM list; what is pending is for WHERE.
-    fn from_list(&mut self, list: &mut [Node]) -> Result<FromItem, Denial> {
+    fn rewrite_from(&mut self, list: &mut [Node]) -> Result<FromItem, Denial> {
         let mut all = FromItem::default();
         for item in list {
-            let part = self.from_item(item)?;
+            let part = self.rewrite_item(item)?;
             all.members.extend(part.members);
             all.pending.extend(part.pending);
         }
         Ok(all)
     }
 
-    pub(super) fn from_of_dml(&mut self, list: &mut [Node]) -> Result<(BTreeSet<RteId>, Vec<RteId>), Denial> {
-        let all = self.from_list(list)?;
+    pub(super) fn rewrite_from_of_dml(&mut self, list: &mut [Node]) -> Result<(BTreeSet<RteId>, Vec<RteId>), Denial> {
+        let all = self.rewrite_from(list)?;
         Ok((all.members, all.pending))
     }
 
-    fn from_item(&mut self, item: &mut Node) -> Result<FromItem, Denial> {
+    fn rewrite_item(&mut self, item: &mut Node) -> Result<FromItem, Denial> {
         let Some(kind) = &mut item.node else { return Ok(FromItem::default()) };
         match kind {
             NodeEnum::RangeVar(_) => self.relation_item(item),
@@ -427,8 +427,8 @@ impl Rewriter<'_> {
         let (Some(left), Some(right)) = (larg.as_deref_mut(), rarg.as_deref_mut()) else {
             return Err(Denial::unsupported("this join cannot be secured"));
         };
-        let mut left = self.from_item(left)?;
-        let mut right = self.from_item(right)?;
+        let mut left = self.rewrite_item(left)?;
+        let mut right = self.rewrite_item(right)?;
         let mut here: Vec<RteId> = vec![];
         let mut extended = vec![];
         match JoinType::try_from(*jointype) {

@@ -203,7 +203,7 @@ impl Rewriter<'_> {
 
     /// FROM or USING, and WHERE, with the filters of the target and of every FROM item.
     fn filter_rows(&mut self, id: RteId, from: &mut [Node], condition: &mut Option<Box<Node>>) -> Result<(), Denial> {
-        let (mut members, pending) = self.from_of_dml(from)?;
+        let (mut members, pending) = self.rewrite_from_of_dml(from)?;
         members.insert(id);
         self.in_scope.push(Level::of(members));
         let mut conditions = vec![self.policy(id)?];

@@ -173,7 +173,7 @@ fn bind_table(table: &TablePolicy, catalog: &Catalog) -> Result<(u32, RelationPo
             Some(sql) => match bind_expression(sql, relation, catalog) {
                 Ok(node) => Some(node),
                 Err(problem) => {
-                    problems.push(problem);
+                    problems.push(*problem);
                     None
                 }
             },
@@ -189,8 +189,8 @@ fn bind_table(table: &TablePolicy, catalog: &Catalog) -> Result<(u32, RelationPo
 }
 
 /// Resolves an expression over the relation's own columns. The text of the query around it is the proxy's own.
-fn bind_expression(sql: &SqlText, relation: &Relation, catalog: &Catalog) -> Result<Node, PolicyProblem> {
-    let problem = |message: String| at(message, &sql.place);
+fn bind_expression(sql: &SqlText, relation: &Relation, catalog: &Catalog) -> Result<Node, Box<PolicyProblem>> {
+    let problem = |message: String| Box::new(at(message, &sql.place));
     let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     // The newline ends a comment at the end of the expression.
     let text = format!("SELECT 1 FROM {}.{} {ROW} WHERE ({}\n)", quote(&relation.schema), quote(&relation.name), sql.text);

@@ -1,6 +1,6 @@
 //! Keeps each gate's epoch up to date: policies when a file changes or on SIGHUP, the catalog when the server's changes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -212,9 +212,9 @@ fn reload_policies(keepers: &mut [Keeper], config: &Config, events: &Events) {
 }
 
 /// Every policy file with its size and time: differs when one was changed, added or removed.
-fn stamp(directory: &PathBuf) -> Vec<(PathBuf, u64, Option<SystemTime>)> {
+fn stamp(directory: &Path) -> Vec<(PathBuf, u64, Option<SystemTime>)> {
     let mut found = vec![];
-    let mut open = vec![directory.clone()];
+    let mut open = vec![directory.to_owned()];
     while let Some(next) = open.pop() {
         let Ok(entries) = std::fs::read_dir(&next) else { continue };
         for entry in entries.flatten() {

@@ -91,7 +91,8 @@ impl Cluster {
         let deadline = Instant::now() + Duration::from_secs(60);
         while Wire::connect(&self.superuser("postgres")).is_err() {
             assert!(Instant::now() < deadline, "PostgreSQL did not start:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(20)); // polling with a deadline
+            #[expect(clippy::disallowed_methods, reason = "polls a port, with a deadline")]
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 

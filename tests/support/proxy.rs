@@ -99,7 +99,8 @@ impl Proxy {
         let deadline = Instant::now() + Duration::from_secs(60);
         while std::net::TcpStream::connect(("127.0.0.1", proxy.setup.port)).is_err() {
             assert!(Instant::now() < deadline && proxy.running(), "the proxy did not start:\n{}", proxy.log());
-            std::thread::sleep(Duration::from_millis(20)); // polling with a deadline
+            #[expect(clippy::disallowed_methods, reason = "polls a port, with a deadline")]
+            std::thread::sleep(Duration::from_millis(20));
         }
         proxy
     }

@@ -188,7 +188,7 @@ impl Analyser<'_> {
     /// Opens the scope of UPDATE and DELETE: FROM items do not see the target, the rest sees both, the target first.
     fn dml_scope(&mut self, target: Item, from: &mut [Node]) -> Result<(), Denial> {
         self.scopes.push(Scope::default());
-        self.from_clause(from)?;
+        self.items_of_from(from)?;
         let depth = self.scopes.len() - 1;
         let clash = self.scopes[depth].items.iter().any(|i| {
             i.relation_visible && i.name == target.name && (i.relation.is_none() || target.relation.is_none() || i.relation == target.relation)

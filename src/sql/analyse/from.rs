@@ -14,9 +14,9 @@ use crate::finding::Denial;
 
 impl Analyser<'_> {
     /// Adds the items of a FROM list to the innermost scope.
-    pub(super) fn from_clause(&mut self, list: &mut [Node]) -> Result<(), Denial> {
+    pub(super) fn items_of_from(&mut self, list: &mut [Node]) -> Result<(), Denial> {
         for node in list.iter_mut() {
-            let mut items = self.from_item(node)?;
+            let mut items = self.item_of_from(node)?;
             self.check_names(&items)?;
             // Until the list is done, siblings are visible to LATERAL items only.
             items.iter_mut().for_each(|i| i.lateral_only = true);
@@ -53,7 +53,7 @@ impl Analyser<'_> {
         Ok(())
     }
 
-    fn from_item(&mut self, item: &mut Node) -> Result<Vec<Item>, Denial> {
+    fn item_of_from(&mut self, item: &mut Node) -> Result<Vec<Item>, Denial> {
         let Some(kind) = &mut item.node else {
             return Err(Denial::unsupported("an empty FROM item cannot be secured"));
         };
@@ -316,7 +316,7 @@ impl Analyser<'_> {
         // unnest(anyarray) returns elements.
         let takes_array = f.arguments.first().and_then(|a| catalog.type_(*a)).is_some_and(|a| is_polymorphic_array(&a.name));
         match t.kind {
-            'c' => catalog.relation(t.relation).map(|r| relation_columns(r)),
+            'c' => catalog.relation(t.relation).map(relation_columns),
             'p' if returns == RECORD => None,
             'p' if returns == ANYELEMENT || returns == ANYCOMPATIBLE => {
                 // jsonb_populate_record(NULL::t, ..): the type of its first argument.
@@ -361,7 +361,7 @@ impl Analyser<'_> {
         let (Some(left), Some(right)) = (larg, rarg) else {
             return Err(Denial::unsupported("this join cannot be secured"));
         };
-        let mut left_items = self.from_item(left)?;
+        let mut left_items = self.item_of_from(left)?;
         // The left side is visible to LATERAL items of the right side.
         let mark = self.scope().items.len();
         let mut lateral = left_items.clone();
@@ -371,7 +371,7 @@ impl Analyser<'_> {
             item.lateral_ok = lateral_ok;
         }
         self.scope().items.extend(lateral);
-        let mut right_items = self.from_item(right)?;
+        let mut right_items = self.item_of_from(right)?;
         self.scope().items.truncate(mark);
         self.check_sides(&left_items, &right_items)?;
 

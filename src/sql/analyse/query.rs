@@ -38,7 +38,7 @@ impl Analyser<'_> {
     fn plain_select(&mut self, select: &mut SelectStmt) -> Result<Vec<Output>, Denial> {
         self.scopes.push(Scope::default());
         let first = self.rtes.len();
-        self.from_clause(&mut select.from_clause)?;
+        self.items_of_from(&mut select.from_clause)?;
         let last = self.rtes.len();
         // The order of transformSelectStmt: of two errors, PostgreSQL tells the first.
         let originals = self.sub_select_entries(select);
