@@ -22,7 +22,7 @@ mod writes;
 use std::collections::{HashMap, HashSet};
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::Node;
+use pg_query::protobuf::{CaseExpr, Node};
 
 use super::template::TenantType;
 use super::{parse, sentinel};
@@ -150,6 +150,7 @@ fn verify_here(text: &str, catalog: &Catalog, expected: &Expected<'_>) -> Result
         is_locked: false,
         read: HashSet::new(),
         checked: HashSet::new(),
+        patterns: HashMap::new(),
     };
     verifier.top(node).inspect_err(|_| tracing::debug!(%text, "refused by the output check"))
 }
@@ -178,8 +179,10 @@ struct Verifier<'a> {
     is_locked: bool,
     /// Aliases whose columns the client's part of the text reads.
     read: HashSet<String>,
-    /// Shapes of expressions that hold copies of one operand, which is walked once.
-    checked: HashSet<String>,
+    /// Expressions that hold copies of one operand, which is walked once: nodes of the tree, by address.
+    checked: HashSet<*const CaseExpr>,
+    /// Shapes of patterns, by their text.
+    patterns: HashMap<String, String>,
 }
 
 /// A range-table entry.
@@ -333,7 +336,7 @@ fn qualified(nodes: &[Node]) -> Result<(&str, &str), Denial> {
     match strings(nodes)?.as_slice() {
         [name] => Ok(("", name)),
         [schema, name] => Ok((schema, name)),
-        _ => Err(refused("a name of many parts")),
+        [] | [_, _, _, ..] => Err(refused("a name of many parts")),
     }
 }
 
