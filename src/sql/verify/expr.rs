@@ -156,7 +156,7 @@ impl Verifier<'_> {
             let required = f.arguments.len().saturating_sub(usize::from(f.defaults));
             required <= 1 && f.arguments.first().is_some_and(|t| self.is_row_type(*t))
         };
-        let off_list = |f: &crate::catalog::Function| !self.expected.names.allows_function(&f.schema, &f.name);
+        let off_list = |f: &crate::catalog::Function| !self.expected.names.allows_function(&f.schema, &f.name, Some(1));
         if self.catalog.functions_named(name).filter(takes_row).any(off_list) {
             return Err(refused(format!("attribute \"{name}\", which may call a function")));
         }
@@ -226,15 +226,16 @@ impl Verifier<'_> {
             agg_order,
             agg_filter,
             over,
-            agg_within_group: _,
-            agg_star: _,
+            agg_within_group,
+            agg_star,
             agg_distinct: _,
             func_variadic: _,
             funcformat: _,
             location: _,
         } = call;
         let (schema, name) = qualified(funcname)?;
-        if !self.expected.names.allows_function(schema, name) {
+        let count = (!agg_star && !agg_within_group).then_some(args.len());
+        if !self.expected.names.allows_function(schema, name, count) {
             return Err(refused(format!("function {name}")));
         }
         let values: Vec<Argument<'_>> = args.iter().map(argument).collect();

@@ -88,7 +88,15 @@ impl Verifier<'_> {
                 return Err(refused(format!("\"{aliasname}\" renames columns of a system catalog")));
             }
             let place = Place { alias: aliasname, relation: known, columns: &columns };
-            Entry::System { hidden: system.hidden, required: place.all(&system.rows)?, columns }
+            let hidden = match (&system.single, &self.only) {
+                (Some(single), Some(only))
+                    if only.alias == *aliasname && only.column == single.column && (single.admits)(&only.value) =>
+                {
+                    single.hidden
+                }
+                (Some(_) | None, Some(_) | None) => system.hidden,
+            };
+            Entry::System { hidden, required: place.all(&system.rows)?, columns }
         } else {
             return Err(refused(format!("\"{schemaname}\".\"{relname}\" may not be read or written so")));
         };

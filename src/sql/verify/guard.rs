@@ -269,6 +269,9 @@ impl Verifier<'_> {
         let otherwise = parse::shape(&case.defresult);
         for (alias, entry) in &self.entries {
             let Entry::Governed { exposure: Exposure::Foreign, .. } = entry else { continue };
+            if self.has_passed(alias) {
+                continue;
+            }
             let reference = format!("fields: [{:?}", name(alias));
             if otherwise.contains(&reference) {
                 return Err(refused(format!("a guard reads \"{alias}\" where its policy does not hold")));
@@ -281,6 +284,12 @@ impl Verifier<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether an entry of an outer level shows only rows that passed its conditions.
+    fn has_passed(&self, alias: &str) -> bool {
+        let outer = self.levels.split_last().map(|(_, outer)| outer).unwrap_or_default();
+        outer.iter().any(|level| level.passed && level.aliases.iter().any(|a| a == alias))
     }
 
     /// Whether a CASE is an entry's own rules behind its tenant predicate.

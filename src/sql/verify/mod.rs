@@ -56,6 +56,18 @@ pub struct System {
     pub hidden: &'static [&'static str],
     /// What its rows must meet.
     pub rows: Vec<Predicate>,
+    /// Other columns may be read of one row that is named.
+    pub single: Option<Single>,
+}
+
+/// One row of a system catalog, all that a statement sees of it: it stands alone in FROM, and the whole condition is
+/// `column = '..'` with a value that is admitted.
+#[derive(Clone, Copy, Debug)]
+pub struct Single {
+    pub column: &'static str,
+    pub admits: fn(&str) -> bool,
+    /// Columns that may not be read then.
+    pub hidden: &'static [&'static str],
 }
 
 /// The command.
@@ -113,7 +125,8 @@ pub enum Argument<'a> {
 
 /// What the text may name. `schema` is empty where the text has none.
 pub trait Names: Sync {
-    fn allows_function(&self, schema: &str, name: &str) -> bool;
+    /// `arguments`: how many; `None` where it is not known.
+    fn allows_function(&self, schema: &str, name: &str, arguments: Option<usize>) -> bool;
     /// Whether a function that may be named may be called with these arguments.
     fn allows_arguments(&self, name: &str, arguments: &[Argument<'_>]) -> bool;
     /// Also of BETWEEN and its like, by the keyword: `BETWEEN`, `NOT BETWEEN SYMMETRIC`.
@@ -151,8 +164,43 @@ fn verify_here(text: &str, catalog: &Catalog, expected: &Expected<'_>) -> Result
         read: HashSet::new(),
         checked: HashSet::new(),
         patterns: HashMap::new(),
+        only: only_row(node),
     };
     verifier.top(node).inspect_err(|_| tracing::debug!(%text, "refused by the output check"))
+}
+
+/// What `SELECT .. FROM table alias WHERE alias.column = 'value'` asks for, where nothing else sees rows before that condition.
+fn only_row(statement: &NodeEnum) -> Option<OnlyRow> {
+    let NodeEnum::SelectStmt(select) = statement else { return None };
+    // HAVING may become part of WHERE.
+    if select.with_clause.is_some() || select.having_clause.is_some() || !select.group_clause.is_empty() || select.larg.is_some() {
+        return None;
+    }
+    let [from] = select.from_clause.as_slice() else { return None };
+    let Some(NodeEnum::RangeVar(table)) = &from.node else { return None };
+    let Some(NodeEnum::AExpr(e)) = select.where_clause.as_deref().and_then(|w| w.node.as_ref()) else { return None };
+    let equals = matches!(strings(&e.name).ok()?.as_slice(), ["="] | ["pg_catalog", "="]);
+    if e.kind != pg_query::protobuf::AExprKind::AexprOp as i32 || !equals {
+        return None;
+    }
+    let (Some(NodeEnum::ColumnRef(c)), Some(NodeEnum::AConst(constant))) =
+        (e.lexpr.as_deref().and_then(|l| l.node.as_ref()), e.rexpr.as_deref().and_then(|r| r.node.as_ref()))
+    else {
+        return None;
+    };
+    let Some(pg_query::protobuf::a_const::Val::Sval(value)) = &constant.val else { return None };
+    let alias = table.alias.as_ref()?.aliasname.clone();
+    match strings(&c.fields).ok()?.as_slice() {
+        [table, column] if *table == alias => Some(OnlyRow { alias, column: (*column).to_owned(), value: value.sval.clone() }),
+        _ => None, // tidy: not a syntax kind
+    }
+}
+
+/// See [`Single`].
+struct OnlyRow {
+    alias: String,
+    column: String,
+    value: String,
 }
 
 fn refused(what: impl std::fmt::Display) -> Denial {
@@ -183,6 +231,8 @@ struct Verifier<'a> {
     checked: HashSet<*const CaseExpr>,
     /// Shapes of patterns, by their text.
     patterns: HashMap<String, String>,
+    /// The one row that the statement asks for.
+    only: Option<OnlyRow>,
 }
 
 /// A range-table entry.
@@ -268,6 +318,8 @@ struct Level {
     /// Entries whose rows must pass something, and the sites that filter them.
     filtered: Vec<(String, Vec<usize>)>,
     locks: Locks,
+    /// Its conditions have been read: what is read now sees rows that passed them, if it stands in a level of its own below.
+    passed: bool,
 }
 
 /// Which entries of a level FOR UPDATE and the like lock.
