@@ -5,7 +5,7 @@ use super::catalogs::{self, Rows};
 use super::epoch::{PolicySet, ROW, RelationPolicy, TenantPolicy};
 use super::functions;
 use super::model::RuleAction;
-use crate::catalog::{Catalog, Operator};
+use crate::catalog::{Catalog, Function, Operator};
 use crate::sql::analyse::utility::is_readable;
 use crate::sql::analyse::{self, FunctionUse};
 use crate::sql::parse;
@@ -100,10 +100,16 @@ impl Vocabulary<'_> {
 }
 
 impl Names for Vocabulary<'_> {
-    fn allows_function(&self, schema: &str, name: &str) -> bool {
-        let mut candidates = self.catalog.functions_named(name).filter(|f| self.reaches(schema, &f.schema)).peekable();
-        candidates.peek().is_some()
-            && candidates.all(|f| self.policies.admits_function(&f.schema, &f.name, self.roles) || functions::is_allowed(f))
+    fn allows_function(&self, schema: &str, name: &str, arguments: Option<usize>) -> bool {
+        let reached: Vec<_> = self.catalog.functions_named(name).filter(|f| self.reaches(schema, &f.schema)).collect();
+        let fits = |f: &Function| {
+            let least = f.arguments.len().saturating_sub(usize::from(f.defaults) + usize::from(f.variadic));
+            arguments.is_none_or(|count| count >= least && (f.variadic || count <= f.arguments.len()))
+        };
+        // PostgreSQL raises where none fits; then every one counts.
+        let none_fits = !reached.iter().any(|f| fits(f));
+        let mut candidates = reached.iter().filter(|f| none_fits || fits(f));
+        !reached.is_empty() && candidates.all(|f| self.policies.admits_function(&f.schema, &f.name, self.roles) || functions::is_allowed(f))
     }
 
     fn allows_arguments(&self, name: &str, arguments: &[Argument<'_>]) -> bool {

@@ -22,7 +22,7 @@ mod writes;
 use std::collections::{HashMap, HashSet};
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::Node;
+use pg_query::protobuf::{CaseExpr, Node};
 
 use super::template::TenantType;
 use super::{parse, sentinel};
@@ -125,7 +125,8 @@ pub enum Argument<'a> {
 
 /// What the text may name. `schema` is empty where the text has none.
 pub trait Names: Sync {
-    fn allows_function(&self, schema: &str, name: &str) -> bool;
+    /// `arguments`: how many; `None` where it is not known.
+    fn allows_function(&self, schema: &str, name: &str, arguments: Option<usize>) -> bool;
     /// Whether a function that may be named may be called with these arguments.
     fn allows_arguments(&self, name: &str, arguments: &[Argument<'_>]) -> bool;
     /// Also of BETWEEN and its like, by the keyword: `BETWEEN`, `NOT BETWEEN SYMMETRIC`.
@@ -162,6 +163,7 @@ fn verify_here(text: &str, catalog: &Catalog, expected: &Expected<'_>) -> Result
         is_locked: false,
         read: HashSet::new(),
         checked: HashSet::new(),
+        patterns: HashMap::new(),
         only: only_row(node),
     };
     verifier.top(node).inspect_err(|_| tracing::debug!(%text, "refused by the output check"))
@@ -225,8 +227,10 @@ struct Verifier<'a> {
     is_locked: bool,
     /// Aliases whose columns the client's part of the text reads.
     read: HashSet<String>,
-    /// Shapes of expressions that hold copies of one operand, which is walked once.
-    checked: HashSet<String>,
+    /// Expressions that hold copies of one operand, which is walked once: nodes of the tree, by address.
+    checked: HashSet<*const CaseExpr>,
+    /// Shapes of patterns, by their text.
+    patterns: HashMap<String, String>,
     /// The one row that the statement asks for.
     only: Option<OnlyRow>,
 }
@@ -314,6 +318,8 @@ struct Level {
     /// Entries whose rows must pass something, and the sites that filter them.
     filtered: Vec<(String, Vec<usize>)>,
     locks: Locks,
+    /// Its conditions have been read: what is read now sees rows that passed them, if it stands in a level of its own below.
+    passed: bool,
 }
 
 /// Which entries of a level FOR UPDATE and the like lock.
@@ -382,7 +388,7 @@ fn qualified(nodes: &[Node]) -> Result<(&str, &str), Denial> {
     match strings(nodes)?.as_slice() {
         [name] => Ok(("", name)),
         [schema, name] => Ok((schema, name)),
-        _ => Err(refused("a name of many parts")),
+        [] | [_, _, _, ..] => Err(refused("a name of many parts")),
     }
 }
 

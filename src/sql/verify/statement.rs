@@ -216,6 +216,7 @@ impl Verifier<'_> {
         }
         self.check_filtered()?;
         self.condition(where_clause.as_deref())?;
+        self.level()?.passed = true;
         for target in target_list {
             self.select_target(target)?;
         }
@@ -371,6 +372,7 @@ impl Verifier<'_> {
         }
         self.check_filtered()?;
         self.condition(filter)?;
+        self.level()?.passed = true;
         Ok(site)
     }
 

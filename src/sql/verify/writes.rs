@@ -10,23 +10,15 @@ use super::*;
 /// Stands in a pattern for what the text has there.
 const HOLE: &str = "qzhole";
 
-/// The shape of an expression; its holes are filled with shapes. The pattern is text, read by the parser that reads what
-/// is checked.
-fn pattern(text: &str, holes: &[(&str, &Node)]) -> Result<String, Denial> {
-    let expression = |text: &str| {
-        let tree = parse::parse(&format!("SELECT {text}")).map_err(|_| refused("a pattern that cannot be parsed"))?;
-        let select = tree.stmts.first().and_then(|s| s.stmt.as_ref()).and_then(|s| s.node.as_ref());
-        let Some(NodeEnum::SelectStmt(select)) = select else { return Err(refused("a pattern that is none")) };
-        match select.target_list.first().map(inner).transpose()? {
-            Some(NodeEnum::ResTarget(target)) => target.val.as_deref().map(parse::shape).ok_or_else(|| refused("no pattern")),
-            Some(_) | None => Err(refused("a pattern that is none")),
-        }
-    };
-    let mut shape = expression(text)?;
-    for (hole, filling) in holes {
-        shape = shape.replace(&expression(&format!("{HOLE}.{hole}"))?, &parse::shape(*filling));
+/// The shape of an expression.
+fn expression(text: &str) -> Result<String, Denial> {
+    let tree = parse::parse(&format!("SELECT {text}")).map_err(|_| refused("a pattern that cannot be parsed"))?;
+    let select = tree.stmts.first().and_then(|s| s.stmt.as_ref()).and_then(|s| s.node.as_ref());
+    let Some(NodeEnum::SelectStmt(select)) = select else { return Err(refused("a pattern that is none")) };
+    match select.target_list.first().map(inner).transpose()? {
+        Some(NodeEnum::ResTarget(target)) => target.val.as_deref().map(parse::shape).ok_or_else(|| refused("no pattern")),
+        Some(_) | None => Err(refused("a pattern that is none")),
     }
-    Ok(shape)
 }
 
 fn quoted(text: &str, quote: char) -> String {
@@ -58,6 +50,26 @@ pub(super) fn copied_operand(case: &CaseExpr) -> Option<&Node> {
 }
 
 impl Verifier<'_> {
+    /// The shape of a pattern; its holes are filled with what the text has there. A pattern is text, read by the parser that
+    /// reads what is checked.
+    fn pattern(&mut self, text: &str, holes: &[(&str, &Node)]) -> Result<String, Denial> {
+        let mut shape = self.shape_of(text)?;
+        for (hole, filling) in holes {
+            shape = shape.replace(&self.shape_of(&format!("{HOLE}.{hole}"))?, &parse::shape(*filling));
+        }
+        Ok(shape)
+    }
+
+    /// A statement of many rows has the same pattern in each.
+    fn shape_of(&mut self, text: &str) -> Result<String, Denial> {
+        if let Some(known) = self.patterns.get(text) {
+            return Ok(known.clone());
+        }
+        let shape = expression(text)?;
+        self.patterns.insert(text.to_owned(), shape.clone());
+        Ok(shape)
+    }
+
     /// A value for the tenant column: the slot, or a value that is compared with it and raises where it differs (or is
     /// NULL).
     pub(super) fn check_tenant_value(&mut self, value: Option<&Node>, target: &Target) -> Result<(), Denial> {
@@ -75,11 +87,10 @@ impl Verifier<'_> {
             self.accusation(target),
             raising_cast(target.type_),
         );
-        let shape = parse::shape(value);
-        if pattern(&text, &[("v", operand)])? != shape {
+        if self.pattern(&text, &[("v", operand)])? != parse::shape(value) {
             return Err(unchecked());
         }
-        self.checked.insert(parse::shape(case.as_ref()));
+        self.checked.insert(std::ptr::from_ref(case.as_ref()));
         Ok(())
     }
 
@@ -115,7 +126,7 @@ impl Verifier<'_> {
         let text = format!("CASE WHEN {HOLE}.c THEN {HOLE}.u ELSE {} END", self.raise(target, "bool"));
         let found = shapes(Some(condition));
         let holds = target.entry.required().iter().all(|shape| found.contains(shape));
-        if !holds || pattern(&text, &[("c", condition), ("u", users)])? != parse::shape(filter) {
+        if !holds || self.pattern(&text, &[("c", condition), ("u", users)])? != parse::shape(filter) {
             return Err(unchecked());
         }
         self.condition(Some(condition))?;
@@ -163,7 +174,7 @@ impl Verifier<'_> {
 
     /// Condition and operand of `CASE WHEN check THEN NULL ELSE raise END`, alone or as
     /// `CASE WHEN (that) = 0 THEN operand ELSE operand END`.
-    fn row_check<'n>(&self, value: Option<&'n Node>, target: &Target) -> Result<Option<(&'n Node, Option<&'n Node>)>, Denial> {
+    fn row_check<'n>(&mut self, value: Option<&'n Node>, target: &Target) -> Result<Option<(&'n Node, Option<&'n Node>)>, Denial> {
         let value = value.ok_or_else(|| refused("an empty target"))?;
         let NodeEnum::CaseExpr(case) = inner(value)? else { return Ok(None) };
         let Some((first, result)) = first_branch(case) else { return Ok(None) };
@@ -172,13 +183,13 @@ impl Verifier<'_> {
         if !shape.contains(self.expected.marker) {
             return Ok(None);
         }
-        if pattern(&probe, &[("c", first)])? == shape {
+        if self.pattern(&probe, &[("c", first)])? == shape {
             return Ok(Some((first, None)));
         }
         let Some(NodeEnum::CaseExpr(inner_case)) = copied_operand(case).and_then(|n| n.node.as_ref()) else { return Ok(None) };
         let Some((condition, _)) = first_branch(inner_case) else { return Ok(None) };
         let text = format!("CASE WHEN {probe} OPERATOR(pg_catalog.=) 0 THEN {HOLE}.o ELSE {HOLE}.o END");
-        let same = pattern(&text, &[("c", condition), ("o", result)])? == shape;
+        let same = self.pattern(&text, &[("c", condition), ("o", result)])? == shape;
         Ok(same.then_some((condition, Some(result))))
     }
 }
