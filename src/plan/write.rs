@@ -1,7 +1,9 @@
 //! INSERT, UPDATE, DELETE: the tenant's column is filled or checked, rows of others are out of reach, and a write that
 //! violates a policy raises 42501 (by an expression that fails with a sentinel) instead of dropping rows silently.
 
-use pg_query::protobuf::{self as pg, DeleteStmt, InsertStmt, OnConflictAction, ReturningClause, SelectStmt, SetOperation, UpdateStmt};
+use pg_query::protobuf::{
+    self as pg, DeleteStmt, InsertStmt, OnConflictAction, ReturningClause, SelectStmt, SetOperation, UpdateStmt,
+};
 use pg_query::{Node, NodeEnum};
 
 use super::rewrite::{Level, Position, Rewriter, null_of, place_rule};
@@ -11,7 +13,9 @@ use crate::policy::RowFilter;
 use crate::sql::analyse::scope::RteId;
 use crate::sql::sentinel::slot_node;
 use crate::sql::template::TenantType;
-use crate::sql::tree::{and, bool_constant, boxed, case, cast, column, int_constant, node, null, operator, target, text_constant, type_name};
+use crate::sql::tree::{
+    and, bool_constant, boxed, case, cast, column, int_constant, node, null, operator, target, text_constant, type_name,
+};
 
 impl Rewriter<'_> {
     pub(super) fn insert(&mut self, insert: &mut InsertStmt) -> Result<(), Denial> {
@@ -24,7 +28,8 @@ impl Rewriter<'_> {
 
     fn insert_with_check(&mut self, insert: &mut InsertStmt, place: CheckPlace) -> Result<(), Denial> {
         self.with(&mut insert.with_clause)?;
-        let InsertStmt { relation, cols, select_stmt, on_conflict_clause, returning_clause, with_clause: _, r#override: _ } = insert;
+        let InsertStmt { relation, cols, select_stmt, on_conflict_clause, returning_clause, with_clause: _, r#override: _ } =
+            insert;
         let id = self.target(relation.as_ref())?;
         if let Some(NodeEnum::SelectStmt(s)) = select_stmt.as_deref_mut().and_then(|n| n.node.as_mut()) {
             self.select(s, Position::Outermost)?;
@@ -117,6 +122,13 @@ impl Rewriter<'_> {
         if *action != OnConflictAction::OnconflictUpdate as i32 {
             return Ok(());
         }
+        // RETURNING cannot tell a row that was changed from one that is new.
+        if filter.changed != filter.check {
+            return Err(Denial::unsupported(format!(
+                "ON CONFLICT DO UPDATE cannot be secured where the rules for new rows of \"{}\" differ from those for changed ones",
+                filter.table
+            )));
+        }
         self.assignments(id, filter, target_list)?;
         self.sub_links_of(where_clause)?;
         let user = where_clause.take().map_or_else(|| bool_constant(true), |w| *w);
@@ -139,8 +151,9 @@ impl Rewriter<'_> {
             }
             match t.val.as_deref_mut() {
                 Some(Node { node: Some(NodeEnum::MultiAssignRef(_)) }) | None => {
-                    return Err(Denial::policy(violation(&filter.table))
-                        .hint("assign the tenant column by itself, or not at all"));
+                    return Err(
+                        Denial::policy(violation(&filter.table)).hint("assign the tenant column by itself, or not at all")
+                    );
                 }
                 Some(value) => {
                     let supplied = std::mem::take(value);
@@ -330,4 +343,3 @@ fn each_row(select: &mut SelectStmt, change: &mut dyn FnMut(&mut Vec<Node>) -> R
     select.target_list = expressions.into_iter().zip(names.into_iter().chain(unnamed)).map(|(e, n)| target(&n, e)).collect();
     Ok(())
 }
-

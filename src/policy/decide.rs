@@ -12,8 +12,8 @@ use crate::catalog::{Catalog, Relation};
 use crate::finding::Denial;
 use crate::id::PolicyEpoch;
 use crate::sql::analyse::Analysis;
-use crate::sql::analyse::utility::is_readable;
 use crate::sql::analyse::scope::{Rte, RteId, RteKind, Usage};
+use crate::sql::analyse::utility::is_readable;
 use crate::sql::template::TenantType;
 
 /// The decision to let a statement run, with what must be added to it.
@@ -40,6 +40,8 @@ pub struct RowFilter {
     pub using: Option<Node>,
     /// What new rows must satisfy besides, likewise.
     pub check: Option<Node>,
+    /// Of INSERT: what rows must satisfy that ON CONFLICT DO UPDATE has changed.
+    pub changed: Option<Node>,
 }
 
 impl Permit {
@@ -100,8 +102,7 @@ pub fn decide(analysis: &Analysis, policies: &PolicySet, catalog: &Catalog, role
         }
     }
     for call in &analysis.functions {
-        let candidates: Vec<_> =
-            catalog.functions_named(&call.name).filter(|f| call.candidates.contains(&f.oid)).collect();
+        let candidates: Vec<_> = catalog.functions_named(&call.name).filter(|f| call.candidates.contains(&f.oid)).collect();
         let admitted = |schema: &str, name: &str| policies.admits_function(schema, name, roles);
         match functions::judge(call, &candidates, &admitted) {
             Verdict::Allowed => permit.setting_parameters.extend(functions::setting_parameters(call)),
@@ -186,6 +187,7 @@ fn row_filter(
         .ok_or_else(|| Denial::policy(format!("permission denied for table {}", relation.name)))?;
     let using = |action| policy.using(action, roles);
     let reads = rte.read || rte.whole_row;
+    let mut changed = vec![];
     let (rows, check) = match usage {
         Usage::Select => {
             let mut parts = vec![using(RuleAction::Select)];
@@ -196,8 +198,10 @@ fn row_filter(
         }
         Usage::Insert => {
             let mut check = vec![policy.check(RuleAction::Insert, roles)];
+            changed.push(policy.check(RuleAction::Update, roles));
             if reads {
                 check.push(using(RuleAction::Select));
+                changed.push(using(RuleAction::Select));
             }
             // The rows that ON CONFLICT DO UPDATE may change.
             (vec![using(RuleAction::Update), using(RuleAction::Select)], check)
@@ -235,5 +239,6 @@ fn row_filter(
         type_: policy.type_,
         using: all(rows),
         check: all(check),
+        changed: all(changed),
     })
 }

@@ -247,10 +247,13 @@ impl Verifier<'_> {
             return Err(refused("an empty WHEN"));
         };
         for Found { alias, column, type_ } in tenant_predicates(condition) {
-            let Entry::Governed { oid, exposure: _, tenant_column, required: _, when_read: _, columns: _ } = self.resolve(alias)? else {
+            let Entry::Governed { oid, exposure: _, tenant_column, required: _, when_read: _, columns: _ } =
+                self.resolve(alias)?
+            else {
                 return Err(refused(format!("a guard tests \"{alias}\", which is no governed relation")));
             };
-            let right = self.expected.relations.governed.get(oid).is_some_and(|g| g.tenant_type == type_) && column == tenant_column;
+            let right =
+                self.expected.relations.governed.get(oid).is_some_and(|g| g.tenant_type == type_) && column == tenant_column;
             if !right {
                 return Err(refused(format!("a guard tests \"{alias}\".\"{column}\", which is not its tenant column")));
             }

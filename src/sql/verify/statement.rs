@@ -2,9 +2,8 @@
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    CommonTableExpr, CopyStmt, CteCycleClause, CteSearchClause, DeclareCursorStmt, DefElem, DeleteStmt, ExplainStmt,
-    InsertStmt, List, LockingClause, OverridingKind, RangeVar, ResTarget,
-    SelectStmt, SetOperation, UpdateStmt, WithClause,
+    CommonTableExpr, CopyStmt, CteCycleClause, CteSearchClause, DeclareCursorStmt, DefElem, DeleteStmt, ExplainStmt, InsertStmt,
+    List, LockingClause, OverridingKind, RangeVar, ResTarget, SelectStmt, SetOperation, UpdateStmt, WithClause,
 };
 
 use super::guard::{Place, Use};
@@ -278,7 +277,7 @@ impl Verifier<'_> {
     fn insert(&mut self, insert: &InsertStmt) -> Result<(), Denial> {
         let InsertStmt { relation, cols, select_stmt, on_conflict_clause, returning_clause, with_clause, r#override } = insert;
         self.with(with_clause.as_ref(), |v| {
-            let target = v.target(relation.as_ref(), Use::Insert)?;
+            let mut target = v.target(relation.as_ref(), Use::Insert)?;
             if *r#override == OverridingKind::Undefined as i32 {
                 return Err(refused("OVERRIDING of an unknown kind"));
             }
@@ -292,7 +291,7 @@ impl Verifier<'_> {
             v.levels.push(Level::default());
             v.register(&target.alias, target.entry.clone())?;
             if let Some(conflict) = on_conflict_clause {
-                v.on_conflict(conflict, &target)?;
+                v.on_conflict(conflict, &mut target)?;
             }
             v.returning(returning_clause.as_ref(), &target)?;
             v.levels.pop();
@@ -426,17 +425,19 @@ impl Verifier<'_> {
         let governed = self.expected.relations.governed.get(oid).zip(self.catalog.relation(*oid));
         let (governed, known) = governed.ok_or_else(|| refused("a write to an unknown relation"))?;
         let place = Place { alias: &alias, relation: known, columns };
-        let (checks, checks_when_read) = match use_ {
-            Use::Insert => (place.all(&governed.insert_check)?, place.all(&governed.read)?),
-            Use::Update => (place.all(&governed.update_check)?, place.all(&governed.read)?),
-            Use::Delete | Use::Read | Use::Lock => (Vec::new(), Vec::new()),
+        let none: &[Predicate] = &[];
+        let (new, read, changed): (&[Predicate], &[Predicate], &[Predicate]) = match use_ {
+            Use::Insert => (&governed.insert_check, &governed.read, &governed.update_check),
+            Use::Update => (&governed.update_check, &governed.read, none),
+            Use::Delete | Use::Read | Use::Lock => (none, none, none),
         };
         Ok(Target {
             table: known.name.clone(),
             tenant_column: tenant_column.clone(),
             type_: governed.tenant_type,
-            checks,
-            checks_when_read,
+            checks: place.all(new)?,
+            checks_when_read: place.all(read)?,
+            checks_when_changed: place.all(changed)?,
             alias,
             entry,
         })
@@ -476,4 +477,6 @@ pub(super) struct Target {
     pub checks: Vec<String>,
     /// And of what they must pass if the statement reads the target.
     pub checks_when_read: Vec<String>,
+    /// And of what rows must pass that ON CONFLICT DO UPDATE has changed.
+    pub checks_when_changed: Vec<String>,
 }

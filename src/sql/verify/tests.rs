@@ -8,13 +8,26 @@ const ORDERS: u32 = 101;
 const PRODUCTS: u32 = 102;
 const SECRETS: u32 = 103;
 const PG_CLASS: u32 = 1259;
+const PG_DATABASE: u32 = 1262;
 
 struct Allowed;
 
 impl Names for Allowed {
     fn allows_function(&self, schema: &str, name: &str) -> bool {
         schema == "pg_catalog"
-            && matches!(name, "count" | "lower" | "sum" | "generate_series" | "to_json" | "rank" | "extract" | "xpath")
+            && matches!(
+                name,
+                "count"
+                    | "lower"
+                    | "sum"
+                    | "generate_series"
+                    | "to_json"
+                    | "rank"
+                    | "extract"
+                    | "xpath"
+                    | "current_setting"
+                    | "current_database"
+            )
     }
 
     fn allows_operator(&self, schema: &str, name: &str) -> bool {
@@ -29,8 +42,8 @@ impl Names for Allowed {
         (schema, name) == ("pg_catalog", "C")
     }
 
-    fn allows_catalog_column(&self, relation: u32, column: &str) -> bool {
-        relation == PG_CLASS && column != "relpages"
+    fn allows_arguments(&self, name: &str, arguments: &[Argument<'_>]) -> bool {
+        name != "current_setting" || arguments.first() == Some(&Argument::Text("timezone"))
     }
 }
 
@@ -67,49 +80,88 @@ fn catalog() -> Catalog {
             relation(PRODUCTS, "public", "products", &["id", "name"]),
             relation(SECRETS, "public", "secrets", &["id", "secret"]),
             relation(PG_CLASS, "pg_catalog", "pg_class", &["oid", "relname", "relpages"]),
+            relation(PG_DATABASE, "pg_catalog", "pg_database", &["oid", "datname"]),
         ],
         ..Snapshot::default()
     })
 }
 
-/// `accounts` and `orders` belong to tenants; orders of the kind "rules" also need `amount > 0`.
-fn check_with(kind: Kind, text: &str, rules: &str, obliged: &[Value]) -> Result<(), Denial> {
-    let predicates = |text: &str| -> Vec<Predicate> {
-        if text.is_empty() {
-            return Vec::new();
-        }
-        let tree = parse::parse(&format!("SELECT {text}")).unwrap();
-        let Some(NodeEnum::SelectStmt(select)) = &tree.stmts[0].stmt.as_ref().unwrap().node else { panic!() };
-        let Some(NodeEnum::ResTarget(target)) = &select.target_list[0].node else { panic!() };
-        vec![Predicate { node: target.val.as_deref().unwrap().clone(), marker: "row".to_owned() }]
-    };
-    let governed = |rules: &str| Governed {
-        tenant_column: "tenant_id".to_owned(),
-        tenant_type: TenantType::Int4,
-        read: predicates(rules),
-        update: predicates(rules),
-        delete: predicates(rules),
-    };
-    let governed = HashMap::from([(ACCOUNTS, governed("")), (ORDERS, governed(rules))]);
-    let expected = Expected {
-        kind,
-        governed: &governed,
-        shared: &HashSet::from([PRODUCTS]),
-        catalog: &HashSet::from([PG_CLASS]),
-        names: &Allowed,
-        obliged,
-    };
-    // `T(x)` is the injected predicate, `$T` the slot.
-    let mut sql = String::new();
-    for (i, piece) in text.split("T(").enumerate() {
-        let (alias, rest) = if i == 0 { ("", piece) } else { piece.split_once(')').unwrap() };
-        if i > 0 {
-            sql.push_str(&format!("{alias}.tenant_id OPERATOR(pg_catalog.=) 'qzslotint4'::pg_catalog.int4"));
-        }
-        sql.push_str(rest);
+/// Row rules of `orders`, as `row.column`; empty: none.
+#[derive(Clone, Copy, Default)]
+struct Rules {
+    read: &'static str,
+    update: &'static str,
+    delete: &'static str,
+    insert_check: &'static str,
+    update_check: &'static str,
+}
+
+impl Rules {
+    fn all(rules: &'static str) -> Rules {
+        Rules { read: rules, update: rules, delete: rules, ..Rules::default() }
     }
+
+    fn governed(self) -> Governed {
+        Governed {
+            tenant_column: "tenant_id".to_owned(),
+            tenant_type: TenantType::Int4,
+            read: predicates(self.read),
+            update: predicates(self.update),
+            delete: predicates(self.delete),
+            insert_check: predicates(self.insert_check),
+            update_check: predicates(self.update_check),
+        }
+    }
+}
+
+fn predicates(text: &str) -> Vec<Predicate> {
+    if text.is_empty() {
+        return Vec::new();
+    }
+    let tree = parse::parse(&format!("SELECT {text}")).unwrap();
+    let Some(NodeEnum::SelectStmt(select)) = &tree.stmts[0].stmt.as_ref().unwrap().node else { panic!() };
+    let Some(NodeEnum::ResTarget(target)) = &select.target_list[0].node else { panic!() };
+    Predicate::conjuncts(target.val.as_deref().unwrap(), "row")
+}
+
+/// `accounts` and `orders` belong to tenants; `orders` has rules. `T(x)` is the injected predicate, `$T` the slot, `$R(x)`
+/// what raises, `V(x)` a checked tenant.
+fn check_with(kind: Kind, text: &str, rules: Rules) -> Result<(), Denial> {
+    let own_database = predicates("row.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()");
+    let relations = Relations {
+        governed: HashMap::from([(ACCOUNTS, Rules::default().governed()), (ORDERS, rules.governed())]),
+        shared: HashSet::from([PRODUCTS]),
+        system: HashMap::from([
+            (PG_CLASS, System { hidden: &["relpages"], rows: Vec::new() }),
+            (PG_DATABASE, System { hidden: &[], rows: own_database }),
+        ]),
+    };
+    let sql = fill(text, "V(", |value| {
+        let raise = "('bad_accounts\"'::pg_catalog.text OPERATOR(pg_catalog.||) COALESCE(";
+        format!(
+            "CASE WHEN {value} OPERATOR(pg_catalog.=) $T THEN $T ELSE {raise}{value}::pg_catalog.text, ''))::pg_catalog.int4 END"
+        )
+    });
+    let sql = fill(&sql, "$R(", |alias| {
+        let table = if alias == "a" { "accounts" } else { "orders" };
+        format!("('bad_{table}\"'::pg_catalog.text OPERATOR(pg_catalog.||) {alias}.tableoid::pg_catalog.text)")
+    });
+    let sql = fill(&sql, "T(", |alias| format!("{alias}.tenant_id OPERATOR(pg_catalog.=) $T"));
     let sql = sql.replace("$T", "'qzslotint4'::pg_catalog.int4").replace("count(", "pg_catalog.count(");
-    verify(&sql, &catalog(), &expected)
+    verify(&sql, &catalog(), &Expected { kind, relations: &relations, names: &Allowed, marker: "bad_" })
+}
+
+/// Replaces `open` .. `)` by what `with` makes of the text between.
+fn fill(text: &str, open: &str, with: impl Fn(&str) -> String) -> String {
+    let mut filled = String::new();
+    for (i, piece) in text.split(open).enumerate() {
+        let (inner, rest) = if i == 0 { ("", piece) } else { piece.split_once(')').unwrap() };
+        if i > 0 {
+            filled += &with(inner);
+        }
+        filled += rest;
+    }
+    filled
 }
 
 fn kind_of(text: &str) -> Kind {
@@ -125,7 +177,7 @@ fn kind_of(text: &str) -> Kind {
 }
 
 fn check(text: &str) -> Result<(), Denial> {
-    check_with(kind_of(text), text, "", &[])
+    check_with(kind_of(text), text, Rules::default())
 }
 
 /// Refused by the check, not for want of a valid text.
@@ -165,7 +217,15 @@ fn good_outputs_are_accepted() {
         "SELECT 1 FROM public.accounts a TABLESAMPLE system (10) WHERE T(a)",
         "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, $T), (DEFAULT, $T) RETURNING a.id",
         "INSERT INTO public.accounts AS a (tenant_id, id) SELECT $T, o.id FROM public.orders o WHERE T(o) UNION SELECT $T, 5",
-        "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, $T) ON CONFLICT (id) WHERE id > 3 DO UPDATE SET email = excluded.email WHERE T(a) AND a.balance > 1",
+        "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, $T) ON CONFLICT (id) WHERE id > 3 DO UPDATE SET email = excluded.email WHERE CASE WHEN T(a) THEN a.balance > 1 ELSE $R(a)::pg_catalog.bool END",
+        "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, V(2)), (DEFAULT, $T) RETURNING a.id",
+        "INSERT INTO public.accounts AS a (id, tenant_id) SELECT 1, V($1) UNION SELECT 2, V(o.id) FROM public.orders o WHERE T(o)",
+        "UPDATE public.accounts a SET email = 'x', tenant_id = V(2) WHERE T(a)",
+        "UPDATE public.accounts a SET tenant_id = $T WHERE T(a)",
+        "SELECT d.datname FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database() AND d.oid > 1",
+        "SELECT pg_catalog.to_json(d) FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()",
+        "SELECT pg_catalog.current_setting('timezone')",
+        "SELECT 1 FROM public.accounts new WHERE T(new)",
         "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, $T) ON CONFLICT DO NOTHING",
         "UPDATE public.accounts a SET email = 'x', balance = DEFAULT WHERE T(a)",
         "UPDATE public.accounts a SET (email, balance) = (SELECT o.note, o.amount FROM public.orders o WHERE T(o) AND o.account_id = a.id) WHERE T(a)",
@@ -271,6 +331,17 @@ fn captured_and_unknown_names_are_refused() {
         "SELECT pg_catalog.to_json(c) FROM pg_catalog.pg_class c",
         "SELECT 1 FROM pg_catalog.pg_class c JOIN (VALUES (1)) v(relpages) USING (relpages) AS u",
         "SELECT 1 FROM pg_catalog.pg_class c(a, b, relname2)",
+        "SELECT c FROM pg_catalog.pg_class c",
+        // rows of catalogs
+        "SELECT d.datname FROM pg_catalog.pg_database d",
+        "SELECT d.datname FROM pg_catalog.pg_database d WHERE d.oid OPERATOR(pg_catalog.=) pg_catalog.current_database()",
+        "SELECT 1 FROM public.products p LEFT JOIN pg_catalog.pg_database d ON true WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()",
+        // arguments that name something
+        "SELECT pg_catalog.current_setting('is_superuser')",
+        "SELECT pg_catalog.current_setting($1)",
+        // locks on what is only read
+        "SELECT p.id FROM public.products p FOR UPDATE",
+        "SELECT x.id FROM (SELECT p.id FROM public.products p) x FOR SHARE OF x",
         // other statements and clauses
         "SELECT 1; SELECT 2",
         "SELECT 1 INTO public.x",
@@ -285,7 +356,7 @@ fn captured_and_unknown_names_are_refused() {
         "",
     ] {
         let kind = if text.is_empty() { Kind::Select } else { kind_of(text) };
-        assert!(is_refused(check_with(kind, text, "", &[])), "{text}");
+        assert!(is_refused(check_with(kind, text, Rules::default())), "{text}");
     }
 }
 
@@ -311,7 +382,17 @@ fn writes_outside_the_tenant_are_refused() {
         "INSERT INTO public.accounts (id, tenant_id) VALUES (1, $T)",
         "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, $T) ON CONFLICT (id) DO UPDATE SET email = 'x'",
         "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, $T) ON CONFLICT (id) DO UPDATE SET email = 'x' WHERE a.id = 1 AND T(a)",
-        "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, $T) ON CONFLICT (id) DO UPDATE SET tenant_id = 2 WHERE T(a)",
+        "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, $T) ON CONFLICT (id) DO UPDATE SET email = 'x' WHERE T(a)",
+        "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, $T) ON CONFLICT (id) DO UPDATE SET tenant_id = 2 WHERE CASE WHEN T(a) THEN true ELSE $R(a)::pg_catalog.bool END",
+        "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, $T) ON CONFLICT (id) DO UPDATE SET email = 'x' WHERE CASE WHEN T(a) THEN true ELSE true END",
+        "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, $T) ON CONFLICT (id) DO UPDATE SET email = 'x' WHERE CASE WHEN T(a) THEN true WHEN true THEN true ELSE $R(a)::pg_catalog.bool END",
+        "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, $T) ON CONFLICT (id) DO UPDATE SET email = 'x' WHERE CASE WHEN T(a) OR true THEN true ELSE $R(a)::pg_catalog.bool END",
+        "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, CASE WHEN 2 OPERATOR(pg_catalog.=) $T THEN $T ELSE 2 END)",
+        "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, CASE WHEN 2 OPERATOR(pg_catalog.=) $T THEN 2 ELSE $T END)",
+        "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, CASE WHEN NULL OPERATOR(pg_catalog.=) $T THEN $T ELSE ('bad_accounts\"'::pg_catalog.text OPERATOR(pg_catalog.||) NULL::pg_catalog.text)::pg_catalog.int4 END)",
+        "UPDATE public.accounts a SET tenant_id = CASE WHEN a.id OPERATOR(pg_catalog.=) $T THEN $T ELSE ('bad_accounts\"'::pg_catalog.text OPERATOR(pg_catalog.||) COALESCE(2::pg_catalog.text, ''))::pg_catalog.int4 END WHERE T(a)",
+        "UPDATE public.accounts a SET tenant_id = DEFAULT WHERE T(a)",
+        "UPDATE public.accounts a SET tenant_id[1] = $T WHERE T(a)",
         "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, $T) ON CONFLICT (id) DO UPDATE SET (email, tenant_id) = ('x', 2) WHERE T(a)",
         "UPDATE public.accounts a SET tenant_id = 2 WHERE T(a)",
         "UPDATE public.accounts a SET (email, tenant_id) = ROW ('x', 2) WHERE T(a)",
@@ -322,23 +403,38 @@ fn writes_outside_the_tenant_are_refused() {
         "MERGE INTO public.accounts a USING public.products p ON T(a) AND a.id = p.id WHEN MATCHED THEN DELETE",
     ] {
         let kind = if text.contains("DELETE FROM") { Kind::Delete } else { kind_of(text) };
-        assert!(is_refused(check_with(kind, text, "", &[])), "{text}");
+        assert!(is_refused(check_with(kind, text, Rules::default())), "{text}");
     }
-    let obliged = [Value::Parameter(1), Value::Literal(0)];
     let insert = |value: &str| format!("INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, {value})");
-    for value in ["$1", "$1::pg_catalog.int4", "2107300000", "'qzaaaa'"] {
-        check_with(Kind::Insert, &insert(value), "", &obliged).unwrap();
-    }
-    for value in ["$2", "2107300001", "-2107300000", "$1 + 1", "$1::pg_catalog.text", "'qzaaab'", "NULL"] {
-        assert!(is_refused(check_with(Kind::Insert, &insert(value), "", &obliged)), "{value}");
+    for value in
+        ["$2", "2107300001", "$1 + 1", "$1::pg_catalog.text", "'qzaaab'", "NULL", "(SELECT $T)", "CASE WHEN true THEN $T END"]
+    {
+        assert!(is_refused(check(&insert(value))), "{value}");
     }
 }
 
 #[test]
 fn row_rules_are_part_of_the_policy() {
-    let rules = "row.amount > 0 OR row.note = 'row'";
-    let with_rules =
-        |text: &str| check_with(kind_of(text), &text.replace("R(o)", "(o.amount > 0 OR o.note = 'row')"), rules, &[]);
+    let rules = Rules::all("row.amount > 0 OR row.note = 'row'");
+    let with_rules = |text: &str| check_with(kind_of(text), &text.replace("R(o)", "(o.amount > 0 OR o.note = 'row')"), rules);
+    // Rules that can raise stand behind the tenant's predicate.
+    let loud = |text: &str| with_rules(&text.replace("L(o)", "CASE WHEN T(o) THEN R(o) ELSE false END"));
+    for text in [
+        "SELECT o.id FROM public.orders o WHERE T(o) AND L(o)",
+        "SELECT CASE WHEN T(o) AND L(o) THEN o.note || 'x' END FROM public.orders o WHERE T(o) AND L(o)",
+        "SELECT 1 FROM public.products p LEFT JOIN public.orders o ON T(o) AND L(o) WHERE CASE WHEN o.tableoid IS NULL OR T(o) AND L(o) THEN o.note = 'x' END",
+    ] {
+        loud(text).unwrap_or_else(|d| panic!("{text}: {d}"));
+    }
+    for text in [
+        "SELECT o.id FROM public.orders o WHERE L(o) OR T(o)",
+        "SELECT o.id FROM public.orders o WHERE T(o) AND CASE WHEN T(o) THEN R(o) ELSE true END",
+        "SELECT o.id FROM public.orders o WHERE T(o) AND CASE WHEN T(o) THEN true WHEN true THEN R(o) ELSE false END",
+        "SELECT o.id FROM public.orders o WHERE T(o) AND CASE WHEN T(o) THEN R(o) OR true ELSE false END",
+    ] {
+        assert!(is_refused(loud(text)), "{text}");
+    }
+    with_rules("SELECT o.i FROM public.orders o(i, t, c, amount, note) WHERE o.t OPERATOR(pg_catalog.=) $T AND R(o)").unwrap();
     with_rules("SELECT o.id FROM public.orders o WHERE T(o) AND R(o)").unwrap();
     with_rules("UPDATE public.orders o SET note = 'x' WHERE T(o) AND R(o)").unwrap();
     with_rules("SELECT CASE WHEN T(o) AND R(o) THEN o.note || 'x' END FROM public.orders o WHERE T(o) AND R(o)").unwrap();
@@ -353,6 +449,65 @@ fn row_rules_are_part_of_the_policy() {
         "SELECT CASE WHEN T(o) THEN o.note || 'x' END FROM public.orders o WHERE T(o) AND R(o)",
     ] {
         assert!(is_refused(with_rules(text)), "{text}");
+    }
+}
+
+#[test]
+fn rules_hold_for_what_they_are_about() {
+    let rules = Rules {
+        read: "row.note = 'r'",
+        update: "row.note = 'u'",
+        delete: "row.note = 'd'",
+        insert_check: "row.note = 'i'",
+        update_check: "row.note = 'c'",
+    };
+    let check = |text: &str| {
+        // `N(ri)` checks a new row.
+        let condition = |kinds: &str| kinds.chars().map(|k| format!("o.note = '{k}'")).collect::<Vec<_>>().join(" AND ");
+        let text = fill(text, "N(", |kinds| {
+            format!("CASE WHEN {} THEN NULL::pg_catalog.int4 ELSE $R(o)::pg_catalog.int4 END", condition(kinds))
+        });
+        check_with(if text.contains("DELETE") { Kind::Delete } else { kind_of(&text) }, &text, rules)
+    };
+    for text in [
+        "SELECT o.id FROM public.orders o WHERE T(o) AND o.note = 'r'",
+        "SELECT o.id FROM public.orders o WHERE T(o) AND o.note = 'r' AND o.note = 'u' FOR UPDATE",
+        "SELECT x.id FROM (SELECT o.id FROM public.orders o WHERE T(o) AND o.note = 'r' AND o.note = 'u') x FOR SHARE",
+        "SELECT x.id FROM (SELECT o.id FROM public.orders o WHERE T(o) AND o.note = 'r') x, public.accounts a WHERE T(a) FOR SHARE OF a",
+        "UPDATE public.orders o SET amount = 1 WHERE T(o) AND o.note = 'u' RETURNING N(c) AS check",
+        "UPDATE public.orders o SET amount = o.amount WHERE T(o) AND o.note = 'u' AND o.note = 'r' RETURNING N(cr) AS check",
+        "UPDATE public.orders o SET amount = 1 WHERE T(o) AND o.note = 'u' AND o.note = 'r' RETURNING CASE WHEN N(cr) OPERATOR(pg_catalog.=) 0 THEN o.id ELSE o.id END AS id",
+        "DELETE FROM public.orders o WHERE T(o) AND o.note = 'd'",
+        "DELETE FROM public.orders o WHERE T(o) AND o.note = 'd' AND o.note = 'r' RETURNING o.id",
+        "INSERT INTO public.orders AS o (tenant_id) VALUES ($T) RETURNING N(i)",
+        "INSERT INTO public.orders AS o (tenant_id) VALUES ($T) ON CONFLICT (id) DO NOTHING RETURNING N(i)",
+        "INSERT INTO public.orders AS o (tenant_id) VALUES ($T) ON CONFLICT (id) DO UPDATE SET amount = 1 WHERE CASE WHEN T(o) AND o.note = 'u' AND o.note = 'r' THEN true ELSE $R(o)::pg_catalog.bool END RETURNING N(ic)",
+    ] {
+        check(text).unwrap_or_else(|d| panic!("{text}: {d}"));
+    }
+    for text in [
+        "SELECT o.id FROM public.orders o WHERE T(o) AND o.note = 'u'",
+        "SELECT o.id FROM public.orders o WHERE T(o) AND o.note = 'r' FOR UPDATE",
+        "SELECT o.id FROM public.orders o WHERE T(o) AND o.note = 'r' FOR KEY SHARE OF o",
+        "SELECT x.id FROM (SELECT o.id FROM public.orders o WHERE T(o) AND o.note = 'r') x FOR SHARE",
+        // the same conjunct twice: the second is the client's, which reads
+        "UPDATE public.orders o SET amount = 1 WHERE T(o) AND o.note = 'u' AND o.note = 'u' RETURNING N(c)",
+        "UPDATE public.orders o SET amount = o.amount WHERE T(o) AND o.note = 'u' RETURNING N(cr)",
+        "UPDATE public.orders o SET amount = o.amount WHERE T(o) AND o.note = 'u' AND o.note = 'r' RETURNING N(c)",
+        "UPDATE public.orders o SET amount = 1 WHERE T(o) AND o.note = 'u'",
+        "UPDATE public.orders o SET amount = 1 WHERE T(o) AND o.note = 'u' AND o.note = 'r' RETURNING o.id",
+        "UPDATE public.orders o SET amount = 1 WHERE T(o) AND o.note = 'u' AND o.note = 'r' RETURNING o.id, N(cr)",
+        "UPDATE public.orders o SET amount = 1 WHERE T(o) AND o.note = 'u' AND o.note = 'r' RETURNING CASE WHEN N(cr) OPERATOR(pg_catalog.=) 0 THEN o.id ELSE o.amount END",
+        "DELETE FROM public.orders o WHERE T(o) AND o.note = 'd' RETURNING o.id",
+        "DELETE FROM public.orders o USING public.accounts a WHERE T(a) AND T(o) AND o.note = 'd' AND a.id = o.account_id",
+        "INSERT INTO public.orders AS o (tenant_id) VALUES ($T)",
+        "INSERT INTO public.orders AS o (tenant_id) VALUES ($T) RETURNING o.id",
+        "INSERT INTO public.orders AS o (tenant_id) VALUES ($T) RETURNING N(r)",
+        "INSERT INTO public.orders AS o (tenant_id) VALUES ($T) ON CONFLICT (id) DO UPDATE SET amount = 1 WHERE CASE WHEN T(o) AND o.note = 'u' AND o.note = 'r' THEN true ELSE $R(o)::pg_catalog.bool END RETURNING N(i)",
+        "INSERT INTO public.orders AS o (tenant_id) VALUES ($T) ON CONFLICT (id) DO UPDATE SET amount = 1 WHERE CASE WHEN T(o) AND o.note = 'u' THEN true ELSE $R(o)::pg_catalog.bool END RETURNING N(ic)",
+        "WITH w AS (INSERT INTO public.orders AS o (tenant_id) VALUES ($T)) DELETE FROM public.accounts a WHERE T(a)",
+    ] {
+        assert!(is_refused(check(text)), "{text}");
     }
 }
 

@@ -94,7 +94,7 @@ impl Verifier<'_> {
         format!("({text}::pg_catalog.text OPERATOR(pg_catalog.||) {alias}.tableoid::pg_catalog.text)::pg_catalog.{type_}")
     }
 
-    pub(super) fn on_conflict(&mut self, conflict: &OnConflictClause, target: &Target) -> Result<(), Denial> {
+    pub(super) fn on_conflict(&mut self, conflict: &OnConflictClause, target: &mut Target) -> Result<(), Denial> {
         let OnConflictClause { action, infer, target_list, where_clause, location: _ } = conflict;
         if let Some(infer) = infer {
             let pg_query::protobuf::InferClause { index_elems, where_clause, conname: _, location: _ } = infer.as_ref();
@@ -104,6 +104,8 @@ impl Verifier<'_> {
         if *action != OnConflictAction::OnconflictUpdate as i32 {
             return Ok(());
         }
+        target.checks.append(&mut target.checks_when_changed);
+        let target: &Target = target;
         self.level()?.aliases.push("excluded".to_owned());
         // CASE fixes the order (guard.md A11): the policy comes first, and a row that it hides raises.
         let unchecked = || refused("ON CONFLICT DO UPDATE without the policy in front");
