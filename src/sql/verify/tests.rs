@@ -132,8 +132,8 @@ fn check_with(kind: Kind, text: &str, rules: Rules) -> Result<(), Denial> {
         governed: HashMap::from([(ACCOUNTS, Rules::default().governed()), (ORDERS, rules.governed())]),
         shared: HashSet::from([PRODUCTS]),
         system: HashMap::from([
-            (PG_CLASS, System { hidden: &["relpages"], rows: Vec::new() }),
-            (PG_DATABASE, System { hidden: &[], rows: own_database }),
+            (PG_CLASS, System { hidden: &["relpages"], rows: Vec::new(), single: None }),
+            (PG_DATABASE, System { hidden: &[], rows: own_database, single: None }),
         ]),
     };
     let sql = fill(text, "V(", |value| {
