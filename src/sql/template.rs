@@ -170,12 +170,14 @@ fn check_gaps(text: &str, tokens: &[ScanToken]) -> Result<(), Denial> {
 
 /// `%--` is an operator and a comment to PostgreSQL, and one operator to others: refused (isolation.md, P6).
 fn check_comments(text: &str, tokens: &[ScanToken]) -> Result<(), Denial> {
-    for token in tokens.iter().filter(|t| t.token() == Token::SqlComment) {
-        let before = text.as_bytes().get((token.start as usize).wrapping_sub(1));
-        if before.is_some_and(|b| b"+-*/<>=~!@#%^&|`?".contains(b)) {
+    for pair in tokens.windows(2) {
+        let [before, comment] = pair else { continue };
+        let glued = before.end == comment.start && !is_comment(before.token());
+        let operator = text.as_bytes().get((before.end as usize).wrapping_sub(1)).is_some_and(|b| b"+-*/<>=~!@#%^&|`?".contains(b));
+        if comment.token() == Token::SqlComment && glued && operator {
             return Err(Denial::unsupported("a comment right after an operator cannot be secured")
                 .hint("put a space before the comment")
-                .at(parse::character(text, token.start as usize)));
+                .at(parse::character(text, comment.start as usize)));
         }
     }
     Ok(())
