@@ -236,20 +236,29 @@ impl Analyser<'_> {
                 Some((function, qualifier)) if !qualifier.is_empty() => {
                     let rte = self.find_item(qualifier)?.rte;
                     if self.context.catalog.functions_named(function).next().is_none() {
-                        return Err(Denial::invalid(
+                        let denial = Denial::invalid(
                             sqlstate::UNDEFINED_COLUMN,
                             format!("column {}.{function} does not exist", qualifier.join(".")),
-                        ));
+                        );
+                        return Err(self.with_column_hint(denial, qualifier.last().copied(), function));
                     }
                     let mut call = function_node(function, vec![self.whole_row(rte)?]);
                     self.named_function(&mut call)?;
                     Ok(node(NodeEnum::FuncCall(Box::new(call))))
                 }
-                Some(_) | None => Err(Denial::invalid(
-                    sqlstate::UNDEFINED_COLUMN,
-                    format!("column \"{}\" does not exist", fields.first().copied().unwrap_or_default()),
-                )),
+                Some(_) | None => {
+                    let name = fields.first().copied().unwrap_or_default();
+                    let denial = Denial::invalid(sqlstate::UNDEFINED_COLUMN, format!("column \"{name}\" does not exist"));
+                    Err(self.with_column_hint(denial, None, name))
+                }
             },
+        }
+    }
+
+    fn with_column_hint(&self, denial: Denial, table: Option<&str>, column: &str) -> Denial {
+        match self.column_hint(table, column) {
+            Some(hint) => denial.hint(hint),
+            None => denial,
         }
     }
 

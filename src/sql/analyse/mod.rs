@@ -10,6 +10,7 @@
 mod dml;
 mod expr;
 mod from;
+mod hint;
 pub mod names;
 mod query;
 pub mod scope;

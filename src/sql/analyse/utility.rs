@@ -252,9 +252,45 @@ fn multi(name: &str, statement: &VariableSetStmt, node: Node) -> Result<Utility,
             let _ = statement;
             Ok(Utility::Set { name: name.to_owned(), values: None, local: true, node })
         }
-        "session characteristics" => Ok(Utility::Set { name: name.to_owned(), values: None, local: false, node }),
+        // The session's defaults under another name; as settings they are carried from backend to backend.
+        "session characteristics" => characteristics(statement),
         _ => Err(Denial::unsupported("SET TRANSACTION SNAPSHOT cannot be secured")), // tidy: not a syntax kind
     }
+}
+
+/// SET SESSION CHARACTERISTICS AS TRANSACTION, which sets `default_transaction_..` (ExecSetVariableStmt).
+fn characteristics(statement: &VariableSetStmt) -> Result<Utility, Denial> {
+    let [mode] = statement.args.as_slice() else {
+        return Err(Denial::unsupported("SET SESSION CHARACTERISTICS with several modes")
+            .hint("give each mode in a command of its own"));
+    };
+    let Some(NodeEnum::DefElem(mode)) = &mode.node else {
+        return Err(Denial::unsupported("this SET SESSION CHARACTERISTICS cannot be secured"));
+    };
+    let constant = match mode.arg.as_deref().and_then(|a| a.node.as_ref()) {
+        Some(NodeEnum::AConst(pg::AConst { isnull: false, location: _, val: Some(value) })) => value,
+        Some(_) | None => return Err(Denial::unsupported("this SET SESSION CHARACTERISTICS cannot be secured")),
+    };
+    let (name, value) = match (mode.defname.as_str(), constant) {
+        ("transaction_isolation", a_const::Val::Sval(level)) => ("default_transaction_isolation", level.sval.clone()),
+        ("transaction_read_only", a_const::Val::Ival(on)) => ("default_transaction_read_only", on_off(on.ival)),
+        ("transaction_deferrable", a_const::Val::Ival(on)) => ("default_transaction_deferrable", on_off(on.ival)),
+        (_, _) => return Err(Denial::unsupported("this SET SESSION CHARACTERISTICS is not known")), // tidy: not a syntax kind
+    };
+    let constant = super::super::tree::text_constant(&value);
+    let set = VariableSetStmt {
+        kind: VariableSetKind::VarSetValue as i32,
+        name: name.to_owned(),
+        args: vec![constant],
+        is_local: false,
+        ..Default::default()
+    };
+    let node = Node { node: Some(NodeEnum::VariableSetStmt(set)) };
+    Ok(Utility::Set { name: name.to_owned(), values: Some(vec![value]), local: false, node })
+}
+
+fn on_off(value: i32) -> String {
+    if value == 0 { "off".to_owned() } else { "on".to_owned() }
 }
 
 fn check_settable(name: &str) -> Result<(), Denial> {

@@ -62,7 +62,7 @@ public class Jdbc {
         show("getSuperTables", emptyOr(m));
         show("getClientInfoProperties", m.getClientInfoProperties());
         // These name every role of the server (pg_roles), which a proxy may refuse.
-        try (Connection other = connect("ApplicationName", "driver:may be refused")) {
+        try (Connection other = connect("ApplicationName", "driver:may be refused", "assumeMinServerVersion", "9.4")) {
             other.getMetaData().getTablePrivileges(null, "public", "accounts").close();
             other.getMetaData().getColumnPrivileges(null, "public", "accounts", "note").close();
         } catch (SQLException e) {

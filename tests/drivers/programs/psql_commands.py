@@ -61,13 +61,12 @@ MAY_SCRIPTS = [
 
 def normal(text):
     """Sizes of relations and databases and the source of functions read NULL for tenants; other databases are not shown;
-    the server's own position in its source and its guesses at names are dropped."""
+    the server's own position in its source is dropped."""
     text = text.replace("|SELECT a || b|", "||")
     text = re.sub(r"(?m)^(postgres|template[01])\|[^\n]*\n(postgres=CTc/postgres[^\n]*\n)?", "", text)
     if "|ICU Locale|" in text:
         text = re.sub(r"\(\d+ rows?\)", "(rows)", text)
     text = re.sub(r"\|-?\d+ (bytes|kB|MB|GB)(?=\||\n)", "|", text)
-    text = re.sub(r"(?m)^HINT:  Perhaps you meant to reference the column .*\n", "", text)
     text = re.sub(r"(?m)^LOCATION:.*\n?", "", text)
     return text
 
