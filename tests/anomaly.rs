@@ -69,7 +69,8 @@ fn poll(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !done() {
         assert!(Instant::now() < deadline, "never happened: {what}");
-        std::thread::sleep(Duration::from_millis(20)); // polling with a deadline
+        #[expect(clippy::disallowed_methods, reason = "polls, with a deadline")]
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
