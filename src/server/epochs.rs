@@ -111,7 +111,7 @@ impl Keeper {
             }
         };
         let gate = Gate::new(config.level, Arc::new(Catalog::new(snapshot.clone())), &policies)
-            .map_err(|problems| Problems(problems).to_string())?;
+            .map_err(|problems| Problems(problems).render(false))?;
         let fingerprint = backend::catalog::fingerprint(&database.upstream).await.ok();
         Ok(Keeper { database: database.clone(), gate: Arc::new(gate), policies, wanted: None, snapshot, fingerprint })
     }
@@ -166,7 +166,7 @@ impl Keeper {
             }
             Err(problems) => {
                 let problems = Problems(problems);
-                tracing::error!(database = %self.database.name, "policies do not fit the catalog; the old epoch stays:\n{problems}");
+                tracing::error!(database = %self.database.name, "policies do not fit the catalog; the old epoch stays:\n{}", problems.render(false));
                 events.emit(Event::PoliciesReloaded(Reload::Failed));
                 false
             }
@@ -205,7 +205,7 @@ fn reload_policies(keepers: &mut [Keeper], config: &Config, events: &Events) {
     match load::load(&config.server.policies, &names) {
         Ok(policies) => keepers.iter_mut().for_each(|k| k.set_policies(&policies, events)),
         Err(problems) => {
-            tracing::error!("policies cannot be read; the old epoch stays:\n{problems}");
+            tracing::error!("policies cannot be read; the old epoch stays:\n{}", problems.render(false));
             events.emit(Event::PoliciesReloaded(Reload::Failed));
         }
     }

@@ -1,0 +1,141 @@
+//! Policies and catalog change while sessions are open: each change is one new epoch, statements prepared in the old one are
+//! reviewed again, and what is wrong changes nothing but the log and a metric.
+
+mod support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use support::cluster::Cluster;
+use support::proxy::{Proxy, Setup, User};
+use support::repository;
+use support::wire::{Wire, put_bind, put_execute, put_message, put_parse};
+
+struct World {
+    proxy: Proxy,
+    cluster: Cluster,
+    policies: String,
+}
+
+impl World {
+    fn start() -> World {
+        let cluster = Cluster::start();
+        cluster.create_database("shop", &[&repository("tests/attacks/schema.sql")], &[]);
+        let policies = fs::read_to_string(repository("tests/attacks/policies.toml")).expect("read the policies");
+        let users = [User { name: "one", access: "tenant = \"1\"" }, User { name: "web", access: "tenants = [\"1\", \"2\"]" }];
+        let setup = Setup::new(&[("shop".to_owned(), cluster.app_url("shop"))], &users, &[("shop.toml", &policies)]);
+        World { proxy: Proxy::start(setup), cluster, policies }
+    }
+
+    fn connect(&self, user: &str) -> Wire {
+        Wire::connect(&self.proxy.target(user, "shop")).expect("a session")
+    }
+
+    fn write_policies(&self, text: &str) {
+        fs::write(self.proxy.setup.path().join("policies/shop.toml"), text).expect("write the policies");
+    }
+
+    /// The value of a metric without labels.
+    fn metric(&self, name: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.proxy.setup.admin_port)).expect("the admin port");
+        stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("send");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("an answer");
+        let line = text.lines().find_map(|l| l.strip_prefix(name).and_then(|rest| rest.strip_prefix(' ')));
+        line.unwrap_or_default().to_owned()
+    }
+
+    fn until_metric(&self, name: &str, wanted: &str) {
+        poll(&format!("{name} {wanted}"), || self.metric(name) == wanted);
+    }
+}
+
+fn poll(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        #[expect(clippy::disallowed_methods, reason = "polls, with a deadline")]
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+const NARROWED: &str = "\n[[table]]\nname = \"public.accounts\"\nscope = \"tenant\"\ntenant_column = \"tenant_id\"\n\n\
+    [[table.rule]]\nid = \"small\"\nactions = [\"select\"]\nusing = \"balance < 300\"\n";
+
+/// Without `[[table]] accounts`, then with it narrowed.
+fn narrowed(policies: &str) -> String {
+    let others = policies.split("[[table]]").filter(|part| !part.contains("public.accounts"));
+    others.collect::<Vec<_>>().join("[[table]]") + NARROWED
+}
+
+#[test]
+fn a_changed_file_is_in_force_for_open_sessions_and_prepared_statements() {
+    let world = World::start();
+    let mut client = world.connect("one");
+    let mut prepare = Vec::new();
+    put_parse(&mut prepare, "count", b"SELECT count(*) FROM accounts", &[]);
+    put_message(&mut prepare, b'S', b"");
+    client.send_raw(&prepare).expect("send");
+    assert!(client.answer().error.is_none());
+    let mut execute = Vec::new();
+    put_bind(&mut execute, "", "count", &[], 0);
+    put_message(&mut execute, b'D', b"P\0");
+    put_execute(&mut execute, "", 0);
+    put_message(&mut execute, b'S', b"");
+    let count = |client: &mut Wire| {
+        client.send_raw(&execute).expect("send");
+        client.answer().scalar()
+    };
+    assert_eq!(count(&mut client).as_deref(), Some("5"));
+    world.write_policies(&narrowed(&world.policies));
+    poll("the rule is in force for the prepared statement", || count(&mut client).as_deref() == Some("2"));
+    assert_eq!(client.query("SELECT count(*) FROM accounts").scalar().as_deref(), Some("2"));
+    assert_eq!(world.metric("bulkhead_policy_reload_success"), "1");
+}
+
+#[test]
+fn a_file_that_is_wrong_changes_nothing_and_is_told() {
+    let world = World::start();
+    let mut client = world.connect("one");
+    for (wrong, told) in [
+        ("[[table]]\nname = \"public.accounts\"\nscoop = \"tenant\"\n", "scoop"),
+        ("[[table]]\nname = \"public.nosuch\"\nscope = \"shared\"\n", "nosuch"),
+        ("not toml", "shop.toml"),
+    ] {
+        world.write_policies(wrong);
+        world.until_metric("bulkhead_policy_reload_success", "0");
+        assert!(world.proxy.log().contains(told), "the log names {told}:\n{}", world.proxy.log());
+        assert_eq!(client.query("SELECT count(*) FROM accounts").scalar().as_deref(), Some("5"), "the old epoch is in force");
+        world.write_policies(&world.policies);
+        world.until_metric("bulkhead_policy_reload_success", "1");
+    }
+}
+
+#[test]
+fn a_new_column_is_known_soon_and_a_new_table_is_denied_until_a_policy_lists_it() {
+    let world = World::start();
+    let mut client = world.connect("one");
+    world.cluster.execute("shop", "ALTER TABLE accounts ADD COLUMN colour text DEFAULT 'red'; CREATE TABLE fresh (id int); GRANT ALL ON fresh TO app");
+    poll("the column is known", || client.query("SELECT colour FROM accounts WHERE id = 1").scalar().as_deref() == Some("red"));
+    assert_eq!(client.query("SELECT * FROM fresh").sqlstate(), "42501");
+    world.write_policies(&format!("{}\n[[table]]\nname = \"public.fresh\"\nscope = \"shared\"\n", world.policies));
+    poll("the table is known", || client.query("SELECT count(*) FROM fresh").scalar().as_deref() == Some("0"));
+}
+
+#[test]
+fn a_tenant_that_is_no_value_of_the_column_is_told_at_start() {
+    let cluster = Cluster::start();
+    cluster.create_database("shop", &[&repository("tests/attacks/schema.sql")], &[]);
+    let policies = fs::read_to_string(repository("tests/attacks/policies.toml")).expect("read the policies");
+    for tenant in ["01", "one", " 1", "99999999999"] {
+        let access = format!("tenant = \"{tenant}\"");
+        let users = [User { name: "one", access: &access }];
+        let setup = Setup::new(&[("shop".to_owned(), cluster.app_url("shop"))], &users, &[("shop.toml", &policies)]);
+        let output = setup.run(&["serve"]);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains(&format!("tenant \"{tenant}\"")) && told.contains("int4"), "{told}");
+    }
+}
