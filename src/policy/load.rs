@@ -328,11 +328,11 @@ impl File<'_> {
         for function in entry.texts("functions").unwrap_or_default() {
             functions.extend(self.identifiers(&function, "a function", 2).map(|parts| parts.join(".")));
         }
-        let mut statements = Vec::new();
         for word in entry.texts("statements").unwrap_or_default() {
             let lower = word.value.to_ascii_lowercase();
             if STATEMENTS.contains(&lower.as_str()) {
-                statements.push(lower);
+                let problem = Problem::new(format!("admitting the statement `{lower}` is not built yet"));
+                entry.report(problem, word.span.clone(), "known, but not built yet");
             } else {
                 self.report_word(entry, "statement", &word, &STATEMENTS);
             }
@@ -341,7 +341,7 @@ impl File<'_> {
             let problem = Problem::new("[[allow]] has neither `functions` nor `statements`");
             entry.report(problem, entry.span.clone(), "allows nothing");
         }
-        Allow { roles: self.roles(entry), functions, statements, place: self.place(entry.span.clone()) }
+        Allow { roles: self.roles(entry), functions, place: self.place(entry.span.clone()) }
     }
 
     fn test(&self, entry: &Table<'_>) -> Option<PolicyTest> {

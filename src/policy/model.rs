@@ -177,8 +177,6 @@ pub struct Allow {
     pub roles: Vec<String>,
     /// Functions by name, qualified or not.
     pub functions: Vec<String>,
-    /// Statement kinds, as their command tag: `listen`, `call`.
-    pub statements: Vec<String>,
     pub place: Place,
 }
 
