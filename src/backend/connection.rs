@@ -72,10 +72,15 @@ impl std::fmt::Debug for ServerProcess {
 
 /// An authenticated connection. Its user writes messages into `outbox` and calls [`Connection::flush`], calls
 /// [`Connection::fill`] and reads messages out of `inbox`, and keeps the notes (`note_..`) true.
+/// How long a connection that was given back counts as alive without being asked.
+const MOMENT: Duration = Duration::from_millis(2);
+
 #[derive(Debug)]
 pub struct Connection {
     id: u64,
     created_at: Instant,
+    /// When it was given back last.
+    rested_at: Option<Instant>,
     stream: Stream,
     server: Arc<ServerProcess>,
     parameters: BTreeMap<String, String>,
@@ -114,6 +119,7 @@ impl Connection {
         Connection {
             id,
             created_at: Instant::now(),
+            rested_at: None,
             stream,
             server: Arc::new(ServerProcess { address, process_id: 0, key: Vec::new() }),
             parameters: BTreeMap::new(),
@@ -263,9 +269,18 @@ impl Connection {
         .await
     }
 
+    /// Notes that it is given back.
+    pub(super) fn rest(&mut self) {
+        self.rested_at = Some(Instant::now());
+    }
+
     /// Whether an idle connection is alive, as far as this side can know without a round trip. What the server may send to
     /// an idle client (new settings, notices) is taken in; anything else, and the connection is not to be used.
     pub async fn is_healthy(&mut self) -> bool {
+        // One that answered a moment ago is taken at its word: asking the kernel would cost a system call a statement.
+        if self.rested_at.is_some_and(|at| at.elapsed() < MOMENT) {
+            return self.is_at_rest();
+        }
         loop {
             match self.stream.waiting() {
                 Waiting::End => return false,

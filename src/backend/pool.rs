@@ -440,6 +440,7 @@ impl Lease {
             return GivenBack::Closed;
         }
         connection.shrink();
+        connection.rest();
         let shared = slot.shared.clone();
         match gate.0.close() {
             Closing::Quiet => shared.offer(connection, slot),
