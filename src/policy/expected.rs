@@ -109,7 +109,8 @@ impl Names for Vocabulary<'_> {
         // PostgreSQL raises where none fits; then every one counts.
         let none_fits = !reached.iter().any(|f| fits(f));
         let mut candidates = reached.iter().filter(|f| none_fits || fits(f));
-        !reached.is_empty() && candidates.all(|f| self.policies.admits_function(&f.schema, &f.name, self.roles) || functions::is_allowed(f))
+        !reached.is_empty()
+            && candidates.all(|f| self.policies.admits_function(&f.schema, &f.name, self.roles) || functions::is_allowed(f))
     }
 
     fn allows_arguments(&self, name: &str, arguments: &[Argument<'_>]) -> bool {

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    AConst, AExpr, AExprKind, BoolExprType, CaseExpr, CaseWhen, ColumnRef, Node, NullTestType, String as PgString, TypeCast, TypeName, a_const,
+    AConst, AExpr, AExprKind, BoolExprType, CaseExpr, CaseWhen, ColumnRef, Node, NullTestType, String as PgString, TypeCast,
+    TypeName, a_const,
 };
 
 use super::*;

@@ -173,7 +173,8 @@ fn verify_here(text: &str, catalog: &Catalog, expected: &Expected<'_>) -> Result
 fn only_row(statement: &NodeEnum) -> Option<OnlyRow> {
     let NodeEnum::SelectStmt(select) = statement else { return None };
     // HAVING may become part of WHERE.
-    if select.with_clause.is_some() || select.having_clause.is_some() || !select.group_clause.is_empty() || select.larg.is_some() {
+    if select.with_clause.is_some() || select.having_clause.is_some() || !select.group_clause.is_empty() || select.larg.is_some()
+    {
         return None;
     }
     let [from] = select.from_clause.as_slice() else { return None };

@@ -135,7 +135,14 @@ fn check_with(kind: Kind, text: &str, rules: Rules) -> Result<(), Denial> {
         shared: HashSet::from([PRODUCTS]),
         system: HashMap::from([
             (PG_CLASS, System { hidden: &["relpages"], rows: Vec::new(), single: None }),
-            (PG_SETTINGS, System { hidden: &["setting"], single: Some(Single { column: "name", admits: |name| name == "timezone", hidden: &["line"] }), ..System::default() }),
+            (
+                PG_SETTINGS,
+                System {
+                    hidden: &["setting"],
+                    single: Some(Single { column: "name", admits: |name| name == "timezone", hidden: &["line"] }),
+                    ..System::default()
+                },
+            ),
             (PG_DATABASE, System { hidden: &[], rows: own_database, single: None }),
         ]),
     };

@@ -174,7 +174,11 @@ impl Verifier<'_> {
 
     /// Condition and operand of `CASE WHEN check THEN NULL ELSE raise END`, alone or as
     /// `CASE WHEN (that) = 0 THEN operand ELSE operand END`.
-    fn row_check<'n>(&mut self, value: Option<&'n Node>, target: &Target) -> Result<Option<(&'n Node, Option<&'n Node>)>, Denial> {
+    fn row_check<'n>(
+        &mut self,
+        value: Option<&'n Node>,
+        target: &Target,
+    ) -> Result<Option<(&'n Node, Option<&'n Node>)>, Denial> {
         let value = value.ok_or_else(|| refused("an empty target"))?;
         let NodeEnum::CaseExpr(case) = inner(value)? else { return Ok(None) };
         let Some((first, result)) = first_branch(case) else { return Ok(None) };
