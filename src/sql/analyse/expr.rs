@@ -196,8 +196,7 @@ impl Analyser<'_> {
                 };
             }
         }
-        let name = qualifier.last().copied().unwrap_or_default();
-        Err(Denial::invalid(sqlstate::UNDEFINED_TABLE, format!("missing FROM-clause entry for table \"{name}\"")))
+        Err(self.missing_entry(qualifier))
     }
 
     fn column_ref(&mut self, reference: &ColumnRef) -> Result<Node, Denial> {
@@ -444,7 +443,9 @@ impl Analyser<'_> {
                 schemas.push(f.schema.clone());
             }
         }
-        if candidates.is_empty() {
+        let named = call.args.iter().any(|a| matches!(&a.node, Some(NodeEnum::NamedArgExpr(_))));
+        let all_known = || call.args.iter().all(|a| type_name(type_of(a, self).oid, self.context.catalog).is_some());
+        if candidates.is_empty() || !any_fits && !named && all_known() {
             return Err(self.no_function(&parts.join("."), &call.args));
         }
         if name == "set_config"

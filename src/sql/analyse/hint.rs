@@ -1,7 +1,10 @@
-//! The guess that PostgreSQL makes about a column that does not exist (searchRangeTableForCol of parse_relation.c).
+//! The guesses that PostgreSQL makes about names that lead nowhere (searchRangeTableForCol, errorMissingRTE of
+//! parse_relation.c).
 
 use super::Analyser;
-use super::scope::RteKind;
+use super::scope::{Item, RteKind};
+use crate::error::sqlstate;
+use crate::finding::Denial;
 
 /// `MAX_FUZZY_DISTANCE`.
 const MOST: usize = 3;
@@ -45,6 +48,35 @@ impl Analyser<'_> {
             (Some(first), None) => Some(format!("Perhaps you meant to reference the {}.", named(first))),
             (None, _) => None,
         }
+    }
+}
+
+impl Analyser<'_> {
+    /// 42P01 for the table of `table.column` that is no entry in scope (errorMissingRTE).
+    pub(super) fn missing_entry(&self, qualifier: &[&str]) -> Denial {
+        let (schema, name) = match qualifier {
+            [name] => ("", *name),
+            [.., schema, name] => (*schema, *name),
+            [] => ("", ""),
+        };
+        let relation = self.find_relation(schema, name).map(|r| r.oid).ok();
+        let of_it = |item: &&Item| {
+            let kind = item.rte.map(|rte| &self.rtes[rte].kind);
+            matches!(kind, Some(RteKind::Relation { oid, usage: _ }) if Some(*oid) == relation)
+        };
+        let Some(item) = self.scopes.iter().rev().find_map(|scope| scope.items.iter().find(of_it)) else {
+            return Denial::invalid(sqlstate::UNDEFINED_TABLE, format!("missing FROM-clause entry for table \"{name}\""));
+        };
+        let message = format!("invalid reference to FROM-clause entry for table \"{name}\"");
+        let hint = match &item.name {
+            Some(alias) if alias != name && item.relation_visible => {
+                format!("Perhaps you meant to reference the table alias \"{alias}\".")
+            }
+            Some(_) | None => {
+                format!("There is an entry for table \"{name}\", but it cannot be referenced from this part of the query.")
+            }
+        };
+        Denial::invalid(sqlstate::UNDEFINED_TABLE, message).hint(hint)
     }
 }
 
