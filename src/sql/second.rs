@@ -236,6 +236,10 @@ fn relation_of_json(value: &Json) -> Option<String> {
 fn walk_json(value: &Json, f: &mut impl FnMut(&str, &Json)) {
     match value {
         Json::Object(map) => {
+            // `SET (a, b) = source` has its source once a column: it is the same one.
+            if map.contains_key("ncolumns") && map.get("colno").and_then(Json::as_i64).is_some_and(|n| n > 1) {
+                return;
+            }
             for (name, value) in map.iter().filter(|(name, _)| *name != "locked_rels") {
                 f(name, value);
                 walk_json(value, f);
