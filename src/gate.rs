@@ -211,11 +211,7 @@ impl Gate {
 }
 
 impl State {
-    fn new(
-        policies: &PolicyModel,
-        catalog: Arc<Catalog>,
-        epoch: PolicyEpoch,
-    ) -> Result<State, Vec<PolicyProblem>> {
+    fn new(policies: &PolicyModel, catalog: Arc<Catalog>, epoch: PolicyEpoch) -> Result<State, Vec<PolicyProblem>> {
         let policies = PolicySet::bind(policies, &catalog, epoch)?;
         Ok(State { policies, catalog, templates: DashMap::new(), bytes: AtomicUsize::new(0), expected: DashMap::new() })
     }
@@ -284,7 +280,8 @@ impl State {
         let size = match &known {
             Known::Plan(plan) => plan.size(),
             Known::Refine(_) => 64,
-        } + key.len() + 64;
+        } + key.len()
+            + 64;
         if self.bytes.fetch_add(size, Ordering::Relaxed) > MAX_TEMPLATE_BYTES {
             self.templates.clear();
             self.bytes.store(size, Ordering::Relaxed);
@@ -342,9 +339,7 @@ impl State {
             return Err(Refusal::of(Denial::disagreement("an empty statement")));
         };
         match second::read(key, tree).map_err(Refusal::of)? {
-            second::SecondReading::Agrees
-            | second::SecondReading::AgreesOnNormalForm
-            | second::SecondReading::NotApplicable => {}
+            second::SecondReading::Agrees | second::SecondReading::AgreesOnNormalForm | second::SecondReading::NotApplicable => {}
             second::SecondReading::Unavailable(why) => tracing::debug!(%why, "no second reading"),
         }
         let context = analyse::Context {
@@ -421,7 +416,11 @@ impl State {
                 None => format!("<tenant>::{}", t.sql()),
             };
             let sent = plan::text_of(plan.segments(), &literal, &tenant);
-            if sent.is_empty() { "(nothing: answered by Bulkhead)".to_owned() } else { sent.replace(plan::sentinel::prefix(), "bulkhead:") }
+            if sent.is_empty() {
+                "(nothing: answered by Bulkhead)".to_owned()
+            } else {
+                sent.replace(plan::sentinel::prefix(), "bulkhead:")
+            }
         });
         let analysis = parse::parse(source).ok().and_then(|tree| self.analyse(source, &tree, context).ok());
         let relations = analysis.map(|a| self.describe(&a)).unwrap_or_default();

@@ -30,7 +30,7 @@ use crate::policy::model::PolicyModel;
 use crate::principal::{Tenant, TenantSet};
 use crate::session::shared::{Database, Drain, Login, Reports, Review, Shared};
 use crate::wire::backend as reply;
-use epochs::{Kept, Keeper, Nudge};
+use epochs::{Keeper, Kept, Nudge};
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -104,13 +104,17 @@ fn check_tenants(config: &Config, database: &config::Database, gate: &crate::gat
         let tenants: Vec<&Tenant> = match &user.access {
             UserAccess::Fixed(tenant) => vec![tenant],
             UserAccess::Shared { tenants: TenantSet::Only(set), setting: _, token_key: _ } => set.iter().collect(),
-            UserAccess::Shared { tenants: TenantSet::Any, setting: _, token_key: _ } | UserAccess::Unrestricted { upstream: _ } => vec![],
+            UserAccess::Shared { tenants: TenantSet::Any, setting: _, token_key: _ }
+            | UserAccess::Unrestricted { upstream: _ } => vec![],
         };
         for tenant in tenants {
             if let Some(type_) = types.iter().find(|t| !crate::plan::tenant::is_canonical(**t, tenant)) {
                 return Err(format!(
                     "user \"{}\": tenant \"{}\" is not a value of type {} as PostgreSQL prints it, and a table of database \"{}\" has a tenant column of that type",
-                    user.name, tenant.0, type_.name(), database.name
+                    user.name,
+                    tenant.0,
+                    type_.name(),
+                    database.name
                 ));
             }
         }
@@ -282,7 +286,8 @@ fn share(
 fn open(config: &Config, database: &config::Database, gate: Arc<dyn Review>) -> Result<Database, ServeError> {
     let limits = PoolLimits { size: database.pool_size, wait: config.limits.pool_wait };
     let pool = |upstream: &Upstream| {
-        Pool::new(upstream.clone(), limits).map_err(|error| ServeError::Upstream { database: database.name.clone(), error: Box::new(error) })
+        Pool::new(upstream.clone(), limits)
+            .map_err(|error| ServeError::Upstream { database: database.name.clone(), error: Box::new(error) })
     };
     let mut unrestricted = HashMap::new();
     for user in &config.users {

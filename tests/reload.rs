@@ -117,7 +117,10 @@ fn a_file_that_is_wrong_changes_nothing_and_is_told() {
 fn a_new_column_is_known_soon_and_a_new_table_is_denied_until_a_policy_lists_it() {
     let world = World::start();
     let mut client = world.connect("one");
-    world.cluster.execute("shop", "ALTER TABLE accounts ADD COLUMN colour text DEFAULT 'red'; CREATE TABLE fresh (id int); GRANT ALL ON fresh TO app");
+    world.cluster.execute(
+        "shop",
+        "ALTER TABLE accounts ADD COLUMN colour text DEFAULT 'red'; CREATE TABLE fresh (id int); GRANT ALL ON fresh TO app",
+    );
     poll("the column is known", || client.query("SELECT colour FROM accounts WHERE id = 1").scalar().as_deref() == Some("red"));
     assert_eq!(client.query("SELECT * FROM fresh").sqlstate(), "42501");
     world.write_policies(&format!("{}\n[[table]]\nname = \"public.fresh\"\nscope = \"shared\"\n", world.policies));

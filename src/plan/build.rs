@@ -82,7 +82,9 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
     match &analysis.statement {
         Statement::Query(query) => check_output(&printed, kind_of(query)?, permit, catalog, check)?,
         Statement::CopyTo { query: _, options: _ } => check_output(&printed, Kind::CopyTo, permit, catalog, check)?,
-        Statement::Declare { name: _, options: _, query: _ } => check_output(&printed, Kind::DeclareCursor, permit, catalog, check)?,
+        Statement::Declare { name: _, options: _, query: _ } => {
+            check_output(&printed, Kind::DeclareCursor, permit, catalog, check)?
+        }
         // No rows: printed as it was parsed.
         Statement::Utility(_) => {}
     }

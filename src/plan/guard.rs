@@ -12,7 +12,8 @@ use crate::finding::Denial;
 use crate::policy::Rows;
 use crate::sql::analyse::scope::RteId;
 use crate::sql::tree::{
-    after_grouping, and, as_string, bool_constant, case, cast, column, conjuncts, is_null, null, operator, or, qualified_column, walk,
+    after_grouping, and, as_string, bool_constant, case, cast, column, conjuncts, is_null, null, operator, or, qualified_column,
+    walk,
 };
 use crate::sql::types::{oid, type_of};
 
@@ -53,11 +54,7 @@ impl Rewriter<'_> {
         let tenant = tenant_predicate(filter, alias, name_of)?;
         let Some(using) = &filter.using else { return Ok(tenant) };
         let rules = place_rule(using, alias, name_of, self.catalog, filter)?;
-        let rules = if is_quiet(&rules, self) {
-            rules
-        } else {
-            case(vec![(tenant.clone(), rules)], Some(bool_constant(false)))
-        };
+        let rules = if is_quiet(&rules, self) { rules } else { case(vec![(tenant.clone(), rules)], Some(bool_constant(false))) };
         Ok(and(vec![tenant, rules]).unwrap_or_else(null))
     }
 
@@ -90,7 +87,12 @@ impl Rewriter<'_> {
     /// The guards that a loud expression needs; what no guard reaches is fenced. `members`: the relations of its level, for
     /// an expression that reads no column at all (A8). `one_time`: such a one, standing alone, is evaluated whatever rows
     /// there are.
-    pub(super) fn guards_for(&mut self, expression: &Node, members: &BTreeSet<RteId>, one_time: bool) -> Result<Vec<Node>, Denial> {
+    pub(super) fn guards_for(
+        &mut self,
+        expression: &Node,
+        members: &BTreeSet<RteId>,
+        one_time: bool,
+    ) -> Result<Vec<Node>, Denial> {
         let own = aliases_inside(expression);
         let mut direct: BTreeSet<RteId> = BTreeSet::new();
         let mut reads_columns = false;
@@ -128,10 +130,14 @@ impl Rewriter<'_> {
                 derived.extend(sources.filter(|s| self.permit.rows(**s).is_some()));
             }
         }
-        let passed: BTreeSet<RteId> = self.in_scope.iter().filter(|l| l.filtered).flat_map(|l| l.members.iter().copied()).collect();
+        let passed: BTreeSet<RteId> =
+            self.in_scope.iter().filter(|l| l.filtered).flat_map(|l| l.members.iter().copied()).collect();
         let visible: BTreeSet<RteId> = self.in_scope.iter().flat_map(|l| l.members.iter().copied()).collect();
-        let (reachable, hidden): (Vec<RteId>, Vec<RteId>) =
-            direct.union(&derived).copied().filter(|id| !self.fences.contains(id) && !passed.contains(id)).partition(|id| visible.contains(id));
+        let (reachable, hidden): (Vec<RteId>, Vec<RteId>) = direct
+            .union(&derived)
+            .copied()
+            .filter(|id| !self.fences.contains(id) && !passed.contains(id))
+            .partition(|id| visible.contains(id));
         self.wanted.extend(hidden);
         reachable.into_iter().map(|id| self.guard_condition(id)).collect()
     }
@@ -139,9 +145,8 @@ impl Rewriter<'_> {
     /// Guards the loud entries of a target list that PostgreSQL may move conditions into.
     pub(super) fn guard_targets(&mut self, select: &mut SelectStmt, members: &BTreeSet<RteId>) -> Result<(), Denial> {
         let grouped = !select.group_clause.is_empty() || select.having_clause.is_some();
-        let plain_groups = select.group_clause.iter().all(|g| {
-            matches!(&g.node, Some(NodeEnum::ColumnRef(c)) if c.fields.len() == 2)
-        });
+        let plain_groups =
+            select.group_clause.iter().all(|g| matches!(&g.node, Some(NodeEnum::ColumnRef(c)) if c.fields.len() == 2));
         let how = match (grouped, select.distinct_clause.is_empty() && select.sort_clause.is_empty()) {
             (false, true) => Guarding::Policy,
             (true, true) if plain_groups => Guarding::Grouped,

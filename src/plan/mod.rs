@@ -7,7 +7,7 @@ mod rewrite;
 pub mod sentinel;
 mod write;
 
-pub use build::{Check, Built, build, text_of};
+pub use build::{Built, Check, build, text_of};
 
 use std::sync::Arc;
 

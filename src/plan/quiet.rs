@@ -3,7 +3,9 @@
 //!
 //! The list is short on purpose: what is not here is loud, which costs speed and never soundness.
 
-use pg_query::protobuf::{AExpr, AExprKind, BoolExprType, CoercionForm, NullTestType, SelectStmt, SetOperation, SubLinkType, a_const};
+use pg_query::protobuf::{
+    AExpr, AExprKind, BoolExprType, CoercionForm, NullTestType, SelectStmt, SetOperation, SubLinkType, a_const,
+};
 use pg_query::{Node, NodeEnum};
 
 use crate::sql::kinds::not_an_expression;
@@ -159,9 +161,9 @@ fn a_expr(e: &AExpr, env: &dyn Environment) -> bool {
         Ok(AExprKind::AexprOp) => json_operator(name, left, right, env),
         Ok(AExprKind::AexprDistinct | AExprKind::AexprNotDistinct) => comparison && operands(left, right, env),
         Ok(AExprKind::AexprIn) => comparison && in_list(left, right, env),
-        Ok(
-            AExprKind::AexprBetween | AExprKind::AexprNotBetween | AExprKind::AexprBetweenSym | AExprKind::AexprNotBetweenSym,
-        ) => in_list(left, right, env),
+        Ok(AExprKind::AexprBetween | AExprKind::AexprNotBetween | AExprKind::AexprBetweenSym | AExprKind::AexprNotBetweenSym) => {
+            in_list(left, right, env)
+        }
         Ok(AExprKind::AexprOpAny | AExprKind::AexprOpAll) => comparison && any_array(left, right, env),
         Ok(AExprKind::AexprLike) => like(left, right, env),
         Ok(AExprKind::AexprNullif) => operands(left, right, env),
@@ -243,7 +245,9 @@ fn constant_cast(c: &pg_query::protobuf::TypeCast, env: &dyn Environment) -> boo
     let plain = family(typed.oid).is_some() || is_enum(typed.oid, env);
     match &arg.node {
         Some(NodeEnum::AConst(_)) => plain,
-        Some(NodeEnum::ParamRef(p)) => plain && matches!(env.parameter(p.number), declared if declared == 0 || declared == typed.oid),
+        Some(NodeEnum::ParamRef(p)) => {
+            plain && matches!(env.parameter(p.number), declared if declared == 0 || declared == typed.oid)
+        }
         Some(_) | None => false,
     }
 }
@@ -255,7 +259,9 @@ fn like(left: &Node, right: &Node, env: &dyn Environment) -> bool {
     let pattern = match &right.node {
         Some(NodeEnum::AConst(c)) => match &c.val {
             Some(a_const::Val::Sval(s)) => !s.sval.contains('\\'),
-            Some(a_const::Val::Ival(_) | a_const::Val::Fval(_) | a_const::Val::Boolval(_) | a_const::Val::Bsval(_)) | None => false,
+            Some(a_const::Val::Ival(_) | a_const::Val::Fval(_) | a_const::Val::Boolval(_) | a_const::Val::Bsval(_)) | None => {
+                false
+            }
         },
         Some(_) | None => false,
     };
@@ -272,7 +278,12 @@ fn json_operator(name: &str, left: &Node, right: &Node, env: &dyn Environment) -
     };
     match name {
         "->" | "->>" => matches!(l, oid::JSON | oid::JSONB) && simple_key && is_quiet(left, env),
-        "@>" | "<@" => l == oid::JSONB && (is_constant(right) || type_of(right, env).oid == oid::JSONB) && is_quiet(left, env) && is_quiet(right, env),
+        "@>" | "<@" => {
+            l == oid::JSONB
+                && (is_constant(right) || type_of(right, env).oid == oid::JSONB)
+                && is_quiet(left, env)
+                && is_quiet(right, env)
+        }
         "?" => l == oid::JSONB && simple_key && is_quiet(left, env),
         _ => false, // tidy: not a syntax kind
     }
@@ -431,7 +442,9 @@ fn is_guard(c: &pg_query::protobuf::CaseExpr) -> bool {
         });
     }
     let null_else = match c.defresult.as_deref().and_then(|d| d.node.as_ref()) {
-        Some(NodeEnum::TypeCast(t)) => matches!(t.arg.as_deref().and_then(|a| a.node.as_ref()), Some(NodeEnum::AConst(k)) if k.isnull),
+        Some(NodeEnum::TypeCast(t)) => {
+            matches!(t.arg.as_deref().and_then(|a| a.node.as_ref()), Some(NodeEnum::AConst(k)) if k.isnull)
+        }
         Some(_) | None => false,
     };
     c.arg.is_none() && slot && null_else

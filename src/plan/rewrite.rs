@@ -23,8 +23,8 @@ use crate::sql::analyse::{Analysis, WHOLE_ROW, column_type};
 use crate::sql::kinds::not_a_from_item;
 use crate::sql::sentinel::slot_node;
 use crate::sql::tree::{
-    Child, after_grouping, alias, and, as_string, boxed, case, cast, column, conjuncts, each_child_mut, int_constant,
-    node, null, operator, qualified_column, relation, target, type_name, walk,
+    Child, after_grouping, alias, and, as_string, boxed, case, cast, column, conjuncts, each_child_mut, int_constant, node, null,
+    operator, qualified_column, relation, target, type_name, walk,
 };
 use crate::sql::types::{Environment, Typed};
 
@@ -585,8 +585,8 @@ pub(super) fn own(function: &str) -> Node {
 
 /// `alias.tenant OPERATOR(pg_catalog.=) slot`
 pub(super) fn tenant_predicate(filter: &RowFilter, alias: &str, name_of: &dyn Fn(i16) -> Option<String>) -> Result<Node, Denial> {
-    let name = name_of(filter.tenant_column)
-        .ok_or_else(|| Denial::disagreement(format!("no tenant column in {}", filter.table)))?;
+    let name =
+        name_of(filter.tenant_column).ok_or_else(|| Denial::disagreement(format!("no tenant column in {}", filter.table)))?;
     Ok(operator("=", column(&[alias, &name]), slot_node(filter.type_)))
 }
 

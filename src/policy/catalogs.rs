@@ -32,22 +32,64 @@ const fn masked(columns: &'static [&'static str]) -> CatalogRule {
 }
 
 const PLAIN_CATALOGS: &[&str] = &[
-    "pg_aggregate", "pg_am", "pg_amop", "pg_amproc", "pg_attrdef", "pg_attribute", "pg_available_extension_versions",
-    "pg_available_extensions", "pg_cast", "pg_collation", "pg_constraint", "pg_conversion", "pg_default_acl", "pg_depend", "pg_description",
-    "pg_enum", "pg_event_trigger", "pg_extension", "pg_foreign_data_wrapper", "pg_foreign_server", "pg_foreign_table", "pg_index", "pg_inherits",
-    "pg_init_privs", "pg_language", "pg_namespace", "pg_opclass", "pg_operator", "pg_opfamily", "pg_partitioned_table",
-    "pg_policy", "pg_publication", "pg_publication_namespace", "pg_publication_rel", "pg_publication_tables", "pg_range", "pg_rewrite",
-    "pg_seclabel", "pg_shdescription", "pg_sequence", "pg_statistic_ext", "pg_tables", "pg_tablespace", "pg_timezone_abbrevs",
-    "pg_timezone_names", "pg_transform", "pg_trigger", "pg_ts_config", "pg_ts_config_map", "pg_ts_dict", "pg_ts_parser",
-    "pg_ts_template", "pg_type",
+    "pg_aggregate",
+    "pg_am",
+    "pg_amop",
+    "pg_amproc",
+    "pg_attrdef",
+    "pg_attribute",
+    "pg_available_extension_versions",
+    "pg_available_extensions",
+    "pg_cast",
+    "pg_collation",
+    "pg_constraint",
+    "pg_conversion",
+    "pg_default_acl",
+    "pg_depend",
+    "pg_description",
+    "pg_enum",
+    "pg_event_trigger",
+    "pg_extension",
+    "pg_foreign_data_wrapper",
+    "pg_foreign_server",
+    "pg_foreign_table",
+    "pg_index",
+    "pg_inherits",
+    "pg_init_privs",
+    "pg_language",
+    "pg_namespace",
+    "pg_opclass",
+    "pg_operator",
+    "pg_opfamily",
+    "pg_partitioned_table",
+    "pg_policy",
+    "pg_publication",
+    "pg_publication_namespace",
+    "pg_publication_rel",
+    "pg_publication_tables",
+    "pg_range",
+    "pg_rewrite",
+    "pg_seclabel",
+    "pg_shdescription",
+    "pg_sequence",
+    "pg_statistic_ext",
+    "pg_tables",
+    "pg_tablespace",
+    "pg_timezone_abbrevs",
+    "pg_timezone_names",
+    "pg_transform",
+    "pg_trigger",
+    "pg_ts_config",
+    "pg_ts_config_map",
+    "pg_ts_dict",
+    "pg_ts_parser",
+    "pg_ts_template",
+    "pg_type",
 ];
 
 /// The rule for pg_settings where all that the statement sees is one setting that tenants may read.
-pub const ONE_SETTING: CatalogRule = CatalogRule {
-    masked: &["sourcefile", "sourceline"],
-    refused: &["sourcefile", "sourceline"],
-    ..PLAIN
-};
+pub const ONE_SETTING: CatalogRule =
+    CatalogRule { masked: &["sourcefile", "sourceline"], refused: &["sourcefile", "sourceline"], ..PLAIN };
 
 /// The rule for a relation of pg_catalog or information_schema; `None`: not for tenants.
 pub fn rule(schema: &str, name: &str) -> Option<CatalogRule> {
@@ -60,7 +102,9 @@ pub fn rule(schema: &str, name: &str) -> Option<CatalogRule> {
         ("pg_catalog", "pg_database") => {
             Some(CatalogRule { rows: Rows::OwnDatabase("datname"), ..masked(&["datfrozenxid", "datminmxid"]) })
         }
-        ("pg_catalog", "pg_roles") => Some(CatalogRule { nested_only: true, rows: Rows::OwnRole("rolname"), ..masked(&["rolpassword", "rolconfig"]) }),
+        ("pg_catalog", "pg_roles") => {
+            Some(CatalogRule { nested_only: true, rows: Rows::OwnRole("rolname"), ..masked(&["rolpassword", "rolconfig"]) })
+        }
         ("pg_catalog", "pg_settings") => Some(CatalogRule {
             masked: &["setting", "boot_val", "reset_val", "sourcefile", "sourceline", "min_val", "max_val"],
             refused: &["setting", "boot_val", "reset_val", "sourcefile", "sourceline"],

@@ -80,7 +80,8 @@ impl PolicySet {
             match (found, inherited) {
                 (None, policy) => found = Some(policy),
                 // Children of several governed tables: only where all agree on being governed by the same column.
-                (Some(RelationPolicy::Tenant(a)), RelationPolicy::Tenant(b)) if a.column == b.column && a.rules.is_empty() && b.rules.is_empty() => {}
+                (Some(RelationPolicy::Tenant(a)), RelationPolicy::Tenant(b))
+                    if a.column == b.column && a.rules.is_empty() && b.rules.is_empty() => {}
                 (Some(_), _) => return None,
             }
         }
@@ -144,7 +145,10 @@ fn bind_table(table: &TablePolicy, catalog: &Catalog) -> Result<(u32, RelationPo
         return Err(problem(format!("table {}.{} does not exist in the database", table.schema, table.name)));
     };
     if !matches!(relation.kind, 'r' | 'p') && table.scope != Scope::Denied {
-        return Err(problem(format!("{}.{} is not a table: views and foreign tables cannot be governed yet", table.schema, table.name)));
+        return Err(problem(format!(
+            "{}.{} is not a table: views and foreign tables cannot be governed yet",
+            table.schema, table.name
+        )));
     }
     let column_name = match &table.scope {
         Scope::Shared => return Ok((relation.oid, RelationPolicy::Shared)),
@@ -160,10 +164,16 @@ fn bind_table(table: &TablePolicy, catalog: &Catalog) -> Result<(u32, RelationPo
         oid::INT8 => TenantType::Int8,
         oid::TEXT | oid::VARCHAR => TenantType::Text,
         oid::UUID => TenantType::Uuid,
-        _ => return Err(problem(format!("column {column_name} has a type that cannot tell tenants apart: use smallint, integer, bigint, text, varchar or uuid"))), // tidy: not a syntax kind
+        _ => {
+            return Err(problem(format!(
+                "column {column_name} has a type that cannot tell tenants apart: use smallint, integer, bigint, text, varchar or uuid"
+            )));
+        } // tidy: not a syntax kind
     };
     if column.collation != 0 && catalog.collation(column.collation).is_some_and(|c| !c.deterministic) {
-        return Err(problem(format!("column {column_name} has a nondeterministic collation: two tenants could compare as equal")));
+        return Err(problem(format!(
+            "column {column_name} has a nondeterministic collation: two tenants could compare as equal"
+        )));
     }
     let mut problems = vec![];
     let mut rules = vec![];
@@ -182,7 +192,10 @@ fn bind_table(table: &TablePolicy, catalog: &Catalog) -> Result<(u32, RelationPo
         rules.push(BoundRule { roles: rule.roles.clone(), actions: rule.actions.clone(), mode: rule.mode, using, check });
     }
     if problems.is_empty() {
-        Ok((relation.oid, RelationPolicy::Tenant(TenantPolicy { column: column_name.clone(), type_, rules, default: table.default })))
+        Ok((
+            relation.oid,
+            RelationPolicy::Tenant(TenantPolicy { column: column_name.clone(), type_, rules, default: table.default }),
+        ))
     } else {
         Err(problems)
     }
@@ -222,8 +235,6 @@ fn bind_expression(sql: &SqlText, relation: &Relation, catalog: &Catalog) -> Res
         Statement::Query(_)
         | Statement::CopyTo { query: _, options: _ }
         | Statement::Declare { name: _, options: _, query: _ }
-        | Statement::Utility(_) => {
-            Err(problem("not an expression".to_owned()))
-        }
+        | Statement::Utility(_) => Err(problem("not an expression".to_owned())),
     }
 }

@@ -9,7 +9,9 @@ use crate::error::sqlstate;
 use crate::finding::Denial;
 use crate::gate::{Approved, Context};
 use crate::id::PolicyEpoch;
-use crate::plan::{Action, Effect, Emulation, Lasts, Literals, Plan, Segment, TenantForm, TenantType, TenantValue, TransactionCommand};
+use crate::plan::{
+    Action, Effect, Emulation, Lasts, Literals, Plan, Segment, TenantForm, TenantType, TenantValue, TransactionCommand,
+};
 
 /// `forbidden` in a statement refuses it; `:tenant:` is a tenant slot; `:path:` becomes the search_path that it was reviewed
 /// under; `pinning` pins. All else passes as it came.
@@ -85,8 +87,12 @@ fn action(words: &[&str], text: &str) -> Action {
         ["release", .., name] => transaction(TransactionCommand::Release((*name).into())),
         ["set", "local", "bulkhead.tenant", _, v] => choose(v, true, TenantForm::Set),
         ["set", "bulkhead.tenant" | "\"bulkhead\".\"tenant\"", _, v] => choose(v, false, TenantForm::Set),
-        ["reset", "bulkhead.tenant"] => Action::ChooseTenant { value: TenantValue::Unset, lasts: Lasts::Session, form: TenantForm::Set },
-        ["show", "bulkhead.tenant"] => Action::ChooseTenant { value: TenantValue::Unset, lasts: Lasts::Session, form: TenantForm::Show },
+        ["reset", "bulkhead.tenant"] => {
+            Action::ChooseTenant { value: TenantValue::Unset, lasts: Lasts::Session, form: TenantForm::Set }
+        }
+        ["show", "bulkhead.tenant"] => {
+            Action::ChooseTenant { value: TenantValue::Unset, lasts: Lasts::Session, form: TenantForm::Show }
+        }
         ["select", "set_config('bulkhead.tenant',", "$1,", local] => Action::ChooseTenant {
             value: TenantValue::Parameter(1),
             lasts: if local.starts_with("true") { Lasts::Transaction } else { Lasts::Session },

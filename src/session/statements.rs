@@ -100,13 +100,7 @@ pub fn is_forwarded(action: &Action) -> bool {
 }
 
 impl Upstream {
-    fn new(
-        source: &str,
-        literals: &Literals,
-        plan: &Plan,
-        declared: &[u32],
-        tenant: Option<&Tenant>,
-    ) -> Result<Self, Denial> {
+    fn new(source: &str, literals: &Literals, plan: &Plan, declared: &[u32], tenant: Option<&Tenant>) -> Result<Self, Denial> {
         let mut text = BytesMut::new();
         plan.write_parameterised(source, literals, tenant, &mut text);
         let mut types = declared.to_vec();

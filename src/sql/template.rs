@@ -173,7 +173,8 @@ fn check_comments(text: &str, tokens: &[ScanToken]) -> Result<(), Denial> {
     for pair in tokens.windows(2) {
         let [before, comment] = pair else { continue };
         let glued = before.end == comment.start && !is_comment(before.token());
-        let operator = text.as_bytes().get((before.end as usize).wrapping_sub(1)).is_some_and(|b| b"+-*/<>=~!@#%^&|`?".contains(b));
+        let operator =
+            text.as_bytes().get((before.end as usize).wrapping_sub(1)).is_some_and(|b| b"+-*/<>=~!@#%^&|`?".contains(b));
         if comment.token() == Token::SqlComment && glued && operator {
             return Err(Denial::unsupported("a comment right after an operator cannot be secured")
                 .hint("put a space before the comment")

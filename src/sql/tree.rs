@@ -326,4 +326,3 @@ pub fn each_column<'a>(node: &'a Node, visit: &mut dyn FnMut(&'a ColumnRef)) {
         }
     });
 }
-

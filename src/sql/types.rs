@@ -86,7 +86,11 @@ pub fn type_of(expression: &Node, env: &dyn Environment) -> Typed {
         NodeEnum::TypeCast(c) => c.type_name.as_ref().map_or(Typed::UNKNOWN, |t| type_named(t, env.catalog())),
         NodeEnum::CollateClause(c) => c.arg.as_ref().map_or(Typed::UNKNOWN, |a| Typed { collation: 0, ..type_of(a, env) }),
         NodeEnum::BoolExpr(b) => {
-            if b.boolop == BoolExprType::Undefined as i32 { Typed::UNKNOWN } else { Typed::of(oid::BOOL) }
+            if b.boolop == BoolExprType::Undefined as i32 {
+                Typed::UNKNOWN
+            } else {
+                Typed::of(oid::BOOL)
+            }
         }
         NodeEnum::NullTest(_) | NodeEnum::BooleanTest(_) => Typed::of(oid::BOOL),
         NodeEnum::SubLink(s) => match SubLinkType::try_from(s.sub_link_type) {
@@ -94,10 +98,7 @@ pub fn type_of(expression: &Node, env: &dyn Environment) -> Typed {
             Ok(SubLinkType::ExprSublink) => scalar(s.subselect.as_deref(), env),
             Ok(SubLinkType::ArraySublink) => array_of(scalar(s.subselect.as_deref(), env).oid, env.catalog()),
             Ok(
-                SubLinkType::RowcompareSublink
-                | SubLinkType::MultiexprSublink
-                | SubLinkType::CteSublink
-                | SubLinkType::Undefined,
+                SubLinkType::RowcompareSublink | SubLinkType::MultiexprSublink | SubLinkType::CteSublink | SubLinkType::Undefined,
             )
             | Err(_) => Typed::UNKNOWN,
         },

@@ -13,7 +13,9 @@ impl Analyser<'_> {
     pub(super) fn insert(&mut self, insert: &mut InsertStmt) -> Result<Vec<Output>, Denial> {
         let InsertStmt { relation, cols, select_stmt, on_conflict_clause, returning_clause, with_clause, r#override } = insert;
         match OverridingKind::try_from(*r#override) {
-            Ok(OverridingKind::OverridingNotSet | OverridingKind::OverridingUserValue | OverridingKind::OverridingSystemValue) => {}
+            Ok(
+                OverridingKind::OverridingNotSet | OverridingKind::OverridingUserValue | OverridingKind::OverridingSystemValue,
+            ) => {}
             Ok(OverridingKind::Undefined) | Err(_) => return Err(Denial::unsupported("this INSERT cannot be secured")),
         }
         let frame = self.with_clause(with_clause)?;
@@ -89,10 +91,7 @@ impl Analyser<'_> {
             RteKind::Relation { oid, usage: _ } => self.context.catalog.relation(*oid).map_or("", |r| r.name.as_str()),
             RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Merged => "",
         };
-        Err(Denial::invalid(
-            sqlstate::UNDEFINED_COLUMN,
-            format!("column \"{name}\" of relation \"{relation}\" does not exist"),
-        ))
+        Err(Denial::invalid(sqlstate::UNDEFINED_COLUMN, format!("column \"{name}\" of relation \"{relation}\" does not exist")))
     }
 
     fn on_conflict(&mut self, conflict: &mut pg::OnConflictClause, item: &Item, target: RteId) -> Result<(), Denial> {
@@ -126,7 +125,8 @@ impl Analyser<'_> {
             self.scopes.pop();
         }
         // `excluded` has the target's columns.
-        let columns = self.rtes[target].columns.iter().map(|c| super::scope::RteColumn { sources: vec![], ..c.clone() }).collect();
+        let columns =
+            self.rtes[target].columns.iter().map(|c| super::scope::RteColumn { sources: vec![], ..c.clone() }).collect();
         let excluded = self.rtes.len();
         let columns: Vec<super::scope::RteColumn> = columns;
         // `excluded` cannot be renamed: a second one in the statement must have the same columns.
@@ -191,7 +191,9 @@ impl Analyser<'_> {
         self.items_of_from(from)?;
         let depth = self.scopes.len() - 1;
         let clash = self.scopes[depth].items.iter().any(|i| {
-            i.relation_visible && i.name == target.name && (i.relation.is_none() || target.relation.is_none() || i.relation == target.relation)
+            i.relation_visible
+                && i.name == target.name
+                && (i.relation.is_none() || target.relation.is_none() || i.relation == target.relation)
         });
         if clash {
             let name = target.name.unwrap_or_default();
@@ -305,9 +307,13 @@ impl Analyser<'_> {
 
     /// `SELECT columns FROM ONLY table`: COPY reads the table itself, without generated columns.
     fn copy_query(&mut self, relation: &pg::RangeVar, attributes: &[Node]) -> Result<Node, Denial> {
-        let found = self.find_relation(&relation.schemaname, &relation.relname).map_err(|denial| denial.at_node(relation.location))?;
+        let found =
+            self.find_relation(&relation.schemaname, &relation.relname).map_err(|denial| denial.at_node(relation.location))?;
         if found.kind != 'r' {
-            return Err(Denial::unsupported(format!("COPY of \"{}\" needs the query form: COPY (SELECT ..) TO", relation.relname)));
+            return Err(Denial::unsupported(format!(
+                "COPY of \"{}\" needs the query form: COPY (SELECT ..) TO",
+                relation.relname
+            )));
         }
         let names: Vec<String> = if attributes.is_empty() {
             found.columns.iter().filter(|c| !c.generated).map(|c| c.name.clone()).collect()
@@ -348,4 +354,3 @@ fn assignment(name: &str) -> Node {
 fn target_of(item: &Item) -> Result<RteId, Denial> {
     item.rte.ok_or_else(|| Denial::unsupported("this target cannot be secured"))
 }
-

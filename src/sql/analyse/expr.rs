@@ -28,8 +28,16 @@ pub const WHOLE_ROW: &str = "qz_row";
 const SYSTEM_COLUMNS: [&str; 6] = ["ctid", "xmin", "cmin", "xmax", "cmax", "tableoid"];
 
 /// Functions whose string arguments name things: their values belong to the template's key.
-const NAMING_FUNCTIONS: [&str; 8] =
-    ["current_setting", "set_config", "nextval", "currval", "setval", "pg_get_serial_sequence", "pg_advisory_unlock_all", "to_regclass"];
+const NAMING_FUNCTIONS: [&str; 8] = [
+    "current_setting",
+    "set_config",
+    "nextval",
+    "currval",
+    "setval",
+    "pg_get_serial_sequence",
+    "pg_advisory_unlock_all",
+    "to_regclass",
+];
 
 impl Analyser<'_> {
     pub(super) fn exprs(&mut self, list: &mut [Node]) -> Result<(), Denial> {
@@ -149,8 +157,7 @@ impl Analyser<'_> {
             let Some(scope) = self.scopes.last() else {
                 return Err(Denial::invalid(sqlstate::SYNTAX_ERROR, "SELECT * with no tables specified is not valid"));
             };
-            let columns: Vec<_> =
-                scope.visible().filter(|i| i.columns_visible).flat_map(|i| i.columns.iter().cloned()).collect();
+            let columns: Vec<_> = scope.visible().filter(|i| i.columns_visible).flat_map(|i| i.columns.iter().cloned()).collect();
             if columns.is_empty() && scope.items.is_empty() {
                 return Err(Denial::invalid(sqlstate::SYNTAX_ERROR, "SELECT * with no tables specified is not valid"));
             }
@@ -174,9 +181,7 @@ impl Analyser<'_> {
     fn find_item(&self, qualifier: &[&str]) -> Result<&Item, Denial> {
         let matches = |item: &&Item| match qualifier {
             [table] => item.relation_visible && item.name.as_deref() == Some(table),
-            [schema, table] => {
-                item.relation_visible && item.relation.as_ref().is_some_and(|(s, t)| s == schema && t == table)
-            }
+            [schema, table] => item.relation_visible && item.relation.as_ref().is_some_and(|(s, t)| s == schema && t == table),
             [database, schema, table] => {
                 *database == self.context.catalog.snapshot().database
                     && item.relation.as_ref().is_some_and(|(s, t)| s == schema && t == table)
@@ -281,9 +286,9 @@ impl Analyser<'_> {
     /// `None`: a qualified name whose last part is no column of the (existing) entry, or a bare name that is nothing.
     fn meaning(&self, fields: &[&str]) -> Result<Option<Meaning>, Denial> {
         match fields {
-            [name] => self.bare_column(name).map(|found| {
-                found.or_else(|| self.find_item(&[name]).ok().and_then(|i| i.rte).map(Meaning::WholeRow))
-            }),
+            [name] => self
+                .bare_column(name)
+                .map(|found| found.or_else(|| self.find_item(&[name]).ok().and_then(|i| i.rte).map(Meaning::WholeRow))),
             [qualifier @ .., name] if qualifier.len() <= 3 => {
                 let item = self.find_item(qualifier)?;
                 Ok(self.column_of(item, name)?.or_else(|| self.system_column(item, name)))
@@ -556,7 +561,19 @@ impl Analyser<'_> {
     }
 
     fn xml(&mut self, x: &mut pg::XmlExpr) -> Result<(), Denial> {
-        let pg::XmlExpr { xpr: _, op: _, name: _, named_args, arg_names: _, args, xmloption: _, indent: _, r#type: _, typmod: _, location: _ } = x;
+        let pg::XmlExpr {
+            xpr: _,
+            op: _,
+            name: _,
+            named_args,
+            arg_names: _,
+            args,
+            xmloption: _,
+            indent: _,
+            r#type: _,
+            typmod: _,
+            location: _,
+        } = x;
         for arg in named_args.iter_mut() {
             if let Some(NodeEnum::ResTarget(t)) = &mut arg.node {
                 if t.name.is_empty()
@@ -610,7 +627,16 @@ impl Analyser<'_> {
     }
 
     pub(super) fn window(&mut self, window: &mut pg::WindowDef) -> Result<(), Denial> {
-        let pg::WindowDef { name: _, refname: _, partition_clause, order_clause, frame_options: _, start_offset, end_offset, location: _ } = window;
+        let pg::WindowDef {
+            name: _,
+            refname: _,
+            partition_clause,
+            order_clause,
+            frame_options: _,
+            start_offset,
+            end_offset,
+            location: _,
+        } = window;
         self.exprs(partition_clause)?;
         for sort in order_clause.iter_mut() {
             self.sort_expr(sort)?;

@@ -161,10 +161,8 @@ impl Analyser<'_> {
         self.scopes[depth - 1].lateral_active = saved;
         let renamed = alias_columns(alias_node.as_ref());
         let visible = alias_node.as_ref().map(|a| a.aliasname.clone());
-        let mut columns: Vec<RteColumn> = outputs
-            .into_iter()
-            .map(|o| RteColumn { name: o.name, number: 0, typed: o.typed, sources: o.sources })
-            .collect();
+        let mut columns: Vec<RteColumn> =
+            outputs.into_iter().map(|o| RteColumn { name: o.name, number: 0, typed: o.typed, sources: o.sources }).collect();
         rename(&mut columns, &renamed, visible.as_deref().unwrap_or("unnamed_subquery"))?;
         let id = self.add_rte(visible.as_deref().unwrap_or("unnamed_subquery"), RteKind::Derived, columns);
         *alias_node = Some(Alias { aliasname: self.rtes[id].alias.clone(), colnames: strings(&renamed) });
@@ -271,10 +269,10 @@ impl Analyser<'_> {
         for f in &candidates {
             let shape = match f.outputs.as_slice() {
                 [] => self.result_columns(f, call, scalar_name),
-                [(single, type_oid)] if f.returns == *type_oid && !single.is_empty() => Some(vec![plain(single, Typed::of(*type_oid))]),
-                outputs if f.returns == RECORD => {
-                    Some(outputs.iter().map(|(n, t)| plain(n, Typed::of(*t))).collect())
+                [(single, type_oid)] if f.returns == *type_oid && !single.is_empty() => {
+                    Some(vec![plain(single, Typed::of(*type_oid))])
                 }
+                outputs if f.returns == RECORD => Some(outputs.iter().map(|(n, t)| plain(n, Typed::of(*t))).collect()),
                 [_, ..] => self.result_columns(f, call, scalar_name),
             };
             match shape {
@@ -344,7 +342,8 @@ impl Analyser<'_> {
     }
 
     fn join(&mut self, join: &mut JoinExpr) -> Result<Vec<Item>, Denial> {
-        let JoinExpr { jointype, is_natural, larg, rarg, using_clause, join_using_alias, quals, alias: join_alias, rtindex: _ } = join;
+        let JoinExpr { jointype, is_natural, larg, rarg, using_clause, join_using_alias, quals, alias: join_alias, rtindex: _ } =
+            join;
         match JoinType::try_from(*jointype) {
             Ok(JoinType::JoinInner | JoinType::JoinLeft | JoinType::JoinRight | JoinType::JoinFull) => {}
             Ok(
@@ -512,7 +511,8 @@ fn unnest_each(function: &mut RangeFunction) {
         return;
     }
     let one = |arg: &Node| {
-        let one = FuncCall { funcname: vec![string("pg_catalog"), string("unnest")], args: vec![arg.clone()], ..(**call).clone() };
+        let one =
+            FuncCall { funcname: vec![string("pg_catalog"), string("unnest")], args: vec![arg.clone()], ..(**call).clone() };
         let items = vec![Node { node: Some(NodeEnum::FuncCall(Box::new(one))) }, Node { node: None }];
         Node { node: Some(NodeEnum::List(pg::List { items })) }
     };

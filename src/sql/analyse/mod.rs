@@ -100,9 +100,16 @@ pub enum Statement {
     /// SELECT, VALUES, TABLE, INSERT, UPDATE, DELETE in normal form.
     Query(Node),
     /// `DECLARE name CURSOR FOR query`, the query in normal form.
-    Declare { name: String, options: i32, query: Node },
+    Declare {
+        name: String,
+        options: i32,
+        query: Node,
+    },
     /// `COPY (query) TO STDOUT`, the query in normal form.
-    CopyTo { query: Node, options: Vec<Node> },
+    CopyTo {
+        query: Node,
+        options: Vec<Node>,
+    },
     Utility(Utility),
 }
 
@@ -239,13 +246,14 @@ impl Analyser<'_> {
     fn find_relation(&self, schema: &str, name: &str) -> Result<&Relation, Denial> {
         let catalog = self.context.catalog;
         if schema.is_empty() {
-            return self.path().find_map(|s| catalog.relation_named(s, name)).ok_or_else(|| {
-                Denial::invalid(sqlstate::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist"))
-            });
+            return self
+                .path()
+                .find_map(|s| catalog.relation_named(s, name))
+                .ok_or_else(|| Denial::invalid(sqlstate::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist")));
         }
-        catalog.relation_named(schema, name).ok_or_else(|| {
-            Denial::invalid(sqlstate::UNDEFINED_TABLE, format!("relation \"{schema}.{name}\" does not exist"))
-        })
+        catalog
+            .relation_named(schema, name)
+            .ok_or_else(|| Denial::invalid(sqlstate::UNDEFINED_TABLE, format!("relation \"{schema}.{name}\" does not exist")))
     }
 
     /// The value of a string that decides something. Where it is the stand-in of a literal, the literal becomes part of the
@@ -320,8 +328,5 @@ impl Analysis {
 
 /// The type of `alias.column`.
 pub fn column_type(rtes: &[Rte], by_alias: &HashMap<String, RteId>, alias: &str, column: &str) -> Typed {
-    by_alias
-        .get(alias)
-        .and_then(|id| rtes[*id].columns.iter().find(|c| c.name == column))
-        .map_or(Typed::UNKNOWN, |c| c.typed)
+    by_alias.get(alias).and_then(|id| rtes[*id].columns.iter().find(|c| c.name == column)).map_or(Typed::UNKNOWN, |c| c.typed)
 }

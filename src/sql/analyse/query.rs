@@ -5,10 +5,10 @@ use pg_query::{Node, NodeEnum};
 
 use super::super::tree::{as_string, each_child, each_column, node, qualified_column, target, walk};
 use super::super::types::{Typed, type_of};
+use super::Analyser;
 use super::expr::is_star;
 use super::names::figure_column_name;
 use super::scope::{Cte, CteState, Output, RteColumn, RteId, RteKind, Scope};
-use super::Analyser;
 use crate::error::sqlstate;
 use crate::finding::Denial;
 
@@ -131,10 +131,7 @@ impl Analyser<'_> {
             }
             let known = s.node.as_deref().is_some_and(|n| self.names_output(n, &outputs));
             if !known {
-                return Err(Denial::invalid(
-                    sqlstate::FEATURE_NOT_SUPPORTED,
-                    "invalid UNION/INTERSECT/EXCEPT ORDER BY clause",
-                ));
+                return Err(Denial::invalid(sqlstate::FEATURE_NOT_SUPPORTED, "invalid UNION/INTERSECT/EXCEPT ORDER BY clause"));
             }
         }
         self.limits(select)?;
@@ -303,9 +300,10 @@ impl Analyser<'_> {
                 let Some(NodeEnum::RangeVar(r)) = &mut locked.node else {
                     return Err(Denial::unsupported("this locking clause cannot be secured"));
                 };
-                let item = self.scopes.last().and_then(|s| {
-                    s.items.iter().find(|i| i.relation_visible && i.name.as_deref() == Some(r.relname.as_str()))
-                });
+                let item = self
+                    .scopes
+                    .last()
+                    .and_then(|s| s.items.iter().find(|i| i.relation_visible && i.name.as_deref() == Some(r.relname.as_str())));
                 let Some(id) = item.and_then(|i| i.rte) else {
                     return Err(Denial::invalid(
                         sqlstate::UNDEFINED_TABLE,
@@ -313,10 +311,7 @@ impl Analyser<'_> {
                     ));
                 };
                 if !r.schemaname.is_empty() {
-                    return Err(Denial::invalid(
-                        sqlstate::SYNTAX_ERROR,
-                        "FOR UPDATE must specify unqualified relation names",
-                    ));
+                    return Err(Denial::invalid(sqlstate::SYNTAX_ERROR, "FOR UPDATE must specify unqualified relation names"));
                 }
                 self.rtes[id].locked = true;
                 if self.rtes[id].kind == RteKind::Derived {
@@ -425,7 +420,10 @@ impl Analyser<'_> {
             return Err(Denial::unsupported("SEARCH and CYCLE cannot be secured yet"));
         }
         let alias_names: Vec<String> = aliascolnames.iter().filter_map(as_string).map(str::to_owned).collect();
-        self.ctes[id].columns = alias_names.iter().map(|n| RteColumn { name: n.clone(), number: 0, typed: Typed::UNKNOWN, sources: vec![] }).collect();
+        self.ctes[id].columns = alias_names
+            .iter()
+            .map(|n| RteColumn { name: n.clone(), number: 0, typed: Typed::UNKNOWN, sources: vec![] })
+            .collect();
         let scopes = self.scopes.split_off(self.ctes[id].scope_depth);
         let frames = self.cte_frames.split_off(self.ctes[id].frame_depth);
         let (outputs, barrier) = match ctequery.as_deref_mut().and_then(|n| n.node.as_mut()) {

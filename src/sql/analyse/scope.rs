@@ -33,7 +33,10 @@ pub struct Rte {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RteKind {
-    Relation { oid: u32, usage: Usage },
+    Relation {
+        oid: u32,
+        usage: Usage,
+    },
     /// A sub-select or VALUES in FROM.
     Derived,
     Function,

@@ -13,18 +13,38 @@ use crate::finding::Denial;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Utility {
     /// Printed as it was parsed.
-    Transaction { kind: TransactionKind, node: Node },
+    Transaction {
+        kind: TransactionKind,
+        node: Node,
+    },
     /// `values`: `None` for DEFAULT.
-    Set { name: String, values: Option<Vec<String>>, local: bool, node: Node },
-    Reset { name: String, node: Node },
-    Show { name: String, node: Node },
+    Set {
+        name: String,
+        values: Option<Vec<String>>,
+        local: bool,
+        node: Node,
+    },
+    Reset {
+        name: String,
+        node: Node,
+    },
+    Show {
+        name: String,
+        node: Node,
+    },
     ShowTenant,
     /// `SELECT set_config('bulkhead.tenant', value, local)`
-    ConfigureTenant { value: ConfigValue, local: ConfigLocal },
+    ConfigureTenant {
+        value: ConfigValue,
+        local: ConfigLocal,
+    },
     /// `SELECT pg_advisory_unlock_all()`
     AdvisoryUnlockAll,
     /// SET [LOCAL] bulkhead.tenant; `None`: DEFAULT or RESET.
-    ChooseTenant { value: Option<String>, local: bool },
+    ChooseTenant {
+        value: Option<String>,
+        local: bool,
+    },
     ResetAll,
     DiscardAll,
     Discard(&'static str),
@@ -32,8 +52,13 @@ pub enum Utility {
     Deallocate(String),
     CloseAll,
     /// FETCH and MOVE: of a cursor that was declared through review.
-    Fetch { node: Node },
-    Close { name: String, node: Node },
+    Fetch {
+        node: Node,
+    },
+    Close {
+        name: String,
+        node: Node,
+    },
     Unlisten,
 }
 
@@ -153,7 +178,12 @@ pub(super) fn single_call(select: &pg::SelectStmt, analyser: &mut Analyser<'_>) 
         [schema, name] if super::super::tree::as_string(schema) == Some("pg_catalog") => super::super::tree::as_string(name),
         [] | [_, _, ..] => None,
     }?;
-    let simple = plain && target.name.is_empty() && !call.agg_star && !call.agg_distinct && call.over.is_none() && call.agg_filter.is_none();
+    let simple = plain
+        && target.name.is_empty()
+        && !call.agg_star
+        && !call.agg_distinct
+        && call.over.is_none()
+        && call.agg_filter.is_none();
     match (name, call.args.as_slice()) {
         ("pg_advisory_unlock_all", []) if simple => Some(Utility::AdvisoryUnlockAll),
         ("set_config", [setting, value, local]) if simple => {
@@ -182,7 +212,9 @@ pub(super) fn single_call(select: &pg::SelectStmt, analyser: &mut Analyser<'_>) 
 
 pub(super) fn constant_text(node: &Node) -> Option<String> {
     match &node.node {
-        Some(NodeEnum::AConst(pg::AConst { isnull: false, location: _, val: Some(a_const::Val::Sval(s)) })) => Some(s.sval.clone()),
+        Some(NodeEnum::AConst(pg::AConst { isnull: false, location: _, val: Some(a_const::Val::Sval(s)) })) => {
+            Some(s.sval.clone())
+        }
         Some(_) | None => None,
     }
 }
@@ -218,7 +250,9 @@ pub(super) fn set(statement: &VariableSetStmt, analyser: &mut Analyser<'_>) -> R
             if analyser.context.is_tenant_setting(&lower) {
                 return match values.as_slice() {
                     [one] => Ok(Utility::ChooseTenant { value: Some(one.clone()), local: *is_local }),
-                    [] | [_, _, ..] => Err(Denial::invalid(sqlstate::INVALID_PARAMETER_VALUE, "SET bulkhead.tenant takes one value")),
+                    [] | [_, _, ..] => {
+                        Err(Denial::invalid(sqlstate::INVALID_PARAMETER_VALUE, "SET bulkhead.tenant takes one value"))
+                    }
                 };
             }
             check_settable(&lower)?;
@@ -228,7 +262,9 @@ pub(super) fn set(statement: &VariableSetStmt, analyser: &mut Analyser<'_>) -> R
         Ok(VariableSetKind::VarSetDefault) if analyser.context.is_tenant_setting(&lower) => {
             Ok(Utility::ChooseTenant { value: None, local: *is_local })
         }
-        Ok(VariableSetKind::VarReset) if analyser.context.is_tenant_setting(&lower) => Ok(Utility::ChooseTenant { value: None, local: false }),
+        Ok(VariableSetKind::VarReset) if analyser.context.is_tenant_setting(&lower) => {
+            Ok(Utility::ChooseTenant { value: None, local: false })
+        }
         Ok(VariableSetKind::VarSetDefault) => {
             check_settable(&lower)?;
             Ok(Utility::Set { name: lower, values: None, local: *is_local, node })
@@ -261,8 +297,9 @@ fn multi(name: &str, statement: &VariableSetStmt, node: Node) -> Result<Utility,
 /// SET SESSION CHARACTERISTICS AS TRANSACTION, which sets `default_transaction_..` (ExecSetVariableStmt).
 fn characteristics(statement: &VariableSetStmt) -> Result<Utility, Denial> {
     let [mode] = statement.args.as_slice() else {
-        return Err(Denial::unsupported("SET SESSION CHARACTERISTICS with several modes")
-            .hint("give each mode in a command of its own"));
+        return Err(
+            Denial::unsupported("SET SESSION CHARACTERISTICS with several modes").hint("give each mode in a command of its own")
+        );
     };
     let Some(NodeEnum::DefElem(mode)) = &mode.node else {
         return Err(Denial::unsupported("this SET SESSION CHARACTERISTICS cannot be secured"));
@@ -397,10 +434,9 @@ pub(super) fn refused(kind: &NodeEnum) -> Denial {
         words.push(c.to_ascii_uppercase());
     }
     match kind {
-        NodeEnum::MergeStmt(_)
-        | NodeEnum::PrepareStmt(_)
-        | NodeEnum::ExecuteStmt(_)
-        | NodeEnum::ExplainStmt(_) => Denial::unsupported(format!("{words} cannot be secured yet")),
+        NodeEnum::MergeStmt(_) | NodeEnum::PrepareStmt(_) | NodeEnum::ExecuteStmt(_) | NodeEnum::ExplainStmt(_) => {
+            Denial::unsupported(format!("{words} cannot be secured yet"))
+        }
         other_statement => {
             let _ = other_statement;
             Denial::policy(format!("{words} is not permitted"))
