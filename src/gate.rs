@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use pg_query::NodeEnum;
-use pg_query::protobuf::{AExprKind, ParseResult};
+use pg_query::protobuf::{AExprKind, ParseResult, a_const};
 use smallvec::SmallVec;
 
 use crate::catalog::Catalog;
@@ -338,6 +338,7 @@ impl State {
         let Some(node) = raw.stmt.as_deref().cloned() else {
             return Err(Refusal::of(Denial::disagreement("an empty statement")));
         };
+        refuse_slots(tree).map_err(Refusal::of)?;
         match second::read(key, tree).map_err(Refusal::of)? {
             second::SecondReading::Agrees | second::SecondReading::AgreesOnNormalForm | second::SecondReading::NotApplicable => {}
             second::SecondReading::Unavailable(why) => tracing::debug!(%why, "no second reading"),
@@ -474,10 +475,36 @@ impl Keep {
     /// The literals to keep for this text.
     fn of(&self, text: &str, statement: &Template) -> Vec<u16> {
         let has_backslash = |i: &&u16| {
-            statement.literals.get(usize::from(**i)).is_some_and(|r| text[r.start as usize..r.end as usize].contains('\\'))
+            statement.literals.get(usize::from(**i)).is_some_and(|r| has_escape(&text[r.start as usize..r.end as usize]))
         };
         self.always.iter().chain(self.with_backslash.iter().filter(has_backslash)).copied().collect()
     }
+}
+
+/// Whether a string literal may hold a backslash: where it stands there, or where the literal is of a form (E'', U&'' with
+/// UESCAPE, dollar quotes) that spells one otherwise.
+fn has_escape(token: &str) -> bool {
+    !token.starts_with('\'') || token.contains('\\')
+}
+
+/// The tenant's slot is the rewriter's to write: a client's text that holds one is refused, however it is spelt.
+fn refuse_slots(tree: &ParseResult) -> Result<(), Denial> {
+    let mut forged = false;
+    for statement in tree.stmts.iter().filter_map(|s| s.stmt.as_deref()) {
+        crate::sql::tree::walk(statement, &mut |n| {
+            let text = match &n.node {
+                Some(NodeEnum::AConst(c)) => match &c.val {
+                    Some(a_const::Val::Sval(s)) => Some(&s.sval),
+                    Some(a_const::Val::Ival(_) | a_const::Val::Fval(_) | a_const::Val::Boolval(_) | a_const::Val::Bsval(_))
+                    | None => None,
+                },
+                Some(NodeEnum::String(s)) => Some(&s.sval),
+                Some(_) | None => None,
+            };
+            forged |= text.is_some_and(|t| crate::sql::sentinel::looks_like_slot(t));
+        });
+    }
+    if forged { Err(Denial::unsupported("strings that begin with \"qzslot\" are reserved")) } else { Ok(()) }
 }
 
 /// Everything that a decision depends on besides the epoch.

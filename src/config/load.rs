@@ -345,13 +345,13 @@ mod tests {
             ("BULKHEAD_SERVER_LISTEN", "127.0.0.1:11"),
             ("BULKHEAD_SERVER_ADMIN_LISTEN", "off"),
             ("LOG_LEVEL", "DEBUG"),
-            ("TENANT_ISOLATION_LEVEL", "Standard"),
+            ("TENANT_ISOLATION_LEVEL", "Strict"),
         ];
         let config = read(file, &variables, &[("server.listen", "127.0.0.1:21")]).unwrap();
         assert_eq!(config.server.listen.port(), 21);
         assert_eq!(config.server.admin_listen, None);
         assert_eq!((config.limits.max_clients, config.log.level.as_str()), (3, "debug"));
-        assert_eq!(config.level, Level::Standard);
+        assert_eq!(config.level, Level::Strict);
     }
 
     #[test]

@@ -5,15 +5,15 @@ use std::collections::BTreeSet;
 use pg_query::protobuf::{AExprKind, SelectStmt};
 use pg_query::{Node, NodeEnum};
 
-use super::quiet::is_quiet;
+use super::quiet::{is_quiet, is_quiet_condition};
 use super::rewrite::{Rewriter, null_of, own, place_rule, tenant_predicate};
 use crate::catalog::Catalog;
 use crate::finding::Denial;
 use crate::policy::Rows;
 use crate::sql::analyse::scope::RteId;
 use crate::sql::tree::{
-    after_grouping, and, as_string, bool_constant, case, cast, column, conjuncts, is_null, null, operator, or, qualified_column,
-    walk,
+    after_grouping, and, as_string, bool_constant, case, cast, column, conjuncts, each_child, is_null, null, operator, or,
+    qualified_column, walk,
 };
 use crate::sql::types::{oid, type_of};
 
@@ -73,7 +73,7 @@ impl Rewriter<'_> {
         let mut result = vec![];
         for mut part in conjuncts(condition) {
             self.sub_links(&mut part)?;
-            if !is_quiet(&part, self) {
+            if !is_quiet_condition(&part, self) {
                 let guards = self.guards_for(&part, &BTreeSet::new(), true)?;
                 if let Some(guard) = and(guards) {
                     part = case(vec![(guard, part)], Some(null_of("bool")));
@@ -237,14 +237,22 @@ impl Rewriter<'_> {
     }
 
     pub(super) fn stays_above(&self, value: &Node) -> bool {
-        let mut set_returning = false;
-        walk(value, &mut |n| {
-            if let Some(NodeEnum::FuncCall(f)) = &n.node {
+        self.returns_set(value) || self.has_aggregate(value)
+    }
+
+    /// Whether it calls a set-returning function at its own level: one in a sub-select is that one's.
+    fn returns_set(&self, value: &Node) -> bool {
+        let own = match &value.node {
+            Some(NodeEnum::FuncCall(f)) => {
                 let name = f.funcname.last().and_then(as_string).unwrap_or_default();
-                set_returning |= self.catalog.functions_named(name).any(|c| c.returns_set);
+                self.catalog.functions_named(name).any(|c| c.returns_set)
             }
-        });
-        set_returning || self.has_aggregate(value)
+            Some(NodeEnum::SubLink(_)) => return false,
+            Some(_) | None => false,
+        };
+        let mut found = own;
+        each_child(value, &mut |child| found = found || self.returns_set(child));
+        found
     }
 }
 

@@ -17,7 +17,7 @@ use crate::audit::Receipt;
 use crate::error::{SqlError, sqlstate};
 use crate::finding::{Denial, Reason};
 use crate::id::PolicyEpoch;
-use crate::principal::{Principal, Tenant};
+use crate::principal::{Access, Principal, Tenant};
 pub use crate::sql::template::{Literals, Segment, TenantType};
 
 /// What a session does with a plan.
@@ -188,6 +188,20 @@ impl Plan {
         !self.inlines_tenant && self.segments.iter().any(|s| matches!(s, Segment::Tenant(_)))
     }
 
+    /// The type that the tenant's parameter is declared with: the columns' own, so that the predicate is as cheap as it can
+    /// be and nothing runs before it that would not otherwise; text where there are several.
+    pub fn tenant_parameter_type(&self) -> u32 {
+        const TEXT: u32 = 25;
+        let mut types = self.segments.iter().filter_map(|s| match s {
+            Segment::Tenant(type_) => Some(*type_),
+            Segment::Text(_) | Segment::Literal(_) => None,
+        });
+        match types.next() {
+            Some(first) if types.all(|t| t == first) => first.oid(),
+            Some(_) | None => TEXT,
+        }
+    }
+
     /// Whether the parameterised form has the tenant's value in its text (COPY and DECLARE take no parameters): it serves
     /// one tenant only.
     pub fn inlines_tenant(&self) -> bool {
@@ -264,6 +278,10 @@ impl Plan {
         }
         if let Some(tenant) = tenant {
             self.check_tenant(tenant)?;
+        }
+        if self.effect == Effect::Pins && matches!(principal.access, Access::Shared { tenants: _, chosen: _ }) {
+            // It would outlive the choice of its tenant.
+            return Err(Denial::unsupported("a cursor WITH HOLD needs a login of one tenant"));
         }
         for obligation in &self.obligations {
             obligation::check(obligation, &parameters)?;

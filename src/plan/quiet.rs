@@ -4,7 +4,7 @@
 //! The list is short on purpose: what is not here is loud, which costs speed and never soundness.
 
 use pg_query::protobuf::{
-    AExpr, AExprKind, BoolExprType, CoercionForm, NullTestType, SelectStmt, SetOperation, SubLinkType, a_const,
+    AExpr, AExprKind, BoolExprType, CoercionForm, FuncCall, NullTestType, SelectStmt, SetOperation, SubLinkType, a_const,
 };
 use pg_query::{Node, NodeEnum};
 
@@ -43,30 +43,36 @@ fn comparable(left: Typed, right: Typed, env: &dyn Environment) -> bool {
     let (l, r) = (left.oid, right.oid);
     if l == oid::UNKNOWN || r == oid::UNKNOWN {
         // A literal takes the other's type when the statement is planned.
-        let other = if l == oid::UNKNOWN { r } else { l };
-        return other == oid::UNKNOWN || family(other).is_some() || is_enum(other, env);
+        let other = if l == oid::UNKNOWN { right } else { left };
+        let collated = !matches!(family(other.oid), Some(4 | 5)) || other.collation != 0;
+        return other.oid == oid::UNKNOWN || (family(other.oid).is_some() && collated) || is_enum(other.oid, env);
     }
     if is_enum(l, env) {
         return l == r;
     }
     match (family(l), family(r)) {
-        (Some(4), Some(4)) => left.collation == right.collation || left.collation == 0 || right.collation == 0,
-        (Some(5), Some(5)) => left.collation == right.collation || left.collation == 0 || right.collation == 0,
+        (Some(4), Some(4)) | (Some(5), Some(5)) => collations_agree(left.collation, right.collation),
         (Some(a), Some(b)) => a == b || matches!((a, b), (1, 2) | (2, 1)),
         (Some(_) | None, None) | (None, Some(_)) => false,
     }
+}
+
+/// Two collations conflict unless they are the same or one is the database's default; 0 is not known.
+fn collations_agree(left: u32, right: u32) -> bool {
+    const DEFAULT: u32 = 100;
+    left != 0 && right != 0 && (left == right || left == DEFAULT || right == DEFAULT)
 }
 
 fn is_enum(type_oid: u32, env: &dyn Environment) -> bool {
     env.catalog().type_(type_oid).is_some_and(|t| t.kind == 'e')
 }
 
-/// Functions of pg_catalog that cannot raise for any argument of their declared types.
-const QUIET_FUNCTIONS: [&str; 14] = [
+/// Functions of pg_catalog that cannot raise for any argument of their declared types. None is volatile: how often `random()`
+/// was drawn tells how many rows were looked at.
+const QUIET_FUNCTIONS: [&str; 12] = [
     "now",
     "transaction_timestamp",
     "statement_timestamp",
-    "clock_timestamp",
     "current_database",
     "current_schema",
     "length",
@@ -76,13 +82,71 @@ const QUIET_FUNCTIONS: [&str; 14] = [
     "lower",
     "upper",
     "btrim",
-    "random",
 ];
 
 /// Aggregates that cannot raise.
 const QUIET_AGGREGATES: [&str; 6] = ["count", "min", "max", "bool_and", "bool_or", "every"];
 
-/// Whether an expression in normal form is quiet.
+/// Whether a top-level conjunct in normal form is quiet. A sub-select is one only here, as the whole conjunct or as an operand
+/// of its comparison: then nothing decides whether it runs.
+pub fn is_quiet_condition(condition: &Node, env: &dyn Environment) -> bool {
+    match &condition.node {
+        Some(NodeEnum::SubLink(s)) => sub_link(s, env),
+        Some(NodeEnum::BoolExpr(b)) if b.boolop == BoolExprType::NotExpr as i32 => match b.args.as_slice() {
+            [only] => is_quiet_condition(only, env),
+            [] | [_, _, ..] => false,
+        },
+        Some(NodeEnum::AExpr(e)) if e.kind == AExprKind::AexprOp as i32 => is_quiet(condition, env) || scalar_comparison(e, env),
+        Some(_) => is_quiet(condition, env),
+        None => false,
+    }
+}
+
+fn sub_link(s: &pg_query::protobuf::SubLink, env: &dyn Environment) -> bool {
+    match SubLinkType::try_from(s.sub_link_type) {
+        Ok(SubLinkType::ExistsSublink) => s.subselect.as_deref().is_some_and(|q| silent_body(q, env)),
+        Ok(SubLinkType::AnySublink) => any_sublink(s, env),
+        Ok(
+            SubLinkType::ExprSublink
+            | SubLinkType::AllSublink
+            | SubLinkType::RowcompareSublink
+            | SubLinkType::MultiexprSublink
+            | SubLinkType::ArraySublink
+            | SubLinkType::CteSublink
+            | SubLinkType::Undefined,
+        )
+        | Err(_) => false,
+    }
+}
+
+/// `x = (SELECT max(y) ..)`
+fn scalar_comparison(e: &AExpr, env: &dyn Environment) -> bool {
+    let (Some(left), Some(right)) = (e.lexpr.as_deref(), e.rexpr.as_deref()) else { return false };
+    let name = match e.name.as_slice() {
+        [only] => as_string(only).unwrap_or_default(),
+        [] | [_, _, ..] => return false,
+    };
+    let comparison = matches!(name, "=" | "<>" | "<" | "<=" | ">" | ">=");
+    let foreign = env.catalog().operators_named(name).any(|o| o.schema != "pg_catalog");
+    let scalar = SubLinkType::ExprSublink as i32;
+    let (plain, query) = match (&left.node, &right.node) {
+        (_, Some(NodeEnum::SubLink(s))) if s.sub_link_type == scalar => (left, s),
+        (Some(NodeEnum::SubLink(s)), _) if s.sub_link_type == scalar => (right, s),
+        (_, _) => return false,
+    };
+    let Some(query) = query.subselect.as_deref() else { return false };
+    let Some(column) = only_target(query) else { return false };
+    let (l, r) = (operand_type(plain, env), type_of(column, env));
+    comparison
+        && !foreign
+        && l.is_known()
+        && r.is_known()
+        && comparable(l, r, env)
+        && is_quiet(plain, env)
+        && one_quiet_row(query, env)
+}
+
+/// Whether an expression in normal form is quiet. No sub-select is.
 pub fn is_quiet(expression: &Node, env: &dyn Environment) -> bool {
     let Some(kind) = &expression.node else { return false };
     let all = |list: &[Node]| list.iter().all(|e| is_quiet(e, env));
@@ -113,20 +177,9 @@ pub fn is_quiet(expression: &Node, env: &dyn Environment) -> bool {
                 && all(&f.args)
                 && text_args
         }
-        NodeEnum::SubLink(s) => match SubLinkType::try_from(s.sub_link_type) {
-            Ok(SubLinkType::ExistsSublink) => s.subselect.as_deref().is_some_and(|q| silent_body(q, env)),
-            Ok(SubLinkType::AnySublink) => any_sublink(s, env),
-            Ok(SubLinkType::ExprSublink) => s.subselect.as_deref().is_some_and(|q| one_quiet_row(q, env)),
-            Ok(
-                SubLinkType::AllSublink
-                | SubLinkType::RowcompareSublink
-                | SubLinkType::MultiexprSublink
-                | SubLinkType::ArraySublink
-                | SubLinkType::CteSublink
-                | SubLinkType::Undefined,
-            )
-            | Err(_) => false,
-        },
+        // Where it is not a conjunct of its own (see `is_quiet_condition`), whether and when it runs would tell of the rows
+        // that the conditions before it saw.
+        NodeEnum::SubLink(_) => false,
         NodeEnum::List(l) => all(&l.items),
         NodeEnum::CollateClause(_)
         | NodeEnum::AIndirection(_)
@@ -176,11 +229,12 @@ fn operands(left: &Node, right: &Node, env: &dyn Environment) -> bool {
     l.is_known() && r.is_known() && comparable(l, r, env) && is_quiet(left, env) && is_quiet(right, env)
 }
 
-/// As [`type_of`]; a parameter whose type is left open takes the other operand's, as a literal does.
+/// As [`type_of`]; a parameter whose type is left open takes the other operand's, as a literal does, if it stands nowhere else:
+/// PostgreSQL takes the type from the place that it sees first.
 fn operand_type(operand: &Node, env: &dyn Environment) -> Typed {
     let typed = type_of(operand, env);
     match &operand.node {
-        Some(NodeEnum::ParamRef(_)) if !typed.is_known() => Typed::LITERAL,
+        Some(NodeEnum::ParamRef(p)) if !typed.is_known() && env.parameter_uses(p.number) == 1 => Typed::LITERAL,
         Some(_) | None => typed,
     }
 }
@@ -208,7 +262,7 @@ fn any_array(left: &Node, right: &Node, env: &dyn Environment) -> bool {
     }
     match &right.node {
         Some(NodeEnum::ParamRef(p)) => match env.parameter(p.number) {
-            0 => true,
+            0 => env.parameter_uses(p.number) == 1,
             declared => env.catalog().type_(declared).is_some_and(|t| comparable(l, Typed::of(t.element), env)),
         },
         Some(NodeEnum::AConst(c)) => matches!(c.val, Some(a_const::Val::Sval(_))),
@@ -232,7 +286,7 @@ fn is_constant(node: &Node) -> bool {
 }
 
 fn open_parameter(node: &Node, env: &dyn Environment) -> bool {
-    matches!(&node.node, Some(NodeEnum::ParamRef(p)) if env.parameter(p.number) == 0)
+    matches!(&node.node, Some(NodeEnum::ParamRef(p)) if env.parameter(p.number) == 0 && env.parameter_uses(p.number) == 1)
 }
 
 /// A cast of a constant raises when the statement is planned, whatever rows there are; a parameter whose type is left open
@@ -245,9 +299,7 @@ fn constant_cast(c: &pg_query::protobuf::TypeCast, env: &dyn Environment) -> boo
     let plain = family(typed.oid).is_some() || is_enum(typed.oid, env);
     match &arg.node {
         Some(NodeEnum::AConst(_)) => plain,
-        Some(NodeEnum::ParamRef(p)) => {
-            plain && matches!(env.parameter(p.number), declared if declared == 0 || declared == typed.oid)
-        }
+        Some(NodeEnum::ParamRef(p)) => plain && (env.parameter(p.number) == typed.oid || open_parameter(arg, env)),
         Some(_) | None => false,
     }
 }
@@ -277,7 +329,8 @@ fn json_operator(name: &str, left: &Node, right: &Node, env: &dyn Environment) -
         Some(_) | None => false,
     };
     match name {
-        "->" | "->>" => matches!(l, oid::JSON | oid::JSONB) && simple_key && is_quiet(left, env),
+        // Not of json: its text is parsed anew, and \u0000 in it raises.
+        "->" | "->>" => l == oid::JSONB && simple_key && is_quiet(left, env),
         "@>" | "<@" => {
             l == oid::JSONB
                 && (is_constant(right) || type_of(right, env).oid == oid::JSONB)
@@ -346,10 +399,17 @@ fn any_sublink(s: &pg_query::protobuf::SubLink, env: &dyn Environment) -> bool {
 }
 
 /// Whether running the (rewritten) body of a sub-select cannot raise, whatever outer row it runs for: every expression in it is
-/// quiet or guarded, and it has no parts that are not looked at here. Its target list is the caller's to judge.
+/// quiet or guarded, and it has no parts that are not looked at here.
 fn silent_body(query: &Node, env: &dyn Environment) -> bool {
     let Some(NodeEnum::SelectStmt(s)) = &query.node else { return false };
-    silent_select(s, env)
+    silent_select(s, env) && quiet_targets(s, env)
+}
+
+fn quiet_targets(s: &SelectStmt, env: &dyn Environment) -> bool {
+    s.target_list.iter().all(|t| match &t.node {
+        Some(NodeEnum::ResTarget(t)) => t.val.as_deref().is_some_and(|v| is_quiet(v, env)),
+        Some(_) | None => false,
+    })
 }
 
 fn silent_select(s: &SelectStmt, env: &dyn Environment) -> bool {
@@ -387,30 +447,29 @@ fn silent_select(s: &SelectStmt, env: &dyn Environment) -> bool {
         && *op == SetOperation::SetopNone as i32
         && larg.is_none()
         && rarg.is_none();
-    let constant = |limit: &Option<Box<Node>>| limit.as_deref().is_none_or(is_constant);
+    // A number without a sign, as in `LIMIT 1`: a negative one raises.
+    let number = |limit: &Node| match &limit.node {
+        Some(NodeEnum::AConst(c)) => matches!(&c.val, Some(a_const::Val::Ival(i)) if i.ival >= 0),
+        Some(_) | None => false,
+    };
     plain
-        && constant(limit_offset)
-        && constant(limit_count)
+        && limit_offset.is_none()
+        && limit_count.as_deref().is_none_or(number)
         && from_clause.iter().all(|f| silent_from(f, env))
         && where_clause.as_deref().is_none_or(|w| silent_condition(w, env))
 }
 
 fn silent_from(item: &Node, env: &dyn Environment) -> bool {
     match &item.node {
-        Some(NodeEnum::RangeVar(_)) => true,
+        // A relation is qualified; without a schema it is a CTE, whose query may do anything.
+        Some(NodeEnum::RangeVar(r)) => !r.schemaname.is_empty(),
         Some(NodeEnum::JoinExpr(j)) => {
             j.larg.as_deref().is_some_and(|l| silent_from(l, env))
                 && j.rarg.as_deref().is_some_and(|r| silent_from(r, env))
                 && j.quals.as_deref().is_none_or(|q| silent_condition(q, env))
         }
         Some(NodeEnum::RangeSubselect(r)) => match r.subquery.as_deref().and_then(|q| q.node.as_ref()) {
-            Some(NodeEnum::SelectStmt(s)) => {
-                let targets = s.target_list.iter().all(|t| match &t.node {
-                    Some(NodeEnum::ResTarget(t)) => t.val.as_deref().is_some_and(|v| is_quiet(v, env)),
-                    Some(_) | None => false,
-                });
-                targets && silent_select(s, env)
-            }
+            Some(NodeEnum::SelectStmt(s)) => silent_select(s, env) && quiet_targets(s, env),
             Some(_) | None => false,
         },
         Some(_) | None => false,
@@ -423,7 +482,7 @@ fn silent_condition(condition: &Node, env: &dyn Environment) -> bool {
             b.args.iter().all(|a| silent_condition(a, env))
         }
         Some(NodeEnum::CaseExpr(c)) if is_guard(c) => true,
-        Some(_) | None => is_quiet(condition, env),
+        Some(_) | None => is_quiet_condition(condition, env),
     }
 }
 
@@ -437,7 +496,7 @@ fn is_guard(c: &pg_query::protobuf::CaseExpr) -> bool {
             if let Some(NodeEnum::AConst(c)) = &n.node
                 && let Some(a_const::Val::Sval(s)) = &c.val
             {
-                slot |= crate::sql::sentinel::looks_like_slot(&s.sval);
+                slot |= crate::sql::sentinel::slot_of_string(&s.sval).is_some();
             }
         });
     }
@@ -464,15 +523,23 @@ fn only_target(query: &Node) -> Option<&Node> {
 /// A scalar sub-select that gives one row and cannot raise: an ungrouped quiet aggregate over quiet conditions.
 fn one_quiet_row(query: &Node, env: &dyn Environment) -> bool {
     let Some(NodeEnum::SelectStmt(s)) = &query.node else { return false };
-    let simple = s.group_clause.is_empty() && s.having_clause.is_none() && s.limit_count.is_none() && s.limit_offset.is_none();
     let Some(NodeEnum::FuncCall(f)) = only_target(query).and_then(|t| t.node.as_ref()) else { return false };
-    let name = f.funcname.last().and_then(as_string).unwrap_or_default();
-    let arguments = f.args.iter().all(|a| is_quiet(a, env) && (family(type_of(a, env).oid).is_some() || name == "count"));
-    simple
-        && f.over.is_none()
-        && f.agg_filter.is_none()
-        && QUIET_AGGREGATES.contains(&name)
-        && arguments
-        && s.from_clause.iter().all(|n| matches!(&n.node, Some(NodeEnum::RangeVar(_))))
-        && s.where_clause.as_deref().is_none_or(|w| is_quiet(w, env))
+    let FuncCall {
+        funcname,
+        args,
+        agg_order,
+        agg_filter,
+        over,
+        agg_within_group,
+        agg_star: _,
+        agg_distinct,
+        func_variadic,
+        funcformat: _,
+        location: _,
+    } = &**f;
+    let name = funcname.last().and_then(as_string).unwrap_or_default();
+    let arguments = args.iter().all(|a| is_quiet(a, env) && (family(type_of(a, env).oid).is_some() || name == "count"));
+    let plain =
+        agg_order.is_empty() && agg_filter.is_none() && over.is_none() && !agg_within_group && !agg_distinct && !func_variadic;
+    QUIET_AGGREGATES.contains(&name) && plain && arguments && s.limit_count.is_none() && silent_select(s, env)
 }

@@ -19,7 +19,7 @@ use crate::catalog::Catalog;
 use crate::finding::Denial;
 use crate::policy::{Permit, RowFilter, Rows};
 use crate::sql::analyse::scope::{Rte, RteId, RteKind, Usage};
-use crate::sql::analyse::{Analysis, WHOLE_ROW, column_type};
+use crate::sql::analyse::{Analysis, WHOLE_ROW, column_type, declared_type};
 use crate::sql::kinds::not_a_from_item;
 use crate::sql::sentinel::slot_node;
 use crate::sql::tree::{
@@ -130,7 +130,11 @@ impl Environment for Rewriter<'_> {
     }
 
     fn parameter(&self, number: i32) -> u32 {
-        usize::try_from(number - 1).ok().and_then(|i| self.analysis.parameter_types.get(i)).copied().unwrap_or(0)
+        declared_type(&self.analysis.parameter_types, number)
+    }
+
+    fn parameter_uses(&self, number: i32) -> usize {
+        usize::try_from(number - 1).ok().and_then(|i| self.analysis.parameter_uses.get(i)).copied().unwrap_or(usize::MAX)
     }
 }
 

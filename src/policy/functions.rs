@@ -288,8 +288,7 @@ fn is_sequence(name: &str) -> bool {
 
 /// Settings that `set_config` may change, until the end of the transaction (analysis makes it so): they change how long a
 /// statement takes and nothing else.
-const PLANNER_SETTINGS: &[&str] =
-    &["jit", "enable_seqscan", "enable_indexscan", "enable_bitmapscan", "enable_nestloop", "plan_cache_mode"];
+const PLANNER_SETTINGS: &[&str] = &["jit", "enable_seqscan", "enable_indexscan", "enable_bitmapscan", "enable_nestloop"];
 
 /// Parameters that must name a readable setting.
 pub fn setting_parameters(call: &FunctionUse) -> Option<u16> {

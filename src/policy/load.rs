@@ -563,7 +563,6 @@ scope = "shared"
 [[allow]]
 roles = ["app"]
 functions = ["pg_catalog.pg_sleep"]
-statements = ["listen"]
 [[test]]
 as = { tenant = "1", roles = ["support"] }
 sql = "SELECT id FROM accounts WHERE id = $1"

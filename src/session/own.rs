@@ -122,6 +122,10 @@ impl Session<'_> {
     }
 
     fn set_tenant(&mut self, tenant: Option<Tenant>, local: bool) {
+        if self.principal.tenant() != tenant.as_ref() {
+            // What was bound for the one must not run for the other.
+            self.names.drop_portals();
+        }
         self.choice.choose(&mut self.principal.access, tenant, local);
     }
 

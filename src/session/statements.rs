@@ -12,9 +12,6 @@ use crate::finding::Denial;
 use crate::plan::{Action, Literals, Plan};
 use crate::principal::Tenant;
 
-/// OID of text: the type of the tenant's parameter.
-const TEXT: u32 = 25;
-
 /// A reviewed statement.
 #[derive(Debug)]
 pub struct Statement {
@@ -110,7 +107,7 @@ impl Upstream {
                 return Err(Denial::unsupported("more parameter types are declared than the statement has parameters"));
             }
             types.resize(own, 0);
-            types.push(TEXT);
+            types.push(plan.tenant_parameter_type());
         }
         let id = identity(&text, &types);
         Ok(Upstream { id, name: format!("bulkhead_{id:032x}").into(), text: text.freeze(), types: types.into() })

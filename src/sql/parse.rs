@@ -22,6 +22,8 @@ pub const MAX_PARSE_BYTES: usize = 2 << 20;
 pub const MAX_DEPTH: u32 = 1_500;
 /// Statements that nest deeper than this need [`on_large_stack`].
 const DEEP: u32 = 64;
+/// More ANDs and ORs than this are refused: the second parser's tree would be too deep even for a large stack.
+const MAX_CONNECTIVES: u32 = 20_000;
 /// Texts longer than this (bytes) count as deep.
 const LONG: usize = 256 << 10;
 /// 170 kB a level; libpg_query has been seen to need 32 MiB.
@@ -108,6 +110,9 @@ pub fn parse(text: &str) -> Result<ParseResult, Denial> {
     }
     let tokens = scan(text)?;
     let depth = depth(&tokens);
+    if connectives(&tokens) > MAX_CONNECTIVES {
+        return Err(limit(sqlstate::STATEMENT_TOO_COMPLEX, "statement has too many conditions"));
+    }
     if depth > MAX_DEPTH {
         return Err(limit(sqlstate::STATEMENT_TOO_COMPLEX, "statement is nested too deeply"));
     }
@@ -127,7 +132,7 @@ fn parse_here(text: &str, tokens: &[ScanToken]) -> Result<ParseResult, Denial> {
 /// Whether working on the tree of this text (walking, cloning, dropping it) needs [`on_large_stack`]. A text that cannot
 /// be scanned has no tree.
 pub fn is_deep(text: &str) -> bool {
-    text.len() > LONG || scan(text).is_ok_and(|tokens| depth(&tokens) > DEEP)
+    text.len() > LONG || scan(text).is_ok_and(|tokens| depth(&tokens) > DEEP || connectives(&tokens) > DEEP)
 }
 
 /// Runs `f` on a thread with a large stack, unless this is one.
@@ -195,6 +200,11 @@ fn locate(text: &str, message: &str, tokens: &[ScanToken]) -> Option<u32> {
         _ => places.partition_point(|place| !fails(place)),
     };
     character(text, places.get(first)?.start)
+}
+
+/// ANDs and ORs: flat for PostgreSQL, one level each for the second parser.
+fn connectives(tokens: &[ScanToken]) -> u32 {
+    tokens.iter().filter(|t| matches!(t.token(), Token::And | Token::Or)).count() as u32
 }
 
 /// How deep the tree can be, from above: brackets and CASE nest, and within them every token that is no name, constant,

@@ -52,6 +52,17 @@ impl TenantType {
         }
     }
 
+    /// pg_type.oid.
+    pub fn oid(self) -> u32 {
+        match self {
+            TenantType::Int2 => 21,
+            TenantType::Int4 => 23,
+            TenantType::Int8 => 20,
+            TenantType::Text => 25,
+            TenantType::Uuid => 2950,
+        }
+    }
+
     /// Name of the type in pg_catalog.
     pub fn name(self) -> &'static str {
         match self {

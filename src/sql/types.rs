@@ -68,6 +68,8 @@ pub trait Environment {
     fn column(&self, alias: &str, column: &str) -> Typed;
     /// The declared type of the n-th parameter, 0 where it is left open.
     fn parameter(&self, number: i32) -> u32;
+    /// How often the n-th parameter stands in the statement.
+    fn parameter_uses(&self, number: i32) -> usize;
 }
 
 /// The type of a normalised expression.
@@ -75,7 +77,7 @@ pub fn type_of(expression: &Node, env: &dyn Environment) -> Typed {
     let Some(kind) = &expression.node else { return Typed::UNKNOWN };
     match kind {
         NodeEnum::ColumnRef(c) => qualified_column(c).map_or(Typed::UNKNOWN, |(alias, name)| env.column(alias, name)),
-        NodeEnum::ParamRef(p) => Typed::of(env.parameter(p.number)),
+        NodeEnum::ParamRef(p) => derived(env.parameter(p.number), &[], env.catalog()),
         NodeEnum::AConst(c) => match &c.val {
             None | Some(a_const::Val::Sval(_)) => Typed::LITERAL,
             Some(a_const::Val::Ival(_)) => Typed::of(oid::INT4),
@@ -83,7 +85,10 @@ pub fn type_of(expression: &Node, env: &dyn Environment) -> Typed {
             Some(a_const::Val::Boolval(_)) => Typed::of(oid::BOOL),
             Some(a_const::Val::Bsval(_)) => Typed::UNKNOWN,
         },
-        NodeEnum::TypeCast(c) => c.type_name.as_ref().map_or(Typed::UNKNOWN, |t| type_named(t, env.catalog())),
+        NodeEnum::TypeCast(c) => {
+            let typed = c.type_name.as_ref().map_or(Typed::UNKNOWN, |t| type_named(t, env.catalog()));
+            derived(typed.oid, &[c.arg.as_deref().map_or(Typed::UNKNOWN, |a| type_of(a, env))], env.catalog())
+        }
         NodeEnum::CollateClause(c) => c.arg.as_ref().map_or(Typed::UNKNOWN, |a| Typed { collation: 0, ..type_of(a, env) }),
         NodeEnum::BoolExpr(b) => {
             if b.boolop == BoolExprType::Undefined as i32 {
@@ -103,7 +108,10 @@ pub fn type_of(expression: &Node, env: &dyn Environment) -> Typed {
             | Err(_) => Typed::UNKNOWN,
         },
         NodeEnum::AExpr(e) => a_expr(e, env),
-        NodeEnum::FuncCall(f) => function(f, env),
+        NodeEnum::FuncCall(f) => {
+            let inputs: Vec<Typed> = f.args.iter().map(|a| type_of(a, env)).collect();
+            derived(function(f, env).oid, &inputs, env.catalog())
+        }
         NodeEnum::CaseExpr(c) => {
             let mut arms: Vec<&Node> = vec![];
             for when in &c.args {
@@ -164,13 +172,35 @@ fn scalar(subselect: Option<&Node>, env: &dyn Environment) -> Typed {
     Typed::UNKNOWN
 }
 
+/// A result of that type, with the collation that PostgreSQL derives from its inputs (parse_collate.c): theirs where they
+/// agree, the default where they have none; 0 where they conflict or are not known.
+fn derived(type_oid: u32, inputs: &[Typed], catalog: &Catalog) -> Typed {
+    const DEFAULT: u32 = 100;
+    if !catalog.type_(type_oid).is_some_and(|t| t.category == 'S') {
+        return Typed::of(type_oid);
+    }
+    let mut collation = DEFAULT;
+    for input in inputs.iter().filter(|i| i.oid != oid::UNKNOWN) {
+        let collatable = catalog.type_(input.oid).is_none_or(|t| t.category == 'S');
+        match (collatable, input.collation) {
+            (false, _) | (true, DEFAULT) => {}
+            (true, 0) => return Typed::of(type_oid),
+            (true, other) if collation == DEFAULT || collation == other => collation = other,
+            (true, _) => return Typed::of(type_oid),
+        }
+    }
+    Typed { collation, ..Typed::of(type_oid) }
+}
+
 fn a_expr(e: &pg_query::protobuf::AExpr, env: &dyn Environment) -> Typed {
     match AExprKind::try_from(e.kind) {
         Ok(AExprKind::AexprOp) => {
             let Some(name) = e.name.last().and_then(as_string) else { return Typed::UNKNOWN };
             let left = e.lexpr.as_ref().map_or(Typed::of(0), |l| type_of(l, env));
             let right = e.rexpr.as_ref().map_or(Typed::UNKNOWN, |r| type_of(r, env));
-            operator_result(name, e.lexpr.is_some(), left.oid, right.oid, env.catalog())
+            let result = operator_result(name, e.lexpr.is_some(), left.oid, right.oid, env.catalog());
+            let inputs = if e.lexpr.is_some() { &[left, right][..] } else { &[right][..] };
+            derived(result.oid, inputs, env.catalog())
         }
         Ok(AExprKind::AexprNullif) => e.lexpr.as_ref().map_or(Typed::UNKNOWN, |l| type_of(l, env)),
         Ok(

@@ -62,6 +62,11 @@ impl Analyser<'_> {
             NodeEnum::ParamRef(p) => match u16::try_from(p.number) {
                 Ok(number @ 1..=65_534) => {
                     self.parameters = self.parameters.max(number);
+                    let index = usize::from(number) - 1;
+                    if self.parameter_uses.len() <= index {
+                        self.parameter_uses.resize(index + 1, 0);
+                    }
+                    self.parameter_uses[index] += 1;
                     Ok(())
                 }
                 Ok(0 | 65_535) | Err(_) => {

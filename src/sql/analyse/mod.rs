@@ -92,6 +92,8 @@ pub struct Analysis {
     /// Highest parameter number.
     pub parameters: u16,
     pub parameter_types: Vec<u32>,
+    /// How often each parameter stands in the statement, from $1.
+    pub parameter_uses: Vec<usize>,
     /// Printed names of CTEs that refer to themselves: they are never inlined.
     pub recursive_ctes: Vec<String>,
 }
@@ -126,6 +128,7 @@ pub fn analyse(statement: Node, context: &Context<'_>) -> Result<Analysis, Refus
         foreign_operators: vec![],
         pinned: BTreeSet::new(),
         parameters: 0,
+        parameter_uses: vec![],
         scopes: vec![],
         ctes: vec![],
         cte_frames: vec![],
@@ -143,6 +146,7 @@ pub fn analyse(statement: Node, context: &Context<'_>) -> Result<Analysis, Refus
         pinned: analyser.pinned,
         parameters: analyser.parameters,
         parameter_types: context.parameter_types.to_vec(),
+        parameter_uses: analyser.parameter_uses,
         recursive_ctes: analyser.ctes.into_iter().filter(|c| c.recursive).map(|c| c.printed).collect(),
     })
 }
@@ -155,6 +159,7 @@ struct Analyser<'a> {
     foreign_operators: Vec<u32>,
     pinned: BTreeSet<u16>,
     parameters: u16,
+    parameter_uses: Vec<usize>,
     /// Query levels, innermost last.
     scopes: Vec<Scope>,
     ctes: Vec<Cte>,
@@ -315,7 +320,12 @@ impl Environment for Analyser<'_> {
     }
 
     fn parameter(&self, number: i32) -> u32 {
-        usize::try_from(number - 1).ok().and_then(|i| self.context.parameter_types.get(i)).copied().unwrap_or(0)
+        declared_type(self.context.parameter_types, number)
+    }
+
+    fn parameter_uses(&self, _number: i32) -> usize {
+        // Not known before the statement was read.
+        usize::MAX
     }
 }
 
@@ -329,4 +339,10 @@ impl Analysis {
 /// The type of `alias.column`.
 pub fn column_type(rtes: &[Rte], by_alias: &HashMap<String, RteId>, alias: &str, column: &str) -> Typed {
     by_alias.get(alias).and_then(|id| rtes[*id].columns.iter().find(|c| c.name == column)).map_or(Typed::UNKNOWN, |c| c.typed)
+}
+
+/// The type that Parse declares for the n-th parameter; 0 where it is left open, which `unknown` does as well.
+pub fn declared_type(types: &[u32], number: i32) -> u32 {
+    let declared = usize::try_from(number - 1).ok().and_then(|i| types.get(i)).copied().unwrap_or(0);
+    if declared == super::types::oid::UNKNOWN { 0 } else { declared }
 }

@@ -92,7 +92,7 @@ pub enum TransactionKind {
 pub const TENANT_SETTING: &str = "bulkhead.tenant";
 
 /// Settings that a tenant may read and set: they shape how values are read and written, or limit the client itself.
-const SETTABLE: [&str; 38] = [
+const SETTABLE: [&str; 37] = [
     "application_name",
     "backslash_quote",
     "bytea_output",
@@ -120,7 +120,6 @@ const SETTABLE: [&str; 38] = [
     "jit",
     "lock_timeout",
     "max_parallel_workers_per_gather",
-    "plan_cache_mode",
     "random_page_cost",
     "search_path",
     "standard_conforming_strings",
@@ -348,6 +347,10 @@ fn check_value(name: &str, values: &[String]) -> Result<(), Denial> {
     };
     if name == "client_encoding" {
         return fixed(&["utf8", "utf-8", "unicode"]);
+    }
+    if name == "client_min_messages" {
+        // Debug messages and the server's log lines tell of the statement that was sent, and of rows.
+        return fixed(&["notice", "warning", "error"]);
     }
     if name == "standard_conforming_strings" {
         return fixed(&["on", "true", "1", "yes"]);
