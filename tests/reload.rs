@@ -142,3 +142,28 @@ fn a_tenant_that_is_no_value_of_the_column_is_told_at_start() {
         assert!(told.contains(&format!("tenant \"{tenant}\"")) && told.contains("int4"), "{told}");
     }
 }
+
+#[test]
+fn what_was_opened_for_one_tenant_is_not_read_for_another() {
+    let world = World::start();
+    let mut web = world.connect("web");
+    assert!(web.query("SET bulkhead.tenant = '2'").error.is_none());
+    assert_eq!(web.query("DECLARE c CURSOR WITH HOLD FOR SELECT id FROM accounts").sqlstate(), "0A000");
+    // A portal bound for one tenant, and the tenant changed before it runs.
+    let mut bound = Vec::new();
+    put_message(&mut bound, b'Q', b"BEGIN\0");
+    web.send_raw(&bound).expect("send");
+    assert!(web.answer().error.is_none());
+    let mut batch = Vec::new();
+    put_parse(&mut batch, "", b"SELECT id FROM accounts", &[]);
+    put_bind(&mut batch, "p", "", &[], 0);
+    put_parse(&mut batch, "", b"SET bulkhead.tenant = '1'", &[]);
+    put_bind(&mut batch, "", "", &[], 0);
+    put_execute(&mut batch, "", 0);
+    put_execute(&mut batch, "p", 0);
+    put_message(&mut batch, b'S', b"");
+    web.send_raw(&batch).expect("send");
+    let answer = web.answer();
+    assert!(answer.error.is_some(), "neither is the tenant changed with a portal open, nor the portal run: {answer:?}");
+    assert!(answer.parts.iter().all(|p| p.rows.is_empty()), "{answer:?}");
+}
