@@ -148,7 +148,14 @@ fn what_was_opened_for_one_tenant_is_not_read_for_another() {
     let world = World::start();
     let mut web = world.connect("web");
     assert!(web.query("SET bulkhead.tenant = '2'").error.is_none());
-    assert_eq!(web.query("DECLARE c CURSOR WITH HOLD FOR SELECT id FROM accounts").sqlstate(), "0A000");
+    let mut holder = world.connect("web");
+    assert!(holder.query("SET bulkhead.tenant = '2'").error.is_none());
+    assert!(holder.query("DECLARE c CURSOR WITH HOLD FOR SELECT id FROM accounts").error.is_none());
+    assert_eq!(holder.query("SET bulkhead.tenant = '1'").sqlstate(), "0A000");
+    let mut local = world.connect("web");
+    assert!(local.query("BEGIN").error.is_none());
+    assert!(local.query("SET LOCAL bulkhead.tenant = '2'").error.is_none());
+    assert_eq!(local.query("DECLARE c CURSOR WITH HOLD FOR SELECT id FROM accounts").sqlstate(), "0A000");
     // A portal bound for one tenant, and the tenant changed before it runs.
     let mut bound = Vec::new();
     put_message(&mut bound, b'Q', b"BEGIN\0");

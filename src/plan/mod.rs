@@ -17,7 +17,7 @@ use crate::audit::Receipt;
 use crate::error::{SqlError, sqlstate};
 use crate::finding::{Denial, Reason};
 use crate::id::PolicyEpoch;
-use crate::principal::{Access, Principal, Tenant};
+use crate::principal::{Principal, Tenant};
 pub use crate::sql::template::{Literals, Segment, TenantType};
 
 /// What a session does with a plan.
@@ -278,10 +278,6 @@ impl Plan {
         }
         if let Some(tenant) = tenant {
             self.check_tenant(tenant)?;
-        }
-        if self.effect == Effect::Pins && matches!(principal.access, Access::Shared { tenants: _, chosen: _ }) {
-            // It would outlive the choice of its tenant.
-            return Err(Denial::unsupported("a cursor WITH HOLD needs a login of one tenant"));
         }
         for obligation in &self.obligations {
             obligation::check(obligation, &parameters)?;

@@ -21,12 +21,14 @@ use super::startup::Established;
 use super::statements::Names;
 use super::tenant::Choice;
 use super::unrestricted::going_down;
+use tokio::runtime::{Handle, RuntimeFlavor};
+
 use crate::backend::pool::Lease;
 use crate::error::{Severity, SqlError, SqlState, sqlstate};
 use crate::event::{Command, Event, Flow, Verdict};
 use crate::finding::{Denial, Reason};
 use crate::gate::{Approved, Context, Protocol};
-use crate::principal::Principal;
+use crate::principal::{Access, Principal};
 use crate::session::cancel::Registration;
 use crate::wire::backend::{self as reply, TransactionStatus};
 use crate::wire::{frame, frontend};
@@ -167,6 +169,9 @@ fn greet(client: &mut Client, principal: &Principal, registration: &Registration
     reply::put_key_data(&mut client.outbox, registration.pid(), registration.key());
     reply::put_ready(&mut client.outbox, TransactionStatus::Idle);
 }
+
+/// Texts longer than this (bytes) are reviewed off the reactor.
+const LARGE_TEXT: usize = 16 << 10;
 
 impl Session<'_> {
     async fn serve(mut self) {
@@ -364,7 +369,23 @@ impl Session<'_> {
         }
         let path = self.search_path();
         let context = Context { principal: &self.principal, search_path: &path, protocol, parameter_types: types };
-        self.database.gate.review(text, &context)
+        let gate = &self.database.gate;
+        let many_threads = || Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread);
+        if text.len() > LARGE_TEXT && many_threads() {
+            // It may take its time: the other sessions of this thread go on elsewhere.
+            return tokio::task::block_in_place(|| gate.review(text, &context));
+        }
+        gate.review(text, &context)
+    }
+
+    /// A cursor WITH HOLD outlives its transaction: of a shared login's tenants only one that outlives it too may have one.
+    pub fn check_hold(&self, pins: bool) -> Result<(), Denial> {
+        match &self.principal.access {
+            Access::Shared { tenants: _, chosen } if pins && !self.choice.lasts(chosen.as_ref()) => {
+                Err(Denial::unsupported("a cursor WITH HOLD needs a tenant that was chosen outside of the transaction"))
+            }
+            Access::Shared { tenants: _, chosen: _ } | Access::Fixed(_) | Access::Unrestricted => Ok(()),
+        }
     }
 
     /// Refuses what the client asked for, with the effect that a failing statement has: inside a transaction, or where

@@ -322,6 +322,10 @@ impl Session<'_> {
         if !is_forwarded(statement.plan.action()) {
             return self.execute_own(&statement, &portal.values).await;
         }
+        if let Err(denial) = self.check_hold(statement.plan.effect() == Effect::Pins) {
+            self.deny(denial, Protocol::Extended);
+            return Ok(());
+        }
         self.statements += 1;
         self.pinned |= statement.plan.effect() == Effect::Pins;
         let sent = Sent::of(&statement.plan, self.statements);

@@ -117,6 +117,10 @@ impl Session<'_> {
             }
             return Ok(shown);
         }
+        if self.pinned && self.principal.tenant() != tenant.as_ref() {
+            let message = "the tenant cannot be changed in a session that has held a cursor open";
+            return Err(SqlError::new(sqlstate::FEATURE_NOT_SUPPORTED, message));
+        }
         self.set_tenant(tenant, local);
         Ok(shown)
     }

@@ -215,6 +215,10 @@ impl Session<'_> {
             sent.push(Sent::of(&one.plan, at));
             pins |= one.plan.effect() == Effect::Pins;
         }
+        if let Err(denial) = self.check_hold(pins) {
+            self.deny(denial, Protocol::Simple);
+            return Ok(());
+        }
         self.shared.events.emit(Event::LatencyAdded(begun.elapsed()));
         if let Err(denial) = self.lease().await? {
             self.deny(denial, Protocol::Simple);

@@ -69,6 +69,11 @@ impl Choice {
         Choice { committed: tenant.clone(), session: tenant, used: false }
     }
 
+    /// Whether this tenant stays when the transaction ends, however it does.
+    pub fn lasts(&self, tenant: Option<&Tenant>) -> bool {
+        self.session.as_ref() == tenant && self.committed.as_ref() == tenant
+    }
+
     pub fn is_used(&self) -> bool {
         self.used
     }

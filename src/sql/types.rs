@@ -176,7 +176,7 @@ fn scalar(subselect: Option<&Node>, env: &dyn Environment) -> Typed {
 /// agree, the default where they have none; 0 where they conflict or are not known.
 fn derived(type_oid: u32, inputs: &[Typed], catalog: &Catalog) -> Typed {
     const DEFAULT: u32 = 100;
-    if !catalog.type_(type_oid).is_some_and(|t| t.category == 'S') {
+    if catalog.type_(type_oid).is_none_or(|t| t.category != 'S') {
         return Typed::of(type_oid);
     }
     let mut collation = DEFAULT;
