@@ -261,7 +261,21 @@ impl Rewriter<'_> {
             let Some(NodeEnum::CommonTableExpr(cte)) = &mut item.node else { continue };
             let never_inlined =
                 cte.ctematerialized == CteMaterialize::Always as i32 || self.analysis.recursive_ctes.contains(&cte.ctename);
-            let CommonTableExpr { ctequery, .. } = &mut **cte; // tidy: the other fields hold no expression
+            let CommonTableExpr {
+                ctename: _,
+                aliascolnames: _,
+                ctematerialized: _,
+                ctequery,
+                search_clause: _,
+                cycle_clause: _,
+                location: _,
+                cterecursive: _,
+                cterefcount: _,
+                ctecolnames: _,
+                ctecoltypes: _,
+                ctecoltypmods: _,
+                ctecolcollations: _,
+            } = &mut **cte;
             match ctequery.as_deref_mut().and_then(|q| q.node.as_mut()) {
                 Some(NodeEnum::SelectStmt(s)) => {
                     self.select(s, if never_inlined { Position::Outermost } else { Position::Inner })?;
