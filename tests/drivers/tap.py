@@ -69,7 +69,9 @@ class Link:
     def __init__(self, tap):
         self.tap, self.up, self.down, self.tail = tap, b"", b"", b""
         self.started = self.plain = False
-        self.prepared, self.last, self.label = {}, "", ""
+        self.prepared, self.portals, self.last, self.label = {}, {}, "", ""
+        # What the server has still to answer, in order: (kind of message, statement). Pipelines run ahead of their answers.
+        self.pending = []
 
     def from_client(self, data):
         self.up += data
@@ -101,13 +103,33 @@ class Link:
     def message(self, kind, body):
         if kind == b"Q":
             self.last = body[:-1].decode("utf8", "replace")
+            self.pending.append((b"Q", self.last))
             self.tap.statements.append(("simple", self.label, self.last))
         elif kind == b"P":
             name, sql = body.split(b"\0", 2)[:2]
             self.last = self.prepared[name] = sql.decode("utf8", "replace")
+            self.pending.append((b"P", self.last))
             self.tap.statements.append(("extended", self.label, self.last))
         elif kind == b"B":
-            self.last = self.prepared.get(body.split(b"\0", 2)[1], self.last)
+            portal, name = body.split(b"\0", 2)[:2]
+            self.last = self.portals[portal] = self.prepared.get(name, self.last)
+        elif kind == b"E":
+            self.pending.append((b"E", self.portals.get(body.split(b"\0", 1)[0], self.last)))
+        elif kind == b"S":
+            self.pending.append((b"S", ""))
+
+    def answered(self, kind):
+        """Takes what a message of the server answers off the list."""
+        front = self.pending[0][0] if self.pending else b""
+        if (kind == b"1" and front == b"P") or (kind in b"CIs" and front == b"E"):
+            self.pending.pop(0)
+        elif kind == b"Z":
+            while self.pending and self.pending.pop(0)[0] not in b"QS":
+                pass
+
+    def accused(self):
+        """The statement that an error is about."""
+        return self.pending[0][1] if self.pending and self.pending[0][1] else self.last
 
     def from_server(self, data):
         window = self.tail + data
@@ -128,9 +150,10 @@ class Link:
             if self.down[:1] == b"E":
                 fields = {f[:1]: f[1:].decode("utf8", "replace") for f in self.down[5:size].split(b"\0") if f}
                 if self.label != MAY:
-                    self.tap.errors.append((self.last, fields.get(b"C", "?"), fields.get(b"M", "?")))
+                    self.tap.errors.append((self.accused(), fields.get(b"C", "?"), fields.get(b"M", "?")))
             elif self.down[:1] == b"C":
                 self.tap.commands += 1
+            self.answered(self.down[:1])
             self.down = self.down[size:]
 
 
