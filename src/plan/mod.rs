@@ -447,6 +447,26 @@ mod tests {
         assert!(canonical(TenantType::Text, "it's"));
     }
 
+    /// As text with a cast the predicate would cost more than conditions of the client, which then ran before it.
+    #[test]
+    fn the_tenants_parameter_has_the_type_of_the_columns() {
+        let plan = |types: &[TenantType]| Plan {
+            action: Action::Forward,
+            effect: Effect::Read,
+            command: "SELECT",
+            segments: types.iter().map(|t| Segment::Tenant(*t)).collect(),
+            parameters: 0,
+            needs_tenant: true,
+            hides_rows: false,
+            inlines_tenant: false,
+            obligations: vec![],
+            epoch: PolicyEpoch(1),
+        };
+        assert_eq!(plan(&[TenantType::Int4, TenantType::Int4]).tenant_parameter_type(), 23);
+        assert_eq!(plan(&[TenantType::Uuid]).tenant_parameter_type(), 2950);
+        assert_eq!(plan(&[TenantType::Int4, TenantType::Text]).tenant_parameter_type(), 25, "one parameter serves both");
+    }
+
     #[test]
     fn a_tenants_value_stays_inside_its_quotes() {
         assert_eq!(tenant::constant(TenantType::Text, &Tenant("a'b\\".into())), "'a''b\\'::pg_catalog.text");

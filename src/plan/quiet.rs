@@ -304,8 +304,8 @@ fn constant_cast(c: &pg_query::protobuf::TypeCast, env: &dyn Environment) -> boo
     }
 }
 
-/// `LIKE` with a literal pattern that cannot end in a lone escape. A literal that is still in the text is looked at; one that
-/// was taken out of it is a value obligation of the plan (`sentinel` strings end in a letter).
+/// `LIKE` with a literal pattern that cannot end in a lone escape: one that holds no backslash. A pattern that may hold one
+/// is kept in the template's key (`Keep` in the gate), so that its value is seen here; a stand-in ends in a letter.
 fn like(left: &Node, right: &Node, env: &dyn Environment) -> bool {
     let l = type_of(left, env);
     let pattern = match &right.node {
