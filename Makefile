@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps demo build test test-rust test-drivers lint bench fuzz
+.PHONY: help deps demo build test test-rust test-drivers lint bench bench-rls fuzz
 
 export CARGO_BUILD_JOBS ?= 2
 
@@ -48,6 +48,11 @@ bench: ## direct, PgBouncer and Bulkhead in alternation; writes benches/results.
 	@.ci/deps bench
 	$(CARGO) build --locked --release
 	python3 benches/run.py
+
+bench-rls: ## rewriting against PostgreSQL's row security; writes benches/results_rls.json and the table in README.md
+	@.ci/deps bench
+	$(CARGO) build --locked --release
+	python3 benches/rls.py
 
 SECONDS_EACH = $(if $(filter command line environment,$(origin SECONDS)),$(SECONDS),60)
 fuzz: ## run each fuzz target for SECONDS=60 (TARGETS="frames lexer" for some of them)

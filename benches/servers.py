@@ -55,8 +55,10 @@ def postgres_bin():
 class Servers:
     """PostgreSQL and the proxies before it. Use as a context manager."""
 
-    def __init__(self, contenders, bulkhead):
+    def __init__(self, contenders, bulkhead, schema=SCHEMA, policy=POLICY, prepare=""):
+        """`prepare`: what the superuser does in the database before its owner runs `schema`."""
         self.contenders = contenders
+        self.schema, self.policy, self.prepare = schema, policy, prepare
         self.bulkhead = bulkhead and bulkhead.resolve()  # it runs in another directory
         self.bin = postgres_bin()
         self.children = {}  # name -> Popen
@@ -97,12 +99,13 @@ class Servers:
 
     def connection(self, contender):
         """pgbench's environment for a contender."""
-        port = {"direct": self.postgres_port}
+        port = dict.fromkeys(("direct", "direct-rls"), self.postgres_port)
         if contender.startswith("pgbouncer"):
             port[contender] = self.pgbouncer_port
         if contender.startswith("bulkhead"):
             port[contender] = self.bulkhead_port
-        user = {"bulkhead": "tenant1", "bulkhead-passthrough": "owner"}.get(contender, "bench_app")
+        user = {"bulkhead": "tenant1", "bulkhead-passthrough": "owner", "direct-rls": "bench_rls", "pgbouncer-rls": "bench_rls"}.get(
+            contender, "bench_app")
         database = "bench_session" if contender == "pgbouncer-session" else "bench"
         clean = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
         return clean | {
@@ -166,14 +169,16 @@ class Servers:
         self.psql(
             f"CREATE ROLE bench_app LOGIN PASSWORD '{PASSWORD}'; CREATE ROLE bench_owner LOGIN PASSWORD '{PASSWORD}';"
             "CREATE DATABASE bench OWNER bench_owner;".replace(";", ";\n"), **superuser)
-        self.psql(SCHEMA, **(superuser | {"PGDATABASE": "bench", "PGUSER": "bench_owner"}))
+        if self.prepare:
+            self.psql(self.prepare, **(superuser | {"PGDATABASE": "bench"}))
+        self.psql(self.schema, **(superuser | {"PGDATABASE": "bench", "PGUSER": "bench_owner"}))
 
     def _start_pgbouncer(self):
         pgbouncer = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
         if pgbouncer is None:
             raise CannotRun("pgbouncer is not installed")
         self.pgbouncer_port = free_port()
-        (self.dir / "users.txt").write_text(f'"bench_app" "{PASSWORD}"\n')
+        (self.dir / "users.txt").write_text(f'"bench_app" "{PASSWORD}"\n"bench_rls" "{PASSWORD}"\n')
         upstream = f"host=127.0.0.1 port={self.postgres_port} dbname=bench"
         (self.dir / "pgbouncer.ini").write_text(
             f"[databases]\nbench = {upstream} pool_mode=transaction\nbench_session = {upstream} pool_mode=session\n"
@@ -188,7 +193,7 @@ class Servers:
             raise CannotRun(f"{self.bulkhead} is not built (make bench builds it)")
         self.bulkhead_port = free_port()
         (self.dir / "policies").mkdir()
-        (self.dir / "policies" / "bench.toml").write_text(POLICY)
+        (self.dir / "policies" / "bench.toml").write_text(self.policy)
         upstream = f":{PASSWORD}@127.0.0.1:{self.postgres_port}/bench?sslmode=disable"
         (self.dir / "proxy.toml").write_text(
             f'[server]\nlisten = "127.0.0.1:{self.bulkhead_port}"\nadmin_listen = "127.0.0.1:{free_port()}"\npolicies = "{self.dir}/policies"\n'
