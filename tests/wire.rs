@@ -144,6 +144,12 @@ fn settings_of_the_startup_message_hold() {
     assert_eq!(client.parameter("application_name"), Some("it's"));
     assert_eq!(client.run("show work_mem"), ["3MB"]);
     assert_eq!(client.run("show search_path"), ["\"a b\",public"]);
+    // They are the session's defaults: what resets the session returns to them.
+    client.run("set timezone to 'Europe/Rome'; set work_mem to '4MB'");
+    client.run("reset timezone");
+    client.run("discard all");
+    assert_eq!(client.run("show timezone"), ["Asia/Tokyo"]);
+    assert_eq!(client.run("show work_mem"), ["3MB"]);
     let bad = [("TimeZone", "Mars/Olympus")];
     let refused = Wire::connect(proxy.address, "owner", "secret", "shop", &bad).err().unwrap();
     assert!(refused.starts_with("22023"), "{refused}");

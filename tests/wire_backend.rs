@@ -20,7 +20,7 @@ fn limits(size: usize) -> PoolLimits {
 }
 
 async fn connect(upstream: Upstream) -> Result<Connection, ConnectError> {
-    Connection::connect(&Dialer::new(upstream)?, 1).await
+    Connection::connect(&Dialer::new(upstream)?, 1, &Settings::default()).await
 }
 
 /// Runs a query as a session would: message out, messages in, notes kept. Returns the first error's SQLSTATE.

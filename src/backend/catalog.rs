@@ -1,7 +1,7 @@
 //! Loads the catalog snapshot.
 
 use super::ConnectError;
-use super::connection::Connection;
+use super::connection::{Connection, Settings};
 use super::stream::Dialer;
 use crate::catalog::{SNAPSHOT_SQL, Snapshot};
 use crate::config::Upstream;
@@ -14,7 +14,7 @@ use crate::error::{SqlError, sqlstate};
 pub async fn load(upstream: &Upstream) -> Result<Snapshot, SqlError> {
     let told = |error: ConnectError| error.to_sql_error().with_detail(error.to_string());
     let dialer = Dialer::new(upstream.clone()).map_err(told)?;
-    let mut connection = Connection::connect(&dialer, 0).await.map_err(told)?;
+    let mut connection = Connection::connect(&dialer, 0, &Settings::default()).await.map_err(told)?;
     let snapshot = load_over(&mut connection).await?;
     connection.terminate().await;
     Ok(snapshot)
@@ -38,7 +38,7 @@ const FINGERPRINT_SQL: &str = "SELECT pg_catalog.md5(pg_catalog.concat_ws('/', \
 pub async fn fingerprint(upstream: &Upstream) -> Result<String, SqlError> {
     let told = |error: ConnectError| error.to_sql_error().with_detail(error.to_string());
     let dialer = Dialer::new(upstream.clone()).map_err(told)?;
-    let mut connection = Connection::connect(&dialer, 0).await.map_err(told)?;
+    let mut connection = Connection::connect(&dialer, 0, &Settings::default()).await.map_err(told)?;
     let rows = connection.query(FINGERPRINT_SQL).await?;
     connection.terminate().await;
     let text = rows.into_iter().next().and_then(|row| row.into_iter().next()).flatten();

@@ -101,15 +101,16 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Dials, logs in, and checks that the server is one that can be worked with.
+    /// Dials, logs in, and checks that the server is one that can be worked with. `startup`: settings for the startup message;
+    /// empty for a connection that is shared.
     ///
     /// # Errors
     /// [`ConnectError`]; at the latest after 10 s.
-    pub async fn connect(dialer: &Dialer, id: u64) -> Result<Self, ConnectError> {
+    pub async fn connect(dialer: &Dialer, id: u64, startup: &Settings) -> Result<Self, ConnectError> {
         let connecting = async {
             let (stream, address) = dialer.dial().await?;
             let mut connection = Connection::new(stream, address, id);
-            handshake::run(&mut connection, dialer.upstream()).await?;
+            handshake::run(&mut connection, dialer.upstream(), startup).await?;
             Ok(connection)
         };
         tokio::time::timeout(CONNECT_DEADLINE, connecting).await.unwrap_or(Err(ConnectError::TimedOut))

@@ -7,7 +7,7 @@ use crate::wire::cursor::utf8;
 use crate::wire::{frame, frontend, md5, scram, startup};
 
 use super::ConnectError;
-use super::connection::Connection;
+use super::connection::{Connection, Settings};
 
 /// How far authentication has come: each step is only taken from the one before it.
 enum Step {
@@ -22,15 +22,12 @@ enum Step {
     Authenticated,
 }
 
-/// Logs in and waits until the server is ready.
-pub(super) async fn run(connection: &mut Connection, upstream: &Upstream) -> Result<(), ConnectError> {
-    let parameters = [
-        ("user", upstream.user.as_str()),
-        ("database", upstream.database.as_str()),
-        ("client_encoding", "UTF8"),
-        ("application_name", "bulkhead"),
-    ];
-    startup::put_startup(&mut connection.outbox, parameters);
+/// Logs in and waits until the server is ready. `settings` become the session's defaults, which RESET returns to.
+pub(super) async fn run(connection: &mut Connection, upstream: &Upstream, settings: &Settings) -> Result<(), ConnectError> {
+    let own = [("user", upstream.user.as_str()), ("database", upstream.database.as_str()), ("client_encoding", "UTF8")];
+    let name = settings.map().is_empty().then_some(("application_name", "bulkhead"));
+    let wanted = settings.map().iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    startup::put_startup(&mut connection.outbox, own.into_iter().chain(name).chain(wanted));
     connection.flush().await?;
     let mut step = Step::Asked;
     loop {

@@ -61,7 +61,9 @@ impl ConnectError {
 
 /// The codes with which PostgreSQL refuses connections, as they are passed on.
 fn forwarded(code: &str) -> Option<SqlState> {
-    const KNOWN: [SqlState; 8] = [
+    const KNOWN: [SqlState; 10] = [
+        sqlstate::INVALID_PARAMETER_VALUE,
+        sqlstate::UNDEFINED_OBJECT,
         sqlstate::INVALID_PASSWORD,
         sqlstate::INVALID_AUTHORIZATION,
         sqlstate::INVALID_CATALOG_NAME,

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::ConnectError;
 use super::cancel::{CancelHandle, Closing, Gate};
-use super::connection::Connection;
+use super::connection::{Connection, Settings};
 use super::stream::Dialer;
 use crate::config::Upstream;
 use crate::error::{SqlError, sqlstate};
@@ -149,6 +149,31 @@ impl Pool {
         }
     }
 
+    /// Makes a connection for one client alone, with its settings in the startup message, so that RESET returns to them. It is
+    /// never lent to another.
+    ///
+    /// # Errors
+    /// As [`Pool::lease`]; the server's own code where it does not take a setting.
+    pub async fn lease_own(&self, startup: &Settings) -> Result<Lease, SqlError> {
+        let deadline = Instant::now() + self.0.limits.wait;
+        let mut size = self.0.size.subscribe();
+        let (slot, id) = loop {
+            match self.0.reserve()? {
+                Some(reserved) => break reserved,
+                None => {
+                    let room = size.wait_for(|size| *size < self.0.limits.size);
+                    // The sender lives as long as the pool.
+                    let _ = tokio::time::timeout_at(deadline, room).await.map_err(|_| late())?;
+                }
+            }
+        };
+        let connection = Connection::connect(&self.0.dialer, id, startup).await.map_err(|error| {
+            tracing::warn!(upstream = ?self.upstream(), %error, "no connection to the server");
+            error.to_sql_error()
+        })?;
+        Ok(Lease { connection: Box::new(connection), slot, gate: LeaseGate(Arc::default()) })
+    }
+
     pub fn stats(&self) -> PoolStats {
         let state = self.0.lock();
         PoolStats {
@@ -192,7 +217,6 @@ impl Pool {
 }
 
 async fn wait(mut receiver: oneshot::Receiver<Result<Offer, SqlError>>, deadline: Instant) -> Result<Offer, SqlError> {
-    let late = || SqlError::new(sqlstate::TOO_MANY_CONNECTIONS, "timed out waiting for a server connection");
     match tokio::time::timeout_at(deadline, &mut receiver).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(_)) => Err(closed()),
@@ -202,6 +226,10 @@ async fn wait(mut receiver: oneshot::Receiver<Result<Offer, SqlError>>, deadline
             receiver.try_recv().unwrap_or_else(|_| Err(late()))
         }
     }
+}
+
+fn late() -> SqlError {
+    SqlError::new(sqlstate::TOO_MANY_CONNECTIONS, "timed out waiting for a server connection")
 }
 
 fn closed() -> SqlError {
@@ -232,6 +260,19 @@ impl Shared {
         state.waiters.push_back(sender);
         self.connect_for_waiters(&mut state);
         Request::Wait(receiver)
+    }
+
+    /// A place in the count for a connection that the caller makes; `None`: there is no room.
+    fn reserve(self: &Arc<Self>) -> Result<Option<(Slot, u64)>, SqlError> {
+        let mut state = self.lock();
+        if state.phase == Phase::Closed {
+            return Err(closed());
+        }
+        if *self.size.borrow() >= self.limits.size {
+            return Ok(None);
+        }
+        state.last_id += 1;
+        Ok(Some((Slot::new(self), state.last_id)))
     }
 
     /// Starts as many connections as there are waiters without one in the making, and room.
@@ -308,7 +349,7 @@ async fn connect(slot: Slot, id: u64) {
             return;
         }
     }
-    match Connection::connect(&shared.dialer, id).await {
+    match Connection::connect(&shared.dialer, id, &Settings::default()).await {
         Ok(connection) => {
             {
                 let mut state = shared.lock();

@@ -11,7 +11,6 @@ use bytes::Buf;
 
 use super::drive::{DrainWatch, HIGH, Happened, Wants, drive};
 use super::poison;
-use super::settings;
 use super::shared::{Database, Drain, Shared};
 use super::startup::Established;
 use crate::backend::pool::{Lease, Pool};
@@ -23,7 +22,7 @@ use crate::wire::{frame, frontend};
 pub async fn serve(established: Established, shared: &Shared, pool: &Pool) {
     let Established { mut client, settings, registration, database, .. } = established;
     let slot = registration.slot().clone();
-    let mut lease = match start(pool, settings.base()).await {
+    let mut lease = match pool.lease_own(settings.base()).await {
         Ok(lease) => lease,
         Err(error) => {
             let error = SqlError { severity: crate::error::Severity::Fatal, ..error };
@@ -76,13 +75,6 @@ async fn lease_terminate(mut lease: Lease) {
         frontend::put_terminate(&mut lease.outbox);
         let _ = tokio::time::timeout(std::time::Duration::from_secs(1), lease.flush()).await;
     }
-}
-
-/// A backend with the client's own settings.
-async fn start(pool: &Pool, wanted: &settings::Settings) -> Result<Lease, SqlError> {
-    let mut lease = pool.lease().await?;
-    super::prelude::apply(&mut lease, wanted).await?;
-    Ok(lease)
 }
 
 /// Why a session ended.
