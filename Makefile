@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps demo build test test-rust test-drivers lint bench bench-rls fuzz
+.PHONY: help deps demo build test test-rust test-drivers mutants lint bench bench-rls fuzz
 
 export CARGO_BUILD_JOBS ?= 2
 
@@ -25,7 +25,7 @@ demo: ## a throwaway PostgreSQL with three tenants, Bulkhead before it, a short 
 	$(CARGO) build --locked
 	@exec target/debug/bulkhead demo
 
-test: test-rust test-drivers ## everything, on servers that it starts itself
+test: test-rust mutants test-drivers ## everything, on servers that it starts itself
 
 test-rust:
 	@.ci/deps build run
@@ -35,6 +35,10 @@ test-drivers:
 	@.ci/deps test
 	$(CARGO) build --locked
 	python3 tests/drivers/run.py
+
+mutants: ## break the program in each of the ways of src/mutants.rs and see a test fail (MUTANT=guard. for some of them)
+	@.ci/deps build run
+	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tests/mutants/rustc $(CARGO) test --locked --test mutants -- --nocapture
 
 lint: ## format, clippy, licences and sources of dependencies
 	@.ci/deps lint

@@ -24,7 +24,7 @@
 //! 3  plan                   rewriting; needs a Permit
 //! 2  policy, audit, metrics model, load, decide, epoch; receipts; the only file that names counters
 //! 1  sql, wire, event       parsers and the output check; frames and messages (no sockets); what can happen
-//! 0  config, catalog, principal, finding, id, error
+//! 0  config, catalog, principal, finding, id, error, mutants
 //! ```
 //!
 //! # Invariants
@@ -58,6 +58,7 @@ pub mod config;
 pub mod error;
 pub mod finding;
 pub mod id;
+pub mod mutants;
 pub mod principal;
 // floor 1
 pub mod event;

@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use support::cases::{Block, asker, blocks, is_note, schema};
 use support::cluster::Cluster;
 use support::proxy::Setup;
 use support::wire::Wire;
@@ -87,45 +88,8 @@ fn verdicts_and_rewritten_text_are_as_written_down() {
     assert!(failures.is_empty(), "{} of {cases} cases:\n{}", failures.len(), failures.join("\n\n"));
 }
 
-/// A piece of a file; all pieces together are the file.
-enum Block {
-    Text(String),
-    /// Level and line.
-    Heading(usize, String),
-    /// Language and lines.
-    Code(String, String),
-}
-
 fn fenced(kind: &str, body: &str) -> String {
     format!("```{kind}\n{body}```\n")
-}
-
-fn blocks(text: &str) -> Vec<Block> {
-    let mut blocks = Vec::new();
-    let mut lines = text.split_inclusive('\n');
-    let mut plain = String::new();
-    while let Some(line) = lines.next() {
-        let level = line.chars().take_while(|c| *c == '#').count();
-        let fence = line.trim_end().strip_prefix("```");
-        if level == 0 && fence.is_none() {
-            plain += line;
-            continue;
-        }
-        if !plain.is_empty() {
-            blocks.push(Block::Text(std::mem::take(&mut plain)));
-        }
-        match fence {
-            None => blocks.push(Block::Heading(level, line.to_owned())),
-            Some(kind) => {
-                let body: String = lines.by_ref().take_while(|l| l.trim_end() != "```").collect();
-                blocks.push(Block::Code(kind.to_owned(), body));
-            }
-        }
-    }
-    if !plain.is_empty() {
-        blocks.push(Block::Text(plain));
-    }
-    blocks
 }
 
 /// The database of a file, and its catalog in a file.
@@ -139,18 +103,7 @@ struct Database {
 impl Database {
     fn new(cluster: &Cluster, name: &str, blocks: &[Block]) -> Database {
         let directory = tempfile::tempdir().expect("temporary directory");
-        let schema: String = blocks
-            .iter()
-            .filter_map(|b| {
-                if let Block::Code(k, t) = b
-                    && k == "schema"
-                {
-                    Some(t.as_str())
-                } else {
-                    None
-                }
-            })
-            .collect();
+        let schema = schema(blocks);
         assert!(!schema.is_empty(), "a file has a schema block");
         let file = directory.path().join("schema.sql");
         fs::write(&file, schema).expect("write the schema");
@@ -235,26 +188,6 @@ impl Found {
         }
         (sql, rewritten)
     }
-}
-
-fn is_note(line: &str) -> bool {
-    line.starts_with("-- as: ") || line.starts_with("-- error: ")
-}
-
-/// `-- as: tenant 7, role support, role audit`; tenant 1 where nothing is said, nobody for `-- as: no tenant`.
-fn asker(block: &str) -> (Option<String>, Vec<String>) {
-    let Some(line) = block.lines().find_map(|l| l.strip_prefix("-- as: ")) else { return (Some("1".to_owned()), Vec::new()) };
-    let mut tenant = None;
-    let mut roles = Vec::new();
-    for item in line.split(',').map(str::trim) {
-        match item.split_once(' ') {
-            Some(("tenant", value)) => tenant = Some(value.to_owned()),
-            Some(("role", value)) => roles.push(value.to_owned()),
-            Some(("no", "tenant")) => tenant = None,
-            _ => panic!("`-- as: tenant 7, role support`, not {line:?}"),
-        }
-    }
-    (tenant, roles)
 }
 
 #[test]

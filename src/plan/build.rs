@@ -103,6 +103,9 @@ fn kind_of(query: &Node) -> Result<Kind, Denial> {
 }
 
 fn check_output(printed: &str, kind: Kind, permit: &Permit, catalog: &Catalog, check: &Check<'_>) -> Result<(), Denial> {
+    if crate::mutant!("no-output-check") {
+        return Ok(());
+    }
     let Check { relations, policies, roles, search_path } = *check;
     let names = Vocabulary { catalog, policies, roles, search_path, setting_parameters: permit.setting_parameters() };
     verify::verify(printed, catalog, &verify::Expected { kind, relations, names: &names, marker: super::sentinel::prefix() })

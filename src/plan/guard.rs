@@ -52,9 +52,10 @@ impl Rewriter<'_> {
             };
         };
         let tenant = tenant_predicate(filter, alias, name_of)?;
-        let Some(using) = &filter.using else { return Ok(tenant) };
+        let Some(using) = filter.using.as_ref().filter(|_| !crate::mutant!("rewrite.rules-left-out")) else { return Ok(tenant) };
         let rules = place_rule(using, alias, name_of, self.catalog, filter)?;
-        let rules = if is_quiet(&rules, self) { rules } else { case(vec![(tenant.clone(), rules)], Some(bool_constant(false))) };
+        let bare = is_quiet(&rules, self) || crate::mutant!("rewrite.loud-rules-see-all-rows");
+        let rules = if bare { rules } else { case(vec![(tenant.clone(), rules)], Some(bool_constant(false))) };
         Ok(and(vec![tenant, rules]).unwrap_or_else(null))
     }
 
@@ -73,7 +74,7 @@ impl Rewriter<'_> {
         let mut result = vec![];
         for mut part in conjuncts(condition) {
             self.sub_links(&mut part)?;
-            if !is_quiet_condition(&part, self) {
+            if !is_quiet_condition(&part, self) && !crate::mutant!("guard.conditions-not-guarded") {
                 let guards = self.guards_for(&part, &BTreeSet::new(), true)?;
                 if let Some(guard) = and(guards) {
                     part = case(vec![(guard, part)], Some(null_of("bool")));
@@ -115,10 +116,13 @@ impl Rewriter<'_> {
                 }
                 Some(_) | None => rte.columns.iter().collect(),
             };
+            if crate::mutant!("guard.derived-columns") {
+                return;
+            }
             derived.extend(columns.into_iter().flat_map(|x| &x.sources).filter(|s| self.permit.rows(**s).is_some()));
         });
-        if !reads_columns {
-            if one_time && !is_volatile(expression, self.catalog) {
+        if !reads_columns && !crate::mutant!("guard.without-columns") {
+            if one_time && (!is_volatile(expression, self.catalog) || crate::mutant!("guard.volatile-without-columns")) {
                 return Ok(vec![]);
             }
             let level = self.in_scope.last().map(|l| l.members.clone()).unwrap_or_default();
@@ -138,7 +142,9 @@ impl Rewriter<'_> {
             .copied()
             .filter(|id| !self.fences.contains(id) && !passed.contains(id))
             .partition(|id| visible.contains(id));
-        self.wanted.extend(hidden);
+        if !crate::mutant!("fence.out-of-reach") {
+            self.wanted.extend(hidden);
+        }
         reachable.into_iter().map(|id| self.guard_condition(id)).collect()
     }
 
@@ -149,6 +155,7 @@ impl Rewriter<'_> {
             select.group_clause.iter().all(|g| matches!(&g.node, Some(NodeEnum::ColumnRef(c)) if c.fields.len() == 2));
         let how = match (grouped, select.distinct_clause.is_empty() && select.sort_clause.is_empty()) {
             (false, true) => Guarding::Policy,
+            (_, _) if crate::mutant!("guard.grouped-by-policy") => Guarding::Policy,
             (true, true) if plain_groups => Guarding::Grouped,
             (_, _) => Guarding::Fence,
         };
@@ -213,11 +220,12 @@ impl Rewriter<'_> {
     /// The ELSE of a guard, so that the guarded value keeps its type, modifier and domain (B2, B3); `None`: not known.
     pub(super) fn else_of(&self, value: &Node) -> Option<Option<Node>> {
         match &value.node {
+            Some(_) if crate::mutant!("guard.type-lost") => Some(None),
             Some(NodeEnum::TypeCast(c)) => {
                 let name = c.type_name.clone()?;
                 let parts: Vec<&str> = name.names.iter().filter_map(as_string).collect();
                 let [schema, type_] = parts.as_slice() else { return None };
-                let constrained = self.catalog.type_named(schema, type_).is_none_or(|t| t.constrained);
+                let constrained = self.catalog.type_named(schema, type_).is_none_or(|t| t.constrained) && !crate::mutant!("guard.constrained-domain");
                 (!constrained).then(|| Some(cast(null(), name)))
             }
             // Results of functions and operators have no modifier, and none that is allowed returns a domain.
@@ -237,7 +245,7 @@ impl Rewriter<'_> {
     }
 
     pub(super) fn stays_above(&self, value: &Node) -> bool {
-        self.returns_set(value) || self.has_aggregate(value)
+        (self.returns_set(value) || self.has_aggregate(value)) && !crate::mutant!("guard.aggregates-guarded")
     }
 
     /// Whether it calls a set-returning function at its own level: one in a sub-select is that one's.

@@ -60,11 +60,13 @@ pub(super) fn rewrite(statement: &Node, analysis: &Analysis, permit: &Permit, ca
         rewriter.keep_targets_out_of_fences()?;
         if rewriter.wanted.is_subset(&fences) {
             // A target of UPDATE cannot be fenced, nor what a sub-select of another level reads by name.
-            if rewriter.fenced != fences {
+            if rewriter.fenced != fences && !crate::mutant!("fence.not-reached") {
                 return Err(Denial::unsupported("an expression over the written table in a sub-select cannot be secured"));
             }
             let hides_rows = rewriter.hides_rows;
-            rewriter.mask(&mut tree);
+            if !crate::mutant!("rewrite.masks-left-out") {
+                rewriter.mask(&mut tree);
+            }
             rewriter.print_whole_rows(&mut tree);
             return Ok(Rewritten { tree, hides_rows });
         }
@@ -156,6 +158,9 @@ impl Rewriter<'_> {
             RteKind::Relation { oid: _, usage } => usage,
             RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Merged => Usage::Select,
         };
+        if crate::mutant!("fence.written-table") {
+            return Ok(());
+        }
         if let Some(id) = self.wanted.iter().find(|id| matches!(usage(id), Usage::Update | Usage::Delete)) {
             let alias = &self.analysis.rtes[*id].alias;
             return Err(Denial::unsupported(format!("a reference to {alias} in this statement cannot be secured")));
@@ -199,13 +204,14 @@ impl Rewriter<'_> {
         for entry in &mut select.target_list {
             self.sub_links(entry)?;
         }
-        if position == Position::Inner {
+        if position == Position::Inner && !crate::mutant!("guard.inner-targets-not-guarded") {
             self.unfiltered();
             self.guard_targets(select, &from.members)?;
             self.filtered();
         }
         self.having(select)?;
-        if select.group_clause.iter().any(|g| matches!(&g.node, Some(NodeEnum::GroupingSet(_)))) {
+        let sets = select.group_clause.iter().any(|g| matches!(&g.node, Some(NodeEnum::GroupingSet(_))));
+        if sets && !crate::mutant!("rewrite.grouping-sets-not-fenced") {
             // With `tenant = constant` at the same level PostgreSQL takes ORDER BY of the tenant's column for done, although
             // grouping sets make it NULL (seen on 15): the equality goes into a fence.
             self.wanted.extend(from.members.iter().filter(|id| self.permit.rows(**id).is_some()));
@@ -228,7 +234,7 @@ impl Rewriter<'_> {
             let moves = !self.has_aggregate(&part);
             let mut sub_select = false;
             walk(&part, &mut |n| sub_select |= matches!(&n.node, Some(NodeEnum::SubLink(_))));
-            if moves && (sub_select || !is_quiet(&part, self)) {
+            if moves && (sub_select || !is_quiet(&part, self)) && !crate::mutant!("guard.having-moves") {
                 part = case(vec![(after_grouping(), part)], Some(null_of("bool")));
             }
             parts.push(part);
@@ -243,7 +249,7 @@ impl Rewriter<'_> {
             let Some(NodeEnum::List(list)) = &mut row.node else { continue };
             for item in &mut list.items {
                 self.sub_links(item)?;
-                if position == Position::Inner {
+                if position == Position::Inner && !crate::mutant!("guard.values-not-guarded") {
                     self.guard_value(item, &BTreeSet::new(), Guarding::Policy)?;
                 }
             }
@@ -369,7 +375,7 @@ impl Rewriter<'_> {
         let mut result = FromItem { members: [id].into(), pending: vec![] };
         let some_rows = self.permit.catalog_rule(id).is_some_and(|r| r.rows != Rows::All);
         if self.permit.rows(id).is_some() || some_rows {
-            if self.fences.contains(&id) {
+            if self.fences.contains(&id) && !crate::mutant!("fence.none") {
                 *item = self.fence(id, item)?;
             } else {
                 result.pending.push(id);
@@ -382,7 +388,7 @@ impl Rewriter<'_> {
     fn fence(&mut self, id: RteId, item: &Node) -> Result<Node, Denial> {
         self.fenced.insert(id);
         let rte = &self.analysis.rtes[id];
-        if rte.locked {
+        if rte.locked && !crate::mutant!("fence.locks-lost") {
             return Err(Denial::unsupported(format!("row locks on {} in this statement cannot be secured", rte.alias)));
         }
         let RteKind::Relation { oid: relation_oid, usage: _ } = rte.kind else {
@@ -426,7 +432,7 @@ impl Rewriter<'_> {
             target_list: targets,
             from_clause: vec![source],
             where_clause: boxed(condition),
-            limit_offset: boxed(int_constant(0)),
+            limit_offset: boxed(int_constant(0)).filter(|_| !crate::mutant!("fence.without-offset")),
             limit_option: pg::LimitOption::Count as i32,
             op: SetOperation::SetopNone as i32,
             ..Default::default()
@@ -451,6 +457,7 @@ impl Rewriter<'_> {
         let mut extended = vec![];
         match JoinType::try_from(*jointype) {
             Ok(JoinType::JoinInner) => {}
+            Ok(JoinType::JoinLeft) if crate::mutant!("rewrite.outer-join-filtered-above") => {}
             Ok(JoinType::JoinLeft) => {
                 here.append(&mut right.pending);
                 extended.extend(right.members.iter().copied());
@@ -459,6 +466,7 @@ impl Rewriter<'_> {
                 here.append(&mut left.pending);
                 extended.extend(left.members.iter().copied());
             }
+            Ok(JoinType::JoinFull) if crate::mutant!("rewrite.full-join-not-fenced") => {}
             Ok(JoinType::JoinFull) => {
                 self.wanted.extend(left.pending.drain(..).chain(right.pending.drain(..)));
                 extended.extend(left.members.iter().chain(&right.members).copied());
@@ -476,7 +484,7 @@ impl Rewriter<'_> {
         }
         let mut members = left.members;
         members.extend(&right.members);
-        if !using_clause.is_empty() {
+        if !using_clause.is_empty() && !crate::mutant!("rewrite.using-not-fenced") {
             self.wanted.extend(here.drain(..));
             members.extend(join_using_alias.as_ref().and_then(|a| self.rte(&a.aliasname)).map(|(id, _)| id));
         }
@@ -487,7 +495,9 @@ impl Rewriter<'_> {
         }
         self.in_scope.pop();
         *quals = and(conditions).map(Box::new);
-        self.nullable.extend(extended);
+        if !crate::mutant!("guard.null-extended-rows-fail") {
+            self.nullable.extend(extended);
+        }
         let mut pending = left.pending;
         pending.extend(right.pending);
         Ok(FromItem { members, pending })
@@ -603,6 +613,9 @@ pub(super) fn own(function: &str) -> Node {
 
 /// `alias.tenant OPERATOR(pg_catalog.=) slot`
 pub(super) fn tenant_predicate(filter: &RowFilter, alias: &str, name_of: &dyn Fn(i16) -> Option<String>) -> Result<Node, Denial> {
+    if crate::mutant!("rewrite.no-tenant-predicate") {
+        return Ok(crate::sql::tree::bool_constant(true));
+    }
     let name =
         name_of(filter.tenant_column).ok_or_else(|| Denial::disagreement(format!("no tenant column in {}", filter.table)))?;
     Ok(operator("=", column(&[alias, &name]), slot_node(filter.type_)))

@@ -79,6 +79,7 @@ impl Rewriter<'_> {
             return Err(Denial::unsupported("this INSERT cannot be secured"));
         };
         match position {
+            None if crate::mutant!("write.tenant-not-appended") => Ok(()),
             None => {
                 cols.push(target_name(&name));
                 each_row(select, &mut |row| {
@@ -89,6 +90,7 @@ impl Rewriter<'_> {
             Some(position) => {
                 if let Some(NodeEnum::ResTarget(t)) = &cols[position].node
                     && !t.indirection.is_empty()
+                    && !crate::mutant!("write.tenant-in-parts")
                 {
                     return Err(Denial::policy(violation(&filter.table)));
                 }
@@ -107,6 +109,9 @@ impl Rewriter<'_> {
     /// What stands where the client supplies the tenant: DEFAULT is the slot; a governed relation's own tenant column is
     /// right already; anything else must equal the slot, or raises the sentinel.
     fn checked_tenant(&self, value: Node, filter: &RowFilter) -> Node {
+        if crate::mutant!("write.tenant-unchecked") {
+            return value;
+        }
         match &value.node {
             Some(NodeEnum::SetToDefault(_)) => slot_node(filter.type_),
             Some(_) | None => checked(value, filter),
@@ -123,7 +128,7 @@ impl Rewriter<'_> {
             return Ok(());
         }
         // RETURNING cannot tell a row that was changed from one that is new.
-        if filter.changed != filter.check {
+        if filter.changed != filter.check && !crate::mutant!("write.conflict-other-rules") {
             return Err(Denial::unsupported(format!(
                 "ON CONFLICT DO UPDATE cannot be secured where the rules for new rows of \"{}\" differ from those for changed ones",
                 filter.table
@@ -133,6 +138,10 @@ impl Rewriter<'_> {
         self.sub_links_of(where_clause)?;
         let user = where_clause.take().map_or_else(|| bool_constant(true), |w| *w);
         let alias = self.analysis.rtes[id].alias.clone();
+        if crate::mutant!("write.conflict-unguarded") {
+            *where_clause = boxed(user);
+            return Ok(());
+        }
         let raise = cast(raised(column(&[&alias, "tableoid"]), filter), type_name(&["pg_catalog", "bool"]));
         *where_clause = boxed(case(vec![(self.policy(id)?, user)], Some(raise)));
         Ok(())
@@ -146,7 +155,7 @@ impl Rewriter<'_> {
         }
         for entry in list.iter_mut() {
             let Some(NodeEnum::ResTarget(t)) = &mut entry.node else { continue };
-            if t.name != tenant {
+            if t.name != tenant || crate::mutant!("write.assigned-tenant-unchecked") {
                 continue;
             }
             match t.val.as_deref_mut() {
@@ -206,7 +215,7 @@ impl Rewriter<'_> {
         let (mut members, pending) = self.rewrite_from_of_dml(from)?;
         members.insert(id);
         self.in_scope.push(Level::of(members));
-        let mut conditions = vec![self.policy(id)?];
+        let mut conditions = if crate::mutant!("write.target-not-filtered") { vec![] } else { vec![self.policy(id)?] };
         conditions.extend(self.predicates(&pending)?);
         if let Some(user) = condition.take() {
             conditions.extend(self.conditions(*user)?);
@@ -230,7 +239,7 @@ impl Rewriter<'_> {
         clause: &mut Option<ReturningClause>,
         place: CheckPlace,
     ) -> Result<(), Denial> {
-        let Some(check) = &filter.check else { return Ok(()) };
+        let Some(check) = filter.check.as_ref().filter(|_| !crate::mutant!("write.new-rows-unchecked")) else { return Ok(()) };
         let rte = &self.analysis.rtes[id];
         let by_number = |number: i16| rte.columns.iter().find(|c| c.number == number).map(|c| c.name.clone());
         let check = place_rule(check, &rte.alias, &by_number, self.catalog, filter)?;
@@ -276,7 +285,8 @@ pub(super) fn violation(table: &str) -> String {
 fn checked(value: Node, filter: &RowFilter) -> Node {
     // NULL is not the tenant either: what it is appended to must not become NULL.
     let as_text = cast(value.clone(), type_name(&["pg_catalog", "text"]));
-    let raise = raised_by(coalesce(vec![as_text, text_constant("")]), filter);
+    let raise = if crate::mutant!("write.null-tenant") { as_text } else { coalesce(vec![as_text, text_constant("")]) };
+    let raise = raised_by(raise, filter);
     let raise = match filter.type_ {
         TenantType::Int2 | TenantType::Int4 | TenantType::Int8 | TenantType::Uuid => raise,
         // Any text is a text: raise by way of an integer.
@@ -316,11 +326,13 @@ fn values(rows: Vec<Vec<Node>>) -> Node {
 /// Applies a change to each row that an INSERT's source supplies: VALUES rows, and the target list of every arm.
 fn each_row(select: &mut SelectStmt, change: &mut dyn FnMut(&mut Vec<Node>) -> Result<(), Denial>) -> Result<(), Denial> {
     if let (Some(left), Some(right)) = (&mut select.larg, &mut select.rarg) {
-        each_row(left, change)?;
+        if !crate::mutant!("write.last-arm-only") {
+            each_row(left, change)?;
+        }
         return each_row(right, change);
     }
     if !select.values_lists.is_empty() {
-        for row in &mut select.values_lists {
+        for row in select.values_lists.iter_mut().take(if crate::mutant!("write.first-row-only") { 1 } else { usize::MAX }) {
             if let Some(NodeEnum::List(list)) = &mut row.node {
                 change(&mut list.items)?;
             }

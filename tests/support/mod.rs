@@ -3,6 +3,7 @@
 #![allow(dead_code)] // each test binary uses its part
 
 pub mod answer;
+pub mod cases;
 pub mod cluster;
 pub mod compare;
 pub mod proxy;

@@ -193,7 +193,7 @@ impl Analyser<'_> {
             }
             [] | [_, _, _, _, ..] => false,
         };
-        for scope in self.scopes.iter().rev() {
+        for scope in self.scopes.iter().rev().take(if crate::mutant!("names.own-level-only") { 1 } else { usize::MAX }) {
             let mut found = scope.visible().filter(matches);
             if let Some(item) = found.next() {
                 return match found.next() {
@@ -308,6 +308,7 @@ impl Analyser<'_> {
     /// A bare name, innermost level first; at one level it must be unique (colNameToVar).
     fn bare_column(&self, name: &str) -> Result<Option<Meaning>, Denial> {
         for level in (0..self.scopes.len()).rev() {
+            let level = if crate::mutant!("names.outer-level-first") { self.scopes.len() - 1 - level } else { level };
             if let Some(found) = self.bare_column_at(level, name)? {
                 return Ok(Some(found));
             }
@@ -319,10 +320,10 @@ impl Analyser<'_> {
         let mut result = None;
         for item in self.scopes[level].visible().filter(|i| i.columns_visible) {
             let found = self.column_of(item, name)?.or_else(|| self.system_column(item, name));
-            if found.is_some() && result.is_some() {
+            if found.is_some() && result.is_some() && !crate::mutant!("names.ambiguous-takes-last") {
                 return Err(ambiguous(name));
             }
-            if found.is_some() && item.lateral_only && !item.lateral_ok {
+            if found.is_some() && item.lateral_only && !item.lateral_ok && !crate::mutant!("names.lateral-of-right-join") {
                 return Err(invalid_lateral(item));
             }
             result = result.or(found);

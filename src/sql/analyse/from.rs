@@ -19,7 +19,7 @@ impl Analyser<'_> {
             let mut items = self.item_of_from(node)?;
             self.check_names(&items)?;
             // Until the list is done, siblings are visible to LATERAL items only.
-            items.iter_mut().for_each(|i| i.lateral_only = true);
+            items.iter_mut().for_each(|i| i.lateral_only = !crate::mutant!("names.siblings-visible"));
             self.scope().items.extend(items);
         }
         self.scope().items.iter_mut().for_each(|i| i.lateral_only = false);
@@ -84,7 +84,7 @@ impl Analyser<'_> {
     }
 
     fn range_var(&mut self, range: &mut RangeVar) -> Result<Item, Denial> {
-        if range.schemaname.is_empty()
+        if (range.schemaname.is_empty() || crate::mutant!("names.cte-despite-schema"))
             && let Some(cte) = self.find_cte(&range.relname)?
         {
             return self.cte_reference(range, cte);
@@ -117,10 +117,12 @@ impl Analyser<'_> {
         let mut columns = relation_columns(relation);
         let visible = alias_node.as_ref().map_or_else(|| name.clone(), |a| a.aliasname.clone());
         let renamed = alias_columns(alias_node.as_ref());
-        rename(&mut columns, &renamed, &visible)?;
+        if !crate::mutant!("names.column-aliases-ignored") {
+            rename(&mut columns, &renamed, &visible)?;
+        }
         let id = self.add_rte(&visible, RteKind::Relation { oid: relation_oid, usage }, columns);
         self.rtes[id].columns.iter_mut().for_each(|c| c.sources = vec![id]);
-        let qualified = alias_node.is_none().then(|| (schema.clone(), name.clone()));
+        let qualified = (alias_node.is_none() || crate::mutant!("names.schema-despite-alias")).then(|| (schema.clone(), name.clone()));
         catalogname.clear();
         *schemaname = schema;
         *relname = name;
@@ -394,7 +396,7 @@ impl Analyser<'_> {
             *join_using_alias = Some(alias(&self.rtes[id].alias));
         }
         columns.extend(left_columns.into_iter().filter(|(n, _)| !using.contains(n)));
-        columns.extend(right_columns.into_iter().filter(|(n, _)| !using.contains(n)));
+        columns.extend(right_columns.into_iter().filter(|(n, _)| !using.contains(n) || crate::mutant!("names.using-not-merged")));
 
         if quals.is_some() {
             let both: Vec<Item> = left_items.iter().chain(&right_items).cloned().collect();
@@ -418,7 +420,7 @@ impl Analyser<'_> {
             }
         } else {
             for item in left_items.iter_mut().chain(&mut right_items) {
-                item.columns_visible = false;
+                item.columns_visible = crate::mutant!("names.join-columns-twice");
             }
             items.append(&mut left_items);
             items.append(&mut right_items);

@@ -229,7 +229,7 @@ impl Analyser<'_> {
 
     fn unique_alias(&self, wanted: &str) -> String {
         let free = |name: &str| !self.by_alias.contains_key(name) && name != "excluded";
-        if !wanted.is_empty() && free(wanted) {
+        if !wanted.is_empty() && (free(wanted) || crate::mutant!("names.aliases-not-unique")) {
             return wanted.to_owned();
         }
         // PostgreSQL cuts names at 63 bytes: leave room for the suffix.
@@ -243,7 +243,7 @@ impl Analyser<'_> {
     /// Schemas in the order in which PostgreSQL looks for an unqualified name. There are no temporary schemas for tenants.
     fn path(&self) -> impl Iterator<Item = &str> {
         let path = self.context.search_path;
-        let implicit = !path.iter().any(|s| &**s == "pg_catalog");
+        let implicit = !path.iter().any(|s| &**s == "pg_catalog") && !crate::mutant!("names.pg-catalog-not-first");
         implicit.then_some("pg_catalog").into_iter().chain(path.iter().map(|s| &**s))
     }
 

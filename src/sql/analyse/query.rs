@@ -29,7 +29,7 @@ impl Analyser<'_> {
         }?;
         self.end_with(&mut select.with_clause, frame)?;
         // A LIMIT keeps conditions out (subquery_is_pushdown_safe), so its columns have no sources.
-        if select.limit_count.is_some() || select.limit_offset.is_some() {
+        if select.limit_count.is_some() || select.limit_offset.is_some() || crate::mutant!("guard.through-derived-tables") {
             return Ok(outputs.into_iter().map(|o| Output { sources: vec![], ..o }).collect());
         }
         Ok(outputs)
@@ -225,7 +225,7 @@ impl Analyser<'_> {
                 Some(_) | None => {
                     // An input column comes before an output column (findTargetlistEntrySQL92).
                     let input = match bare_name(item) {
-                        Some(name) => self.has_local_column(name)?,
+                        Some(name) => self.has_local_column(name)? && !crate::mutant!("names.group-by-prefers-output"),
                         None => false,
                     };
                     if input || !self.names_output(item, outputs) {
@@ -367,6 +367,9 @@ impl Analyser<'_> {
         } else {
             // Item i sees the items before it only.
             self.cte_frames.push(vec![]);
+            if crate::mutant!("names.cte-sees-itself") {
+                self.cte_frames.last_mut().into_iter().for_each(|f| f.extend(&frame));
+            }
             for id in &frame {
                 self.read_cte(*id, false)?;
                 if let Some(visible) = self.cte_frames.last_mut() {
@@ -424,7 +427,8 @@ impl Analyser<'_> {
             .iter()
             .map(|n| RteColumn { name: n.clone(), number: 0, typed: Typed::UNKNOWN, sources: vec![] })
             .collect();
-        let scopes = self.scopes.split_off(self.ctes[id].scope_depth);
+        let depth = if crate::mutant!("names.cte-sees-later-scopes") { self.scopes.len() } else { self.ctes[id].scope_depth };
+        let scopes = self.scopes.split_off(depth);
         let frames = self.cte_frames.split_off(self.ctes[id].frame_depth);
         let (outputs, barrier) = match ctequery.as_deref_mut().and_then(|n| n.node.as_mut()) {
             Some(NodeEnum::SelectStmt(s)) => (self.query(s, recursive.then_some(id))?, false),
@@ -436,7 +440,7 @@ impl Analyser<'_> {
         self.scopes.extend(scopes);
         self.cte_frames.extend(frames);
         // A CTE that is never inlined keeps conditions out.
-        let barrier = barrier || self.ctes[id].recursive || *ctematerialized == CteMaterialize::Always as i32;
+        let barrier = barrier || crate::mutant!("guard.through-cte") || self.ctes[id].recursive || *ctematerialized == CteMaterialize::Always as i32;
         let outputs: Vec<Output> =
             outputs.into_iter().map(|o| if barrier { Output { sources: vec![], ..o } } else { o }).collect();
         self.name_cte_columns(id, &outputs);
@@ -471,7 +475,8 @@ impl Analyser<'_> {
 
     /// The CTE that an unqualified name means here, read if it was not yet.
     pub(super) fn find_cte(&mut self, name: &str) -> Result<Option<usize>, Denial> {
-        let found = self.cte_frames.iter().rev().find_map(|f| f.iter().copied().find(|i| self.ctes[*i].name == name));
+        let depth = if crate::mutant!("names.cte-inner-only") { 1 } else { usize::MAX };
+        let found = self.cte_frames.iter().rev().take(depth).find_map(|f| f.iter().copied().find(|i| self.ctes[*i].name == name));
         let Some(id) = found else { return Ok(None) };
         match &self.ctes[id].state {
             CteState::Pending(_) => self.read_cte(id, true)?,

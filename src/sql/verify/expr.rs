@@ -34,6 +34,7 @@ impl Verifier<'_> {
                 continue;
             }
             match behind_tenant(conjunct) {
+                Some(_) if crate::mutant!("check.behind-the-tenant") => {}
                 Some((tenant, rules)) if injected_rules(&injected, tenant, rules) => {}
                 Some(_) | None => self.expr(conjunct)?,
             }
@@ -67,7 +68,7 @@ impl Verifier<'_> {
             NodeEnum::CollateClause(collate) => {
                 let CollateClause { arg, collname, location: _ } = collate.as_ref();
                 let (schema, name) = qualified(collname)?;
-                if !self.expected.names.allows_collation(schema, name) {
+                if !self.expected.names.allows_collation(schema, name) && !crate::mutant!("check.collations") {
                     return Err(refused(format!("collation {name}")));
                 }
                 self.needed(arg.as_deref())
@@ -129,7 +130,7 @@ impl Verifier<'_> {
         }
         self.read.insert(alias.to_owned());
         match self.resolve(alias)? {
-            Entry::System { hidden, required: _, columns: _ } if !hidden.is_empty() => {
+            Entry::System { hidden, required: _, columns: _ } if !hidden.is_empty() && !crate::mutant!("check.whole-system-rows") => {
                 Err(refused("a whole row of a system catalog that hides columns"))
             }
             Entry::System { .. } | Entry::Governed { .. } | Entry::Shared { columns: _ } | Entry::Other => Ok(()),
@@ -157,7 +158,7 @@ impl Verifier<'_> {
             required <= 1 && f.arguments.first().is_some_and(|t| self.is_row_type(*t))
         };
         let off_list = |f: &crate::catalog::Function| !self.expected.names.allows_function(&f.schema, &f.name, Some(1));
-        if self.catalog.functions_named(name).filter(takes_row).any(off_list) {
+        if self.catalog.functions_named(name).filter(takes_row).any(off_list) && !crate::mutant!("check.attributes-that-call") {
             return Err(refused(format!("attribute \"{name}\", which may call a function")));
         }
         Ok(())
@@ -216,7 +217,7 @@ impl Verifier<'_> {
 
     fn operator_name(&self, name: &[Node]) -> Result<(), Denial> {
         let (schema, name) = qualified(name)?;
-        if self.expected.names.allows_operator(schema, name) { Ok(()) } else { Err(refused(format!("operator {name}"))) }
+        if self.expected.names.allows_operator(schema, name) || crate::mutant!("check.operators") { Ok(()) } else { Err(refused(format!("operator {name}"))) }
     }
 
     fn call(&mut self, call: &FuncCall) -> Result<(), Denial> {
@@ -235,11 +236,11 @@ impl Verifier<'_> {
         } = call;
         let (schema, name) = qualified(funcname)?;
         let count = (!agg_star && !agg_within_group).then_some(args.len());
-        if !self.expected.names.allows_function(schema, name, count) {
+        if !self.expected.names.allows_function(schema, name, count) && !crate::mutant!("check.functions") {
             return Err(refused(format!("function {name}")));
         }
         let values: Vec<Argument<'_>> = args.iter().map(argument).collect();
-        if !self.expected.names.allows_arguments(name, &values) {
+        if !self.expected.names.allows_arguments(name, &values) && !crate::mutant!("check.arguments") {
             return Err(refused(format!("arguments of function {name}")));
         }
         self.all(args)?;
@@ -362,7 +363,7 @@ impl Verifier<'_> {
         let type_name = type_name.ok_or_else(|| refused("a type is missing"))?;
         let TypeName { names, type_oid: _, setof, pct_type, typmods, typemod: _, array_bounds: _, location: _ } = type_name;
         let (schema, name) = qualified(names)?;
-        if *setof || *pct_type || !self.expected.names.allows_type(schema, name) {
+        if (*setof || *pct_type || !self.expected.names.allows_type(schema, name)) && !crate::mutant!("check.types") {
             return Err(refused(format!("type {name}")));
         }
         let constant = |node: &Node| matches!(node.node, Some(NodeEnum::AConst(_)));

@@ -60,8 +60,8 @@ impl Verifier<'_> {
             return Err(refused(format!("\"{relname}\" is named in an unknown way")));
         }
         if schemaname.is_empty() {
-            let is_cte = matches!(use_, Use::Read | Use::Lock) && self.ctes.iter().any(|frame| frame.contains(relname));
-            return match is_cte {
+            let is_cte = (matches!(use_, Use::Read | Use::Lock) || crate::mutant!("check.write-to-a-cte")) && self.ctes.iter().any(|frame| frame.contains(relname));
+            return match is_cte || crate::mutant!("check.no-schema") {
                 true => Ok((aliasname.clone(), Entry::Other)),
                 false => Err(refused(format!("\"{relname}\" has no schema and is no CTE in scope"))),
             };
@@ -74,17 +74,18 @@ impl Verifier<'_> {
             let position = known.columns.iter().position(|c| c.name == governed.tenant_column);
             let tenant_column = position.and_then(|i| columns.get(i)).cloned();
             let tenant_column = tenant_column.ok_or_else(|| refused("the tenant column is not in the catalog"))?;
+            let tenant_column = if crate::mutant!("check.column-aliases") { governed.tenant_column.clone() } else { tenant_column };
             let place = Place { alias: aliasname, relation: known, columns: &columns };
             let required = place.required(&tenant_column, governed, use_)?;
             let when_read = place.when_read(governed, use_)?;
             let exposure = if use_ == Use::Insert { Exposure::Own } else { Exposure::Foreign };
             Entry::Governed { oid: known.oid, exposure, tenant_column, required, when_read, columns }
-        } else if use_ == Use::Read && relations.shared.contains(&known.oid) {
+        } else if (use_ == Use::Read || crate::mutant!("check.write-to-shared")) && relations.shared.contains(&known.oid) {
             Entry::Shared { columns }
         } else if let Some(system) = relations.system.get(&known.oid)
             && use_ == Use::Read
         {
-            if !names.is_empty() {
+            if !names.is_empty() && !crate::mutant!("check.system-columns-renamed") {
                 return Err(refused(format!("\"{aliasname}\" renames columns of a system catalog")));
             }
             let place = Place { alias: aliasname, relation: known, columns: &columns };
@@ -96,7 +97,8 @@ impl Verifier<'_> {
                 }
                 (Some(_) | None, Some(_) | None) => system.hidden,
             };
-            Entry::System { hidden, required: place.all(&system.rows)?, columns }
+            let required = if crate::mutant!("check.system-rows") { vec![] } else { place.all(&system.rows)? };
+            Entry::System { hidden, required, columns }
         } else {
             return Err(refused(format!("\"{schemaname}\".\"{relname}\" may not be read or written so")));
         };
@@ -181,17 +183,19 @@ impl Verifier<'_> {
     /// join for a side that is kept or inner, this ON for the nullable side, none for either side of a FULL join.
     fn join(&mut self, join: &JoinExpr, above: &[usize]) -> Result<(), Denial> {
         let JoinExpr { jointype, is_natural, larg, rarg, using_clause, join_using_alias, quals, alias, rtindex: _ } = join;
-        if *is_natural {
+        if *is_natural && !crate::mutant!("check.natural-join") {
             return Err(refused("NATURAL JOIN"));
         }
         let on = self.add_site(quals.as_deref())?;
         // Behind an alias of the join its parts cannot be named from above.
-        let above: &[usize] = if alias.is_some() { &[] } else { above };
+        let above: &[usize] = if alias.is_some() && !crate::mutant!("check.behind-a-join-alias") { &[] } else { above };
         let with_on: Vec<usize> = above.iter().copied().chain([on]).collect();
         let (left, right): (&[usize], &[usize]) = match JoinType::try_from(*jointype) {
             Ok(JoinType::JoinInner) => (&with_on, &with_on),
+            Ok(JoinType::JoinLeft) if crate::mutant!("check.outer-join-sides") => (&with_on, &with_on),
             Ok(JoinType::JoinLeft) => (above, &[on]),
             Ok(JoinType::JoinRight) => (&[on], above),
+            Ok(JoinType::JoinFull) if crate::mutant!("check.full-join-sides") => (&with_on, &with_on),
             Ok(JoinType::JoinFull) => (&[], &[]),
             Ok(
                 JoinType::Undefined
@@ -208,7 +212,7 @@ impl Verifier<'_> {
         for (side, sites) in [(larg, left), (rarg, right)] {
             self.source(side.as_deref().ok_or_else(|| refused("a join with one side"))?, sites)?;
         }
-        for column in strings(using_clause)? {
+        for column in strings(using_clause)?.into_iter().filter(|_| !crate::mutant!("check.using-hidden-columns")) {
             self.hidden_column(column, first)?;
         }
         self.condition(quals.as_deref())?;
@@ -241,7 +245,7 @@ impl Verifier<'_> {
         for (alias, sites) in &level.filtered {
             let required = self.entries.get(alias).map(Entry::required).unwrap_or_default();
             let holds = |shape: &String| sites.iter().any(|site| level.sites[*site].contains(shape));
-            if !required.iter().all(holds) {
+            if !required.iter().all(holds) && !crate::mutant!("check.predicates") {
                 return Err(refused(format!("rows of \"{alias}\" do not pass its policy")));
             }
         }
@@ -252,7 +256,7 @@ impl Verifier<'_> {
 /// A column that is hidden in a system catalog may not be named.
 pub(super) fn check_not_hidden(entry: &Entry, column: &str) -> Result<(), Denial> {
     match entry {
-        Entry::System { hidden, required: _, columns: _ } if hidden.contains(&column) => {
+        Entry::System { hidden, required: _, columns: _ } if hidden.contains(&column) && !crate::mutant!("check.hidden-columns") => {
             Err(refused(format!("column \"{column}\" of a system catalog")))
         }
         Entry::System { .. } | Entry::Governed { .. } | Entry::Shared { columns: _ } | Entry::Other => Ok(()),

@@ -58,12 +58,13 @@ impl Place<'_> {
     pub(super) fn required(&self, tenant_column: &str, governed: &Governed, use_: Use) -> Result<Vec<String>, Denial> {
         let (first, second): (&[Predicate], &[Predicate]) = match use_ {
             Use::Read => (&governed.read, &[]),
+            Use::Lock if crate::mutant!("check.rules-for-locking") => (&governed.read, &[]),
             Use::Lock | Use::Insert => (&governed.read, &governed.update),
             Use::Update => (&governed.update, &[]),
             Use::Delete => (&governed.delete, &[]),
         };
         let mut shapes = vec![parse::shape(&tenant_predicate(self.alias, tenant_column, governed.tenant_type))];
-        for shape in self.all(first)?.into_iter().chain(self.all(second)?) {
+        for shape in self.all(first)?.into_iter().chain(self.all(second)?).filter(|_| !crate::mutant!("check.rules")) {
             if !shapes.contains(&shape) {
                 shapes.push(shape);
             }
@@ -74,6 +75,7 @@ impl Place<'_> {
     /// What must stand there besides if the statement reads columns of it.
     pub(super) fn when_read(&self, governed: &Governed, use_: Use) -> Result<Vec<String>, Denial> {
         match use_ {
+            Use::Update | Use::Delete if crate::mutant!("check.rules-for-reading") => Ok(Vec::new()),
             Use::Update | Use::Delete => self.all(&governed.read),
             Use::Read | Use::Lock | Use::Insert => Ok(Vec::new()),
         }
@@ -246,7 +248,7 @@ impl Verifier<'_> {
             return Ok(());
         }
         let (None, [first]) = (&case.arg, case.args.as_slice()) else {
-            return Err(refused("a guard with more than one branch"));
+            return if crate::mutant!("check.guard-branches") { Ok(()) } else { Err(refused("a guard with more than one branch")) };
         };
         let NodeEnum::CaseWhen(when) = inner(first)? else { return Err(refused("CASE without WHEN")) };
         let CaseWhen { xpr: _, expr, result, location: _ } = when.as_ref();
@@ -261,7 +263,7 @@ impl Verifier<'_> {
             };
             let right =
                 self.expected.relations.governed.get(oid).is_some_and(|g| g.tenant_type == type_) && column == tenant_column;
-            if !right {
+            if !right && !crate::mutant!("check.guard-column") {
                 return Err(refused(format!("a guard tests \"{alias}\".\"{column}\", which is not its tenant column")));
             }
         }
@@ -274,12 +276,12 @@ impl Verifier<'_> {
                 continue;
             }
             let reference = format!("fields: [{:?}", name(alias));
-            if otherwise.contains(&reference) {
+            if otherwise.contains(&reference) && !crate::mutant!("check.guard-otherwise") {
                 return Err(refused(format!("a guard reads \"{alias}\" where its policy does not hold")));
             }
             if guarded.contains(&reference) && self.is_visible(alias) {
                 let guaranteed = guaranteed(condition, alias);
-                if !entry.injected().all(|shape| guaranteed.contains(shape)) {
+                if !entry.injected().all(|shape| guaranteed.contains(shape)) && !crate::mutant!("check.guard-whole-policy") {
                     return Err(refused(format!("a guard does not hold the whole policy of \"{alias}\"")));
                 }
             }

@@ -353,7 +353,7 @@ impl Verifier<'_> {
 
     /// The entry that an alias means where the walk stands.
     fn resolve(&self, alias: &str) -> Result<&Entry, Denial> {
-        if !self.is_visible(alias) {
+        if !self.is_visible(alias) && !crate::mutant!("check.scope") {
             return Err(refused(format!("\"{alias}\" is not in scope")));
         }
         self.entries.get(alias).ok_or_else(|| refused(format!("\"{alias}\" is not a range-table entry")))
@@ -361,10 +361,10 @@ impl Verifier<'_> {
 
     /// Enters an alias into the current level.
     fn register(&mut self, alias: &str, entry: Entry) -> Result<(), Denial> {
-        if matches!(alias, "" | "excluded") {
+        if matches!(alias, "" | "excluded") && !crate::mutant!("check.alias-of-its-own") {
             return Err(refused("a range-table entry without a name of its own"));
         }
-        if self.entries.insert(alias.to_owned(), entry).is_some() {
+        if self.entries.insert(alias.to_owned(), entry).is_some() && !crate::mutant!("check.alias-twice") {
             return Err(refused(format!("alias \"{alias}\" is used twice")));
         }
         self.level()?.aliases.push(alias.to_owned());

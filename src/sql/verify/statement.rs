@@ -45,7 +45,7 @@ impl Verifier<'_> {
                 NodeEnum::DeleteStmt(_) => Some(Kind::Delete),
                 other_statements!() => None,
             };
-            if found != Some(kind) {
+            if found != Some(kind) && !crate::mutant!("check.command") {
                 return Err(refused(format!("{} instead of {kind:?}", kind_name(node))));
             }
             self.query(node)
@@ -114,7 +114,7 @@ impl Verifier<'_> {
             })
             .collect::<Result<Vec<_>, Denial>>()?;
         // Recursive: every sibling sees all. Otherwise each sees those before it.
-        let at_first = if *recursive { expressions.iter().map(|c| c.ctename.clone()).collect() } else { Vec::new() };
+        let at_first = if *recursive || crate::mutant!("check.cte-order") { expressions.iter().map(|c| c.ctename.clone()).collect() } else { Vec::new() };
         self.ctes.push(at_first);
         for cte in expressions {
             self.cte(cte)?;
@@ -169,7 +169,7 @@ impl Verifier<'_> {
     }
 
     pub(super) fn select(&mut self, select: &SelectStmt) -> Result<(), Denial> {
-        if select.into_clause.is_some() {
+        if select.into_clause.is_some() && !crate::mutant!("check.select-into") {
             return Err(refused("SELECT INTO"));
         }
         let is_locked = std::mem::take(&mut self.is_locked);
@@ -287,7 +287,9 @@ impl Verifier<'_> {
             let Some(NodeEnum::SelectStmt(source)) = source else {
                 return Err(refused("INSERT without a tenant: it has no values"));
             };
-            v.check_source(source, position, &target)?;
+            if !crate::mutant!("check.inserted-tenant") {
+                v.check_source(source, position, &target)?;
+            }
             v.select(source)?;
             v.levels.push(Level::default());
             v.register(&target.alias, target.entry.clone())?;
@@ -308,13 +310,13 @@ impl Verifier<'_> {
             let ResTarget { name, indirection, val: _, location: _ } = column.as_ref();
             self.steps(indirection)?;
             if *name == target.tenant_column {
-                if position.is_some() || !indirection.is_empty() {
+                if (position.is_some() || !indirection.is_empty()) && !crate::mutant!("check.tenant-twice") {
                     return Err(refused("the tenant column twice or in parts"));
                 }
                 position = Some(i);
             }
         }
-        position.ok_or_else(|| refused("INSERT without the tenant column"))
+        position.or(crate::mutant!("check.insert-without-tenant").then_some(0)).ok_or_else(|| refused("INSERT without the tenant column"))
     }
 
     /// Every row of VALUES and every arm of the query has the tenant in that place.
@@ -380,7 +382,8 @@ impl Verifier<'_> {
     fn check_read_target(&self, target: &Target, site: usize) -> Result<(), Denial> {
         let Entry::Governed { when_read, .. } = &target.entry else { return Err(refused("a target that is not governed")) };
         let filters = self.levels.last().and_then(|level| level.sites.get(site)).map(Vec::as_slice).unwrap_or_default();
-        if self.read.contains(&target.alias) && !when_read.iter().all(|shape| filters.contains(shape)) {
+        let reads = self.read.contains(&target.alias) && !crate::mutant!("check.target-read");
+        if reads && !when_read.iter().all(|shape| filters.contains(shape)) {
             return Err(refused(format!("rows of \"{}\" do not pass the rules for reading", target.alias)));
         }
         Ok(())
@@ -392,7 +395,7 @@ impl Verifier<'_> {
         for assignment in targets {
             let NodeEnum::ResTarget(assignment) = inner(assignment)? else { return Err(refused("an assignment that is none")) };
             let ResTarget { name, indirection, val, location: _ } = assignment.as_ref();
-            if *name == target.tenant_column {
+            if *name == target.tenant_column && !crate::mutant!("check.assigned-tenant") {
                 if !indirection.is_empty() {
                     return Err(refused("an assignment to the tenant column in parts"));
                 }

@@ -115,7 +115,9 @@ impl Verifier<'_> {
         if *action != OnConflictAction::OnconflictUpdate as i32 {
             return Ok(());
         }
-        target.checks.append(&mut target.checks_when_changed);
+        if !crate::mutant!("check.changed-rows") {
+            target.checks.append(&mut target.checks_when_changed);
+        }
         let target: &Target = target;
         self.level()?.aliases.push("excluded".to_owned());
         // CASE fixes the order (guard.md A11): the policy comes first, and a row that it hides raises.
@@ -126,6 +128,7 @@ impl Verifier<'_> {
         let text = format!("CASE WHEN {HOLE}.c THEN {HOLE}.u ELSE {} END", self.raise(target, "bool"));
         let found = shapes(Some(condition));
         let holds = target.entry.required().iter().all(|shape| found.contains(shape));
+        let holds = holds || crate::mutant!("check.conflict-policy");
         if !holds || self.pattern(&text, &[("c", condition), ("u", users)])? != parse::shape(filter) {
             return Err(unchecked());
         }
@@ -142,7 +145,7 @@ impl Verifier<'_> {
             Some(ReturningClause { options, exprs }) => (options.as_slice(), exprs.as_slice()),
             None => (&[] as &[Node], &[] as &[Node]),
         };
-        if !options.is_empty() {
+        if !options.is_empty() && !crate::mutant!("check.returning-old") {
             return Err(refused("RETURNING WITH"));
         }
         let mut rest = exprs;
@@ -166,6 +169,9 @@ impl Verifier<'_> {
         }
         let known = |shape: &String| target.checks.contains(shape) || target.checks_when_read.contains(shape);
         let conditions: Vec<String> = found.map(conjuncts).unwrap_or_default().into_iter().map(parse::shape).collect();
+        if crate::mutant!("check.new-rows") {
+            return Ok(());
+        }
         if !conditions.iter().all(known) || !needed.iter().all(|shape| conditions.contains(shape)) {
             return Err(refused("new rows do not pass their checks"));
         }
