@@ -98,6 +98,7 @@ fn kind_of(query: &Node) -> Result<Kind, Denial> {
         Some(NodeEnum::InsertStmt(_)) => Ok(Kind::Insert),
         Some(NodeEnum::UpdateStmt(_)) => Ok(Kind::Update),
         Some(NodeEnum::DeleteStmt(_)) => Ok(Kind::Delete),
+        Some(NodeEnum::MergeStmt(_)) => Ok(Kind::Merge),
         Some(_) | None => Err(Denial::disagreement("a query of an unknown kind")),
     }
 }
@@ -124,11 +125,15 @@ fn command(tree: &Node) -> (&'static str, Effect) {
         Some(NodeEnum::InsertStmt(_)) => ("INSERT", Effect::Write),
         Some(NodeEnum::UpdateStmt(_)) => ("UPDATE", Effect::Write),
         Some(NodeEnum::DeleteStmt(_)) => ("DELETE", Effect::Write),
+        Some(NodeEnum::MergeStmt(_)) => ("MERGE", Effect::Write),
         Some(_) | None => {
             // WITH may write, and a function may: only the cache cares, and it looks closer.
             let mut writes = false;
             crate::sql::tree::walk(tree, &mut |n| {
-                writes |= matches!(&n.node, Some(NodeEnum::InsertStmt(_) | NodeEnum::UpdateStmt(_) | NodeEnum::DeleteStmt(_)));
+                writes |= matches!(
+                    &n.node,
+                    Some(NodeEnum::InsertStmt(_) | NodeEnum::UpdateStmt(_) | NodeEnum::DeleteStmt(_) | NodeEnum::MergeStmt(_))
+                );
             });
             ("SELECT", if writes { Effect::Write } else { Effect::Read })
         }

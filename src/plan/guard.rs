@@ -71,11 +71,16 @@ impl Rewriter<'_> {
 
     /// Rewrites a condition: each loud top-level conjunct is guarded by the filters of what it reads.
     pub(super) fn conditions(&mut self, condition: Node) -> Result<Vec<Node>, Denial> {
+        self.conditions_at(condition, true)
+    }
+
+    /// `one_time`: a conjunct that reads no column is evaluated here whatever rows there are.
+    pub(super) fn conditions_at(&mut self, condition: Node, one_time: bool) -> Result<Vec<Node>, Denial> {
         let mut result = vec![];
         for mut part in conjuncts(condition) {
             self.sub_links(&mut part)?;
             if !is_quiet_condition(&part, self) && !crate::mutant!("guard.conditions-not-guarded") {
-                let guards = self.guards_for(&part, &BTreeSet::new(), true)?;
+                let guards = self.guards_for(&part, &BTreeSet::new(), one_time)?;
                 if let Some(guard) = and(guards) {
                     part = case(vec![(guard, part)], Some(null_of("bool")));
                 }

@@ -2,6 +2,7 @@
 
 mod build;
 mod guard;
+mod merge;
 mod quiet;
 mod rewrite;
 pub mod sentinel;

@@ -191,7 +191,8 @@ pub fn is_quiet(expression: &Node, env: &dyn Environment) -> bool {
         | NodeEnum::RowExpr(_)
         | NodeEnum::GroupingFunc(_)
         | NodeEnum::NamedArgExpr(_)
-        | NodeEnum::SetToDefault(_) => false,
+        | NodeEnum::SetToDefault(_)
+        | NodeEnum::MergeSupportFunc(_) => false,
         not_an_expression!() => false,
     }
 }

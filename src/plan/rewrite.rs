@@ -147,6 +147,7 @@ impl Rewriter<'_> {
             Some(NodeEnum::InsertStmt(s)) => self.insert(s),
             Some(NodeEnum::UpdateStmt(s)) => self.update(s),
             Some(NodeEnum::DeleteStmt(s)) => self.delete(s),
+            Some(NodeEnum::MergeStmt(s)) => self.merge(s),
             Some(_) | None => Err(Denial::unsupported("this statement cannot be secured")),
         }
     }
@@ -161,7 +162,7 @@ impl Rewriter<'_> {
         if crate::mutant!("fence.written-table") {
             return Ok(());
         }
-        if let Some(id) = self.wanted.iter().find(|id| matches!(usage(id), Usage::Update | Usage::Delete)) {
+        if let Some(id) = self.wanted.iter().find(|id| matches!(usage(id), Usage::Update | Usage::Delete | Usage::Merge(_))) {
             let alias = &self.analysis.rtes[*id].alias;
             return Err(Denial::unsupported(format!("a reference to {alias} in this statement cannot be secured")));
         }
@@ -289,6 +290,7 @@ impl Rewriter<'_> {
                 Some(NodeEnum::InsertStmt(s)) => self.insert_in_with(s)?,
                 Some(NodeEnum::UpdateStmt(s)) => self.update_in_with(s)?,
                 Some(NodeEnum::DeleteStmt(s)) => self.delete(s)?,
+                Some(NodeEnum::MergeStmt(s)) => self.merge(s)?,
                 Some(_) | None => return Err(Denial::unsupported("this WITH query cannot be secured")),
             }
         }

@@ -45,12 +45,12 @@ impl Rewriter<'_> {
         self.check_new_rows(id, &filter, returning_clause, place)
     }
 
-    fn target(&self, relation: Option<&pg::RangeVar>) -> Result<RteId, Denial> {
+    pub(super) fn target(&self, relation: Option<&pg::RangeVar>) -> Result<RteId, Denial> {
         let name = relation.and_then(|r| r.alias.as_ref()).map(|a| a.aliasname.as_str()).unwrap_or_default();
         self.rte(name).map(|(id, _)| id).ok_or_else(|| Denial::disagreement(format!("unknown target {name}")))
     }
 
-    fn tenant_column(&self, id: RteId, filter: &RowFilter) -> Result<String, Denial> {
+    pub(super) fn tenant_column(&self, id: RteId, filter: &RowFilter) -> Result<String, Denial> {
         let rte = &self.analysis.rtes[id];
         rte.columns
             .iter()
@@ -108,7 +108,7 @@ impl Rewriter<'_> {
 
     /// What stands where the client supplies the tenant: DEFAULT is the slot; a governed relation's own tenant column is
     /// right already; anything else must equal the slot, or raises the sentinel.
-    fn checked_tenant(&self, value: Node, filter: &RowFilter) -> Node {
+    pub(super) fn checked_tenant(&self, value: Node, filter: &RowFilter) -> Node {
         if crate::mutant!("write.tenant-unchecked") {
             return value;
         }
@@ -148,7 +148,7 @@ impl Rewriter<'_> {
     }
 
     /// SET lists: a value for the tenant's column must equal the slot.
-    fn assignments(&mut self, id: RteId, filter: &RowFilter, list: &mut [Node]) -> Result<(), Denial> {
+    pub(super) fn assignments(&mut self, id: RteId, filter: &RowFilter, list: &mut [Node]) -> Result<(), Denial> {
         let tenant = self.tenant_column(id, filter)?;
         for entry in list.iter_mut() {
             self.sub_links(entry)?;
@@ -225,7 +225,7 @@ impl Rewriter<'_> {
         Ok(())
     }
 
-    fn returning(&mut self, clause: &mut Option<ReturningClause>) -> Result<(), Denial> {
+    pub(super) fn returning(&mut self, clause: &mut Option<ReturningClause>) -> Result<(), Denial> {
         let Some(clause) = clause else { return Ok(()) };
         clause.exprs.iter_mut().try_for_each(|e| self.sub_links(e))
     }
@@ -309,7 +309,7 @@ fn coalesce(args: Vec<Node>) -> Node {
     node(NodeEnum::CoalesceExpr(Box::new(pg::CoalesceExpr { xpr: None, coalescetype: 0, coalescecollid: 0, args, location: 0 })))
 }
 
-fn target_name(name: &str) -> Node {
+pub(super) fn target_name(name: &str) -> Node {
     node(NodeEnum::ResTarget(Box::new(pg::ResTarget { name: name.to_owned(), indirection: vec![], val: None, location: 0 })))
 }
 

@@ -12,7 +12,7 @@ use crate::catalog::{Catalog, Relation};
 use crate::finding::Denial;
 use crate::id::PolicyEpoch;
 use crate::sql::analyse::Analysis;
-use crate::sql::analyse::scope::{Rte, RteId, RteKind, Usage};
+use crate::sql::analyse::scope::{MergeActions, Rte, RteId, RteKind, Usage};
 use crate::sql::analyse::utility::is_readable;
 use crate::sql::template::TenantType;
 
@@ -222,6 +222,10 @@ fn row_filter(
             }
             (rows, vec![])
         }
+        Usage::Merge(actions) => {
+            merge_rules(relation, policy, actions, roles)?;
+            (vec![using(RuleAction::Select)], vec![])
+        }
     };
     let all = |parts: Vec<Option<Node>>| {
         let mut distinct: Vec<Node> = vec![];
@@ -241,4 +245,26 @@ fn row_filter(
         check: all(check),
         changed: all(changed),
     })
+}
+
+/// MERGE sees rows as SELECT does; one that an action may not touch is an error to PostgreSQL, and there is no place for
+/// the check of new rows: where rules ask for either, MERGE is refused.
+fn merge_rules(relation: &Relation, policy: &TenantPolicy, actions: MergeActions, roles: &[Box<str>]) -> Result<(), Denial> {
+    let using = |action| policy.using(action, roles);
+    let refused = |what: &str| {
+        let name = &relation.name;
+        Err(Denial::unsupported(format!("MERGE that {what} rows of \"{name}\" cannot be secured under the rules for that table")))
+    };
+    if actions.insert && policy.check(RuleAction::Insert, roles).is_some() {
+        return refused("inserts");
+    }
+    let updates = [using(RuleAction::Select), using(RuleAction::Update), policy.check(RuleAction::Update, roles)];
+    if actions.update && updates.iter().any(Option::is_some) {
+        return refused("updates");
+    }
+    let deletes = using(RuleAction::Delete);
+    if actions.delete && deletes.is_some() && deletes != using(RuleAction::Select) {
+        return refused("deletes");
+    }
+    Ok(())
 }

@@ -279,6 +279,16 @@ macro_rules! children {
                     each!(using_clause); some!(where_clause);
                     if let Some(r) = returning_clause { each!(&$($mutability)? r.exprs) }
                 }
+                NodeEnum::MergeStmt(s) => {
+                    let pg::MergeStmt { relation: _, source_relation, join_condition, merge_when_clauses, returning_clause, with_clause } = &$($mutability)? **s;
+                    if let Some(w) = with_clause { each!(&$($mutability)? w.ctes) }
+                    some!(source_relation); some!(join_condition); each!(merge_when_clauses);
+                    if let Some(r) = returning_clause { each!(&$($mutability)? r.exprs) }
+                }
+                NodeEnum::MergeWhenClause(w) => {
+                    let pg::MergeWhenClause { match_kind: _, command_type: _, r#override: _, condition, target_list, values } = &$($mutability)? **w;
+                    some!(condition); each!(target_list); each!(values)
+                }
                 not_in_a_query!() => {}
             }
         }

@@ -137,6 +137,7 @@ pub fn type_of(expression: &Node, env: &dyn Environment) -> Typed {
         | NodeEnum::GroupingFunc(_)
         | NodeEnum::NamedArgExpr(_)
         | NodeEnum::SetToDefault(_)
+        | NodeEnum::MergeSupportFunc(_)
         | NodeEnum::List(_) => Typed::UNKNOWN,
         not_an_expression!() => Typed::UNKNOWN,
     }

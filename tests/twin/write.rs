@@ -1,4 +1,4 @@
-//! INSERT, UPDATE, DELETE, also inside WITH.
+//! INSERT, UPDATE, DELETE, also inside WITH; MERGE.
 
 use super::scope::{Column, Entry, Generator, Kind, TABLES, Table};
 
@@ -16,10 +16,11 @@ impl Generator {
     pub fn write(&mut self) -> (String, &'static str) {
         let table = self.tenant_table();
         let withs = self.withs.len();
-        let (sql, name) = match self.random.below(10) {
+        let (sql, name) = match self.random.below(12) {
             0..=3 => (self.insert(table), table.name),
             4..=6 => (self.update(table), table.name),
             7 | 8 => (self.delete(table), table.name),
+            9 | 10 => (self.merge(table), table.name),
             _ => (self.write_in_with(table), table.name),
         };
         self.withs.truncate(withs);
@@ -213,6 +214,70 @@ impl Generator {
         let head = if aliased { format!("{} AS u", table.name) } else { table.name.to_owned() };
         let only = if table.name != "event" && self.random.percent(8) { "ONLY " } else { "" };
         format!("UPDATE {only}{head} SET {list}{from} WHERE {filter}")
+    }
+
+    /// A row of the target is matched by one of the source at most, so that the order does not matter.
+    fn merge(&mut self, table: &'static Table) -> String {
+        let key = if table.name == "remark" { "remark_id" } else { "id" };
+        let target = Entry { alias: "m".into(), columns: table.columns(), table: true };
+        let (from, key_of_source, source) = if self.random.percent(50) {
+            let list = (1..4 + self.random.below(4)).map(|n| format!("({}, 'v{n}')", n * (1 + self.random.below(2)) + 1));
+            let mut list: Vec<String> = list.collect();
+            list.sort();
+            list.dedup_by(|a, b| a.split(',').next() == b.split(',').next());
+            let columns = vec![Column { name: "k".into(), kind: Kind::Int }, Column { name: "t".into(), kind: Kind::Text }];
+            (format!("(VALUES {}) AS s(k, t)", list.join(", ")), "k", Entry { alias: "s".into(), columns, table: false })
+        } else {
+            let source = self.random.pick(&TABLES);
+            let key = if source.name == "remark" { "remark_id" } else { "id" };
+            (format!("public.{} s", source.name), key, Entry { alias: "s".into(), columns: source.columns(), table: true })
+        };
+        self.levels.push(vec![target, source.clone()]);
+        let more = if self.random.percent(40) { format!(" AND {}", self.condition(1)) } else { String::new() };
+        let mut whens = Vec::new();
+        if table.name != "customer" && self.random.percent(40) {
+            whens.push(format!("WHEN MATCHED AND {} THEN DELETE", self.condition(1)));
+        }
+        if table.name != "memo" && self.random.percent(60) {
+            let (name, kind) = self.settable_column(table);
+            let value = self.value_for(name, kind, 0);
+            whens.push(format!("WHEN MATCHED THEN UPDATE SET {name} = {value}"));
+        } else if self.random.percent(30) {
+            whens.push("WHEN MATCHED THEN DO NOTHING".to_owned());
+        }
+        self.levels.pop();
+        if table.name != "memo" && self.random.percent(60) || whens.is_empty() {
+            whens.push(self.merge_insert(table, key_of_source, source));
+        }
+        let only = if table.name != "event" && self.random.percent(8) { "ONLY " } else { "" };
+        format!("MERGE INTO {only}{} AS m USING {from} ON m.{key} = s.{key_of_source}{more} {}", table.name, whens.join(" "))
+    }
+
+    fn merge_insert(&mut self, table: &'static Table, key: &str, source: Entry) -> String {
+        self.levels.push(vec![source]);
+        let filter = if self.random.percent(40) { format!(" AND {}", self.condition(1)) } else { String::new() };
+        let optional = self.settable_column(table);
+        self.levels.pop();
+        if table.name == "memo" {
+            return format!("WHEN NOT MATCHED{filter} THEN DO NOTHING");
+        }
+        let mut columns: Vec<(&str, String)> = match table.name {
+            "customer" => vec![("id", format!("s.{key} + 300")), ("name", "'new'".to_owned())],
+            "event" => vec![("id", format!("s.{key} + 300")), ("at", "timestamptz '2026-01-16 00:00:00+00'".to_owned())],
+            "remark" => vec![("remark_id", format!("s.{key} + 300"))],
+            _ => vec![("id", format!("s.{key} + 300"))],
+        };
+        if !columns.iter().any(|(n, _)| *n == optional.0) {
+            let value = self.value_for(optional.0, optional.1, 0);
+            columns.push((optional.0, value));
+        }
+        if self.random.percent(25) {
+            let tenant = if table.name == "remark" { "'1'" } else { *self.random.pick(&["1", "DEFAULT"]) };
+            columns.push(("tenant_id", tenant.to_owned()));
+        }
+        let names = columns.iter().map(|(n, _)| *n).collect::<Vec<_>>().join(", ");
+        let values = columns.into_iter().map(|(_, v)| v).collect::<Vec<_>>().join(", ");
+        format!("WHEN NOT MATCHED{filter} THEN INSERT ({names}) VALUES ({values})")
     }
 
     fn delete(&mut self, table: &'static Table) -> String {

@@ -39,7 +39,7 @@ impl Analyser<'_> {
     }
 
     /// Makes the column list explicit and checks it against what is supplied (`None`: DEFAULT VALUES).
-    fn insert_columns(&mut self, cols: &mut Vec<Node>, target: RteId, supplied: Option<usize>) -> Result<(), Denial> {
+    pub(super) fn insert_columns(&mut self, cols: &mut Vec<Node>, target: RteId, supplied: Option<usize>) -> Result<(), Denial> {
         let names: Vec<String> = self.rtes[target].columns.iter().map(|c| c.name.clone()).collect();
         if cols.is_empty() {
             let count = supplied.unwrap_or(0);
@@ -204,7 +204,7 @@ impl Analyser<'_> {
     }
 
     /// SET lists. `(a, b) = source` repeats its source once a column: it is resolved once and copied.
-    fn assignments(&mut self, list: &mut [Node], target: RteId) -> Result<(), Denial> {
+    pub(super) fn assignments(&mut self, list: &mut [Node], target: RteId) -> Result<(), Denial> {
         let mut shared: Option<Node> = None;
         for entry in list.iter_mut() {
             let name = self.assigned_column(entry, target)?;
@@ -228,7 +228,7 @@ impl Analyser<'_> {
         Ok(())
     }
 
-    fn returning(&mut self, clause: &mut Option<ReturningClause>) -> Result<Vec<Output>, Denial> {
+    pub(super) fn returning(&mut self, clause: &mut Option<ReturningClause>) -> Result<Vec<Output>, Denial> {
         let Some(ReturningClause { options, exprs }) = clause else { return Ok(vec![]) };
         if !options.is_empty() {
             return Err(Denial::unsupported("RETURNING WITH (OLD/NEW) cannot be secured"));
@@ -351,6 +351,6 @@ fn assignment(name: &str) -> Node {
     node(NodeEnum::ResTarget(Box::new(pg::ResTarget { name: name.to_owned(), indirection: vec![], val: None, location: 0 })))
 }
 
-fn target_of(item: &Item) -> Result<RteId, Denial> {
+pub(super) fn target_of(item: &Item) -> Result<RteId, Denial> {
     item.rte.ok_or_else(|| Denial::unsupported("this target cannot be secured"))
 }

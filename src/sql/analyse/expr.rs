@@ -73,7 +73,9 @@ impl Analyser<'_> {
                     Err(Denial::invalid(sqlstate::UNDEFINED_PARAMETER, format!("there is no parameter ${}", p.number)))
                 }
             },
-            NodeEnum::AConst(_) | NodeEnum::SqlvalueFunction(_) | NodeEnum::SetToDefault(_) => Ok(()),
+            NodeEnum::AConst(_) | NodeEnum::SqlvalueFunction(_) | NodeEnum::SetToDefault(_) | NodeEnum::MergeSupportFunc(_) => {
+                Ok(())
+            }
             NodeEnum::AExpr(e) => self.operator_expr(e),
             NodeEnum::TypeCast(c) => {
                 let TypeCast { arg, type_name, location: _ } = &mut **c;

@@ -11,6 +11,7 @@ mod dml;
 mod expr;
 mod from;
 mod hint;
+mod merge;
 pub mod names;
 mod query;
 pub mod scope;
@@ -99,7 +100,7 @@ pub struct Analysis {
 }
 
 pub enum Statement {
-    /// SELECT, VALUES, TABLE, INSERT, UPDATE, DELETE in normal form.
+    /// SELECT, VALUES, TABLE, INSERT, UPDATE, DELETE, MERGE in normal form.
     Query(Node),
     /// `DECLARE name CURSOR FOR query`, the query in normal form.
     Declare {
@@ -191,6 +192,10 @@ impl Analyser<'_> {
             }
             NodeEnum::DeleteStmt(s) => {
                 self.delete(s)?;
+                Ok(Statement::Query(statement))
+            }
+            NodeEnum::MergeStmt(s) => {
+                self.merge(s)?;
                 Ok(Statement::Query(statement))
             }
             NodeEnum::CopyStmt(s) => self.copy(s),

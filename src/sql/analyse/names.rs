@@ -68,6 +68,7 @@ fn figure(expression: &Node) -> (Option<String>, Strength) {
         NodeEnum::CoalesceExpr(_) => strong("coalesce"),
         NodeEnum::MinMaxExpr(m) => strong(if m.op == MinMaxOp::IsGreatest as i32 { "greatest" } else { "least" }),
         NodeEnum::SqlvalueFunction(f) => sql_value_name(f.op).map_or(NONE, strong),
+        NodeEnum::MergeSupportFunc(_) => strong("merge_action"),
         NodeEnum::XmlExpr(x) => xml_name(x.op).map_or(NONE, strong),
         NodeEnum::XmlSerialize(_) => strong("xmlserialize"),
         NodeEnum::ParamRef(_)

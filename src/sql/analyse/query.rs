@@ -435,6 +435,7 @@ impl Analyser<'_> {
             Some(NodeEnum::InsertStmt(s)) => (self.insert(s)?, true),
             Some(NodeEnum::UpdateStmt(s)) => (self.update(s)?, true),
             Some(NodeEnum::DeleteStmt(s)) => (self.delete(s)?, true),
+            Some(NodeEnum::MergeStmt(s)) => (self.merge_in_with(s)?, true),
             Some(_) | None => return Err(Denial::unsupported("this WITH query cannot be secured")),
         };
         self.scopes.extend(scopes);

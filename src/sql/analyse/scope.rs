@@ -54,6 +54,15 @@ pub enum Usage {
     Insert,
     Update,
     Delete,
+    Merge(MergeActions),
+}
+
+/// What the WHEN clauses of a MERGE do to the target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MergeActions {
+    pub insert: bool,
+    pub update: bool,
+    pub delete: bool,
 }
 
 #[derive(Clone, Debug)]

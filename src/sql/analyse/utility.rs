@@ -437,7 +437,7 @@ pub(super) fn refused(kind: &NodeEnum) -> Denial {
         words.push(c.to_ascii_uppercase());
     }
     match kind {
-        NodeEnum::MergeStmt(_) | NodeEnum::PrepareStmt(_) | NodeEnum::ExecuteStmt(_) | NodeEnum::ExplainStmt(_) => {
+        NodeEnum::PrepareStmt(_) | NodeEnum::ExecuteStmt(_) | NodeEnum::ExplainStmt(_) => {
             Denial::unsupported(format!("{words} cannot be secured yet"))
         }
         other_statement => {

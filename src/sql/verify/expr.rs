@@ -3,8 +3,9 @@
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
     AArrayExpr, AConst, AExpr, AExprKind, AIndices, AIndirection, BoolExpr, BooleanTest, CaseExpr, CaseWhen, CoalesceExpr,
-    CollateClause, ColumnRef, FuncCall, GroupingFunc, GroupingSet, IndexElem, List, MinMaxExpr, NamedArgExpr, NullTest, ParamRef,
-    ResTarget, RowExpr, SortBy, SqlValueFunction, SubLink, TypeCast, TypeName, WindowDef, XmlExpr, XmlSerialize, a_const,
+    CollateClause, ColumnRef, FuncCall, GroupingFunc, GroupingSet, IndexElem, List, MergeSupportFunc, MinMaxExpr, NamedArgExpr,
+    NullTest, ParamRef, ResTarget, RowExpr, SortBy, SqlValueFunction, SubLink, TypeCast, TypeName, WindowDef, XmlExpr,
+    XmlSerialize, a_const,
 };
 
 use super::from::check_not_hidden;
@@ -91,6 +92,10 @@ impl Verifier<'_> {
                 let XmlSerialize { xmloption: _, expr, type_name, indent: _, location: _ } = xml.as_ref();
                 self.type_name(type_name.as_ref())?;
                 self.needed(expr.as_deref())
+            }
+            NodeEnum::MergeSupportFunc(f) => {
+                let MergeSupportFunc { xpr: _, msftype: _, msfcollid: _, location: _ } = f.as_ref();
+                Ok(())
             }
             other_expressions!() => Err(refused(format!("{} in an expression", kind_name(inner(node)?)))),
         }

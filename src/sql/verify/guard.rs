@@ -20,6 +20,8 @@ pub(super) enum Use {
     Insert,
     Update,
     Delete,
+    /// The target of MERGE.
+    Merge,
 }
 
 fn name(s: &str) -> Node {
@@ -62,6 +64,7 @@ impl Place<'_> {
             Use::Lock | Use::Insert => (&governed.read, &governed.update),
             Use::Update => (&governed.update, &[]),
             Use::Delete => (&governed.delete, &[]),
+            Use::Merge => (&governed.read, &[]),
         };
         let mut shapes = vec![parse::shape(&tenant_predicate(self.alias, tenant_column, governed.tenant_type))];
         for shape in self.all(first)?.into_iter().chain(self.all(second)?).filter(|_| !crate::mutant!("check.rules")) {
@@ -77,7 +80,7 @@ impl Place<'_> {
         match use_ {
             Use::Update | Use::Delete if crate::mutant!("check.rules-for-reading") => Ok(Vec::new()),
             Use::Update | Use::Delete => self.all(&governed.read),
-            Use::Read | Use::Lock | Use::Insert => Ok(Vec::new()),
+            Use::Read | Use::Lock | Use::Insert | Use::Merge => Ok(Vec::new()),
         }
     }
 

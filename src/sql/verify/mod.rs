@@ -13,6 +13,7 @@
 mod expr;
 mod from;
 mod guard;
+mod merge;
 mod nodes;
 mod statement;
 #[cfg(test)]
@@ -77,6 +78,7 @@ pub enum Kind {
     Insert,
     Update,
     Delete,
+    Merge,
     /// COPY (query) TO STDOUT
     CopyTo,
     /// EXPLAIN of any of the first four, without ANALYZE.

@@ -43,6 +43,7 @@ impl Verifier<'_> {
                 NodeEnum::InsertStmt(_) => Some(Kind::Insert),
                 NodeEnum::UpdateStmt(_) => Some(Kind::Update),
                 NodeEnum::DeleteStmt(_) => Some(Kind::Delete),
+                NodeEnum::MergeStmt(_) => Some(Kind::Merge),
                 other_statements!() => None,
             };
             if found != Some(kind) && !crate::mutant!("check.command") {
@@ -92,19 +93,24 @@ impl Verifier<'_> {
         self.query(inner(node.ok_or_else(|| refused("no query"))?)?)
     }
 
-    /// One of the four statements, at the top or in a WITH clause.
+    /// One of the five statements, at the top or in a WITH clause.
     fn query(&mut self, node: &NodeEnum) -> Result<(), Denial> {
         match node {
             NodeEnum::SelectStmt(select) => self.select(select),
             NodeEnum::InsertStmt(insert) => self.insert(insert),
             NodeEnum::UpdateStmt(update) => self.update(update),
             NodeEnum::DeleteStmt(delete) => self.delete(delete),
+            NodeEnum::MergeStmt(merge) => self.merge(merge),
             other_statements!() => Err(refused(format!("{} as a statement", kind_name(node)))),
         }
     }
 
     /// Runs `f` in the scope of a WITH clause (isolation.md section 4, 1 to 3).
-    fn with<T>(&mut self, clause: Option<&WithClause>, f: impl FnOnce(&mut Self) -> Result<T, Denial>) -> Result<T, Denial> {
+    pub(super) fn with<T>(
+        &mut self,
+        clause: Option<&WithClause>,
+        f: impl FnOnce(&mut Self) -> Result<T, Denial>,
+    ) -> Result<T, Denial> {
         let Some(WithClause { ctes, recursive, location: _ }) = clause else { return f(self) };
         let expressions = ctes
             .iter()
@@ -303,7 +309,7 @@ impl Verifier<'_> {
     }
 
     /// Where in the column list the tenant column stands.
-    fn tenant_position(&mut self, cols: &[Node], target: &Target) -> Result<usize, Denial> {
+    pub(super) fn tenant_position(&mut self, cols: &[Node], target: &Target) -> Result<usize, Denial> {
         let mut position = None;
         for (i, column) in cols.iter().enumerate() {
             let NodeEnum::ResTarget(column) = inner(column)? else { return Err(refused("a column that is none")) };
@@ -421,7 +427,7 @@ impl Verifier<'_> {
     }
 
     /// The target of a DML statement: a governed relation, schema-qualified (it never hits a CTE, isolation.md 4.4).
-    fn target(&self, relation: Option<&RangeVar>, use_: Use) -> Result<Target, Denial> {
+    pub(super) fn target(&self, relation: Option<&RangeVar>, use_: Use) -> Result<Target, Denial> {
         let relation = relation.ok_or_else(|| refused("a statement without a target"))?;
         let (alias, entry) = self.relation_entry(relation, use_)?;
         let Entry::Governed { oid, exposure: _, tenant_column, required: _, when_read: _, columns } = &entry else {
@@ -434,7 +440,7 @@ impl Verifier<'_> {
         let (new, read, changed): (&[Predicate], &[Predicate], &[Predicate]) = match use_ {
             Use::Insert => (&governed.insert_check, &governed.read, &governed.update_check),
             Use::Update => (&governed.update_check, &governed.read, none),
-            Use::Delete | Use::Read | Use::Lock => (none, none, none),
+            Use::Delete | Use::Read | Use::Lock | Use::Merge => (none, none, none),
         };
         Ok(Target {
             table: known.name.clone(),

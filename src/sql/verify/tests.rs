@@ -179,6 +179,7 @@ fn kind_of(text: &str) -> Kind {
         "INSERT" => Kind::Insert,
         "UPDATE" => Kind::Update,
         "DELETE" => Kind::Delete,
+        "MERGE" => Kind::Merge,
         "COPY" => Kind::CopyTo,
         "EXPLAIN" => Kind::Explain,
         "DECLARE" => Kind::DeclareCursor,
@@ -419,7 +420,6 @@ fn writes_outside_the_tenant_are_refused() {
         "UPDATE public.accounts a SET email = 'x' WHERE CURRENT OF c",
         "WITH accounts AS (SELECT 1) DELETE FROM accounts a",
         "DELETE FROM pg_catalog.pg_class c",
-        "MERGE INTO public.accounts a USING public.products p ON T(a) AND a.id = p.id WHEN MATCHED THEN DELETE",
     ] {
         let kind = if text.contains("DELETE FROM") { Kind::Delete } else { kind_of(text) };
         assert!(is_refused(check_with(kind, text, Rules::default())), "{text}");
@@ -579,4 +579,84 @@ fn large_texts_are_checked_in_reasonable_time() {
         println!("{:?} {}", start.elapsed(), &text[..60]);
     }
     assert!(start.elapsed() < std::time::Duration::from_secs(60), "{:?}", start.elapsed());
+}
+
+const S: &str = "(SELECT o.id FROM public.orders o WHERE T(o) OFFSET 0) s";
+
+#[test]
+fn merge_filters_its_target_and_its_source() {
+    let merge = |source: &str, on: &str, when: &str| format!("MERGE INTO {A} USING {source} ON {on} WHEN {when}");
+    for text in [
+        merge(S, "T(a) AND a.id = s.id", "MATCHED THEN DELETE"),
+        merge(S, "T(a) AND a.id = s.id", "MATCHED AND a.balance = 1 THEN UPDATE SET email = 'x', tenant_id = V(s.id)"),
+        merge(S, "T(a) AND a.id = s.id", "NOT MATCHED AND s.id = 1 THEN INSERT (id, tenant_id) VALUES (s.id, $T)"),
+        merge(S, "T(a)", "NOT MATCHED THEN INSERT (tenant_id) VALUES (V(s.id)) WHEN MATCHED THEN DO NOTHING"),
+        merge(S, "T(a)", "NOT MATCHED BY SOURCE AND T(a) AND a.id = 1 THEN DELETE RETURNING MERGE_ACTION(), s.id, a.id"),
+        merge(S, "T(a)", "NOT MATCHED BY SOURCE AND T(a) AND CASE WHEN T(a) THEN a.email || 'x' = 'y' END THEN DO NOTHING"),
+        merge("(public.products p JOIN public.orders o ON T(o))", "T(a)", "MATCHED THEN DELETE"),
+        format!("WITH w AS ({}) SELECT x.id FROM w x", merge(S, "T(a)", "MATCHED THEN DELETE RETURNING s.id")),
+    ] {
+        check(&text).unwrap_or_else(|d| panic!("{text}: {d}"));
+    }
+    for text in [
+        // the target: not in ON, in a WHEN only, of another alias
+        merge(S, "a.id = s.id", "MATCHED THEN DELETE"),
+        merge(S, "a.id = s.id", "MATCHED AND T(a) THEN DELETE"),
+        merge(S, "T(a) OR a.id = s.id", "MATCHED THEN DELETE"),
+        merge(S, "T(s)", "MATCHED THEN DELETE"),
+        // the source: no filter, or one that inserts what it keeps out
+        merge(O, "T(a)", "NOT MATCHED THEN INSERT (tenant_id) VALUES ($T)"),
+        merge(O, "T(a) AND T(o)", "NOT MATCHED THEN INSERT (tenant_id) VALUES ($T)"),
+        merge(O, "T(a) AND T(o)", "MATCHED THEN DELETE"),
+        merge("(SELECT o.id FROM public.orders o) s", "T(a)", "MATCHED THEN DELETE"),
+        merge("(public.products p LEFT JOIN public.orders o ON p.id = o.id)", "T(a)", "MATCHED THEN DELETE"),
+        // rows that are not matched by source
+        merge(S, "T(a)", "NOT MATCHED BY SOURCE THEN DELETE"),
+        merge(S, "T(a)", "NOT MATCHED BY SOURCE AND a.id = 1 THEN DELETE"),
+        merge(S, "T(a)", "NOT MATCHED BY SOURCE AND (T(a) OR a.id = 1) THEN UPDATE SET email = 'x'"),
+        merge(S, "T(a)", "NOT MATCHED BY SOURCE AND T(a) THEN DELETE WHEN NOT MATCHED BY SOURCE THEN DELETE"),
+        merge(S, "T(a)", "NOT MATCHED BY SOURCE AND T(a) AND CASE WHEN T(s) THEN a.email || 'x' = 'y' END THEN DELETE"),
+        merge(S, "T(a)", "NOT MATCHED BY SOURCE AND T(a) AND s.id = 1 THEN DELETE"),
+        // new rows
+        merge(S, "T(a)", "NOT MATCHED THEN INSERT (id) VALUES (1)"),
+        merge(S, "T(a)", "NOT MATCHED THEN INSERT DEFAULT VALUES"),
+        merge(S, "T(a)", "NOT MATCHED THEN INSERT VALUES (1, $T)"),
+        merge(S, "T(a)", "NOT MATCHED THEN INSERT (id, tenant_id) VALUES ($T, 1)"),
+        merge(S, "T(a)", "NOT MATCHED THEN INSERT (id, tenant_id) VALUES (a.id, $T)"),
+        merge(S, "T(a)", "NOT MATCHED THEN INSERT (tenant_id, tenant_id) VALUES ($T, 2)"),
+        merge(S, "T(a)", "MATCHED THEN UPDATE SET tenant_id = 2"),
+        merge(S, "T(a)", "MATCHED THEN UPDATE SET tenant_id = a.tenant_id"),
+        merge(S, "T(a)", "MATCHED THEN UPDATE SET (email, tenant_id) = ('x', 2)"),
+        // other targets
+        "MERGE INTO public.products p USING (VALUES (1)) v(i) ON p.id = v.i WHEN MATCHED THEN DELETE".to_owned(),
+        "WITH accounts AS (SELECT 1) MERGE INTO accounts a USING (VALUES (1)) v(i) ON T(a) WHEN MATCHED THEN DELETE".to_owned(),
+        // sub-selects
+        merge(S, "T(a)", "MATCHED AND EXISTS (SELECT 1 FROM public.orders x) THEN DELETE"),
+        merge(S, "T(a)", "MATCHED THEN DELETE RETURNING (SELECT count(*) FROM public.orders x)"),
+    ] {
+        assert!(is_refused(check(&text)), "{text}");
+    }
+}
+
+#[test]
+fn merge_obeys_the_rules_of_its_target() {
+    let merge = |on: &str, when: &str| format!("MERGE INTO {O} USING (VALUES (1)) v(i) ON {on} WHEN {when}");
+    let with = |rules: Rules, text: &str| check_with(Kind::Merge, text, rules);
+    let (delete, insert) = ("MATCHED THEN DELETE", "NOT MATCHED THEN INSERT (tenant_id) VALUES ($T)");
+    let update = "MATCHED THEN UPDATE SET amount = 1";
+    let read = Rules { read: "row.note = 'r'", delete: "row.note = 'r'", ..Rules::default() };
+    for text in [merge("T(o) AND o.note = 'r'", delete), merge("T(o) AND o.note = 'r'", insert)] {
+        with(read, &text).unwrap_or_else(|d| panic!("{text}: {d}"));
+    }
+    for (rules, text) in [
+        (read, merge("T(o)", delete)),
+        (read, merge("T(o) AND o.note = 'r'", update)),
+        (Rules { delete: "row.note = 'd'", ..Rules::default() }, merge("T(o)", delete)),
+        (Rules { delete: "row.note = 'd'", ..Rules::default() }, merge("T(o) AND o.note = 'd'", delete)),
+        (Rules { update: "row.note = 'u'", ..Rules::default() }, merge("T(o) AND o.note = 'u'", update)),
+        (Rules { update_check: "row.note = 'c'", ..Rules::default() }, merge("T(o)", update)),
+        (Rules { insert_check: "row.note = 'c'", ..Rules::default() }, merge("T(o)", insert)),
+    ] {
+        assert!(is_refused(with(rules, &text)), "{text}");
+    }
 }
