@@ -1,4 +1,4 @@
-//! A throwaway PostgreSQL 15 cluster in a temporary directory.
+//! A throwaway PostgreSQL cluster in a temporary directory.
 
 use std::fs;
 use std::net::TcpListener;
@@ -22,6 +22,8 @@ pub struct Cluster {
     pub port: u16,
     process: Option<Child>,
     user: Option<(u32, u32)>,
+    /// Where initdb and postgres are.
+    programs: PathBuf,
 }
 
 impl Cluster {
@@ -31,8 +33,25 @@ impl Cluster {
 
     /// `settings`: further lines of postgresql.conf.
     pub fn start_with(settings: &[&str]) -> Cluster {
+        Cluster::start_from(None, settings)
+    }
+
+    /// A server newer than Debian's, which is installed first (see `newer`).
+    pub fn start_newer() -> Cluster {
+        Cluster::start_from(Some(&super::newer::server()), &[])
+    }
+
+    /// `server`: the folder of its `bin`, `lib` and `share`.
+    fn start_from(server: Option<&Path>, settings: &[&str]) -> Cluster {
         let directory = tempfile::Builder::new().prefix("bulkhead-pg").tempdir().expect("temporary directory");
-        let mut cluster = Cluster { directory, port: 0, process: None, user: unprivileged_user() };
+        let mut cluster = Cluster { directory, port: 0, process: None, user: unprivileged_user(), programs: BIN.into() };
+        if let Some(server) = server {
+            // The server's user may be barred from where it was installed.
+            let copied = Command::new("cp").arg("-r").arg(server).arg(cluster.directory.path()).status().expect("cp runs");
+            assert!(copied.success(), "the server is copied");
+            let name = server.file_name().expect("a folder with a name");
+            cluster.programs = cluster.directory.path().join(name).join("bin");
+        }
         if let Some((uid, gid)) = cluster.user {
             std::os::unix::fs::chown(cluster.directory.path(), Some(uid), Some(gid)).expect("chown");
         }
@@ -55,7 +74,7 @@ impl Cluster {
 
     fn initdb(&self) {
         let output = self
-            .as_server(&format!("{BIN}/initdb"))
+            .as_server(&self.programs.join("initdb").display().to_string())
             .args([
                 "-N",
                 "--username=postgres",
@@ -76,7 +95,8 @@ impl Cluster {
     pub fn boot(&mut self) {
         let log = fs::File::options().create(true).append(true).open(self.log_path()).expect("log file");
         let script = format!(
-            "{BIN}/postgres -D '{}' </dev/null & pid=$!; read -r _; kill -QUIT $pid 2>/dev/null; wait $pid",
+            "{}/postgres -D '{}' </dev/null & pid=$!; read -r _; kill -QUIT $pid 2>/dev/null; wait $pid",
+            self.programs.display(),
             self.data().display()
         );
         let child = self

@@ -6,6 +6,7 @@ pub mod answer;
 pub mod cases;
 pub mod cluster;
 pub mod compare;
+pub mod newer;
 pub mod proxy;
 pub mod random;
 pub mod subject;

@@ -1,0 +1,34 @@
+MERGE INTO account a USING item i ON a.id = i.id WHEN NOT MATCHED BY SOURCE THEN DELETE WHEN MATCHED THEN UPDATE SET email = i.name
+
+MERGE INTO account a USING (VALUES (1), (9)) v(k) ON a.id = v.k WHEN NOT MATCHED BY SOURCE THEN DELETE
+
+MERGE INTO account a USING (VALUES (1), (9)) v(k) ON a.id = v.k WHEN NOT MATCHED BY SOURCE THEN UPDATE SET balance = 0 WHEN NOT MATCHED THEN INSERT (id, email) VALUES (v.k, 'new') WHEN MATCHED THEN DELETE RETURNING merge_action(), a.*, v.k
+
+MERGE INTO account a USING (VALUES (1), (9)) v(k) ON a.id = v.k WHEN NOT MATCHED BY SOURCE AND 100 / a.balance > 2 THEN DELETE
+
+MERGE INTO account a USING (VALUES (1), (9)) v(k) ON a.id = v.k WHEN NOT MATCHED BY SOURCE AND (a.email || 'x')::xml IS NOT NULL AND 'x' ~ a.email THEN DELETE
+
+MERGE INTO account a USING (VALUES (1), (9)) v(k) ON a.id = v.k AND 100 / a.balance > 2 WHEN NOT MATCHED BY SOURCE THEN DO NOTHING WHEN MATCHED THEN DELETE
+
+MERGE INTO account a USING part p ON a.id = p.id AND 100 / p.amount > 15 WHEN NOT MATCHED THEN INSERT (id, email) VALUES (p.id + 50, p.note) WHEN NOT MATCHED BY SOURCE THEN DELETE RETURNING *
+
+MERGE INTO account a USING part p ON a.id = p.id AND a.balance > (SELECT max(amount) FROM part) WHEN NOT MATCHED BY SOURCE AND EXISTS (SELECT 1 FROM part x WHERE 7 / (a.balance + x.amount) >= 0) THEN DELETE
+
+MERGE INTO account a USING part p ON a.id = p.id WHEN NOT MATCHED BY SOURCE AND a.id = 3 THEN DELETE WHEN NOT MATCHED BY SOURCE THEN UPDATE SET balance = 1 RETURNING a.id
+
+MERGE INTO part p USING account a ON a.id = p.id WHEN NOT MATCHED BY SOURCE THEN DELETE WHEN MATCHED THEN UPDATE SET note = a.email, amount = p.amount + a.balance RETURNING merge_action() AS action, p.id
+
+WITH m AS (MERGE INTO account a USING item i ON a.id = i.id WHEN MATCHED THEN UPDATE SET email = i.name WHEN NOT MATCHED THEN INSERT (id, email) VALUES (i.id + 20, i.name) RETURNING merge_action() AS what, a.id) SELECT what, count(*) FROM m GROUP BY what
+
+MERGE INTO account a USING item i ON a.id = i.id WHEN NOT MATCHED BY SOURCE THEN DELETE WHEN NOT MATCHED BY SOURCE THEN DO NOTHING
+
+MERGE INTO account a USING item i ON a.id = i.id WHEN NOT MATCHED BY SOURCE AND i.id = 1 THEN DELETE
+
+-- refused: 42501
+MERGE INTO account a USING item i ON a.id = i.id WHEN NOT MATCHED THEN INSERT (id, tenant_id) VALUES (i.id + 60, 2)
+
+-- refused: 42501
+MERGE INTO account a USING item i ON a.id = i.id WHEN MATCHED THEN UPDATE SET tenant_id = 2
+
+-- refused: 42501
+MERGE INTO account a USING (VALUES (1)) v(k) ON a.id = v.k WHEN NOT MATCHED BY SOURCE THEN UPDATE SET tenant_id = 2
