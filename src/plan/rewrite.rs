@@ -157,7 +157,9 @@ impl Rewriter<'_> {
     fn keep_targets_out_of_fences(&mut self) -> Result<(), Denial> {
         let usage = |id: &RteId| match self.analysis.rtes[*id].kind {
             RteKind::Relation { oid: _, usage } => usage,
-            RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Merged => Usage::Select,
+            RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Version | RteKind::Merged => {
+                Usage::Select
+            }
         };
         if crate::mutant!("fence.written-table") {
             return Ok(());

@@ -98,7 +98,7 @@ pub fn decide(analysis: &Analysis, policies: &PolicySet, catalog: &Catalog, role
                     catalog.relation(*oid).ok_or_else(|| Denial::policy("permission denied for an unknown relation"))?;
                 relation_access(&mut permit, id, rte, relation, *usage, policies, catalog, roles)?;
             }
-            RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Merged => {}
+            RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Version | RteKind::Merged => {}
         }
     }
     for call in &analysis.functions {

@@ -248,8 +248,12 @@ macro_rules! children {
                 NodeEnum::GroupingSet(e) => { let pg::GroupingSet { kind: _, content, location: _ } = e; each!(content) }
                 NodeEnum::IndexElem(e) => { let pg::IndexElem { name: _, expr, indexcolname: _, collation: _, opclass: _, opclassopts: _, ordering: _, nulls_ordering: _ } = &$($mutability)? **e; some!(expr) }
                 NodeEnum::CommonTableExpr(e) => {
-                    let pg::CommonTableExpr { ctename: _, aliascolnames: _, ctematerialized: _, ctequery, search_clause: _, cycle_clause: _, location: _, cterecursive: _, cterefcount: _, ctecolnames: _, ctecoltypes: _, ctecoltypmods: _, ctecolcollations: _ } = &$($mutability)? **e;
-                    some!(ctequery)
+                    let pg::CommonTableExpr { ctename: _, aliascolnames: _, ctematerialized: _, ctequery, search_clause: _, cycle_clause, location: _, cterecursive: _, cterefcount: _, ctecolnames: _, ctecoltypes: _, ctecoltypmods: _, ctecolcollations: _ } = &$($mutability)? **e;
+                    some!(ctequery);
+                    if let Some(c) = cycle_clause {
+                        let pg::CteCycleClause { cycle_col_list: _, cycle_mark_column: _, cycle_mark_value, cycle_mark_default, cycle_path_column: _, location: _, cycle_mark_type: _, cycle_mark_typmod: _, cycle_mark_collation: _, cycle_mark_neop: _ } = &$($mutability)? **c;
+                        some!(cycle_mark_value); some!(cycle_mark_default)
+                    }
                 }
                 NodeEnum::RangeSubselect(e) => { let pg::RangeSubselect { lateral: _, subquery, alias: _ } = &$($mutability)? **e; some!(subquery) }
                 NodeEnum::RangeFunction(e) => { let pg::RangeFunction { lateral: _, ordinality: _, is_rowsfrom: _, functions, alias: _, coldeflist: _ } = e; each!(functions) }

@@ -32,3 +32,28 @@ MERGE INTO account a USING item i ON a.id = i.id WHEN MATCHED THEN UPDATE SET te
 
 -- refused: 42501
 MERGE INTO account a USING (VALUES (1)) v(k) ON a.id = v.k WHEN NOT MATCHED BY SOURCE THEN UPDATE SET tenant_id = 2
+
+UPDATE account SET balance = balance + 1 WHERE id < 3 RETURNING old.balance, new.balance, old.*, *
+
+UPDATE account SET email = 'x' WHERE id = 2 RETURNING WITH (OLD AS o, NEW AS n) o.email AS was, n.email, account.email
+
+UPDATE account new SET email = 'y' WHERE id = 2 RETURNING old.email, new.email
+
+UPDATE account SET email = old.email WHERE id = 2 RETURNING new.email
+
+UPDATE account SET balance = 0 RETURNING old, (SELECT count(*) FROM part p WHERE p.amount / old.balance >= 0) AS n, (new).balance
+
+DELETE FROM account WHERE id = 1 RETURNING old.email, new.email
+
+INSERT INTO account (id, email) VALUES (70, 'n'), (1, 'z') ON CONFLICT (id) DO UPDATE SET email = excluded.email || account.email RETURNING old.email, new.email, new.tenant_id
+
+MERGE INTO account a USING item i ON a.id = i.id WHEN MATCHED THEN UPDATE SET email = i.name WHEN NOT MATCHED THEN INSERT (id, email) VALUES (i.id + 20, i.name) RETURNING merge_action(), old.email, new.email, i.id
+
+WITH u AS (UPDATE part SET amount = 7 WHERE id = 3 RETURNING old.amount AS was, new.amount AS is_now) SELECT * FROM u WHERE 7 / was > 0
+
+UPDATE account SET email = 'x' RETURNING WITH (OLD AS account) account.email
+
+UPDATE account SET email = 'x' RETURNING old.nosuch
+
+-- refused: 42501
+INSERT INTO account (id, email) VALUES (101, 'z') ON CONFLICT (id) DO UPDATE SET email = excluded.email RETURNING old.email

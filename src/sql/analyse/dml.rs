@@ -1,10 +1,12 @@
 //! INSERT, UPDATE, DELETE, COPY .. TO.
 
-use pg_query::protobuf::{self as pg, DeleteStmt, InsertStmt, OnConflictAction, OverridingKind, ReturningClause, UpdateStmt};
+use pg_query::protobuf::{
+    self as pg, DeleteStmt, InsertStmt, OnConflictAction, OverridingKind, ReturningClause, ReturningOptionKind, UpdateStmt,
+};
 use pg_query::{Node, NodeEnum};
 
 use super::super::tree::{as_string, boxed, column, node};
-use super::scope::{Item, Output, RteId, RteKind, Scope, Usage};
+use super::scope::{Item, Output, RteColumn, RteId, RteKind, Scope, Usage};
 use super::{Analyser, Statement};
 use crate::error::sqlstate;
 use crate::finding::Denial;
@@ -32,7 +34,7 @@ impl Analyser<'_> {
             self.on_conflict(conflict, &item, target)?;
         }
         self.scopes.push(Scope { items: vec![item], lateral_active: false });
-        let outputs = self.returning(returning_clause)?;
+        let outputs = self.returning(returning_clause, target)?;
         self.scopes.pop();
         self.end_with(with_clause, frame)?;
         Ok(outputs)
@@ -89,7 +91,7 @@ impl Analyser<'_> {
         }
         let relation = match &self.rtes[target].kind {
             RteKind::Relation { oid, usage: _ } => self.context.catalog.relation(*oid).map_or("", |r| r.name.as_str()),
-            RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Merged => "",
+            RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Version | RteKind::Merged => "",
         };
         Err(Denial::invalid(sqlstate::UNDEFINED_COLUMN, format!("column \"{name}\" of relation \"{relation}\" does not exist")))
     }
@@ -125,13 +127,12 @@ impl Analyser<'_> {
             self.scopes.pop();
         }
         // `excluded` has the target's columns.
-        let columns =
-            self.rtes[target].columns.iter().map(|c| super::scope::RteColumn { sources: vec![], ..c.clone() }).collect();
+        let columns = self.rtes[target].columns.iter().map(|c| RteColumn { sources: vec![], ..c.clone() }).collect();
         let excluded = self.rtes.len();
-        let columns: Vec<super::scope::RteColumn> = columns;
+        let columns: Vec<RteColumn> = columns;
         // `excluded` cannot be renamed: a second one in the statement must have the same columns.
         if let Some(other) = self.by_alias.insert("excluded".to_owned(), excluded) {
-            let shape = |c: &super::scope::RteColumn| (c.name.clone(), c.typed);
+            let shape = |c: &RteColumn| (c.name.clone(), c.typed);
             if !self.rtes[other].columns.iter().map(shape).eq(columns.iter().map(shape)) {
                 return Err(Denial::unsupported("ON CONFLICT on two tables in one statement cannot be secured"));
             }
@@ -141,6 +142,7 @@ impl Analyser<'_> {
             kind: RteKind::Excluded,
             columns,
             read: false,
+            starred: usize::MAX,
             whole_row: false,
             nested: true,
             named: Default::default(),
@@ -165,7 +167,7 @@ impl Analyser<'_> {
         self.dml_scope(item, from_clause)?;
         // The order of transformUpdateStmt.
         self.child(where_clause)?;
-        let outputs = self.returning(returning_clause)?;
+        let outputs = self.returning(returning_clause, target)?;
         self.assignments(target_list, target)?;
         self.scopes.pop();
         self.end_with(with_clause, frame)?;
@@ -177,9 +179,10 @@ impl Analyser<'_> {
         let frame = self.with_clause(with_clause)?;
         let Some(relation) = relation else { return Err(Denial::unsupported("this DELETE cannot be secured")) };
         let item = self.relation(relation, Usage::Delete)?;
+        let target = target_of(&item)?;
         self.dml_scope(item, using_clause)?;
         self.child(where_clause)?;
-        let outputs = self.returning(returning_clause)?;
+        let outputs = self.returning(returning_clause, target)?;
         self.scopes.pop();
         self.end_with(with_clause, frame)?;
         Ok(outputs)
@@ -228,12 +231,73 @@ impl Analyser<'_> {
         Ok(())
     }
 
-    pub(super) fn returning(&mut self, clause: &mut Option<ReturningClause>) -> Result<Vec<Output>, Denial> {
+    /// RETURNING. Since PostgreSQL 18 `old` and `new`, or the names that WITH gives them, are versions of the target's row:
+    /// where they are named, they get aliases of their own.
+    pub(super) fn returning(&mut self, clause: &mut Option<ReturningClause>, target: RteId) -> Result<Vec<Output>, Denial> {
         let Some(ReturningClause { options, exprs }) = clause else { return Ok(vec![]) };
-        if !options.is_empty() {
-            return Err(Denial::unsupported("RETURNING WITH (OLD/NEW) cannot be secured"));
+        if self.context.catalog.snapshot().server_version < 180_000 {
+            if !options.is_empty() {
+                return Err(Denial::invalid(sqlstate::SYNTAX_ERROR, "syntax error at or near \"WITH\""));
+            }
+            return self.target_list(exprs);
         }
-        self.target_list(exprs)
+        let mut versions = vec![];
+        for (kind, usual) in [(ReturningOptionKind::ReturningOptionOld, "old"), (ReturningOptionKind::ReturningOptionNew, "new")]
+        {
+            let Some(name) = self.version_name(options, kind, usual)? else { continue };
+            let columns = self.rtes[target].columns.iter().map(|c| RteColumn { sources: vec![], ..c.clone() }).collect();
+            let id = self.add_rte(&name, RteKind::Version, columns);
+            let item = Item { columns_visible: false, ..self.item(id, name, None) };
+            if let Some(scope) = self.scopes.last_mut() {
+                scope.items.push(item);
+            }
+            versions.push((kind, id));
+        }
+        let outputs = self.target_list(exprs)?;
+        // SET is read after RETURNING, and does not see them.
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.items.truncate(scope.items.len() - versions.len());
+        }
+        options.clear();
+        for (kind, id) in versions {
+            if !self.rtes[id].read {
+                continue;
+            }
+            // Who reads a version of the row reads the row.
+            self.rtes[target].read = true;
+            let named = self.rtes[id].named.clone();
+            self.rtes[target].named.extend(named);
+            let value = self.rtes[id].alias.clone();
+            options.push(node(NodeEnum::ReturningOption(pg::ReturningOption { option: kind as i32, value, location: 0 })));
+        }
+        Ok(outputs)
+    }
+
+    /// The name of a version of the row; `None`: its usual name means something else here.
+    fn version_name(&self, options: &[Node], wanted: ReturningOptionKind, usual: &str) -> Result<Option<String>, Denial> {
+        let mut given = None;
+        for option in options {
+            let Some(NodeEnum::ReturningOption(pg::ReturningOption { option, value, location: _ })) = &option.node else {
+                return Err(Denial::unsupported("this RETURNING cannot be secured"));
+            };
+            if *option != wanted as i32 {
+                continue;
+            }
+            if given.is_some() {
+                let message = format!("{} cannot be specified multiple times", usual.to_ascii_uppercase());
+                return Err(Denial::invalid(sqlstate::SYNTAX_ERROR, message));
+            }
+            given = Some(value.clone());
+        }
+        let is_taken =
+            |name: &str| self.scopes.iter().flat_map(|s| &s.items).any(|i| i.relation_visible && i.name.as_deref() == Some(name));
+        match given {
+            Some(name) if is_taken(&name) => {
+                Err(Denial::invalid(sqlstate::DUPLICATE_ALIAS, format!("table name \"{name}\" specified more than once")))
+            }
+            Some(name) => Ok(Some(name)),
+            None => Ok((!is_taken(usual)).then(|| usual.to_owned())),
+        }
     }
 
     pub(super) fn declare(&mut self, declare: &mut pg::DeclareCursorStmt) -> Result<Statement, Denial> {

@@ -164,18 +164,23 @@ impl Analyser<'_> {
             let Some(scope) = self.scopes.last() else {
                 return Err(Denial::invalid(sqlstate::SYNTAX_ERROR, "SELECT * with no tables specified is not valid"));
             };
-            let columns: Vec<_> = scope.visible().filter(|i| i.columns_visible).flat_map(|i| i.columns.iter().cloned()).collect();
+            let columns: Vec<_> = scope.visible().filter(|i| i.columns_visible).flat_map(|i| self.starred(i)).collect();
             if columns.is_empty() && scope.items.is_empty() {
                 return Err(Denial::invalid(sqlstate::SYNTAX_ERROR, "SELECT * with no tables specified is not valid"));
             }
             columns
         } else {
-            self.find_item(&qualifier)?.columns.clone()
+            self.starred(self.find_item(&qualifier)?)
         };
         for (_, target) in &columns {
             self.rtes[target.rte].read = true;
         }
         Ok(columns)
+    }
+
+    /// The columns of an item that `*` stands for.
+    fn starred(&self, item: &Item) -> Vec<(String, Target)> {
+        item.columns.iter().filter(|(_, target)| target.column < self.rtes[target.rte].starred).cloned().collect()
     }
 
     /// `alias.column` of a resolved column.
@@ -280,7 +285,7 @@ impl Analyser<'_> {
         let rte = &mut self.rtes[id];
         match &rte.kind {
             RteKind::Relation { oid: _, usage: _ } => {}
-            RteKind::Derived | RteKind::Function | RteKind::Cte => {}
+            RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Version => {}
             RteKind::Excluded | RteKind::Merged => {
                 return Err(Denial::unsupported("this whole-row reference cannot be secured"));
             }
@@ -551,6 +556,42 @@ impl Analyser<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The fields that `(row).*` stands for (ExpandRowReference).
+    pub(super) fn fields_of_row(&mut self, row: &pg::AIndirection) -> Result<Vec<(String, Node)>, Denial> {
+        let pg::AIndirection { arg, indirection } = row;
+        let steps = &indirection[..indirection.len().saturating_sub(1)];
+        let mut base = match (arg.as_deref(), steps) {
+            (Some(arg), []) => arg.clone(),
+            (Some(_), [_, ..]) => {
+                node(NodeEnum::AIndirection(Box::new(pg::AIndirection { arg: arg.clone(), indirection: steps.to_vec() })))
+            }
+            (None, _) => return Err(Denial::unsupported("an empty expression cannot be secured")),
+        };
+        self.expr(&mut base)?;
+        if let Some(NodeEnum::ColumnRef(c)) = &base.node
+            && let Some((alias, WHOLE_ROW)) = qualified_column(c)
+            && let Some(id) = self.by_alias.get(alias).copied()
+        {
+            let columns = &self.rtes[id].columns;
+            let all = columns.iter().take(self.rtes[id].starred).enumerate();
+            return Ok(all.map(|(column, c)| (c.name.clone(), self.print_column(Target { rte: id, column }))).collect());
+        }
+        let catalog = self.context.catalog;
+        let composite = catalog.type_(type_of(&base, self).oid).filter(|t| t.kind == 'c');
+        let Some(fields) = composite.and_then(|t| catalog.relation(t.relation)) else {
+            return Err(Denial::unsupported("(row).* of a type that is not known cannot be secured; name the fields"));
+        };
+        if let Some(field) = fields.columns.iter().find(|f| callable(catalog, &f.name)) {
+            let name = &field.name;
+            return Err(Denial::unsupported(format!("field \"{name}\" cannot be told from a function of that name")));
+        }
+        let field = |name: &str| {
+            let step = super::super::tree::string(name);
+            node(NodeEnum::AIndirection(Box::new(pg::AIndirection { arg: boxed(base.clone()), indirection: vec![step] })))
+        };
+        Ok(fields.columns.iter().map(|f| (f.name.clone(), field(&f.name))).collect())
     }
 
     fn sub_link(&mut self, link: &mut SubLink) -> Result<(), Denial> {

@@ -98,6 +98,10 @@ impl Analyser<'_> {
         let mut columns = self.ctes[cte].columns.clone();
         rename(&mut columns, &renamed, &visible)?;
         let id = self.add_rte(&visible, RteKind::Cte, columns);
+        let of_with = self.ctes[cte].of_plain_select && self.scopes.len() == self.ctes[cte].scope_depth + 1;
+        if !of_with {
+            self.rtes[id].starred = self.ctes[cte].starred;
+        }
         range.relname = self.ctes[cte].printed.clone();
         range.alias = Some(Alias { aliasname: self.rtes[id].alias.clone(), colnames: strings(&renamed) });
         Ok(self.item(id, visible, None))
@@ -192,7 +196,12 @@ impl Analyser<'_> {
             };
             let (call, definitions) = match list.items.as_mut_slice() {
                 [call] => (call, vec![]),
-                [call, definitions] => (call, definition_list(definitions)),
+                [call, definitions] => {
+                    if let Some(NodeEnum::List(list)) = &mut definitions.node {
+                        self.column_definitions(&mut list.items)?;
+                    }
+                    (call, definition_list(definitions))
+                }
                 [] | [_, _, _, ..] => return Err(Denial::unsupported("this function in FROM cannot be secured")),
             };
             let name = super::names::figure_column_name(call);

@@ -44,7 +44,7 @@ impl Analyser<'_> {
         let both: Vec<Item> = sources.iter().cloned().chain([target_item.clone()]).collect();
         self.see(both.clone());
         self.child(join_condition)?;
-        let outputs = self.returning(returning_clause)?;
+        let outputs = self.returning(returning_clause, target)?;
         for clause in clauses {
             match kind_of(clause)? {
                 MatchKind::Matched => self.see(both.clone()),

@@ -222,6 +222,7 @@ impl Analyser<'_> {
             kind,
             columns,
             read: false,
+            starred: usize::MAX,
             whole_row: false,
             nested: self.scopes.len() > 1,
             named: BTreeSet::new(),

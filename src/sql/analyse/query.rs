@@ -19,6 +19,9 @@ impl Analyser<'_> {
             return Err(Denial::policy("SELECT INTO is not permitted"));
         }
         let frame = self.with_clause(&mut select.with_clause)?;
+        for id in frame.iter().flatten() {
+            self.ctes[*id].of_plain_select = select.op == SetOperation::SetopNone as i32;
+        }
         let outputs = match SetOperation::try_from(select.op) {
             Ok(SetOperation::SetopNone) if !select.values_lists.is_empty() => self.values(select),
             Ok(SetOperation::SetopNone) => self.plain_select(select),
@@ -167,6 +170,15 @@ impl Analyser<'_> {
                     let printed = self.print_column(column);
                     outputs.push(self.output(&visible, &printed));
                     expanded.push(target(&visible, printed));
+                }
+                continue;
+            }
+            if let Some(NodeEnum::AIndirection(row)) = &value.node
+                && matches!(row.indirection.last().and_then(|s| s.node.as_ref()), Some(NodeEnum::AStar(_)))
+            {
+                for (field, printed) in self.fields_of_row(row)? {
+                    outputs.push(self.output(&field, &printed));
+                    expanded.push(target(&field, printed));
                 }
                 continue;
             }
@@ -355,6 +367,8 @@ impl Analyser<'_> {
                 state: CteState::Pending(cte),
                 columns: vec![],
                 recursive: false,
+                starred: usize::MAX,
+                of_plain_select: false,
                 scope_depth,
                 frame_depth,
             });
@@ -419,9 +433,7 @@ impl Analyser<'_> {
             ctecoltypmods: _,
             ctecolcollations: _,
         } = &mut *cte;
-        if search_clause.is_some() || cycle_clause.is_some() {
-            return Err(Denial::unsupported("SEARCH and CYCLE cannot be secured yet"));
-        }
+        let added = self.search_and_cycle(search_clause.as_ref(), cycle_clause.as_deref_mut())?;
         let alias_names: Vec<String> = aliascolnames.iter().filter_map(as_string).map(str::to_owned).collect();
         self.ctes[id].columns = alias_names
             .iter()
@@ -445,9 +457,45 @@ impl Analyser<'_> {
         let outputs: Vec<Output> =
             outputs.into_iter().map(|o| if barrier { Output { sources: vec![], ..o } } else { o }).collect();
         self.name_cte_columns(id, &outputs);
+        if !added.is_empty() {
+            self.ctes[id].starred = self.ctes[id].columns.len();
+            self.ctes[id].columns.extend(added);
+        }
         *ctename = self.ctes[id].printed.clone();
         self.ctes[id].state = CteState::Done(cte);
         Ok(())
+    }
+
+    /// The columns that SEARCH and CYCLE add, behind the query's own.
+    fn search_and_cycle(
+        &mut self,
+        search: Option<&pg::CteSearchClause>,
+        cycle: Option<&mut pg::CteCycleClause>,
+    ) -> Result<Vec<RteColumn>, Denial> {
+        let mut added: Vec<&str> = vec![];
+        if let Some(search) = search {
+            let pg::CteSearchClause { search_col_list: _, search_breadth_first: _, search_seq_column, location: _ } = search;
+            added.push(search_seq_column);
+        }
+        if let Some(cycle) = cycle {
+            let pg::CteCycleClause {
+                cycle_col_list: _,
+                cycle_mark_column,
+                cycle_mark_value,
+                cycle_mark_default,
+                cycle_path_column,
+                location: _,
+                cycle_mark_type: _,
+                cycle_mark_typmod: _,
+                cycle_mark_collation: _,
+                cycle_mark_neop: _,
+            } = cycle;
+            self.child(cycle_mark_value)?;
+            self.child(cycle_mark_default)?;
+            added.extend([cycle_mark_column.as_str(), cycle_path_column.as_str()]);
+        }
+        let column = |name: &str| RteColumn { name: name.to_owned(), number: 0, typed: Typed::UNKNOWN, sources: vec![] };
+        Ok(added.into_iter().map(column).collect())
     }
 
     fn name_cte_columns(&mut self, id: usize, outputs: &[Output]) {

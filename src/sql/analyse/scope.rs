@@ -16,6 +16,8 @@ pub struct Rte {
     pub columns: Vec<RteColumn>,
     /// Some expression reads a column of it.
     pub read: bool,
+    /// How many of them `*` stands for.
+    pub starred: usize,
     /// Named as a whole row somewhere.
     pub whole_row: bool,
     /// It stands in a sub-select.
@@ -43,6 +45,8 @@ pub enum RteKind {
     Cte,
     /// `excluded` of ON CONFLICT.
     Excluded,
+    /// `old` or `new` of RETURNING: a row of the target.
+    Version,
     /// The merged columns of JOIN .. USING.
     Merged,
 }
@@ -130,6 +134,10 @@ pub struct Cte {
     pub columns: Vec<RteColumn>,
     /// It refers to itself.
     pub recursive: bool,
+    /// How many columns `*` stands for in a query below the one that has the WITH clause: not those of SEARCH and CYCLE.
+    pub starred: usize,
+    /// The WITH clause has been read, and is that of a plain SELECT.
+    pub of_plain_select: bool,
     /// How many scopes and CTE frames are visible inside it.
     pub scope_depth: usize,
     pub frame_depth: usize,

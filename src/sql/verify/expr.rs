@@ -48,6 +48,11 @@ impl Verifier<'_> {
         if matches!(inner(node)?, NodeEnum::SetToDefault(_)) { Ok(()) } else { self.expr(node) }
     }
 
+    /// The row of a row assignment.
+    pub(super) fn values_of_row(&mut self, row: &RowExpr) -> Result<(), Denial> {
+        operands::row(row).iter().try_for_each(|value| self.value(value))
+    }
+
     pub(super) fn expr(&mut self, node: &Node) -> Result<(), Denial> {
         if slot_type(node).is_some() {
             return Ok(());

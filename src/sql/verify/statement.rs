@@ -417,7 +417,12 @@ impl Verifier<'_> {
             let source = multi.source.as_deref().ok_or_else(|| refused("an empty assignment"))?;
             let shape = parse::shape(source);
             if multi.colno == 1 {
-                self.expr(source)?;
+                if let NodeEnum::RowExpr(values) = inner(source)? {
+                    // `ROW (.., DEFAULT)`
+                    self.values_of_row(values)?;
+                } else {
+                    self.expr(source)?;
+                }
                 row = Some(shape);
             } else if row.as_ref() != Some(&shape) {
                 return Err(refused("a row assignment that differs within"));

@@ -660,3 +660,37 @@ fn merge_obeys_the_rules_of_its_target() {
         assert!(is_refused(with(rules, &text)), "{text}");
     }
 }
+
+#[test]
+fn versions_of_a_row_are_the_targets() {
+    let update = |options: &str, list: &str| format!("UPDATE {A} SET email = 'x' WHERE T(a) RETURNING WITH ({options}) {list}");
+    for text in [
+        update("OLD AS v, NEW AS w", "v.email, w.email, a.email"),
+        update("OLD AS v", "(SELECT count(*) FROM public.orders o WHERE T(o) AND o.note = v.email)"),
+        "INSERT INTO public.accounts AS a (tenant_id) VALUES ($T) RETURNING WITH (OLD AS v) v.email".to_owned(),
+        merge_returning("OLD AS v", "v.email"),
+    ] {
+        check(&text).unwrap_or_else(|d| panic!("{text}: {d}"));
+    }
+    for text in [
+        update("OLD AS v", "w.email"),
+        update("OLD AS v", "v.nosuch"),
+        update("OLD AS v, NEW AS v", "v.email"),
+        update("OLD AS a", "a.email"),
+        format!("UPDATE {A} SET email = 'x' WHERE T(a) RETURNING old.email"),
+        format!("UPDATE {A} SET email = v.email WHERE T(a) RETURNING WITH (OLD AS v) v.email"),
+        format!("UPDATE {A} SET email = 'x' WHERE v.id = 1 AND T(a) RETURNING WITH (OLD AS v) v.email"),
+        merge_returning("OLD AS s", "s.email"),
+    ] {
+        assert!(is_refused(check(&text)), "{text}");
+    }
+    // Who reads a version reads the row.
+    let rules = Rules { read: "row.note = 'r'", ..Rules::default() };
+    let delete = |filter: &str| format!("DELETE FROM {O} WHERE {filter} RETURNING WITH (OLD AS v) v.id");
+    check_with(Kind::Delete, &delete("T(o) AND o.note = 'r'"), rules).unwrap();
+    assert!(is_refused(check_with(Kind::Delete, &delete("T(o)"), rules)));
+}
+
+fn merge_returning(options: &str, list: &str) -> String {
+    format!("MERGE INTO {A} USING {S} ON T(a) WHEN MATCHED THEN DELETE RETURNING WITH ({options}) {list}")
+}

@@ -1,7 +1,10 @@
 //! The injected shapes of writes: a tenant that is checked, rows that are checked, and what raises where a check fails.
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::{AExpr, CaseExpr, CaseWhen, Node, OnConflictAction, OnConflictClause, ResTarget, ReturningClause};
+use pg_query::protobuf::{
+    AExpr, CaseExpr, CaseWhen, Node, OnConflictAction, OnConflictClause, ResTarget, ReturningClause, ReturningOption,
+    ReturningOptionKind,
+};
 
 use super::guard::{conjuncts, shapes, slot_type};
 use super::statement::Target;
@@ -145,8 +148,27 @@ impl Verifier<'_> {
             Some(ReturningClause { options, exprs }) => (options.as_slice(), exprs.as_slice()),
             None => (&[] as &[Node], &[] as &[Node]),
         };
-        if !options.is_empty() && !crate::mutant!("check.returning-old") {
-            return Err(refused("RETURNING WITH"));
+        for option in options {
+            let NodeEnum::ReturningOption(ReturningOption { option, value, location: _ }) = inner(option)? else {
+                return Err(refused("RETURNING WITH something else"));
+            };
+            if !ReturningOptionKind::try_from(*option).is_ok_and(|k| k != ReturningOptionKind::Undefined) {
+                return Err(refused("RETURNING WITH of an unknown kind"));
+            }
+            // A version of the target's row: who reads it reads the target.
+            let entry = match target.entry.clone() {
+                Entry::Governed { oid, exposure: _, tenant_column, required: _, when_read: _, columns } => Entry::Governed {
+                    oid,
+                    exposure: Exposure::Own,
+                    tenant_column,
+                    required: Vec::new(),
+                    when_read: Vec::new(),
+                    columns,
+                },
+                Entry::System { .. } | Entry::Shared { columns: _ } | Entry::Other => return Err(refused("RETURNING WITH")),
+            };
+            self.register(value, entry)?;
+            self.read.insert(target.alias.clone());
         }
         let mut rest = exprs;
         let mut found = None;
