@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps demo build test test-rust test-drivers mutants lint bench bench-rls fuzz
+.PHONY: help deps demo build test test-rust test-drivers mutants regress regress-suite lint bench bench-rls fuzz
 
 export CARGO_BUILD_JOBS ?= 2
 
@@ -39,6 +39,17 @@ test-drivers:
 mutants: ## break the program in each of the ways of src/mutants.rs and see a test fail (MUTANT=guard. for some of them)
 	@.ci/deps build run
 	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tests/mutants/rustc $(CARGO) test --locked --test mutants -- --nocapture
+
+# REGRESS=DIRECTORY: SQL files of one's own; ALL=1: every statement that is not read twice
+regress: ## both parsers on PostgreSQL's own regression SQL (Debian's source package is fetched once)
+	@.ci/deps build run
+	$(CARGO) build --locked --example regress
+	tests/regress/run $(REGRESS)
+
+regress-suite: ## PostgreSQL's own regression suite as an unrestricted user: the output must be what it is without Bulkhead
+	@.ci/deps build run
+	$(CARGO) build --locked
+	python3 tests/regress/suite.py
 
 lint: ## format, clippy, licences and sources of dependencies
 	@.ci/deps lint

@@ -339,10 +339,7 @@ impl State {
             return Err(Refusal::of(Denial::disagreement("an empty statement")));
         };
         refuse_slots(tree).map_err(Refusal::of)?;
-        match second::read(key, tree).map_err(Refusal::of)? {
-            second::SecondReading::Agrees | second::SecondReading::AgreesOnNormalForm | second::SecondReading::NotApplicable => {}
-            second::SecondReading::Unavailable(why) => tracing::debug!(%why, "no second reading"),
-        }
+        second::read(key, tree).map_err(Refusal::of)?;
         let context = analyse::Context {
             catalog: &self.catalog,
             search_path: context.search_path,

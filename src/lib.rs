@@ -33,7 +33,7 @@
 //! * **PERMIT**: only [`policy::decide`] makes a [`policy::Permit`]; only a `Permit` makes a [`plan::Plan`]; what
 //!   reaches a backend for a tenant is a [`plan::Bound`]. The proxy's own SQL is `&'static str` with bound parameters.
 //! * **TWO READINGS**: PostgreSQL's own grammar (libpg_query) reads every new template, a second parser (sqlparser) must see
-//!   the same statement, and what is printed is read again and checked ([`sql::verify`]) by code that shares nothing with
+//!   the same tree, in the text or in its plain form ([`sql::second`]), or it is refused; and what is printed is read again and checked ([`sql::verify`]) by code that shares nothing with
 //!   the rewriter.
 //! * **TOTAL**: analysis is total. A syntax node it does not know is a [`finding::Denial`]; there is no `_ =>` over
 //!   kinds of syntax nodes and no `..` in patterns over them.

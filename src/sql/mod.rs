@@ -9,6 +9,7 @@ pub mod analyse;
 pub(crate) mod kinds;
 pub mod lexer;
 pub mod parse;
+pub mod script;
 pub mod second;
 pub mod sentinel;
 pub mod template;
