@@ -225,6 +225,7 @@ impl State {
             parameters: 0,
             needs_tenant: false,
             hides_rows: false,
+            copy_in: None,
             inlines_tenant: false,
             obligations: vec![],
             epoch: self.policies.epoch,

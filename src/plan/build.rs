@@ -3,6 +3,7 @@
 use pg_query::protobuf::{CopyStmt, DeclareCursorStmt, ParseResult, RawStmt};
 use pg_query::{Node, NodeEnum};
 
+use super::copy_from::copy_from;
 use super::rewrite::{Rewritten, rewrite};
 use super::{Action, Effect, Emulation, Lasts, Obligation, Plan, Segment, TenantForm, TenantValue, TransactionCommand};
 use crate::catalog::Catalog;
@@ -44,6 +45,7 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
         parameters: analysis.parameters,
         needs_tenant: permit.touches_data(),
         hides_rows: false,
+        copy_in: None,
         inlines_tenant: false,
         obligations: permit.setting_parameters().iter().map(|n| Obligation::ReadableSetting { parameter: *n }).collect(),
         epoch: permit.epoch(),
@@ -66,6 +68,13 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
             let copy = CopyStmt { query: Some(Box::new(tree)), options: options.clone(), ..Default::default() };
             Some(Node { node: Some(NodeEnum::CopyStmt(Box::new(copy))) })
         }
+        Statement::CopyFrom(copy) => {
+            let (target, tree) = copy_from(copy, analysis, permit)?;
+            plan.command = "COPY";
+            plan.effect = Effect::Write;
+            plan.copy_in = Some(target);
+            Some(tree)
+        }
         Statement::Declare { name, options, query } => {
             let Rewritten { tree, hides_rows: _ } = rewrite(query, analysis, permit, catalog)?;
             plan.command = "DECLARE";
@@ -82,6 +91,7 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
     match &analysis.statement {
         Statement::Query(query) => check_output(&printed, kind_of(query)?, permit, catalog, check)?,
         Statement::CopyTo { query: _, options: _ } => check_output(&printed, Kind::CopyTo, permit, catalog, check)?,
+        Statement::CopyFrom(_) => check_output(&printed, Kind::CopyFrom, permit, catalog, check)?,
         Statement::Declare { name: _, options: _, query: _ } => {
             check_output(&printed, Kind::DeclareCursor, permit, catalog, check)?
         }

@@ -1,6 +1,7 @@
 //! What will be sent: a [`Plan`], made once for a template; a [`Bound`], made for each execution.
 
 mod build;
+mod copy_from;
 mod guard;
 mod merge;
 mod quiet;
@@ -133,6 +134,8 @@ pub struct Plan {
     /// The rows that come back are a check of the proxy's own, not the client's: RowDescription and DataRow are dropped, and
     /// Describe answers NoData.
     pub(crate) hides_rows: bool,
+    /// COPY FROM STDIN: what becomes of the data.
+    pub(crate) copy_in: Option<Arc<crate::sql::copy::Target>>,
     /// Parameters cannot stand in it.
     pub(crate) inlines_tenant: bool,
     pub(crate) obligations: Vec<Obligation>,
@@ -236,13 +239,15 @@ impl Plan {
 
     /// Whether the tenant's value is one of every type that the plan puts it in.
     fn check_tenant(&self, tenant: &Tenant) -> Result<(), Denial> {
+        if let Some(target) = &self.copy_in
+            && !tenant::is_canonical(target.tenant_type, tenant)
+        {
+            return Err(not_of_type(target.tenant_type));
+        }
         for segment in &self.segments {
             match segment {
                 Segment::Tenant(type_) if !tenant::is_canonical(*type_, tenant) => {
-                    return Err(Denial::new(
-                        Reason::Tenant,
-                        SqlError::new(sqlstate::INVALID_AUTHORIZATION, format!("the tenant's value is not a {}", type_.name())),
-                    ));
+                    return Err(not_of_type(*type_));
                 }
                 Segment::Tenant(_) | Segment::Text(_) | Segment::Literal(_) => {}
             }
@@ -338,10 +343,38 @@ impl Bound<'_> {
         }
     }
 
+    /// What becomes of the data, where the statement is a COPY FROM STDIN.
+    pub fn copy_in(&self) -> Option<CopyIn> {
+        let (target, tenant) = (self.plan.copy_in.clone()?, self.tenant?.clone());
+        Some(CopyIn { target, tenant })
+    }
+
     /// The value of the tenant's parameter in text format, for Bind.
     pub fn tenant_parameter(&self) -> Option<&[u8]> {
         if self.plan.has_tenant_parameter() { self.tenant.map(|t| t.0.as_bytes()) } else { None }
     }
+}
+
+/// The data of a COPY that was permitted for a tenant. INVARIANT (PERMIT): made by a [`Bound`] only.
+#[derive(Clone, Debug)]
+pub struct CopyIn {
+    target: Arc<crate::sql::copy::Target>,
+    tenant: Tenant,
+}
+
+impl CopyIn {
+    pub fn target(&self) -> &Arc<crate::sql::copy::Target> {
+        &self.target
+    }
+
+    pub fn tenant(&self) -> &Tenant {
+        &self.tenant
+    }
+}
+
+fn not_of_type(type_: TenantType) -> Denial {
+    let message = format!("the tenant's value is not a {}", type_.name());
+    Denial::new(Reason::Tenant, SqlError::new(sqlstate::INVALID_AUTHORIZATION, message))
 }
 
 fn literal<'a>(source: &'a str, literals: &Literals, index: u16) -> &'a str {
@@ -459,6 +492,7 @@ mod tests {
             parameters: 0,
             needs_tenant: true,
             hides_rows: false,
+            copy_in: None,
             inlines_tenant: false,
             obligations: vec![],
             epoch: PolicyEpoch(1),

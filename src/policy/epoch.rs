@@ -234,6 +234,7 @@ fn bind_expression(sql: &SqlText, relation: &Relation, catalog: &Catalog) -> Res
         }
         Statement::Query(_)
         | Statement::CopyTo { query: _, options: _ }
+        | Statement::CopyFrom(_)
         | Statement::Declare { name: _, options: _, query: _ }
         | Statement::Utility(_) => Err(problem("not an expression".to_owned())),
     }

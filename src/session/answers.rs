@@ -43,7 +43,7 @@ impl Session<'_> {
         match tag {
             tag::NOTICE => {
                 if !matches!(self.queue.front(), Some(Expected::Prelude { .. } | Expected::OwnSync)) {
-                    scrub::write(tag, body, &mut self.client.outbox);
+                    self.write_told(tag, body);
                 }
                 Ok(())
             }
@@ -89,6 +89,7 @@ impl Session<'_> {
             (Some(Expected::Query { sent, next, instead: None }), tag::COMMAND_COMPLETE | tag::EMPTY_QUERY) => {
                 let outcome = sent.get(*next).map_or(Outcome::Nothing, |s| s.outcome.clone());
                 *next += 1;
+                self.copy = None;
                 self.succeed(&outcome, body);
                 self.pass(tag, body);
                 return Ok(());
@@ -97,21 +98,19 @@ impl Session<'_> {
                 self.pass(tag, body);
                 return Ok(());
             }
-            (Some(Expected::Query { .. }), tag::COPY_IN) => {
-                self.phase = Phase::CopyIn { extended: false };
-                self.pass(tag, body);
-                return Ok(());
+            (Some(Expected::Query { sent, next, instead: None }), tag::COPY_IN) => {
+                let copy = sent.get(*next).and_then(|s| s.copy.clone());
+                return self.begin_copy(copy, body, false);
             }
             (Some(Expected::Execute { .. }), tag::COPY_OUT | tag::COPY_DONE) => {
                 self.pass(tag, body);
                 return Ok(());
             }
-            (Some(Expected::Execute { .. }), tag::COPY_IN) => {
+            (Some(Expected::Execute { sent, .. }), tag::COPY_IN) => {
+                let copy = sent.copy.clone();
                 // A Sync that was sent already is swallowed by the COPY: the client sends another after it.
                 self.queue.retain(|e| !matches!(e, Expected::Sync));
-                self.phase = Phase::CopyIn { extended: true };
-                self.pass(tag, body);
-                return Ok(());
+                return self.begin_copy(copy, body, true);
             }
             (Some(Expected::DescribeStatement { statement }), tag::PARAMETER_DESCRIPTION) => {
                 let types = reply::parse_parameter_description(body).map_err(|error| broken(&error))?;
@@ -144,6 +143,7 @@ impl Session<'_> {
                 }
             }
             (Expected::Execute { sent, .. }, tag::COMMAND_COMPLETE | tag::EMPTY_QUERY) => {
+                self.copy = None;
                 self.succeed(&sent.outcome, body);
                 self.pass(tag, body);
             }
@@ -235,7 +235,7 @@ impl Session<'_> {
         match self.queue.front() {
             Some(Expected::Prelude { .. }) if !fatal => return self.prelude_failed(body),
             Some(Expected::Poison(error)) if poison::is_poison(body) => reply::put_error(&mut self.client.outbox, error),
-            Some(_) => scrub::write(tag::ERROR, body, &mut self.client.outbox),
+            Some(_) => self.write_told(tag::ERROR, body),
             // An idle server has something to say only when it goes.
             None => scrub::write(tag::ERROR, body, &mut self.client.outbox),
         }
@@ -243,6 +243,7 @@ impl Session<'_> {
             return Err(End::Server);
         }
         self.batch.failed = true;
+        self.copy = None;
         match self.queue.front() {
             Some(Expected::Query { .. }) => {
                 // A COPY that failed is over; what the client still sends of it is dropped.
@@ -381,13 +382,13 @@ impl Session<'_> {
 }
 
 /// The connection cannot be used any more.
-fn broken(error: &crate::error::SqlError) -> End {
+pub(super) fn broken(error: &crate::error::SqlError) -> End {
     debug_assert!(matches!(error.severity, Severity::Error | Severity::Fatal));
     tracing::warn!(%error, "the server broke the protocol");
     End::Lost
 }
 
-fn unexpected(tag: u8) -> End {
+pub(super) fn unexpected(tag: u8) -> End {
     tracing::warn!(tag = %char::from(tag), "unexpected message from the server");
     End::Lost
 }

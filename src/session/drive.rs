@@ -86,9 +86,14 @@ fn changed(mut receiver: watch::Receiver<Drain>, seen: Drain) -> Pin<Box<dyn Fut
 pub async fn drive(client: &mut Client, mut server: Option<&mut Connection>, wants: Wants, drain: &mut DrainWatch) -> Happened {
     poll_fn(|cx| {
         if !client.outbox.is_empty() {
+            let was_full = client.outbox.len() >= HIGH;
             match poll_drain(&mut client.socket, &mut client.outbox, cx) {
                 Poll::Ready(Err(_)) => return Poll::Ready(Happened::ClientGone),
                 Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+            // What waited for room may go on, though nothing has come in.
+            if was_full && client.outbox.len() < HIGH {
+                return Poll::Ready(Happened::Client);
             }
         }
         if let Some(server) = server.as_deref_mut()
@@ -116,11 +121,16 @@ fn poll_server(server: &mut Connection, may_read: bool, cx: &mut Context<'_>) ->
         }
         return Poll::Pending;
     }
+    let was_full = server.outbox.len() >= HIGH;
     loop {
-        match pin!(server.exchange()).poll(cx) {
+        let progress = pin!(server.exchange()).poll(cx);
+        // What waited for room may go on, though nothing has come in.
+        let has_room = was_full && server.outbox.len() < HIGH;
+        match progress {
             Poll::Ready(Ok(Progress::Read(_))) => return Poll::Ready(Happened::Server),
-            Poll::Ready(Ok(Progress::Flushed)) => {}
             Poll::Ready(Ok(Progress::Closed) | Err(_)) => return Poll::Ready(Happened::ServerGone),
+            Poll::Ready(Ok(Progress::Flushed)) | Poll::Pending if has_room => return Poll::Ready(Happened::Server),
+            Poll::Ready(Ok(Progress::Flushed)) => {}
             Poll::Pending => return Poll::Pending,
         }
     }

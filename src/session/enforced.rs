@@ -11,6 +11,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use smallvec::SmallVec;
 
+use super::copy::Copying;
 use super::drive::{DrainWatch, HIGH, Happened, Wants, drive};
 use super::expect::{Expected, Queue};
 use super::poison;
@@ -57,7 +58,7 @@ pub(super) enum Phase {
     Skipping,
     /// Not taken: a ReadyForQuery is to come first.
     Awaiting,
-    /// COPY FROM STDIN: data is passed on until its end.
+    /// COPY FROM STDIN: data is converted until its end.
     CopyIn { extended: bool },
 }
 
@@ -82,6 +83,8 @@ pub(super) struct Session<'s> {
     pub names: Names,
     pub queue: Queue,
     pub phase: Phase,
+    /// COPY FROM STDIN.
+    pub copy: Option<Copying>,
     /// As known best: by the last ReadyForQuery, and by BEGIN, COMMIT and the like that have succeeded since.
     pub status: TransactionStatus,
     pub batch: Batch,
@@ -128,6 +131,7 @@ pub async fn serve(established: Established, shared: &Shared) {
         names: Names::default(),
         queue: Queue::new(),
         phase: Phase::Open,
+        copy: None,
         status: TransactionStatus::Idle,
         batch: Batch::default(),
         statements: 0,

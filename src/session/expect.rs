@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::settings::Settings;
 use super::statements::Statement;
 use crate::error::SqlError;
-use crate::plan::{Action, Plan, TransactionCommand};
+use crate::plan::{Action, CopyIn, Plan, TransactionCommand};
 
 /// What a statement changes in the session once it has succeeded.
 #[derive(Clone, Debug)]
@@ -50,16 +50,18 @@ pub struct Sent {
     pub outcome: Outcome,
     /// Its rows are a check of the proxy's own: neither they nor their description are the client's.
     pub hides_rows: bool,
+    /// What becomes of the data, where it is a COPY FROM STDIN.
+    pub copy: Option<CopyIn>,
 }
 
 impl Sent {
     /// `at`: the number of the statement in the session.
-    pub fn of(plan: &Arc<Plan>, at: u64) -> Self {
-        Sent { outcome: Outcome::of(plan, at), hides_rows: plan.hides_rows() }
+    pub fn of(plan: &Arc<Plan>, at: u64, copy: Option<CopyIn>) -> Self {
+        Sent { outcome: Outcome::of(plan, at), hides_rows: plan.hides_rows(), copy }
     }
 
     pub fn own(outcome: Outcome) -> Self {
-        Sent { outcome, hides_rows: false }
+        Sent { outcome, hides_rows: false, copy: None }
     }
 }
 

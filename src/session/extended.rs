@@ -173,7 +173,7 @@ impl Session<'_> {
         let Some(upstream) = &statement.upstream else {
             match bound_values(&statement, bind) {
                 Ok(values) => {
-                    self.names.bind(bind.portal, Portal { statement, values });
+                    self.names.bind(bind.portal, Portal { statement, values, copy: None });
                     self.answer(reply::put_bind_complete);
                 }
                 Err(error) => self.refuse(error),
@@ -194,8 +194,8 @@ impl Session<'_> {
             .collect();
         let receipt = audit::Log::Null.intend();
         let (plan, source, literals) = (&statement.plan, &statement.source, &statement.literals);
-        let tenant = match plan.bind(source, literals, Parameters::Bound(&parameters), &self.principal, receipt) {
-            Ok(bound) => bound.tenant_parameter().map(SmallVec::<[u8; 32]>::from_slice),
+        let (tenant, copy) = match plan.bind(source, literals, Parameters::Bound(&parameters), &self.principal, receipt) {
+            Ok(bound) => (bound.tenant_parameter().map(SmallVec::<[u8; 32]>::from_slice), bound.copy_in()),
             Err(denial) => {
                 self.deny(denial, Protocol::Extended);
                 return Ok(());
@@ -209,7 +209,7 @@ impl Session<'_> {
         }
         self.queue.push_back(Expected::Bind { id: upstream.id });
         self.batch.sent = true;
-        self.names.bind(bind.portal, Portal { statement: statement.clone(), values: LocalValues::default() });
+        self.names.bind(bind.portal, Portal { statement: statement.clone(), values: LocalValues::default(), copy });
         Ok(())
     }
 
@@ -328,7 +328,7 @@ impl Session<'_> {
         }
         self.statements += 1;
         self.pinned |= statement.plan.effect() == Effect::Pins;
-        let sent = Sent::of(&statement.plan, self.statements);
+        let sent = Sent::of(&statement.plan, self.statements, portal.copy);
         // Rows that are not shown must all come, or there would be no command tag.
         let max_rows = if sent.hides_rows { 0 } else { execute.max_rows };
         // The portal was made on this backend in this transaction.

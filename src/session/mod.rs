@@ -12,6 +12,7 @@
 
 mod answers;
 pub mod cancel;
+mod copy;
 pub mod drive;
 mod enforced;
 mod expect;

@@ -12,6 +12,7 @@ use crate::id::PolicyEpoch;
 use crate::plan::{
     Action, Effect, Emulation, Lasts, Literals, Plan, Segment, TenantForm, TenantType, TenantValue, TransactionCommand,
 };
+use crate::sql::copy::{Dialect, Header, Target, TenantField};
 
 /// `forbidden` in a statement refuses it; `:tenant:` is a tenant slot; `:path:` becomes the search_path that it was reviewed
 /// under; `pinning` pins. All else passes as it came.
@@ -61,12 +62,30 @@ impl Permissive {
             segments,
             parameters: (1..=9).filter(|n| text.contains(&format!("${n}"))).max().unwrap_or(0),
             hides_rows: text.contains("hidden"),
+            copy_in: copy_in(&words),
             inlines_tenant: false,
             obligations: Vec::new(),
             epoch: self.epoch(),
         };
         Ok(Approved { plan: Arc::new(plan), literals: Literals::new() })
     }
+}
+
+/// `copy t from stdin` into `t(a int, b text)`, or any other table into its one column `a int`: the last column is the tenant.
+fn copy_in(words: &[&str]) -> Option<Arc<Target>> {
+    let (columns, tenant_type): (&[&str], _) = match words {
+        ["copy", "t", "from", "stdin"] => (&["a", "b"], TenantType::Text),
+        ["copy", _, "from", "stdin"] => (&["a"], TenantType::Int4),
+        _ => return None,
+    };
+    Some(Arc::new(Target {
+        table: words[1].to_owned(),
+        columns: columns.iter().map(|c| (*c).to_owned()).collect(),
+        tenant: TenantField::Supplied(columns.len() - 1),
+        tenant_column: columns[columns.len() - 1].to_owned(),
+        tenant_type,
+        dialect: Dialect::Text { delimiter: b'\t', null: "\\N".to_owned(), header: Header::None },
+    }))
 }
 
 fn value(word: &str) -> Box<str> {

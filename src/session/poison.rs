@@ -21,6 +21,11 @@ pub fn put(out: &mut BytesMut) {
     frontend::put_execute(out, portal(), 0);
 }
 
+/// Appends a CopyFail that is told from a client's: the COPY fails at this place, for a reason that the proxy has.
+pub fn put_copy_fail(out: &mut BytesMut) {
+    frontend::put_copy_fail(out, portal());
+}
+
 /// Whether an ErrorResponse is the poison's.
 pub fn is_poison(body: &[u8]) -> bool {
     let fields = ErrorFields::new(body);

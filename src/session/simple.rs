@@ -1,4 +1,4 @@
-//! The client's side of a tenant's session: which message is taken when, simple queries, COPY FROM STDIN.
+//! The client's side of a tenant's session: which message is taken when, simple queries.
 
 use std::time::Instant;
 
@@ -27,6 +27,9 @@ impl Session<'_> {
             && self.client.outbox.len() < HIGH
             && self.lease.as_ref().is_none_or(|lease| lease.outbox.len() < HIGH)
         {
+            if self.convert_data() {
+                continue;
+            }
             match frame::take(&mut self.client.inbox, self.shared.limits.max_message) {
                 Ok(Some(message)) => self.take_message(message.tag, &message.body).await?,
                 Ok(None) => return Ok(()),
@@ -37,6 +40,9 @@ impl Session<'_> {
     }
 
     async fn take_message(&mut self, tag: u8, body: &[u8]) -> Step {
+        if self.phase == Phase::Open && matches!(tag, b'd' | b'c' | b'f') {
+            self.await_copy().await?;
+        }
         if self.phase == Phase::Skipping && !matches!(tag, b'S' | b'X') {
             // What is skipped must be a message nevertheless.
             let known = matches!(tag, b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'F' | b'd' | b'c' | b'f');
@@ -91,42 +97,6 @@ impl Session<'_> {
             }
             FrontendMessage::Authentication(_) => Err(End::Fatal(unknown_message(tag))),
         }
-    }
-
-    /// While the server reads COPY data, all that the client sends is for it; what does not belong there, it refuses itself.
-    fn copy_in(&mut self, message: &FrontendMessage<'_>, tag: u8, body: &[u8], extended: bool) -> Step {
-        let ended = match message {
-            FrontendMessage::CopyData(_) => false,
-            FrontendMessage::CopyDone | FrontendMessage::CopyFail(_) => true,
-            // The server ignores these in a COPY.
-            FrontendMessage::Flush | FrontendMessage::Sync => return Ok(()),
-            FrontendMessage::Query(_)
-            | FrontendMessage::Parse(_)
-            | FrontendMessage::Bind(_)
-            | FrontendMessage::Describe(_)
-            | FrontendMessage::Execute(_)
-            | FrontendMessage::Close(_)
-            | FrontendMessage::Terminate
-            | FrontendMessage::FunctionCall
-            | FrontendMessage::Authentication(_) => {
-                return Err(self.misplaced_in_copy(tag));
-            }
-        };
-        if let Some(lease) = &mut self.lease {
-            frame::write(&mut lease.outbox, tag, |out| out.put_slice(body));
-        }
-        if ended {
-            self.phase = if extended { Phase::Open } else { Phase::Awaiting };
-        }
-        Ok(())
-    }
-
-    /// Ends the session with PostgreSQL's words for a message that does not belong into a COPY.
-    pub fn misplaced_in_copy(&mut self, tag: u8) -> End {
-        let message = format!("unexpected message type 0x{tag:02X} during COPY from stdin");
-        reply::put_error(&mut self.client.outbox, &SqlError::new(sqlstate::PROTOCOL_VIOLATION, message));
-        let message = "terminating connection because protocol synchronization was lost";
-        End::Fatal(SqlError::fatal(sqlstate::PROTOCOL_VIOLATION, message))
     }
 
     async fn query(&mut self, text: &str) -> Step {
@@ -212,7 +182,7 @@ impl Session<'_> {
                 None => bound.write_text(&mut sql),
             }
             at += 1;
-            sent.push(Sent::of(&one.plan, at));
+            sent.push(Sent::of(&one.plan, at, bound.copy_in()));
             pins |= one.plan.effect() == Effect::Pins;
         }
         if let Err(denial) = self.check_hold(pins) {

@@ -9,7 +9,7 @@ use rand::RngCore;
 use sha2::{Digest, Sha256};
 
 use crate::finding::Denial;
-use crate::plan::{Action, Literals, Plan};
+use crate::plan::{Action, CopyIn, Literals, Plan};
 use crate::principal::Tenant;
 
 /// A reviewed statement.
@@ -148,6 +148,8 @@ pub struct LocalValues {
 pub struct Portal {
     pub statement: Arc<Statement>,
     pub values: LocalValues,
+    /// What it does with data, if it is a COPY FROM STDIN.
+    pub copy: Option<CopyIn>,
 }
 
 /// The client's names.

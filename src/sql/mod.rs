@@ -6,6 +6,7 @@
 //! tree -> parse::print -> verify -> template::cut              -> the segments of a plan
 //! ```
 pub mod analyse;
+pub mod copy;
 pub(crate) mod kinds;
 pub mod lexer;
 pub mod parse;

@@ -304,6 +304,16 @@ pub fn parse_copy_response(body: &[u8]) -> Result<CopyResponse, SqlError> {
     Ok(CopyResponse { format: overall, columns })
 }
 
+/// Appends CopyInResponse; all columns have the format of the whole.
+pub fn put_copy_in(out: &mut BytesMut, format: Format, columns: u16) {
+    let code = u8::from(format == Format::Binary);
+    frame::write(out, tag::COPY_IN, |out| {
+        out.put_u8(code);
+        out.put_u16(columns);
+        (0..columns).for_each(|_| out.put_u16(code.into()));
+    });
+}
+
 /// Appends ErrorResponse.
 pub fn put_error(out: &mut BytesMut, error: &SqlError) {
     frame::write(out, tag::ERROR, |out| {

@@ -48,7 +48,7 @@ fn message(random: &mut StdRng, rows: &str, out: &mut BytesMut) {
         82..86 => frontend::put_close(out, Target::Statement(name)),
         86..88 => frontend::put_close(out, Target::Portal(portal)),
         88..90 => frontend::put_flush(out),
-        90..92 => frontend::put_copy_data(out, b"3\n"),
+        90..92 => frontend::put_copy_data(out, b"1\n"),
         92..93 => frontend::put_copy_done(out),
         _ => frontend::put_sync(out),
     }

@@ -314,10 +314,10 @@ impl Analyser<'_> {
 
     /// `COPY (query) TO STDOUT`; `COPY table TO STDOUT` becomes the query form.
     pub(super) fn copy(&mut self, copy: &mut pg::CopyStmt) -> Result<Statement, Denial> {
-        let pg::CopyStmt { relation, query, attlist, is_from, is_program, filename, options, where_clause } = copy;
-        if *is_from {
-            return Err(Denial::unsupported("COPY FROM cannot be secured yet"));
+        if copy.is_from {
+            return self.copy_from(copy).map(Statement::CopyFrom);
         }
+        let pg::CopyStmt { relation, query, attlist, is_from: _, is_program, filename, options, where_clause } = copy;
         if *is_program || !filename.is_empty() {
             return Err(Denial::policy("COPY to a file or program is not permitted"));
         }

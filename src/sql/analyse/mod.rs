@@ -7,6 +7,7 @@
 //!
 //! The rules are those of parse_relation.c, parse_clause.c and parse_cte.c of PostgreSQL.
 
+mod copy_from;
 mod dml;
 mod expr;
 mod from;
@@ -26,6 +27,7 @@ use super::types::{Environment, Typed};
 use crate::catalog::{Catalog, Relation};
 use crate::error::sqlstate;
 use crate::finding::Denial;
+pub use copy_from::CopyFrom;
 pub use expr::WHOLE_ROW;
 pub use query::contains_aggregate_or_window;
 use scope::{Cte, Rte, RteColumn, RteId, RteKind, Scope};
@@ -113,6 +115,8 @@ pub enum Statement {
         query: Node,
         options: Vec<Node>,
     },
+    /// `COPY table FROM STDIN`
+    CopyFrom(CopyFrom),
     Utility(Utility),
 }
 

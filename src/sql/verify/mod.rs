@@ -81,6 +81,8 @@ pub enum Kind {
     Merge,
     /// COPY (query) TO STDOUT
     CopyTo,
+    /// COPY table (columns) FROM STDIN, in text or binary format with no other option; the tenant's column is the last.
+    CopyFrom,
     /// EXPLAIN of any of the first four, without ANALYZE.
     Explain,
     /// DECLARE .. CURSOR FOR query

@@ -20,6 +20,10 @@ impl Verifier<'_> {
             && kind == Kind::CopyTo
         {
             self.copy(copy)
+        } else if let NodeEnum::CopyStmt(copy) = node
+            && kind == Kind::CopyFrom
+        {
+            self.copy_from(copy)
         } else if let NodeEnum::ExplainStmt(explain) = node
             && kind == Kind::Explain
         {
@@ -68,6 +72,42 @@ impl Verifier<'_> {
             Some(query) => self.query(query),
             None => Err(refused("COPY of something else than a query")),
         }
+    }
+
+    /// The rows come in one form, which the session makes: each has the tenant as its last field.
+    fn copy_from(&mut self, copy: &CopyStmt) -> Result<(), Denial> {
+        let CopyStmt { relation, query, attlist, is_from, is_program, filename, options, where_clause } = copy;
+        let plain = query.is_none() && where_clause.is_none() && filename.is_empty() && !*is_program;
+        let (true, true, Some(relation)) = (plain, *is_from, relation) else {
+            return Err(refused("COPY other than of a table from the client"));
+        };
+        for option in options {
+            let NodeEnum::DefElem(element) = inner(option)? else { return Err(refused("an option that is none")) };
+            let DefElem { defnamespace, defname, arg, defaction: _, location: _, arg_location: _ } = element.as_ref();
+            let value = arg.as_deref().map(inner).transpose()?;
+            let is_binary = matches!(value, Some(NodeEnum::String(s)) if s.sval == "binary");
+            if !defnamespace.is_empty() || defname != "format" || !is_binary || options.len() > 1 {
+                return Err(refused(format!("option {defname} of COPY FROM")));
+            }
+        }
+        let RangeVar { catalogname, schemaname, relname, inh: _, relpersistence, alias, location: _ } = relation;
+        if !catalogname.is_empty() || schemaname.is_empty() || relpersistence != "p" || alias.is_some() {
+            return Err(refused(format!("\"{relname}\" is named in an unknown way")));
+        }
+        let known = self.catalog.relation_named(schemaname, relname);
+        let governed = known.and_then(|known| self.expected.relations.governed.get(&known.oid));
+        let (known, governed) =
+            known.zip(governed).ok_or_else(|| refused(format!("a COPY into \"{relname}\", which is not governed")))?;
+        if !matches!(known.kind, 'r' | 'p') || !governed.insert_check.is_empty() {
+            return Err(refused(format!("a COPY into \"{relname}\", whose rows must be checked")));
+        }
+        let columns = strings(attlist)?;
+        let distinct: HashSet<&str> = columns.iter().copied().collect();
+        let named = columns.iter().all(|name| known.column(name).is_some()) && distinct.len() == columns.len();
+        if columns.last() != Some(&governed.tenant_column.as_str()) || !named {
+            return Err(refused("a COPY whose last column is not the tenant's"));
+        }
+        Ok(())
     }
 
     fn option(&mut self, element: &DefElem, names: &[&str]) -> Result<(), Denial> {

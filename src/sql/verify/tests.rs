@@ -180,6 +180,7 @@ fn kind_of(text: &str) -> Kind {
         "UPDATE" => Kind::Update,
         "DELETE" => Kind::Delete,
         "MERGE" => Kind::Merge,
+        "COPY" if text.contains(" FROM STDIN") => Kind::CopyFrom,
         "COPY" => Kind::CopyTo,
         "EXPLAIN" => Kind::Explain,
         "DECLARE" => Kind::DeclareCursor,
@@ -245,11 +246,50 @@ fn good_outputs_are_accepted() {
         "UPDATE public.accounts a SET email = o.note FROM public.orders o WHERE T(a) AND T(o) AND o.account_id = a.id RETURNING a.id",
         "DELETE FROM public.accounts a USING public.orders o WHERE T(a) AND T(o)",
         "COPY (SELECT a.id FROM public.accounts a WHERE T(a)) TO STDOUT (FORMAT csv)",
+        "COPY public.accounts (id, tenant_id) FROM STDIN",
+        "COPY public.accounts (tenant_id) FROM STDIN (FORMAT binary)",
         "EXPLAIN (COSTS off) SELECT a.id FROM public.accounts a WHERE T(a)",
         "DECLARE c CURSOR FOR SELECT a.id FROM public.accounts a WHERE T(a)",
     ] {
         check(text).unwrap_or_else(|d| panic!("{text}: {d}"));
     }
+}
+
+#[test]
+fn a_copy_into_a_table_has_one_form() {
+    for text in [
+        "COPY public.accounts FROM STDIN",
+        "COPY public.accounts (tenant_id, id) FROM STDIN",
+        "COPY public.accounts (id) FROM STDIN",
+        "COPY public.accounts (id, id, tenant_id) FROM STDIN",
+        "COPY public.accounts (id, nothing, tenant_id) FROM STDIN",
+        "COPY accounts (id, tenant_id) FROM STDIN",
+        "COPY other.public.accounts (id, tenant_id) FROM STDIN",
+        "COPY public.products (id, name) FROM STDIN",
+        "COPY public.secrets (id, secret) FROM STDIN",
+        "COPY pg_catalog.pg_class (oid, relname) FROM STDIN",
+        "COPY public.accounts (id, tenant_id) FROM STDIN (FORMAT csv)",
+        "COPY public.accounts (id, tenant_id) FROM STDIN (DELIMITER ',')",
+        "COPY public.accounts (id, tenant_id) FROM STDIN (NULL 'x')",
+        "COPY public.accounts (id, tenant_id) FROM STDIN (FORMAT binary, FREEZE true)",
+        "COPY public.accounts (id, tenant_id) FROM STDIN (HEADER true)",
+        "COPY public.accounts (id, tenant_id) FROM STDIN (ENCODING 'sjis')",
+        "COPY public.accounts (id, tenant_id) FROM STDIN WHERE id > 1",
+    ] {
+        assert!(is_refused(check(text)), "{text}");
+    }
+    for text in [
+        "COPY public.accounts (id, tenant_id) FROM '/tmp/x'",
+        "COPY public.accounts (id, tenant_id) FROM PROGRAM 'x'",
+        "COPY public.accounts (id, tenant_id) TO STDOUT",
+        "COPY (SELECT a.id FROM public.accounts a WHERE T(a)) TO STDOUT",
+        "INSERT INTO public.accounts AS a (id, tenant_id) VALUES (1, $T)",
+    ] {
+        assert!(is_refused(check_with(Kind::CopyFrom, text, Rules::default())), "{text}");
+    }
+    let rules = Rules { insert_check: "row.amount > 0", ..Rules::default() };
+    assert!(check_with(Kind::CopyFrom, "COPY public.orders (id, tenant_id) FROM STDIN", Rules::default()).is_ok());
+    assert!(is_refused(check_with(Kind::CopyFrom, "COPY public.orders (id, tenant_id) FROM STDIN", rules)));
 }
 
 #[test]
