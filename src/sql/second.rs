@@ -530,6 +530,7 @@ mod tests {
             "INSERT INTO t (a[1], b.c) OVERRIDING USER VALUE VALUES (1, 2)",
             "INSERT INTO t VALUES (1) ON CONFLICT (f(a) COLLATE \"C\") WHERE g(b) DO UPDATE SET a[1] = 2 RETURNING id",
             "UPDATE t SET a[f(1)] = 2, b.c = DEFAULT WHERE CURRENT OF x",
+            "UPDATE t SET a = 1 RETURNING WITH (OLD AS o, NEW AS n) o.a, n.a",
             "COPY t TO STDOUT CSV FORCE QUOTE *",
             "COPY t FROM STDIN WHERE a > 1",
             "MERGE INTO t USING a JOIN b ON a.x = b.x ON t.x = a.x WHEN NOT MATCHED THEN INSERT DEFAULT VALUES",

@@ -155,17 +155,21 @@ fn change(kind: &mut NodeEnum) {
         plain_select(s);
     } else if let NodeEnum::InsertStmt(s) = kind {
         with_children(&mut s.relation);
+        without_options(&mut s.returning_clause);
         plain_insert(s);
     } else if let NodeEnum::UpdateStmt(s) = kind {
         with_children(&mut s.relation);
+        without_options(&mut s.returning_clause);
     } else if let NodeEnum::DeleteStmt(s) = kind {
         with_children(&mut s.relation);
+        without_options(&mut s.returning_clause);
     } else if let NodeEnum::RangeVar(relation) = kind {
         relation.inh = true;
     } else if let NodeEnum::AConst(constant) = kind {
         plain_constant(constant);
     } else if let NodeEnum::MergeStmt(s) = kind {
         with_children(&mut s.relation);
+        without_options(&mut s.returning_clause);
         if matches!(s.source_relation.as_deref(), Some(Node { node: Some(NodeEnum::JoinExpr(_)) })) {
             s.source_relation = s.source_relation.take().map(|join| Box::new(select_from(*join)));
         }
@@ -206,6 +210,11 @@ fn change(kind: &mut NodeEnum) {
         // `x.*::composite` is the whole row, as `x` is.
         column.fields.retain(|f| !matches!(f.node, Some(NodeEnum::AStar(_))));
     }
+}
+
+/// `RETURNING WITH (OLD AS o, NEW AS n)` gives names to the versions of the row.
+fn without_options(returning: &mut Option<pg::ReturningClause>) {
+    returning.iter_mut().for_each(|r| r.options.clear());
 }
 
 /// The second parser takes ONLY for a table's name.
