@@ -36,13 +36,21 @@ const FINGERPRINT_SQL: &str = "SELECT pg_catalog.md5(pg_catalog.concat_ws('/', \
 /// # Errors
 /// No connection, or the query failed.
 pub async fn fingerprint(upstream: &Upstream) -> Result<String, SqlError> {
+    ask(upstream, FINGERPRINT_SQL).await
+}
+
+/// Runs a query that gives one row of one column, over a connection of its own.
+///
+/// # Errors
+/// No connection, or the query failed.
+pub async fn ask(upstream: &Upstream, sql: &'static str) -> Result<String, SqlError> {
     let told = |error: ConnectError| error.to_sql_error().with_detail(error.to_string());
     let dialer = Dialer::new(upstream.clone()).map_err(told)?;
     let mut connection = Connection::connect(&dialer, 0, &Settings::default()).await.map_err(told)?;
-    let rows = connection.query(FINGERPRINT_SQL).await?;
+    let rows = connection.query(sql).await?;
     connection.terminate().await;
     let text = rows.into_iter().next().and_then(|row| row.into_iter().next()).flatten();
-    text.ok_or_else(|| SqlError::new(sqlstate::INTERNAL_ERROR, "the fingerprint query gave no row"))
+    text.ok_or_else(|| SqlError::new(sqlstate::INTERNAL_ERROR, "a query of the catalog gave no row"))
 }
 
 /// Loads the snapshot over a connection that is at rest.

@@ -12,15 +12,15 @@ pub fn from_file(path: &Path) -> Result<Snapshot, String> {
     serde_json::from_str(&text).map_err(|e| format!("{} is not a catalog that `check --dump-catalog` wrote: {e}", path.display()))
 }
 
+/// The server of a URL.
+pub fn server(url: &str) -> Result<Upstream, String> {
+    upstream::parse(url, "postgres").map_err(|e| format!("the URL of --database is not understood: {e}"))
+}
+
 /// Asks a server.
 pub fn from_server(upstream: &Upstream) -> Result<Snapshot, String> {
     let snapshot = super::block_on(backend::catalog::load(upstream))?;
     snapshot.map_err(|e| format!("cannot read the catalog of {}:{}/{}: {e}", upstream.host, upstream.port, upstream.database))
-}
-
-/// Asks the server behind a URL, which may be `env:NAME` in spirit only: it is read as it stands.
-pub fn from_url(url: &str) -> Result<Snapshot, String> {
-    from_server(&upstream::parse(url, "postgres").map_err(|e| format!("the URL of --database is not understood: {e}"))?)
 }
 
 /// The `[[database]]` that is meant: by name, or the only one.

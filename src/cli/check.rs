@@ -1,13 +1,18 @@
 //! `bulkhead check`
 
+mod lint;
+mod sql;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Common, Outcome, catalog, complain, load_policies, reference, say};
+use self::lint::Warning;
+use super::{Common, Outcome, block_on, catalog, complain, load_policies, reference, say};
+use crate::backend;
 use crate::catalog::{Catalog, Relation, Snapshot};
-use crate::config::{Config, Problem, Problems};
+use crate::config::{Config, Problem, Problems, Upstream};
 use crate::gate::Gate;
-use crate::policy::model::{PolicyModel, Scope, TablePolicy};
+use crate::policy::model::PolicyModel;
 
 /// Check the configuration and the policies; with --database also against a live schema
 #[derive(Debug, clap::Args)]
@@ -16,9 +21,12 @@ Examples:
   bulkhead check
   bulkhead check --database postgres://owner@127.0.0.1/shop
   bulkhead check --dump-catalog catalog.json     (then: explain and test --catalog catalog.json, without a server)
+  bulkhead check --sql app.sql migrations/*.sql  which statements of these files are permitted, refused and why
   bulkhead check --reference                     every setting, policy key and metric
 
-Every problem is told at once, with its place. Exit status: 0 fine, 1 problems, 2 could not run.")]
+Every problem is told at once, with its place. With --sql the files are scripts as for psql: meta commands and the data of
+COPY are skipped; whether a written tenant column holds the sender's own tenant is only known when it is sent.
+Exit status: 0 fine, 1 problems or refused statements, 2 could not run.")]
 pub struct Args {
     /// Compare with the schema of this server
     #[arg(long, value_name = "URL")]
@@ -29,9 +37,21 @@ pub struct Args {
     /// Compare with a catalog from --dump-catalog
     #[arg(long, value_name = "F", conflicts_with_all = ["database", "dump_catalog"])]
     catalog: Option<PathBuf>,
+    /// Say what would become of the statements of these files: permitted, refused and why
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "reference")]
+    sql: Vec<PathBuf>,
+    /// With --sql: the tenant that would send them; without it, that of the first [[user]]
+    #[arg(long, value_name = "T", requires = "sql")]
+    tenant: Option<String>,
+    /// With --sql: a role of the user; may be repeated
+    #[arg(long = "role", value_name = "R", requires = "sql")]
+    roles: Vec<String>,
     /// Print every setting, policy key and metric, and end
     #[arg(long)]
     reference: bool,
+    /// Count warnings, which say what the schema itself leaks, as something wrong (exit status 1)
+    #[arg(long)]
+    strict: bool,
     /// Print the findings as JSON
     #[arg(long)]
     json: bool,
@@ -42,7 +62,7 @@ pub struct Args {
 struct Findings {
     problems: Problems,
     /// What one should know; no fault.
-    warnings: Vec<String>,
+    warnings: Vec<Warning>,
     summary: Vec<String>,
 }
 
@@ -51,9 +71,12 @@ pub fn run(common: &Common, args: &Args) -> Outcome {
         say(&reference::text());
         return Outcome::Fine;
     }
+    if !args.sql.is_empty() {
+        return sql::run(common, args);
+    }
     let mut findings = Findings::default();
     let outcome = match check(common, args, &mut findings) {
-        Ok(()) if findings.problems.0.is_empty() => Outcome::Fine,
+        Ok(()) if findings.problems.0.is_empty() && !(args.strict && !findings.warnings.is_empty()) => Outcome::Fine,
         Ok(()) => Outcome::FoundSomethingWrong,
         Err(error) => {
             findings.problems.0.push(Problem::new(error));
@@ -98,20 +121,29 @@ fn check(common: &Common, args: &Args, findings: &mut Findings) -> Result<(), St
         count(policies.tests.len(), "test")
     ));
     if policies.tables.is_empty() {
-        findings.warnings.push("no policy lists a table: tenants can read nothing".to_owned());
+        findings.warnings.push(Warning::new("empty", "no policy lists a table: tenants can read nothing", "add a [[table]]"));
     }
     if let Some(snapshot) = snapshot(&config, args)? {
-        check_schema(&config, args, &policies, snapshot, findings);
+        check_schema(&config, args, &policies, snapshot, findings)?;
     }
     Ok(())
 }
 
+/// The server that is asked, if one is.
+fn server(config: &Config, args: &Args) -> Result<Option<Upstream>, String> {
+    match (&args.database, &args.dump_catalog) {
+        (Some(url), _) => catalog::server(url).map(Some),
+        (None, Some(_)) => Ok(config.databases.first().map(|d| d.upstream.clone())),
+        (None, None) => Ok(None),
+    }
+}
+
 fn snapshot(config: &Config, args: &Args) -> Result<Option<Snapshot>, String> {
-    let snapshot = match (&args.catalog, &args.database, &args.dump_catalog) {
-        (Some(file), _, _) => catalog::from_file(file)?,
-        (None, Some(url), _) => catalog::from_url(url)?,
-        (None, None, Some(_)) => catalog::obtain(None, config.databases.first())?,
-        (None, None, None) => return Ok(None),
+    let snapshot = match (&args.catalog, server(config, args)?) {
+        (Some(file), _) => catalog::from_file(file)?,
+        (None, Some(server)) => catalog::from_server(&server)?,
+        (None, None) if args.dump_catalog.is_some() => catalog::obtain(None, None)?,
+        (None, None) => return Ok(None),
     };
     if let Some(path) = &args.dump_catalog {
         write_catalog(path, &snapshot)?;
@@ -124,14 +156,27 @@ fn write_catalog(path: &Path, snapshot: &Snapshot) -> Result<(), String> {
     std::fs::write(path, text).map_err(|e| format!("cannot write {}: {e}", path.display()))
 }
 
-fn check_schema(config: &Config, args: &Args, policies: &PolicyModel, snapshot: Snapshot, findings: &mut Findings) {
-    // Policies of other databases say nothing about this one. The server's name for it need not be the clients' name.
-    let by_upstream = config.databases.iter().filter(|d| d.upstream.database == snapshot.database).collect::<Vec<_>>();
-    let policies = match (by_upstream.as_slice(), args.database.is_none()) {
-        ([only], _) => policies.of_database(&only.name),
-        (_, true) => config.databases.first().map_or_else(|| policies.clone(), |d| policies.of_database(&d.name)),
-        (_, false) => policies.of_database(&snapshot.database),
-    };
+/// The clients' name for a database, whose policies count; the server's name for it need not be the same.
+fn database_of(config: &Config, args: &Args, snapshot: &Snapshot) -> String {
+    let mut by_upstream = config.databases.iter().filter(|d| d.upstream.database == snapshot.database);
+    match (by_upstream.next(), by_upstream.next()) {
+        (Some(only), None) => only.name.clone(),
+        (_, _) if args.database.is_none() => {
+            config.databases.first().map_or_else(|| snapshot.database.clone(), |d| d.name.clone())
+        }
+        (_, _) => snapshot.database.clone(),
+    }
+}
+
+fn check_schema(
+    config: &Config,
+    args: &Args,
+    policies: &PolicyModel,
+    snapshot: Snapshot,
+    findings: &mut Findings,
+) -> Result<(), String> {
+    let name = database_of(config, args, &snapshot);
+    let policies = policies.of_database(&name);
     let catalog = Arc::new(Catalog::new(snapshot));
     if let Err(problems) = Gate::new(config.level, Arc::clone(&catalog), &policies) {
         findings.problems.0.extend(problems);
@@ -142,13 +187,17 @@ fn check_schema(config: &Config, args: &Args, policies: &PolicyModel, snapshot: 
         catalog.snapshot().database,
         count(relations.iter().filter(|r| is_users_own(r)).count(), "relation")
     ));
-    for relation in relations.iter().filter(|r| is_users_own(r)) {
-        let policy = policies.tables.iter().find(|t| t.schema == relation.schema && t.name == relation.name);
-        match policy {
-            None => findings.warnings.push(format!("{}.{} is in no policy: denied to tenants", relation.schema, relation.name)),
-            Some(policy) => findings.warnings.extend(lint(policy, relation)),
-        }
+    findings.warnings.extend(lint::of_catalog(&policies, catalog.snapshot()));
+    if let Some(server) = server(config, args)? {
+        let told = |e: &dyn std::fmt::Display| format!("cannot look for what the schema leaks: {e}");
+        let text = block_on(backend::catalog::ask(&server, lint::SCHEMA_SQL))?.map_err(|e| told(&e))?;
+        let schema = serde_json::from_str(&text).map_err(|e| told(&e))?;
+        let app = config.databases.iter().find(|d| d.name == name).map(|d| d.upstream.user.as_str());
+        findings.warnings.extend(lint::of_schema(&policies, &schema, app));
+    } else {
+        findings.warnings.extend(lint::of_keys(&policies, catalog.snapshot()));
     }
+    Ok(())
 }
 
 /// Tables and the like outside PostgreSQL's own schemas.
@@ -159,28 +208,27 @@ fn is_users_own(relation: &Relation) -> bool {
         && relation.schema != "information_schema"
 }
 
-/// What rewriting cannot close for this table.
-fn lint(policy: &TablePolicy, relation: &Relation) -> Vec<String> {
-    let Scope::Tenant { column } = &policy.scope else { return Vec::new() };
-    let Some(tenant) = relation.column(column) else { return Vec::new() };
-    let table = format!("{}.{}", relation.schema, relation.name);
-    let mut warnings: Vec<String> = relation
-        .unique_keys
-        .iter()
-        .filter(|key| !key.columns.contains(&tenant.number))
-        .map(|key| {
-            format!("{table}: the unique key {} spans tenants, so a duplicate tells that a value exists elsewhere; add {column} to it", key.name)
-        })
-        .collect();
-    if !tenant.not_null {
-        warnings.push(format!("{table}: {column} may be NULL, and such rows belong to nobody; make it NOT NULL"));
-    }
-    warnings
-}
-
 /// `1 user`, `2 users`.
 fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// File and line of the policy that it is about.
+fn place_of(warning: &Warning) -> Option<(String, usize)> {
+    let place = warning.place.as_ref()?;
+    let before = place.source.text.get(..place.span.start)?;
+    Some((place.source.path.display().to_string(), before.matches('\n').count() + 1))
+}
+
+fn warning_as_json(warning: &Warning) -> serde_json::Value {
+    let place = place_of(warning);
+    serde_json::json!({
+        "lint": warning.lint,
+        "message": warning.message,
+        "advice": warning.advice,
+        "file": place.as_ref().map(|(file, _)| file),
+        "line": place.as_ref().map(|(_, line)| line),
+    })
 }
 
 fn report(findings: &Findings, json: bool) {
@@ -194,7 +242,7 @@ fn report(findings: &Findings, json: bool) {
         let report = serde_json::json!({
             "ok": findings.problems.0.is_empty(),
             "problems": problems,
-            "warnings": findings.warnings,
+            "warnings": findings.warnings.iter().map(warning_as_json).collect::<Vec<_>>(),
             "summary": findings.summary,
         });
         say(&format!("{report:#}\n"));
@@ -204,7 +252,8 @@ fn report(findings: &Findings, json: bool) {
         say(&format!("{line}\n"));
     }
     for warning in &findings.warnings {
-        say(&format!("warning: {warning}\n"));
+        let place = place_of(warning).map(|(file, line)| format!("{file}:{line}: ")).unwrap_or_default();
+        say(&format!("warning: {place}{}; {}\n", warning.message, warning.advice));
     }
     match findings.problems.0.len() {
         0 => say("ok\n"),

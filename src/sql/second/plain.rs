@@ -4,6 +4,8 @@
 //! The form is read, never sent. What is compared comes from the tree as it was: a relation, function or parameter that
 //! were lost on the way here is a difference, so a statement that uses one in a place that is cut off is refused.
 
+use std::ops::ControlFlow;
+
 use pg_query::protobuf::{
     self as pg, AExprKind, CmdType, CoercionForm, LockClauseStrength, OverridingKind, ParseResult, SelectStmt, SetOperation,
 };
@@ -62,8 +64,8 @@ fn below(kind: &mut NodeEnum) {
 fn replace(node: &mut Node) {
     while let Some(kind) = node.node.take() {
         match replacement(kind) {
-            Ok(other) => *node = other,
-            Err(kind) => {
+            ControlFlow::Continue(other) => *node = other,
+            ControlFlow::Break(kind) => {
                 node.node = Some(kind);
                 return;
             }
@@ -71,39 +73,46 @@ fn replace(node: &mut Node) {
     }
 }
 
-/// What stands for a node; `Err`: itself.
-fn replacement(kind: NodeEnum) -> Result<Node, NodeEnum> {
+/// What stands for a node; `Break`: itself.
+fn replacement(kind: NodeEnum) -> ControlFlow<NodeEnum, Node> {
     if let NodeEnum::CollateClause(mut e) = kind {
-        e.arg.take().map(|a| *a).ok_or(NodeEnum::CollateClause(e))
+        operand(e.arg.take(), || NodeEnum::CollateClause(e))
     } else if let NodeEnum::CurrentOfExpr(_) = kind {
-        Ok(tree::bool_constant(true))
+        ControlFlow::Continue(tree::bool_constant(true))
     } else if let NodeEnum::XmlExpr(mut e) = kind {
         // Attributes and elements of XMLFOREST have names, as columns do.
         e.named_args.extend(std::mem::take(&mut e.args));
-        Ok(row(e.named_args.into_iter().map(value_of_target).collect()))
+        ControlFlow::Continue(row(e.named_args.into_iter().map(value_of_target).collect()))
     } else if let NodeEnum::XmlSerialize(mut e) = kind {
-        e.expr.take().map(|a| *a).ok_or(NodeEnum::XmlSerialize(e))
+        operand(e.expr.take(), || NodeEnum::XmlSerialize(e))
     } else if let NodeEnum::AIndirection(mut e) = kind {
         // `(f()).*`
         e.indirection.retain(|i| !matches!(i.node, Some(NodeEnum::AStar(_))));
         match e.arg.take() {
-            Some(arg) if e.indirection.is_empty() => Ok(*arg),
-            arg => Err(NodeEnum::AIndirection(Box::new(pg::AIndirection { arg, ..*e }))),
+            Some(arg) if e.indirection.is_empty() => ControlFlow::Continue(*arg),
+            arg => ControlFlow::Break(NodeEnum::AIndirection(Box::new(pg::AIndirection { arg, ..*e }))),
         }
     } else if let NodeEnum::RangeTableSample(mut e) = kind {
-        e.relation.take().map(|r| *r).ok_or(NodeEnum::RangeTableSample(e))
+        operand(e.relation.take(), || NodeEnum::RangeTableSample(e))
     } else if let NodeEnum::RangeTableFunc(mut e) = kind {
         let mut parts: Vec<Node> = e.rowexpr.take().into_iter().chain(e.docexpr.take()).map(|n| *n).collect();
         parts.extend(e.namespaces.drain(..).map(value_of_target));
         parts.extend(e.columns.drain(..).flat_map(expressions_of_column));
-        Ok(subselect(parts, e.alias.take()))
+        ControlFlow::Continue(subselect(parts, e.alias.take()))
     } else if let NodeEnum::RangeFunction(f) = kind {
         if is_plain_function(&f) {
-            return Err(NodeEnum::RangeFunction(f));
+            return ControlFlow::Break(NodeEnum::RangeFunction(f));
         }
-        Ok(subselect(f.functions.into_iter().flat_map(first_of_list).collect(), f.alias))
+        ControlFlow::Continue(subselect(f.functions.into_iter().flat_map(first_of_list).collect(), f.alias))
     } else {
-        Err(kind)
+        ControlFlow::Break(kind)
+    }
+}
+
+fn operand(child: Child, without: impl FnOnce() -> NodeEnum) -> ControlFlow<NodeEnum, Node> {
+    match child {
+        Some(child) => ControlFlow::Continue(*child),
+        None => ControlFlow::Break(without()),
     }
 }
 
