@@ -64,6 +64,8 @@ pub struct Answer {
     pub notices: Vec<Report>,
     /// ParameterDescription, where a statement was described.
     pub parameters: Option<Vec<u32>>,
+    /// CopyInResponse, where data was asked for.
+    pub copy_formats: Option<Vec<u8>>,
     /// Transaction status of ReadyForQuery; absent where the connection ended.
     pub status: Option<u8>,
     /// There were more rows than are kept here.

@@ -104,6 +104,10 @@ pub struct Wire {
     pub settings: BTreeMap<String, String>,
     /// Every byte since the last `take_raw`.
     raw: Vec<u8>,
+    /// What a COPY that wants data gets, in messages of a few bytes; a CopyFail without it.
+    pub copy_data: Option<Vec<u8>>,
+    /// The Sync that was sent is lost to a COPY that wants data.
+    sync_sent: bool,
 }
 
 /// What to send by the extended protocol.
@@ -131,6 +135,8 @@ impl Wire {
             secret_key: Vec::new(),
             settings: BTreeMap::new(),
             raw: Vec::new(),
+            copy_data: None,
+            sync_sent: false,
         };
         let mut body = 196_608_u32.to_be_bytes().to_vec();
         let fixed = [("user", target.user.as_str()), ("database", target.database.as_str())];
@@ -243,6 +249,7 @@ impl Wire {
 
     /// Simple query: the text is sent as it is, one NUL behind it.
     pub fn query(&mut self, sql: impl AsRef<[u8]>) -> Answer {
+        self.sync_sent = false;
         if let Err(error) = self.send(b'Q', &with_nul(sql.as_ref())) {
             return lost(Answer::default(), &error);
         }
@@ -285,6 +292,7 @@ impl Wire {
 
     /// Sends messages that end in Sync and takes the answer.
     fn exchange(&mut self, messages: &[u8]) -> Answer {
+        self.sync_sent = true;
         match self.stream.write_all(messages) {
             Ok(()) => self.answer(),
             Err(error) => lost(Answer::default(), &error),
@@ -300,7 +308,24 @@ impl Wire {
         self.exchange(&out)
     }
 
-    /// Everything up to the next ReadyForQuery. A COPY that wants data gets a CopyFail.
+    /// Data, or a CopyFail, for a COPY.
+    fn answer_copy(&mut self) -> io::Result<()> {
+        let mut out = Vec::new();
+        match &self.copy_data {
+            None => put_message(&mut out, b'f', b"no data in this test\0"),
+            Some(data) => {
+                let size = if data.len() < 1000 { 7 } else { 9001 };
+                data.chunks(size).for_each(|piece| put_message(&mut out, b'd', piece));
+                put_message(&mut out, b'c', b"");
+            }
+        }
+        if self.sync_sent {
+            put_message(&mut out, b'S', b"");
+        }
+        self.stream.write_all(&out)
+    }
+
+    /// Everything up to the next ReadyForQuery. A COPY that wants data gets `copy_data`.
     pub fn answer(&mut self) -> Answer {
         self.raw.clear();
         self.raw.extend_from_slice(&self.pending[self.start..]);
@@ -345,7 +370,8 @@ impl Wire {
                 b'N' => answer.notices.push(report(&message.body)),
                 b'S' => self.keep_setting(&message.body),
                 b'G' => {
-                    let _ = self.send(b'f', b"no data in this test\0");
+                    answer.copy_formats = Some(message.body);
+                    let _ = self.answer_copy();
                 }
                 b'Z' => {
                     answer.parts.extend(part);

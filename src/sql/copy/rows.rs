@@ -61,7 +61,9 @@ impl Rows {
     }
 
     pub fn finish(&mut self, out: &mut BytesMut) -> Result<(), Box<Failure>> {
-        if self.lines.finish().map_err(|error| self.at_number(error))? {
+        let stands = self.lines.finish().map_err(|error| self.at_number(error))?;
+        // A header is matched even where there is no line.
+        if stands || self.header == Header::Matched {
             self.line_done(out)?;
         }
         Ok(())
@@ -170,7 +172,7 @@ impl Rows {
         let names = &self.target.columns;
         if self.fields.len() != names.len() {
             let (count, wanted) = (self.fields.len(), names.len());
-            return Err(bad_file(format!("wrong number of fields in header line: field count is {count}, expected {wanted}")));
+            return Err(bad_file(format!("wrong number of fields in header line: got {count}, expected {wanted}")));
         }
         for (i, name) in names.iter().enumerate() {
             let found = self.fields.get(i);

@@ -89,7 +89,7 @@ fn csv_rows_get_the_tenant() {
     let headed = Dialect::Csv(Csv { header: Header::Matched, ..csv() });
     assert_eq!(rows(headed.clone(), b"a,b\n1,2\n").unwrap(), "1\t2\t7\n");
     assert!(rows(headed.clone(), b"b,a\n1,2\n").unwrap_err().contains("column name mismatch in header line field 1: got \"b\""));
-    assert!(rows(headed, b"a\n").unwrap_err().contains("wrong number of fields in header line: field count is 1, expected 2"));
+    assert!(rows(headed, b"a\n").unwrap_err().contains("wrong number of fields in header line: got 1, expected 2"));
 }
 
 #[test]
