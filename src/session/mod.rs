@@ -7,7 +7,7 @@
 //! * [`statements`]: prepared statements and portals, named by the client here and by their content upstream.
 //! * [`drive`]: moves the bytes of both sides; knows no messages.
 //! * [`settings`], [`tenant`]: what follows transactions: the client's settings and its tenant.
-//! * [`cancel`]: the proxy's own cancel keys. [`scrub`]: what of a server's error a tenant may see. [`poison`]: fails a
+//! * [`copy`]: COPY FROM STDIN, whose data is converted on its way. [`cancel`]: the proxy's own cancel keys. [`scrub`]: what of a server's error a tenant may see. [`poison`]: fails a
 //!   transaction at an exact place. [`prelude`]: gives a backend the settings that a session starts with.
 
 mod answers;

@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
+use pg_query::NodeEnum;
 use pg_query::protobuf::{ParseResult, ScanToken, Token};
 
 use crate::error::{SqlError, sqlstate};
@@ -251,6 +252,9 @@ fn depth(tokens: &[ScanToken]) -> u32 {
 /// # Errors
 /// The deparser does not know a node, or the text reads differently: a `disagreement`.
 pub fn print(tree: &ParseResult) -> Result<String, Denial> {
+    if tree.stmts.iter().filter_map(|s| s.stmt.as_deref()?.node.as_ref()).any(has_bad_copy_option) {
+        return Err(Denial::disagreement("an option of COPY that cannot be printed"));
+    }
     let text =
         call(|| pg_query::deparse(tree, pg_query::DeparseOptions::default())).map_err(|failure| match failure.message() {
             Ok(message) => Denial::disagreement(format!("cannot be printed: {message}")),
@@ -266,6 +270,31 @@ pub fn print(tree: &ParseResult) -> Result<String, Denial> {
         compare()?
     }
     Ok(text)
+}
+
+/// Whether it is a COPY with an option whose value is not of the kind that the deparser takes it for without looking: it would
+/// read what is not there, or give up the process.
+fn has_bad_copy_option(statement: &NodeEnum) -> bool {
+    let NodeEnum::CopyStmt(copy) = statement else { return false };
+    !copy.options.iter().all(|option| {
+        let Some(NodeEnum::DefElem(d)) = &option.node else { return false };
+        let value = d.arg.as_deref().and_then(|a| a.node.as_ref());
+        let is_string = |v: &NodeEnum| matches!(v, NodeEnum::String(_));
+        let is_number = |v: &NodeEnum| matches!(v, NodeEnum::Integer(_)) || matches!(v, NodeEnum::Float(_));
+        let is_list = |v: &NodeEnum| {
+            let strings = |items: &[pg_query::Node]| items.iter().all(|i| i.node.as_ref().is_some_and(is_string));
+            matches!(v, NodeEnum::AStar(_)) || matches!(v, NodeEnum::List(list) if strings(&list.items))
+        };
+        match d.defname.as_str() {
+            "format" => value.is_some_and(|v| matches!(v, NodeEnum::String(s) if ["text", "csv", "binary"].contains(&&*s.sval))),
+            "delimiter" | "null" | "quote" | "escape" | "encoding" => value.is_some_and(is_string),
+            "header" | "freeze" => {
+                value.is_none_or(|v| is_string(v) || matches!(v, NodeEnum::Integer(_)) || matches!(v, NodeEnum::Boolean(_)))
+            }
+            "force_quote" | "force_null" | "force_not_null" => value.is_some_and(is_list),
+            _ => value.is_none_or(|v| is_string(v) || is_number(v) || is_list(v)), // tidy: not a syntax kind
+        }
+    })
 }
 
 /// The tree as text without the places where its nodes stood: equal shapes are equal trees. Total over all fields of all
@@ -336,6 +365,39 @@ impl Stripper {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The deparser takes the values of options for what they should be: one that is not must not reach it.
+    #[test]
+    fn odd_options_of_copy_are_not_printed() {
+        let print = |options: &str| print(&parse(&format!("COPY t FROM STDIN ({options})")).unwrap());
+        for odd in [
+            "FORMAT 'xml'",
+            "FORMAT",
+            "FORMAT 5",
+            "FORMAT csv, DELIMITER 5",
+            "NULL",
+            "QUOTE 1.5",
+            "ESCAPE *",
+            "ENCODING (a)",
+            "HEADER 1.5",
+            "HEADER *",
+            "FREEZE (a)",
+            "FORCE_QUOTE a",
+            "FORCE_NULL 5",
+            "FORCE_NOT_NULL",
+        ] {
+            assert!(print(odd).is_err(), "{odd}");
+        }
+        for plain in [
+            "FORMAT csv, DELIMITER ';', HEADER",
+            "HEADER true",
+            "FORCE_NULL (a, b)",
+            "FORCE_QUOTE *, FORMAT csv",
+            "on_error ignore",
+        ] {
+            print(plain).unwrap_or_else(|denial| panic!("{plain}: {denial}"));
+        }
+    }
 
     #[test]
     fn errors_are_postgresqls_with_the_position() {

@@ -250,6 +250,14 @@ public class Jdbc {
         var out = new java.io.StringWriter();
         System.out.println("copied " + manager.copyOut("COPY (SELECT id, email, note FROM accounts ORDER BY id) TO STDOUT WITH (FORMAT csv)", out));
         System.out.print(out);
+        c.setAutoCommit(false);
+        String rows = (BASE + 840) + "\tcopied@" + CANARY + "\t\\N\n" + (BASE + 841) + "\tcopied too@" + CANARY + "\ta\\tb\n";
+        System.out.println("copied in " + manager.copyIn("COPY accounts (id, email, note) FROM STDIN", new java.io.StringReader(rows)));
+        try (Statement s = c.createStatement()) {
+            show("copied", s.executeQuery("SELECT id, tenant_id, email, note FROM accounts WHERE id >= " + (BASE + 840) + " AND id < " + (BASE + 850) + " ORDER BY id"));
+        }
+        c.rollback();
+        c.setAutoCommit(true);
     }
 
     public static void main(String[] args) throws Exception {

@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import decimal
+import io
 import os
 import uuid
 
@@ -82,6 +83,12 @@ async def copy(conn):
     async def sink(data):
         received.extend(data)
 
+    records = [(BASE + 660 + i, f"record{i}@{CANARY}", None if i % 3 else CANARY) for i in range(20)]
+    print("records", await conn.copy_records_to_table("accounts", records=records, columns=["id", "email", "note"]))
+    csv = io.BytesIO(f"{BASE + 680};csv@{CANARY};'a;''b'\n".encode())
+    print("to table", await conn.copy_to_table("accounts", source=csv, columns=["id", "email", "note"], format="csv", delimiter=";", quote="'"))
+    show("copied", await conn.fetch("SELECT id, tenant_id, email, note FROM accounts WHERE id >= $1 AND id < $2 ORDER BY id", BASE + 660, BASE + 700))
+    print("clean", await conn.execute("DELETE FROM accounts WHERE id >= $1 AND id < $2", BASE + 660, BASE + 700))
     print("copy", await conn.copy_from_query("SELECT id, email, note FROM accounts WHERE id > $1 ORDER BY id", BASE, output=sink, format="csv", header=True))
     print(received.decode())
 

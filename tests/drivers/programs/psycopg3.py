@@ -179,6 +179,24 @@ def copies(conn):
     with conn.cursor().copy("COPY (SELECT * FROM orders WHERE status = %s ORDER BY id) TO STDOUT (FORMAT csv, HEADER true)", ("paid",)) as copy:
         print("copy csv", b"".join(copy).decode())
     conn.rollback()
+    with conn.cursor() as cur:
+        with cur.copy("COPY accounts (id, email, note) FROM STDIN") as copy:
+            for i in range(50):
+                copy.write_row((BASE + 740 + i, f"copy{i}@{CANARY}", None if i % 7 == 0 else f"{CANARY}\t\\{i}\n"))
+        print("copied in", cur.rowcount, cur.statusmessage)
+        with cur.copy("COPY accounts (email, tenant_id, id) FROM STDIN (FORMAT BINARY)") as copy:
+            copy.set_types(["text", "int4", "int8"])
+            copy.write_row((f"binary@{CANARY}", TENANT, BASE + 795))
+        with cur.copy("COPY accounts (id, email, note) FROM STDIN WITH (FORMAT csv, HEADER true)") as copy:
+            copy.write(f'id,email,note\n{BASE + 796},csv@{CANARY},"{CANARY}, ""x""\n"\n')
+        show("copied", cur.execute("SELECT id, tenant_id, email, note FROM accounts WHERE id >= %s AND id < %s ORDER BY id", (BASE + 740, BASE + 800)))
+    conn.rollback()
+    try:
+        with conn.cursor().copy("COPY accounts (id, email) FROM STDIN") as copy:
+            copy.write(f"{BASE + 740}\tgood@{CANARY}\nx\tbad@{CANARY}\n")
+    except psycopg.Error as e:
+        print("copy error", e.sqlstate, e.diag.message_primary, e.diag.context)
+    conn.rollback()
 
 
 def types(conn):
