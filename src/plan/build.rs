@@ -166,7 +166,10 @@ fn act(utility: &Utility, plan: &mut Plan) -> Option<Node> {
             };
             (Action::Transaction(command), Some(node))
         }
-        Utility::Set { name, node, values: _, local: _ } if name == "transaction" => (Action::Forward, Some(node)),
+        // They end with the transaction, however they are set: nothing that a session carries on.
+        Utility::Set { name, node, values: _, local: _ } | Utility::Reset { name, node } if is_of_transaction(name) => {
+            (Action::Forward, Some(node))
+        }
         Utility::Set { name, values, local, node } => {
             let values = values.as_ref().map(|v| v.iter().map(|s| s.as_str().into()).collect());
             (Action::Set { name: name.as_str().into(), values, local: *local }, Some(node))
@@ -219,6 +222,11 @@ fn act(utility: &Utility, plan: &mut Plan) -> Option<Node> {
     }
     plan.action = action;
     node.cloned()
+}
+
+/// SET TRANSACTION, and the settings that it sets.
+fn is_of_transaction(name: &str) -> bool {
+    matches!(name, "transaction" | "transaction_isolation" | "transaction_read_only" | "transaction_deferrable")
 }
 
 fn transaction_word(kind: &TransactionKind) -> &'static str {

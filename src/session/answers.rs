@@ -165,8 +165,12 @@ impl Session<'_> {
 
     /// The proxy's own replies whose turn has come.
     fn pass_own_replies(&mut self) {
-        while let Some(Expected::Local(own)) = self.queue.front() {
-            self.client.outbox.extend_from_slice(own);
+        loop {
+            match self.queue.front() {
+                Some(Expected::Local(own)) => self.client.outbox.extend_from_slice(own),
+                Some(Expected::Known { .. }) => reply::put_parse_complete(&mut self.client.outbox),
+                Some(_) | None => return,
+            }
             self.queue.pop_front();
         }
     }
@@ -284,12 +288,11 @@ impl Session<'_> {
         while let Some(expected) = self.queue.front() {
             match expected {
                 Expected::Sync => return,
-                Expected::Parse { statement, shown } => {
-                    if let Some(name) = shown {
-                        self.names.retract(name, statement);
-                    }
+                Expected::Parse { statement, shown: Some(name) } | Expected::Known { statement, name } => {
+                    self.names.retract(name, statement);
                 }
-                Expected::Local(_)
+                Expected::Parse { statement: _, shown: None }
+                | Expected::Local(_)
                 | Expected::Bind { .. }
                 | Expected::DescribeStatement { .. }
                 | Expected::DescribePortal { .. }
@@ -322,7 +325,7 @@ impl Session<'_> {
         scrub::write(tag::ERROR, body, &mut self.client.outbox);
         let ends = self.queue.iter().any(|e| matches!(e, Expected::Sync | Expected::Query { .. }));
         for expected in std::mem::take(&mut self.queue) {
-            if let Expected::Parse { statement, shown: Some(name) } = expected {
+            if let Expected::Parse { statement, shown: Some(name) } | Expected::Known { statement, name } = expected {
                 self.names.retract(&name, &statement);
             }
         }

@@ -195,8 +195,9 @@ impl Session<'_> {
         }
         slot.clear();
         if let Some(lease) = self.lease.take() {
-            // KNOWN-STATE: the pool looks again whether the connection is at rest.
-            if self.pinned || !self.queue.is_empty() {
+            // KNOWN-STATE: all may be answered while no Sync was sent, and then an implicit transaction is open that neither
+            // ReadyForQuery nor the pool knows of. The pool looks again whether the connection is at rest.
+            if self.pinned || !self.is_at_rest() {
                 drop(lease)
             } else {
                 let _ = lease.give_back();

@@ -72,6 +72,9 @@ pub enum Expected {
     Local(BytesMut),
     /// ParseComplete. `shown`: the client asked for it, under that name.
     Parse { statement: Arc<Statement>, shown: Option<Box<str>> },
+    /// ParseComplete of the proxy's own, for a Parse that was not sent on: as for one that was, the name is taken back if
+    /// something before it fails.
+    Known { statement: Arc<Statement>, name: Box<str> },
     /// BindComplete; the statement's identity upstream.
     Bind { id: u128 },
     /// ParameterDescription, then RowDescription or NoData.

@@ -54,8 +54,8 @@ impl Session<'_> {
             return Ok(());
         }
         if statement.upstream.is_none() {
-            self.names.insert(parse.name, statement);
-            self.answer(reply::put_parse_complete);
+            self.names.insert(parse.name, statement.clone());
+            self.answer_parse(statement, parse.name);
             return Ok(());
         }
         if let Err(denial) = self.lease().await? {
@@ -65,9 +65,18 @@ impl Session<'_> {
         self.names.insert(parse.name, statement.clone());
         self.batch.sent = true;
         if self.ensure_prepared(&statement, Some(parse.name)) {
-            self.answer(reply::put_parse_complete);
+            self.answer_parse(statement, parse.name);
         }
         Ok(())
+    }
+
+    /// ParseComplete where no Parse was sent on.
+    fn answer_parse(&mut self, statement: Arc<Statement>, name: &str) {
+        if self.queue.is_empty() {
+            reply::put_parse_complete(&mut self.client.outbox);
+        } else {
+            self.queue.push_back(Expected::Known { statement, name: name.into() });
+        }
     }
 
     /// Reviews a Parse. An unnamed statement that is the one before it again is not reviewed twice in one epoch.
@@ -359,9 +368,13 @@ impl Session<'_> {
         Ok(())
     }
 
-    pub fn close(&mut self, target: Target<'_>) {
+    pub async fn close(&mut self, target: Target<'_>) -> Step {
         match target {
             Target::Statement(name) => {
+                // Where something before it fails, it is skipped, and the statement stays.
+                if self.names.get(name).is_some() && !self.settle(b'C').await? {
+                    return Ok(());
+                }
                 self.names.remove(name);
             }
             Target::Portal(name) => {
@@ -372,11 +385,12 @@ impl Session<'_> {
                     request::put_close(&mut lease.outbox, target);
                     self.queue.push_back(Expected::ClosePortal);
                     self.batch.sent = true;
-                    return;
+                    return Ok(());
                 }
             }
         }
         self.answer(reply::put_close_complete);
+        Ok(())
     }
 }
 

@@ -43,24 +43,24 @@ pub fn write_prelude(from: &Settings, to: &Settings, out: &mut String) {
         if from.map().get(name) != Some(value) {
             out.push_str(if first { "SELECT " } else { "," });
             first = false;
-            write_call(name, value, out);
+            write_call(name, value, false, out);
         }
     }
 }
 
 /// Writes a statement that gives one setting this value.
-pub fn write_set_config(name: &str, value: &str, out: &mut String) {
+pub fn write_set_config(name: &str, value: &str, local: bool, out: &mut String) {
     out.push_str("SELECT ");
-    write_call(name, value, out);
+    write_call(name, value, local, out);
 }
 
 /// Takes the value as the server keeps it, lists included, which SET does not.
-fn write_call(name: &str, value: &str, out: &mut String) {
+fn write_call(name: &str, value: &str, local: bool, out: &mut String) {
     out.push_str("pg_catalog.set_config(");
     write_literal(name, out);
     out.push(',');
     write_literal(value, out);
-    out.push_str(",false)");
+    out.push_str(if local { ",true)" } else { ",false)" });
 }
 
 /// Writes `SET name TO 'value', ..`, for review.
@@ -152,6 +152,15 @@ impl Tracker {
         if !local {
             self.now.session = with(&self.now.session, &name, value.as_deref());
         }
+    }
+
+    /// What does, inside a transaction, what [`Tracker::reset_all`] notes: what SET LOCAL hides goes back as well.
+    pub fn reset_all_text(&self) -> String {
+        let mut sql = String::new();
+        write_prelude(&self.now.session, &self.base, &mut sql);
+        sql.push(';');
+        write_prelude(&self.now.effective, &self.base, &mut sql);
+        sql
     }
 
     /// RESET ALL. Local settings go too, as in PostgreSQL.

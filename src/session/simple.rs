@@ -70,10 +70,7 @@ impl Session<'_> {
             FrontendMessage::Bind(bind) => self.bind(&bind).await,
             FrontendMessage::Describe(target) => self.describe(target).await,
             FrontendMessage::Execute(execute) => self.execute(execute).await,
-            FrontendMessage::Close(target) => {
-                self.close(target);
-                Ok(())
-            }
+            FrontendMessage::Close(target) => self.close(target).await,
             FrontendMessage::Flush => {
                 if let Some(lease) = self.lease.as_mut().filter(|_| self.batch.sent) {
                     request::put_flush(&mut lease.outbox);
@@ -200,22 +197,23 @@ impl Session<'_> {
         self.statements = at;
         self.pinned |= pins;
         let instead = match approved {
-            [one] if self.reset_to_base(one).is_some() => Some("RESET"),
+            [one] if self.reset_to_base(one).is_some() => Some(one.plan.command()),
             _ => None,
         };
         self.send_query(&sql, sent, instead);
         Ok(())
     }
 
-    /// RESET of a setting that the startup message gave: the server's own RESET would lead to the role's default.
+    /// RESET, or SET TO DEFAULT, of a setting that the startup message gave: the server's own would lead to the role's default.
     pub fn reset_to_base(&self, approved: &Approved) -> Option<String> {
-        let name = match approved.plan.action() {
-            Action::Reset { name } => name.to_ascii_lowercase(),
+        let (name, local) = match approved.plan.action() {
+            Action::Reset { name } => (name.to_ascii_lowercase(), false),
+            Action::Set { name, values: None, local } => (name.to_ascii_lowercase(), *local),
             _ => return None,
         };
         let value = self.settings.base().map().get(&name)?;
         let mut sql = String::new();
-        super::settings::write_set_config(&name, value, &mut sql);
+        super::settings::write_set_config(&name, value, local, &mut sql);
         Some(sql)
     }
 
@@ -254,11 +252,7 @@ impl Session<'_> {
     /// What is answered here outside a transaction, but inside one must be done by the server.
     async fn run_emulated(&mut self, approved: &Approved) -> Step {
         let (sql, outcome, tag) = match approved.plan.action() {
-            Action::Emulate(Emulation::ResetAll) => {
-                let mut sql = String::new();
-                super::settings::write_prelude(self.settings.effective(), self.settings.base(), &mut sql);
-                (sql, Outcome::ResetAll, "RESET")
-            }
+            Action::Emulate(Emulation::ResetAll) => (self.settings.reset_all_text(), Outcome::ResetAll, "RESET"),
             _ => ("CLOSE ALL".to_owned(), Outcome::Nothing, "CLOSE CURSOR ALL"),
         };
         self.statements += 1;
