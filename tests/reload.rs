@@ -6,6 +6,8 @@ mod support;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use support::cluster::Cluster;
@@ -173,4 +175,83 @@ fn what_was_opened_for_one_tenant_is_not_read_for_another() {
     let answer = web.answer();
     assert!(answer.error.is_some(), "neither is the tenant changed with a portal open, nor the portal run: {answer:?}");
     assert!(answer.parts.iter().all(|p| p.rows.is_empty()), "{answer:?}");
+}
+
+/// Writes a new certificate for `localhost` with its key; returns the certificate.
+fn write_certificate(proxy: &Setup) -> Vec<u8> {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+    fs::write(proxy.path().join("cert.pem"), made.cert.pem()).expect("write the certificate");
+    fs::write(proxy.path().join("key.pem"), made.signing_key.serialize_pem()).expect("write the key");
+    made.cert.der().to_vec()
+}
+
+/// A handshake that trusts this certificate alone.
+fn handshake(port: u16, trusted: &[u8]) -> std::io::Result<rustls::StreamOwned<rustls::ClientConnection, TcpStream>> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(trusted.to_vec().into()).expect("a certificate");
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let mut socket = TcpStream::connect(("127.0.0.1", port))?;
+    socket.set_read_timeout(Some(Duration::from_secs(30)))?;
+    socket.write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f])?; // SSLRequest
+    let mut answer = [0];
+    socket.read_exact(&mut answer)?;
+    assert_eq!(answer, *b"S", "TLS is offered");
+    let name = "localhost".try_into().expect("a name");
+    let mut tls = rustls::ClientConnection::new(Arc::new(config), name).expect("a connection");
+    tls.complete_io(&mut socket)?;
+    Ok(rustls::StreamOwned::new(tls, socket))
+}
+
+#[test]
+fn a_certificate_is_read_again_on_sighup_and_a_bad_one_changes_nothing() {
+    let cluster = Cluster::start();
+    cluster.create_database("shop", &[&repository("tests/attacks/schema.sql")], &[]);
+    let policies = fs::read_to_string(repository("tests/attacks/policies.toml")).expect("read the policies");
+    let users = [User { name: "one", access: "tenant = \"1\"" }];
+    let setup = Setup::new(&[("shop".to_owned(), cluster.app_url("shop"))], &users, &[("shop.toml", &policies)]);
+    let text = fs::read_to_string(setup.config()).expect("the configuration");
+    let text = text.replacen("[server]\n", "[server]\ntls_certificate = \"cert.pem\"\ntls_key = \"key.pem\"\n", 1);
+    fs::write(setup.config(), text).expect("write the configuration");
+    let first = write_certificate(&setup);
+    let proxy = Proxy::start(setup);
+    let port = proxy.setup.port;
+    let hangup = || {
+        let pid = proxy.pid().expect("the proxy's pid").to_string();
+        assert!(Command::new("kill").args(["-HUP", &pid]).status().expect("kill runs").success());
+    };
+    let mut old = handshake(port, &first).expect("the certificate that it started with");
+
+    let second = write_certificate(&proxy.setup);
+    assert!(handshake(port, &first).is_ok() && handshake(port, &second).is_err(), "nothing happens before SIGHUP");
+    hangup();
+    poll("the new certificate is shown", || handshake(port, &second).is_ok());
+    assert!(handshake(port, &first).is_err());
+
+    // No certificate; then one that is not the key's.
+    for broken in
+        ["not PEM".to_owned(), rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("made").cert.pem()]
+    {
+        let told = || proxy.log().matches("TLS certificate not reloaded").count();
+        let before = told();
+        fs::write(proxy.setup.path().join("cert.pem"), broken).expect("write");
+        hangup();
+        poll("the log tells", || told() > before);
+        assert!(handshake(port, &second).is_ok(), "the old one stays in use");
+    }
+    let third = write_certificate(&proxy.setup);
+    hangup();
+    poll("mended", || handshake(port, &third).is_ok());
+
+    // Connections made under the first certificate go on: a startup message is answered.
+    let mut startup = vec![0, 0, 0, 0, 0, 3, 0, 0];
+    startup.extend(b"user\0one\0database\0shop\0\0");
+    startup[3] = u8::try_from(startup.len()).expect("short");
+    old.write_all(&startup).expect("send");
+    let mut answer = [0];
+    old.read_exact(&mut answer).expect("an answer");
+    assert_eq!(answer, *b"R");
 }
