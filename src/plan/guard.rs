@@ -277,6 +277,8 @@ fn aliases_inside(expression: &Node) -> BTreeSet<String> {
             Some(NodeEnum::RangeVar(r)) => r.alias.as_ref(),
             Some(NodeEnum::RangeSubselect(s)) => s.alias.as_ref(),
             Some(NodeEnum::RangeFunction(f)) => f.alias.as_ref(),
+            Some(NodeEnum::RangeTableFunc(t)) => t.alias.as_ref(),
+            Some(NodeEnum::JsonTable(t)) => t.alias.as_ref(),
             Some(NodeEnum::JoinExpr(j)) => j.join_using_alias.as_ref(),
             Some(_) | None => None,
         };

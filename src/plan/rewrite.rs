@@ -352,6 +352,15 @@ impl Rewriter<'_> {
                 }
                 Ok(self.member(f.alias.as_ref().map(|a| a.aliasname.as_str())))
             }
+            NodeEnum::RangeTableFunc(_) | NodeEnum::JsonTable(_) => {
+                self.sub_links(item)?;
+                let alias = match &item.node {
+                    Some(NodeEnum::RangeTableFunc(t)) => t.alias.as_ref(),
+                    Some(NodeEnum::JsonTable(t)) => t.alias.as_ref(),
+                    Some(_) | None => None,
+                };
+                Ok(self.member(alias.map(|a| a.aliasname.as_str())))
+            }
             NodeEnum::JoinExpr(j) => self.join(j),
             not_a_from_item!() => Err(Denial::unsupported("this FROM item cannot be secured")),
         }

@@ -204,6 +204,18 @@ macro_rules! children {
         pub fn $name<'a>(parent: &'a $($mutability)? Node, visit: &mut dyn FnMut(&'a $($mutability)? Node)) {
             macro_rules! each { ($list:expr) => { for child in $list { visit(child) } }; }
             macro_rules! some { ($child:expr) => { if let Some(child) = $child { visit(child) } }; }
+            macro_rules! json_value { ($value:expr) => { if let Some(v) = $value {
+                let pg::JsonValueExpr { raw_expr, formatted_expr, format: _ } = &$($mutability)? **v;
+                some!(raw_expr); some!(formatted_expr)
+            } }; }
+            macro_rules! json_path { ($path:expr) => { if let Some(p) = $path {
+                let pg::JsonTablePathSpec { string, name: _, name_location: _, location: _ } = &$($mutability)? **p;
+                some!(string)
+            } }; }
+            macro_rules! json_behaviour { ($behaviour:expr) => { if let Some(b) = $behaviour {
+                let pg::JsonBehavior { btype: _, expr, coerce: _, location: _ } = &$($mutability)? **b;
+                some!(expr)
+            } }; }
             let Some(kind) = & $($mutability)? parent.node else { return };
             match kind {
                 NodeEnum::ColumnRef(_) | NodeEnum::ParamRef(_) | NodeEnum::AConst(_) | NodeEnum::SetToDefault(_) | NodeEnum::String(_)
@@ -282,6 +294,23 @@ macro_rules! children {
                     if let Some(w) = with_clause { each!(&$($mutability)? w.ctes) }
                     each!(using_clause); some!(where_clause);
                     if let Some(r) = returning_clause { each!(&$($mutability)? r.exprs) }
+                }
+                NodeEnum::RangeTableFunc(t) => {
+                    let pg::RangeTableFunc { lateral: _, docexpr, rowexpr, namespaces, columns, alias: _, location: _ } = &$($mutability)? **t;
+                    some!(docexpr); some!(rowexpr); each!(namespaces); each!(columns)
+                }
+                NodeEnum::RangeTableFuncCol(c) => {
+                    let pg::RangeTableFuncCol { colname: _, type_name: _, for_ordinality: _, is_not_null: _, colexpr, coldefexpr, location: _ } = &$($mutability)? **c;
+                    some!(colexpr); some!(coldefexpr)
+                }
+                NodeEnum::JsonTable(t) => {
+                    let pg::JsonTable { context_item, pathspec, passing, columns, on_error, alias: _, lateral: _, location: _ } = &$($mutability)? **t;
+                    json_value!(context_item); json_path!(pathspec); each!(passing); each!(columns); json_behaviour!(on_error)
+                }
+                NodeEnum::JsonArgument(a) => { let pg::JsonArgument { val, name: _ } = &$($mutability)? **a; json_value!(val) }
+                NodeEnum::JsonTableColumn(c) => {
+                    let pg::JsonTableColumn { coltype: _, name: _, type_name: _, pathspec, format: _, wrapper: _, quotes: _, columns, on_empty, on_error, location: _ } = &$($mutability)? **c;
+                    json_path!(pathspec); each!(columns); json_behaviour!(on_empty); json_behaviour!(on_error)
                 }
                 NodeEnum::MergeStmt(s) => {
                     let pg::MergeStmt { relation: _, source_relation, join_condition, merge_when_clauses, returning_clause, with_clause } = &$($mutability)? **s;

@@ -26,7 +26,7 @@ impl Analyser<'_> {
         Ok(())
     }
 
-    fn scope(&mut self) -> &mut super::Scope {
+    pub(super) fn scope(&mut self) -> &mut super::Scope {
         if self.scopes.is_empty() {
             self.scopes.push(super::Scope::default());
         }
@@ -61,6 +61,8 @@ impl Analyser<'_> {
             NodeEnum::RangeVar(r) => Ok(vec![self.range_var(r)?]),
             NodeEnum::RangeSubselect(s) => Ok(vec![self.sub_select(s)?]),
             NodeEnum::RangeFunction(f) => Ok(vec![self.range_function(f)?]),
+            NodeEnum::RangeTableFunc(t) => Ok(vec![self.xml_table(t)?]),
+            NodeEnum::JsonTable(t) => Ok(vec![self.json_table(t)?]),
             NodeEnum::JoinExpr(j) => self.join(j),
             NodeEnum::RangeTableSample(s) => {
                 let pg::RangeTableSample { relation, method, args, repeatable, location: _ } = &mut **s;
@@ -566,15 +568,15 @@ fn common_names(left: &[(String, Target)], right: &[(String, Target)]) -> Result
     Ok(common)
 }
 
-fn alias_columns(alias: Option<&Alias>) -> Vec<String> {
+pub(super) fn alias_columns(alias: Option<&Alias>) -> Vec<String> {
     alias.map_or_else(Vec::new, |a| a.colnames.iter().filter_map(as_string).map(str::to_owned).collect())
 }
 
-fn strings(list: &[String]) -> Vec<Node> {
+pub(super) fn strings(list: &[String]) -> Vec<Node> {
     list.iter().map(|s| string(s)).collect()
 }
 
-fn rename(columns: &mut [RteColumn], names: &[String], table: &str) -> Result<(), Denial> {
+pub(super) fn rename(columns: &mut [RteColumn], names: &[String], table: &str) -> Result<(), Denial> {
     if names.len() > columns.len() {
         return Err(too_many_columns(table, columns.len(), names.len()));
     }

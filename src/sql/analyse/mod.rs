@@ -16,6 +16,7 @@ mod merge;
 pub mod names;
 mod query;
 pub mod scope;
+mod table_function;
 pub mod utility;
 
 use std::collections::{BTreeSet, HashMap};

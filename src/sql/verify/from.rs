@@ -22,6 +22,8 @@ impl Verifier<'_> {
             NodeEnum::RangeVar(relation) => self.relation(relation, sites),
             NodeEnum::RangeSubselect(subselect) => self.derived(subselect),
             NodeEnum::RangeFunction(function) => self.function(function),
+            NodeEnum::RangeTableFunc(table) => self.xml_table(table),
+            NodeEnum::JsonTable(table) => self.json_table(table),
             NodeEnum::JoinExpr(join) => self.join(join, sites),
             NodeEnum::RangeTableSample(sample) => {
                 let RangeTableSample { relation, method, args, repeatable, location: _ } = sample.as_ref();
@@ -173,7 +175,7 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    fn register_other(&mut self, alias: Option<&Alias>) -> Result<(), Denial> {
+    pub(super) fn register_other(&mut self, alias: Option<&Alias>) -> Result<(), Denial> {
         let Some(Alias { aliasname, colnames }) = alias else { return Err(refused("an entry without an alias")) };
         strings(colnames)?;
         self.register(aliasname, Entry::Other)

@@ -16,6 +16,7 @@ mod guard;
 mod merge;
 mod nodes;
 mod statement;
+mod table_function;
 #[cfg(test)]
 mod tests;
 mod writes;

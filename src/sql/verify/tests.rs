@@ -406,7 +406,6 @@ fn captured_and_unknown_names_are_refused() {
         "SELECT 1; SELECT 2",
         "SELECT 1 INTO public.x",
         "SELECT a.id FROM public.accounts a WHERE T(a) FOR UPDATE OF b",
-        "SELECT x.a FROM JSON_TABLE('[]', '$' COLUMNS (a int)) x",
         "TRUNCATE public.accounts",
         "WITH w AS (SELECT 1) DELETE FROM public.accounts a WHERE T(a)",
         "COPY public.accounts TO STDOUT",
@@ -733,4 +732,37 @@ fn versions_of_a_row_are_the_targets() {
 
 fn merge_returning(options: &str, list: &str) -> String {
     format!("MERGE INTO {A} USING {S} ON T(a) WHEN MATCHED THEN DELETE RETURNING WITH ({options}) {list}")
+}
+
+#[test]
+fn tables_made_of_xml_and_json() {
+    let from = |table: &str| format!("SELECT x.n FROM {A}, {table} WHERE T(a)");
+    for text in [
+        from("XMLTABLE('/a' PASSING a.email COLUMNS n pg_catalog.int4 PATH '@n' DEFAULT a.id, o FOR ORDINALITY) x"),
+        from("JSON_TABLE(a.email, '$' COLUMNS (n pg_catalog.int4 PATH '$.n' DEFAULT a.id ON EMPTY)) x"),
+        from("JSON_TABLE((SELECT o.note FROM public.orders o WHERE T(o)), '$' COLUMNS (n pg_catalog.int4)) x"),
+    ] {
+        check(&text).unwrap_or_else(|d| panic!("{text}: {d}"));
+    }
+    for text in [
+        from("XMLTABLE('/a' PASSING (SELECT o.note FROM public.orders o) COLUMNS n pg_catalog.int4) x"),
+        from("XMLTABLE((SELECT o.note FROM public.orders o) PASSING a.email COLUMNS n pg_catalog.int4) x"),
+        from("XMLTABLE('/a' PASSING a.email COLUMNS n pg_catalog.int4 PATH (SELECT o.note FROM public.orders o)) x"),
+        from("XMLTABLE('/a' PASSING a.email COLUMNS n pg_catalog.int4 DEFAULT (SELECT o.id FROM public.orders o)) x"),
+        from(
+            "XMLTABLE(XMLNAMESPACES((SELECT o.note FROM public.orders o) AS x), '/a' PASSING a.email COLUMNS n pg_catalog.int4) x",
+        ),
+        from("XMLTABLE('/a' PASSING a.email COLUMNS n public.odd) x"),
+        from("XMLTABLE('/a' PASSING a.email COLUMNS n pg_catalog.int4) a"),
+        from("XMLTABLE('/a' PASSING a.email COLUMNS n pg_catalog.int4)"),
+        from("JSON_TABLE((SELECT o.note FROM public.orders o), '$' COLUMNS (n pg_catalog.int4)) x"),
+        from("JSON_TABLE(a.email, '$' PASSING (SELECT o.note FROM public.orders o) AS y COLUMNS (n pg_catalog.int4)) x"),
+        from("JSON_TABLE(a.email, '$' COLUMNS (n pg_catalog.int4 DEFAULT (SELECT o.id FROM public.orders o) ON ERROR)) x"),
+        from("JSON_TABLE(a.email, '$' COLUMNS (NESTED '$' COLUMNS (n public.odd))) x"),
+        from(
+            "JSON_TABLE(a.email, '$' COLUMNS (NESTED '$' COLUMNS (n pg_catalog.int4 DEFAULT pg_catalog.pg_sleep(1) ON EMPTY))) x",
+        ),
+    ] {
+        assert!(is_refused(check(&text)), "{text}");
+    }
 }
