@@ -1,6 +1,6 @@
 //! Policies bound to a catalog: the version of everything that decisions depend on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use pg_query::{Node, NodeEnum};
 
@@ -65,8 +65,41 @@ impl PolicySet {
                 Err(mut found) => problems.append(&mut found),
             }
         }
+        for table in &model.tables {
+            problems.extend(set.contradiction(table, catalog).map(|message| at(message, &table.place)));
+        }
         set.allows.clone_from(&model.allows);
         if problems.is_empty() { Ok(set) } else { Err(problems) }
+    }
+
+    /// A table is read through what it inherits from as well, under that one's policy: two entries must not say that its rows
+    /// are a tenant's and everybody's.
+    fn contradiction(&self, table: &TablePolicy, catalog: &Catalog) -> Option<String> {
+        let relation = catalog.relation_named(&table.schema, &table.name)?;
+        let own = self.relations.get(&relation.oid)?;
+        let mut seen: HashSet<u32> = HashSet::new();
+        let mut ancestors = relation.parents.clone();
+        while let Some(parent) = ancestors.pop().and_then(|oid| catalog.relation(oid)) {
+            // Inheritance has no cycles; one ancestor may be reached twice.
+            if !seen.insert(parent.oid) {
+                continue;
+            }
+            ancestors.extend(&parent.parents);
+            let agrees = match (self.relations.get(&parent.oid), own) {
+                (None | Some(RelationPolicy::Denied), _) => true,
+                (Some(RelationPolicy::Shared), own) => matches!(own, RelationPolicy::Shared),
+                (Some(RelationPolicy::Tenant(_)), RelationPolicy::Denied) => true,
+                (Some(RelationPolicy::Tenant(a)), RelationPolicy::Tenant(b)) => a.column == b.column,
+                (Some(RelationPolicy::Tenant(_)), RelationPolicy::Shared) => false,
+            };
+            if !agrees {
+                return Some(format!(
+                    "{}.{} inherits from {}.{}, through which its rows are read under another policy: both need one scope and one tenant column",
+                    table.schema, table.name, parent.schema, parent.name
+                ));
+            }
+        }
+        None
     }
 
     /// The policy of a relation: its own, or that of what it is a partition or child of.
@@ -81,7 +114,7 @@ impl PolicySet {
                 (None, policy) => found = Some(policy),
                 // Children of several governed tables: only where all agree on being governed by the same column.
                 (Some(RelationPolicy::Tenant(a)), RelationPolicy::Tenant(b))
-                    if a.column == b.column && a.rules.is_empty() && b.rules.is_empty() => {}
+                    if a.column == b.column && a.default == b.default && a.rules.is_empty() && b.rules.is_empty() => {}
                 (Some(_), _) => return None,
             }
         }
@@ -144,9 +177,10 @@ fn bind_table(table: &TablePolicy, catalog: &Catalog) -> Result<(u32, RelationPo
     let Some(relation) = catalog.relation_named(&table.schema, &table.name) else {
         return Err(problem(format!("table {}.{} does not exist in the database", table.schema, table.name)));
     };
-    if !matches!(relation.kind, 'r' | 'p') && table.scope != Scope::Denied {
+    // What a view's own conditions do with rows of others is not known, and it has no tableoid. A materialised view holds rows.
+    if !matches!(relation.kind, 'r' | 'p' | 'm') && table.scope != Scope::Denied {
         return Err(problem(format!(
-            "{}.{} is not a table: views and foreign tables cannot be governed yet",
+            "{}.{} is not a table or materialized view: views and foreign tables cannot be governed yet",
             table.schema, table.name
         )));
     }
@@ -237,5 +271,85 @@ fn bind_expression(sql: &SqlText, relation: &Relation, catalog: &Catalog) -> Res
         | Statement::CopyFrom(_)
         | Statement::Declare { name: _, options: _, query: _ }
         | Statement::Utility(_) => Err(problem("not an expression".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::{Column, Snapshot};
+
+    fn relation(oid: u32, name: &str, kind: char, parents: &[u32]) -> Relation {
+        let column = |(number, name): (i16, &str)| Column {
+            number,
+            name: name.to_owned(),
+            type_oid: oid::INT4,
+            typmod: -1,
+            not_null: true,
+            has_default: false,
+            generated: false,
+            identity: None,
+            collation: 0,
+        };
+        Relation {
+            oid,
+            schema: "public".to_owned(),
+            name: name.to_owned(),
+            kind,
+            columns: [(1, "id"), (2, "owner")].into_iter().map(column).collect(),
+            parents: parents.to_vec(),
+            is_partition: false,
+            unique_keys: vec![],
+            row_security: false,
+        }
+    }
+
+    /// `[(table, its scope and tenant column)]`: the problems.
+    fn bind(tables: &[(&str, &str)]) -> Vec<String> {
+        let relations = vec![
+            relation(1, "top", 'r', &[]),
+            relation(2, "middle", 'r', &[1]),
+            relation(3, "bottom", 'r', &[2]),
+            relation(4, "seen", 'v', &[]),
+            relation(5, "kept", 'm', &[]),
+        ];
+        let catalog = Catalog::new(Snapshot { relations, ..Snapshot::default() });
+        let text: String = tables
+            .iter()
+            .map(|(name, scope)| match *scope {
+                "shared" | "denied" => format!("[[table]]\nname = \"{name}\"\nscope = \"{scope}\"\n"),
+                column => format!("[[table]]\nname = \"{name}\"\nscope = \"tenant\"\ntenant_column = \"{column}\"\n"),
+            })
+            .collect();
+        let model = super::super::load::read(vec![("p.toml".into(), text)], &["shop".to_owned()]);
+        let model = model.unwrap_or_else(|p| panic!("{}", p.render(false)));
+        match PolicySet::bind(&model, &catalog, PolicyEpoch(1)) {
+            Ok(_) => vec![],
+            Err(problems) => problems.iter().map(|p| format!("{p:?}")).collect(),
+        }
+    }
+
+    #[test]
+    fn a_child_says_what_its_ancestors_say() {
+        for good in [
+            &[("top", "shared"), ("bottom", "shared")],
+            &[("top", "id"), ("bottom", "id")],
+            &[("top", "id"), ("bottom", "denied")],
+            &[("top", "denied"), ("bottom", "id")],
+            &[("top", "denied"), ("middle", "shared")],
+            &[("kept", "id"), ("bottom", "shared")],
+        ] {
+            assert_eq!(bind(good), Vec::<String>::new(), "{good:?}");
+        }
+        for bad in [
+            &[("top", "shared"), ("bottom", "id")],
+            &[("top", "shared"), ("middle", "denied")],
+            &[("top", "id"), ("bottom", "shared")],
+            &[("top", "id"), ("bottom", "owner")],
+        ] {
+            let problems = bind(bad);
+            assert!(problems.iter().any(|p| p.contains("public.top")), "{bad:?}: {problems:?}");
+        }
+        assert!(bind(&[("seen", "shared")]).concat().contains("views"), "a view is refused");
     }
 }
