@@ -24,6 +24,9 @@ pub struct Snapshot {
     pub operators: Vec<Operator>,
     pub casts: Vec<Cast>,
     pub collations: Vec<Collation>,
+    /// Generated columns that are computed when they are read (PostgreSQL 18): `attrelid` and `attnum`. Absent from older dumps.
+    #[serde(default)]
+    pub virtual_columns: Vec<(u32, i16)>,
 }
 
 /// pg_namespace
@@ -220,6 +223,11 @@ impl Catalog {
 
     pub fn relation(&self, oid: u32) -> Option<&Relation> {
         self.relation_by_oid.get(&oid).map(|i| &self.snapshot.relations[*i])
+    }
+
+    /// Whether reading the column computes it.
+    pub fn is_virtual(&self, relation: u32, column: i16) -> bool {
+        self.snapshot.virtual_columns.contains(&(relation, column))
     }
 
     pub fn relation_named(&self, schema: &str, name: &str) -> Option<&Relation> {

@@ -50,5 +50,7 @@ SELECT pg_catalog.json_build_object(
       'function', castfunc::pg_catalog.int8, 'context', castcontext, 'method', castmethod) ORDER BY oid) FROM pg_catalog.pg_cast),
   'collations', (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('oid', c.oid::pg_catalog.int8, 'schema', n.nspname, 'name', c.collname,
       'deterministic', c.collisdeterministic) ORDER BY c.oid)
-    FROM pg_catalog.pg_collation c JOIN pg_catalog.pg_namespace n ON n.oid = c.collnamespace)
+    FROM pg_catalog.pg_collation c JOIN pg_catalog.pg_namespace n ON n.oid = c.collnamespace),
+  'virtual_columns', (SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_array(a.attrelid::pg_catalog.int8, a.attnum)), '[]')
+    FROM pg_catalog.pg_attribute a WHERE a.attgenerated = 'v' AND NOT a.attisdropped)
 )::pg_catalog.text

@@ -1,6 +1,7 @@
 //! What will be sent: a [`Plan`], made once for a template; a [`Bound`], made for each execution.
 
 mod build;
+mod computed;
 mod copy_from;
 mod guard;
 mod merge;

@@ -42,7 +42,7 @@ pub(super) enum Position {
 /// # Errors
 /// 0A000 where neither a guard nor a fence is right.
 pub(super) fn rewrite(statement: &Node, analysis: &Analysis, permit: &Permit, catalog: &Catalog) -> Result<Rewritten, Denial> {
-    let mut fences = BTreeSet::new();
+    let mut fences = super::computed::fences(statement, analysis, permit, catalog)?;
     loop {
         let mut rewriter = Rewriter {
             analysis,

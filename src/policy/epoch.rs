@@ -11,7 +11,7 @@ use crate::catalog::{Catalog, Relation};
 use crate::id::PolicyEpoch;
 use crate::sql::analyse::{self, Statement};
 use crate::sql::template::TenantType;
-use crate::sql::tree::{bool_constant, or};
+use crate::sql::tree::{bool_constant, each_column, or, qualified_column};
 use crate::sql::types::oid;
 
 /// The alias that stands for the governed relation in a bound rule.
@@ -209,6 +209,9 @@ fn bind_table(table: &TablePolicy, catalog: &Catalog) -> Result<(u32, RelationPo
             "column {column_name} has a nondeterministic collation: two tenants could compare as equal"
         )));
     }
+    if catalog.is_virtual(relation.oid, column.number) {
+        return Err(problem(format!("column {column_name} is computed when it is read, which may fail on rows of others")));
+    }
     let mut problems = vec![];
     let mut rules = vec![];
     for rule in &table.rules {
@@ -261,6 +264,16 @@ fn bind_expression(sql: &SqlText, relation: &Relation, catalog: &Catalog) -> Res
         if !pure || functions::judge(call, &candidates, &|_, _| false) != Verdict::Allowed {
             return Err(problem(format!("function {} cannot be used in a rule", call.name)));
         }
+    }
+    let mut computed = false;
+    if let Statement::Query(query) = &analysis.statement {
+        each_column(query, &mut |c| {
+            let number = qualified_column(c).and_then(|(_, name)| relation.column(name)).map(|c| c.number);
+            computed |= number.is_some_and(|n| catalog.is_virtual(relation.oid, n));
+        });
+    }
+    if computed {
+        return Err(problem("a rule may not read a column that is computed when it is read".to_owned()));
     }
     match analysis.statement {
         Statement::Query(Node { node: Some(NodeEnum::SelectStmt(s)) }) => {

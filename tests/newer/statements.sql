@@ -67,3 +67,27 @@ SELECT q.a, k, b FROM part p LEFT JOIN JSON_TABLE(p.attributes, '$' PASSING p.id
 SELECT * FROM JSON_TABLE((SELECT jsonb_agg(attributes) FROM part), '$[*]' AS root COLUMNS (k int PATH '$.k' ERROR ON ERROR, l jsonb PATH '$.l' WITH WRAPPER) ERROR ON ERROR)
 
 SELECT count(*) FROM account a WHERE EXISTS (SELECT 1 FROM part p, JSON_TABLE(p.attributes, '$.l[*]' COLUMNS (n int PATH '$' ERROR ON ERROR)) j WHERE j.n = a.id AND 7 / (a.balance + p.amount) >= 0)
+
+SELECT id FROM ratio WHERE share > 30
+
+SELECT id, share FROM ratio WHERE share IS NOT NULL ORDER BY share
+
+SELECT r.*, p.id FROM ratio r JOIN part p ON p.id = r.share
+
+SELECT id FROM ratio r WHERE to_jsonb(r) IS NULL
+
+SELECT s.share FROM (SELECT id, share FROM ratio) s WHERE s.share IS NOT NULL
+
+SELECT count(*) FROM ratio a JOIN ratio b USING (share) WHERE a.id < b.id
+
+SELECT id FROM part p WHERE EXISTS (SELECT 1 FROM ratio r WHERE r.share IS NULL OR r.share = p.id)
+
+INSERT INTO ratio (id, base) VALUES (50, 5) RETURNING share
+
+UPDATE ratio SET base = base + 1 WHERE id = 2
+
+-- refused: 0A000
+UPDATE ratio SET base = 1 WHERE share IS NOT NULL
+
+-- refused: 0A000
+DELETE FROM ratio WHERE id = 1 RETURNING *

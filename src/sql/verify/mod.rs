@@ -84,7 +84,7 @@ pub enum Kind {
     CopyTo,
     /// COPY table (columns) FROM STDIN, in text or binary format with no other option; the tenant's column is the last.
     CopyFrom,
-    /// EXPLAIN of any of the first four, without ANALYZE.
+    /// EXPLAIN of any of the first five, without ANALYZE.
     Explain,
     /// DECLARE .. CURSOR FOR query
     DeclareCursor,
