@@ -22,10 +22,11 @@ use tokio::task::JoinSet;
 use crate::admin::{self, Admin, Health};
 use crate::backend::ConnectError;
 use crate::backend::pool::{Pool, PoolLimits};
-use crate::config::{self, Config, ServerTls, Upstream, UserAccess};
+use crate::config::{self, Config, Level, ServerTls, Upstream, UserAccess};
 use crate::error::{SqlError, sqlstate};
 use crate::event::{Event, Events, Rejection, Reload};
 use crate::metrics::Metrics;
+use crate::policy::lock::LockKey;
 use crate::policy::model::PolicyModel;
 use crate::principal::{Tenant, TenantSet};
 use crate::session::shared::{Database, Drain, Login, Reports, Review, Shared};
@@ -41,6 +42,8 @@ pub enum ServeError {
     Tls(String),
     #[error("database \"{database}\": {error}")]
     Upstream { database: String, error: Box<ConnectError> },
+    #[error("{0}")]
+    Lock(String),
     #[error("signals: {0}")]
     Signals(io::Error),
 }
@@ -77,7 +80,7 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
         let keeper = Keeper::start(&config, database, &policies).await?;
         events.emit(Event::PoliciesReloaded(Reload::Done(keeper.gate().epoch())));
         events.emit(Event::BackendOpened);
-        let kept = Kept { gate: keeper.gate(), nudge: nudge.clone() };
+        let kept = Kept { gate: keeper.gate(), nudge: nudge.clone(), lock: keeper.lock() };
         check_tenants(&config, database, &keeper.gate())?;
         gates.insert(keeper.database().to_owned(), Arc::new(kept));
         keepers.push(keeper);
@@ -285,9 +288,11 @@ fn share(
 
 fn open(config: &Config, database: &config::Database, gate: Arc<dyn Review>) -> Result<Database, ServeError> {
     let limits = PoolLimits { size: database.pool_size, wait: config.limits.pool_wait };
-    let pool = |upstream: &Upstream| {
-        Pool::new(upstream.clone(), limits)
-            .map_err(|error| ServeError::Upstream { database: database.name.clone(), error: Box::new(error) })
+    let unusable = |error| ServeError::Upstream { database: database.name.clone(), error: Box::new(error) };
+    let pool = |upstream: &Upstream| Pool::new(upstream.clone(), limits).map_err(unusable);
+    let lock = match config.level {
+        Level::Paranoid => Some(LockKey::of(database).map_err(ServeError::Lock)?),
+        Level::Strict | Level::Standard => None,
     };
     let mut unrestricted = HashMap::new();
     for user in &config.users {
@@ -301,7 +306,11 @@ fn open(config: &Config, database: &config::Database, gate: Arc<dyn Review>) -> 
     Ok(Database {
         name: database.name.as_str().into(),
         gate,
-        pool: pool(&database.upstream)?,
+        pool: match &lock {
+            Some(_) => Pool::locked(database.upstream.clone(), limits).map_err(unusable)?,
+            None => pool(&database.upstream)?,
+        },
+        lock,
         role: database.upstream.user.as_str().into(),
         unrestricted,
         reports: Reports::default(),

@@ -40,7 +40,7 @@ fn config(postgres: &Postgres) -> Config {
     Config {
         server: Server { listen: SocketAddr::from(([127, 0, 0, 1], 0)), admin_listen: None, policies: "".into(), tls: None },
         level: Level::Strict,
-        databases: vec![Database { name: "shop".into(), upstream: upstream(postgres, "app"), pool_size: 5 }],
+        databases: vec![Database { name: "shop".into(), upstream: upstream(postgres, "app"), pool_size: 5, lock_key: None }],
         users: vec![user("owner", &[]), user("elsewhere", &["other"])],
         log: Log { level: "warn".into(), format: LogFormat::Text },
         metrics: false,

@@ -14,6 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::stream::{Address, Dialer, Stream, Waiting};
 use super::{ConnectError, handshake};
 use crate::error::{SqlError, sqlstate};
+use crate::policy::lock::{IDENTITY_SQL, LockKey, SETTING};
+use crate::principal::Tenant;
 use crate::wire::backend::{self, ErrorFields, TransactionStatus, tag};
 use crate::wire::{frame, frontend};
 
@@ -54,6 +56,41 @@ impl PartialEq for Settings {
 }
 
 impl Eq for Settings {}
+
+/// The tenant whose token a connection has (`policy::lock`): it follows transactions, as the setting that carries it does.
+/// Noted when it is sent: where the server does not take it, the connection is dropped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lock {
+    now: Option<Tenant>,
+    after: Option<Tenant>,
+}
+
+impl Lock {
+    /// The tenant that statements run for now.
+    pub fn now(&self) -> Option<&Tenant> {
+        self.now.as_ref()
+    }
+
+    /// Whether the end of the transaction changes it.
+    pub fn is_local(&self) -> bool {
+        self.now != self.after
+    }
+
+    /// `local`: until the end of the transaction, however it ends.
+    pub fn set(&mut self, tenant: Option<Tenant>, local: bool) {
+        if !local {
+            self.after.clone_from(&tenant);
+        }
+        self.now = tenant;
+    }
+
+    /// A transaction has ended.
+    pub fn end_transaction(&mut self) {
+        if self.is_local() {
+            self.now.clone_from(&self.after);
+        }
+    }
+}
 
 /// The server's side of a connection.
 #[derive(Clone, PartialEq, Eq)]
@@ -98,6 +135,10 @@ pub struct Connection {
     pub settings: Settings,
     /// What is prepared on the server.
     pub prepared: Prepared,
+    /// Whom the server shows its rows to, where the second lock is used.
+    pub lock: Lock,
+    /// What tokens of the second lock are bound to; empty until [`Connection::identify`].
+    identity: String,
 }
 
 impl Connection {
@@ -131,6 +172,8 @@ impl Connection {
             outbox: BytesMut::new(),
             settings: Settings::default(),
             prepared: Prepared::default(),
+            lock: Lock::default(),
+            identity: String::new(),
         }
     }
 
@@ -321,6 +364,32 @@ impl Connection {
     /// # Errors
     /// The server's own error as 08006 with its text; a broken connection or protocol. The connection must be closed then.
     pub async fn query(&mut self, sql: &'static str) -> Result<Vec<Vec<Option<String>>>, SqlError> {
+        self.ask(sql).await
+    }
+
+    /// Asks what tokens of the second lock are bound to. The connection must be at rest.
+    ///
+    /// # Errors
+    /// As [`Connection::query`].
+    pub async fn identify(&mut self) -> Result<(), SqlError> {
+        let rows = self.query(IDENTITY_SQL).await?;
+        self.identity = rows.into_iter().next().and_then(|row| row.into_iter().next()).flatten().unwrap_or_default();
+        Ok(())
+    }
+
+    /// Writes the statement that makes this connection speak for `tenant`, or for nobody.
+    pub fn write_lock(&self, key: &LockKey, tenant: Option<&Tenant>, local: bool, out: &mut String) {
+        // A token without an identity opens nothing.
+        let token = tenant.map_or_else(String::new, |tenant| key.token(&self.identity, tenant));
+        out.push_str("SELECT pg_catalog.set_config('");
+        out.push_str(SETTING);
+        out.push_str("','");
+        out.push_str(&token.replace('\'', "''"));
+        out.push_str(if local { "',true)" } else { "',false)" });
+    }
+
+    /// As [`Connection::query`]; `sql` is the proxy's own, put together from literals.
+    pub(super) async fn ask(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, SqlError> {
         frontend::put_query(&mut self.outbox, sql);
         self.expect_ready();
         let lost = |_| SqlError::new(sqlstate::CONNECTION_FAILURE, "lost the connection to the upstream server");

@@ -53,6 +53,8 @@ pub struct PoolStats {
 struct Shared {
     dialer: Arc<Dialer>,
     limits: PoolLimits,
+    /// New connections are asked for their identity.
+    identify: bool,
     state: Mutex<State>,
     /// Connections and connections in the making; each but the idle ones is held by a [`Slot`].
     size: watch::Sender<usize>,
@@ -105,6 +107,18 @@ impl Pool {
     /// # Errors
     /// As [`Dialer::new`].
     pub fn new(upstream: Upstream, limits: PoolLimits) -> Result<Self, ConnectError> {
+        Self::with(upstream, limits, false)
+    }
+
+    /// A pool whose connections know what tokens of the second lock are bound to.
+    ///
+    /// # Errors
+    /// As [`Dialer::new`].
+    pub fn locked(upstream: Upstream, limits: PoolLimits) -> Result<Self, ConnectError> {
+        Self::with(upstream, limits, true)
+    }
+
+    fn with(upstream: Upstream, limits: PoolLimits, identify: bool) -> Result<Self, ConnectError> {
         let state = State {
             phase: Phase::Open,
             connecting: 0,
@@ -116,7 +130,7 @@ impl Pool {
         };
         let limits = PoolLimits { size: limits.size.max(1), ..limits };
         let dialer = Arc::new(Dialer::new(upstream)?);
-        Ok(Pool(Arc::new(Shared { dialer, limits, state: Mutex::new(state), size: watch::Sender::new(0) })))
+        Ok(Pool(Arc::new(Shared { dialer, limits, identify, state: Mutex::new(state), size: watch::Sender::new(0) })))
     }
 
     pub fn upstream(&self) -> &Upstream {
@@ -349,7 +363,7 @@ async fn connect(slot: Slot, id: u64) {
             return;
         }
     }
-    match Connection::connect(&shared.dialer, id, &Settings::default()).await {
+    match open(&shared, id).await {
         Ok(connection) => {
             {
                 let mut state = shared.lock();
@@ -363,6 +377,15 @@ async fn connect(slot: Slot, id: u64) {
             shared.failed(slot, &error);
         }
     }
+}
+
+async fn open(shared: &Shared, id: u64) -> Result<Connection, ConnectError> {
+    let mut connection = Connection::connect(&shared.dialer, id, &Settings::default()).await?;
+    if shared.identify {
+        let identified = tokio::time::timeout(BACKOFF_MAX, connection.identify()).await;
+        identified.map_err(|_| ConnectError::TimedOut)?.map_err(ConnectError::Protocol)?;
+    }
+    Ok(connection)
 }
 
 /// One connection's place in the count. Dropped, it makes room for another.

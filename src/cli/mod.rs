@@ -3,7 +3,9 @@
 mod catalog;
 mod check;
 pub mod demo;
+mod doctor;
 mod explain;
+mod harden;
 mod reference;
 mod serve;
 mod shape;
@@ -58,6 +60,8 @@ enum Command {
     Check(check::Args),
     Explain(explain::Args),
     Test(test::Args),
+    Harden(harden::Args),
+    Doctor(doctor::Args),
     /// Start a throwaway PostgreSQL with three tenants and Bulkhead before it, and show a short tour
     Demo(demo::Args),
 }
@@ -88,6 +92,8 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&common, &args).into(),
         Command::Explain(args) => explain::run(&common, &args).into(),
         Command::Test(args) => test::run(&common, &args).into(),
+        Command::Harden(args) => harden::run(&common, &args).into(),
+        Command::Doctor(args) => doctor::run(&common, &args).into(),
         Command::Demo(args) => demo::run(&args),
     }
 }

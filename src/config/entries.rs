@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::document::{Key, Located, Table, key};
 use super::load::Environment;
 use super::problem::{Problem, did_you_mean};
-use super::{Database, Secret, Upstream, User, UserAccess, upstream};
+use super::{Database, LockSecret, Secret, Upstream, User, UserAccess, upstream};
 use crate::principal::{Tenant, TenantSet};
 
 /// The keys of `[[database]]`.
@@ -21,6 +21,11 @@ pub const DATABASE_KEYS: &[Key] = &[
         "The server. sslmode is verify-full, verify-ca, require or disable; it may be left out for this machine only. Also env:NAME, file:PATH.",
     ),
     key("pool_size", "20", "The most connections to the server for this database. Default 20."),
+    key(
+        "lock_key",
+        "\"file:lock.key\"",
+        "For `harden` and level paranoid: the secret with which Bulkhead proves to PostgreSQL which tenant it speaks for. Default: derived from the upstream's password.",
+    ),
 ];
 
 /// The keys of `[[user]]`.
@@ -105,13 +110,14 @@ pub(super) fn databases(root: &Table<'_>, secrets: &Secrets<'_>) -> Vec<Database
         let default_database = name.as_ref().map_or("", |n| &n.value);
         let upstream = secrets.upstream(&table, default_database);
         let pool_size = table.integer("pool_size", 1..=10_000).and_then(|n| usize::try_from(n).ok()).unwrap_or(20);
+        let lock_key = table.has("lock_key").then(|| secrets.of(&table, "lock_key")).flatten().map(|k| LockSecret(k.value));
         let Some(name) = name else { continue };
         if !seen.insert(name.value.clone()) {
             table.report(Problem::new(format!("two databases are named `{}`", name.value)), name.span, "the second one");
             continue;
         }
         if let Some(upstream) = upstream {
-            databases.push(Database { name: name.value, upstream, pool_size });
+            databases.push(Database { name: name.value, upstream, pool_size, lock_key });
         }
     }
     databases

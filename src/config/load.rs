@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::document::{Document, Key, key, kind_of, later};
 use super::entries::{self, Secrets};
 use super::problem::{Problem, Problems, did_you_mean};
-use super::settings::{self, ALWAYS_ON, Draft, Kind, SETTINGS, Setting, VARIABLES_NOT_BUILT, switch};
+use super::settings::{self, ALWAYS_ON, Draft, Kind, PARANOID, SETTINGS, Setting, VARIABLES_NOT_BUILT, switch};
 use super::{Config, Level, Limits, Log, Server};
 
 /// Variables of the environment, as they were when the process started.
@@ -182,6 +182,13 @@ fn apply_environment(draft: &mut Draft, environment: &Environment) -> Vec<Proble
         };
         if let Err(what) = outcome {
             problems.push(variable_problem(&name, value, what));
+        }
+    }
+    if let Some(value) = environment.get(PARANOID) {
+        match switch(value) {
+            Some(true) => draft.config.level = Level::Paranoid,
+            Some(false) => {}
+            None => problems.push(variable_problem(PARANOID, value, "expected true or false".to_owned())),
         }
     }
     for (name, feature) in VARIABLES_NOT_BUILT {

@@ -88,6 +88,18 @@ pub struct Database {
     pub upstream: Upstream,
     /// The most connections to the server for this database.
     pub pool_size: usize,
+    /// The secret of the second lock (level paranoid, `harden`); where absent, one is derived from the upstream's password.
+    pub lock_key: Option<LockSecret>,
+}
+
+/// A secret text. INVARIANT: never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LockSecret(pub String);
+
+impl std::fmt::Debug for LockSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
 }
 
 /// A `postgres://` URL, taken apart.

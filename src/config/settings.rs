@@ -107,7 +107,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "isolation",
         key: "level",
         default: "strict",
-        doc: "strict, or standard: strict, but EXPLAIN estimates and owner-rights views are let through.",
+        doc: "strict; paranoid: strict, and row security of `bulkhead harden` is required underneath; or standard: strict, but EXPLAIN estimates and owner-rights views are let through.",
         aliases: &["TENANT_ISOLATION_LEVEL"],
         kind: Kind::Word(&["strict", "standard", "paranoid"], set_level),
     },
@@ -214,12 +214,14 @@ pub const VARIABLES_NOT_BUILT: &[(&str, &str)] = &[
     ("QUERY_CACHE_ENABLED", "the result cache"),
     ("COMPLIANCE_AUDIT_ENABLED", "the audit log"),
     ("AUDIT_RETENTION_DAYS", "the audit log"),
-    ("SECURITY_PARANOID_MODE", "level \"paranoid\""),
     ("MFA_ENFORCEMENT", "a second factor"),
     ("ENCRYPTION_KEY_VERSION", "field encryption"),
     ("GDPR_STRICT_MODE", "compliance rules"),
     ("ALERTING_ENABLED", "alerts"),
 ];
+
+/// A variable that users know: `level = "paranoid"`, whatever the level is set to elsewhere.
+pub const PARANOID: &str = "SECURITY_PARANOID_MODE";
 
 /// A variable that users know and that has nothing to switch: what it asks for is always so.
 pub const ALWAYS_ON: &str = "PERFORMANCE_OPTIMIZATION";
@@ -228,7 +230,7 @@ fn set_level(draft: &mut Draft, word: &str) -> Result<(), String> {
     draft.config.level = match word {
         // What it lets through is refused still: taking it would promise what is not there.
         "standard" => return Err("level \"standard\" is not built yet; use `strict`".to_owned()),
-        "paranoid" => return Err("level \"paranoid\" is not built yet; `strict` is the strictest now".to_owned()),
+        "paranoid" => Level::Paranoid,
         _ => Level::Strict,
     };
     Ok(())

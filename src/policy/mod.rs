@@ -8,6 +8,7 @@ pub mod expected;
 pub mod expression;
 pub mod functions;
 pub mod load;
+pub mod lock;
 pub mod model;
 
 pub use catalogs::{CatalogRule, Rows};

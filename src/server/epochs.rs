@@ -4,17 +4,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwapOption;
 use smallvec::SmallVec;
 use tokio::sync::{Notify, watch};
 
 use crate::backend;
 use crate::catalog::{Catalog, Snapshot};
-use crate::config::{Config, Database, Problems};
+use crate::config::{Config, Database, Level, Problems};
 use crate::event::{Event, Events, Reload};
 use crate::finding::Denial;
 use crate::gate::{Approved, Context, Gate};
 use crate::id::PolicyEpoch;
 use crate::policy::load;
+use crate::policy::lock::{self, LockKey};
 use crate::policy::model::PolicyModel;
 use crate::session::shared::{Refreshed, Review};
 
@@ -60,15 +62,24 @@ impl Nudge {
 pub struct Kept {
     pub gate: Arc<Gate>,
     pub nudge: Nudge,
+    pub lock: Arc<Open>,
 }
+
+/// Why a database is not served now (level paranoid: the second lock is not in place); empty: it is served.
+#[derive(Debug, Default)]
+pub struct Open(ArcSwapOption<String>);
 
 impl Review for Kept {
     fn review(&self, text: &str, context: &Context<'_>) -> Result<SmallVec<[Approved; 1]>, Denial> {
+        if let Some(fault) = &*self.lock.0.load() {
+            return Err(Denial::policy(format!("permission denied: the second lock is not in place: {fault}")));
+        }
         self.gate.review(text, context)
     }
 
     fn epoch(&self) -> PolicyEpoch {
-        self.gate.epoch()
+        // What was reviewed before must be reviewed, and so refused, as long as this lasts (EPOCH).
+        if self.lock.0.load().is_some() { PolicyEpoch(u64::MAX) } else { self.gate.epoch() }
     }
 
     fn refreshed(&self) -> Refreshed {
@@ -81,6 +92,9 @@ impl Review for Kept {
 pub struct Keeper {
     database: Database,
     gate: Arc<Gate>,
+    /// Level paranoid: the key of the second lock.
+    key: Option<LockKey>,
+    lock: Arc<Open>,
     /// In force.
     policies: PolicyModel,
     /// Read, but contradicted by the catalog so far: its tables may be on their way.
@@ -113,11 +127,73 @@ impl Keeper {
         let gate = Gate::new(config.level, Arc::new(Catalog::new(snapshot.clone())), &policies)
             .map_err(|problems| Problems(problems).render(false))?;
         let fingerprint = backend::catalog::fingerprint(&database.upstream).await.ok();
-        Ok(Keeper { database: database.clone(), gate: Arc::new(gate), policies, wanted: None, snapshot, fingerprint })
+        let key = match config.level {
+            Level::Paranoid => Some(LockKey::of(database)?),
+            Level::Strict | Level::Standard => None,
+        };
+        let (gate, lock) = (Arc::new(gate), Arc::new(Open::default()));
+        let keeper = Keeper { database: database.clone(), gate, key, lock, policies, wanted: None, snapshot, fingerprint };
+        let faults = keeper.faults_of_lock().await.unwrap_or_else(|error| vec![error]);
+        if !faults.is_empty() {
+            return Err(format!(
+                "database \"{}\": level \"paranoid\" needs row security underneath, and it is not in place:\n  {}\n`bulkhead harden` prints what is needed",
+                database.name,
+                faults.join("\n  ")
+            ));
+        }
+        Ok(keeper)
     }
 
     pub fn gate(&self) -> Arc<Gate> {
         self.gate.clone()
+    }
+
+    pub fn lock(&self) -> Arc<Open> {
+        self.lock.clone()
+    }
+
+    /// What of the second lock is not in place, where it is required.
+    async fn faults_of_lock(&self) -> Result<Vec<String>, String> {
+        let Some(key) = &self.key else { return Ok(vec![]) };
+        let catalog = Catalog::new(self.snapshot.clone());
+        let Ok(governed) = lock::governed(&self.policies, &catalog) else {
+            return Ok(vec!["the policies do not fit the catalog".to_owned()]);
+        };
+        match backend::lock::state(&self.database.upstream, key).await {
+            Ok(state) => Ok(state.faults(&governed)),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Looks at the second lock again: while it is not in place, tenants are refused.
+    async fn look_at_lock(&self) {
+        if self.key.is_none() {
+            return;
+        }
+        let faults = match self.faults_of_lock().await {
+            Ok(faults) => faults,
+            // A server without room for one more connection has not lost its policies.
+            Err(error) => {
+                tracing::warn!(database = %self.database.name, %error, "the second lock cannot be looked at");
+                return;
+            }
+        };
+        let was_open = self.lock.0.load().is_none();
+        match faults.first() {
+            None => {
+                self.lock.0.store(None);
+                if !was_open {
+                    tracing::info!(database = %self.database.name, "the second lock is in place again");
+                }
+            }
+            Some(first) => {
+                if was_open {
+                    let faults = faults.join("; ");
+                    tracing::error!(database = %self.database.name, "tenants are refused: the second lock is not in place: {faults}");
+                }
+                self.lock.0.store(Some(Arc::new(first.clone())));
+            }
+        }
     }
 
     pub fn database(&self) -> &str {
@@ -195,6 +271,9 @@ pub async fn keep(mut keepers: Vec<Keeper>, config: Arc<Config>, nudge: Nudge, e
         if now != seen {
             seen = now;
             reload_policies(&mut keepers, &config, &events);
+        }
+        for keeper in &keepers {
+            keeper.look_at_lock().await;
         }
         nudge.0.done.send_replace(count);
     }

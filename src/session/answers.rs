@@ -209,6 +209,10 @@ impl Session<'_> {
     }
 
     fn transaction_changed(&mut self, command: &TransactionCommand, tag: &[u8]) {
+        if let (TransactionCommand::Commit { .. } | TransactionCommand::Rollback { .. }, Some(lease)) = (command, &mut self.lease)
+        {
+            lease.lock.end_transaction();
+        }
         let chained = |chain: bool| if chain { TransactionStatus::InTransaction } else { TransactionStatus::Idle };
         match command {
             TransactionCommand::Begin => self.status = TransactionStatus::InTransaction,
@@ -237,7 +241,9 @@ impl Session<'_> {
     fn take_error(&mut self, body: &[u8]) -> Step {
         let fatal = ErrorFields::new(body).is_fatal();
         match self.queue.front() {
-            Some(Expected::Prelude { .. }) if !fatal => return self.prelude_failed(body),
+            // Inside the client's transaction: it is lost with the connection, and the client must know.
+            Some(Expected::Prelude { in_block: true, .. }) => return Err(End::Lost),
+            Some(Expected::Prelude { in_block: false, .. }) if !fatal => return self.prelude_failed(body),
             Some(Expected::Poison(error)) if poison::is_poison(body) => reply::put_error(&mut self.client.outbox, error),
             Some(_) => self.write_told(tag::ERROR, body),
             // An idle server has something to say only when it goes.
@@ -346,7 +352,7 @@ impl Session<'_> {
         let Some(lease) = &mut self.lease else { return Err(End::Lost) };
         lease.note_ready(status).map_err(|error| broken(&error))?;
         match self.queue.pop_front() {
-            Some(Expected::Prelude { wanted }) => lease.settings = wanted,
+            Some(Expected::Prelude { wanted, in_block: _ }) => lease.settings = wanted,
             Some(Expected::OwnSync) => {}
             Some(Expected::Query { sent, instead, .. }) => {
                 if let Some(command) = instead.filter(|_| !self.batch.failed) {

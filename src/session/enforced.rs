@@ -287,7 +287,7 @@ impl Session<'_> {
     /// Inner: there is none, or the client cancelled while it waited; nothing was sent.
     pub async fn lease(&mut self) -> Step<Result<(), Denial>> {
         if self.lease.is_some() {
-            return Ok(Ok(()));
+            return Ok(self.lock());
         }
         let begun = Instant::now();
         let pool = self.database.pool.clone();
@@ -341,15 +341,55 @@ impl Session<'_> {
     /// Puts the prelude, where one is needed, in front of the statement: one packet carries both.
     fn take_over(&mut self, mut lease: Lease) {
         let wanted = self.settings.committed();
+        let mut sql = String::new();
         if lease.settings != *wanted {
-            let mut sql = String::new();
             settings::write_prelude(&lease.settings, wanted, &mut sql);
+        }
+        if let Some(key) = &self.database.lock
+            && lease.lock.now() != self.principal.tenant()
+        {
+            if !sql.is_empty() {
+                sql.push(';');
+            }
+            lease.write_lock(key, self.principal.tenant(), false, &mut sql);
+            lease.lock.set(self.principal.tenant().cloned(), false);
+        }
+        if !sql.is_empty() {
             frontend::put_query(&mut lease.outbox, &sql);
             lease.expect_ready();
-            self.queue.push_back(Expected::Prelude { wanted: wanted.clone() });
+            self.queue.push_back(Expected::Prelude { wanted: wanted.clone(), in_block: false });
         }
         self.parsing.clear();
         self.lease = Some(lease);
+    }
+
+    /// Where the second lock is used: makes the backend that is held speak for the session's tenant, if it was chosen since. What
+    /// is sent goes in front of the statement, in the same packet. In a transaction it lasts as long as that does.
+    ///
+    /// # Errors
+    /// In the middle of a batch, where a query of the proxy's own would end the batch's transaction.
+    fn lock(&mut self) -> Result<(), Denial> {
+        let (Some(key), Some(lease)) = (&self.database.lock, &mut self.lease) else { return Ok(()) };
+        if lease.lock.now() == self.principal.tenant() {
+            return Ok(());
+        }
+        let in_block = match self.status {
+            // Only its end can come.
+            TransactionStatus::Failed => return Ok(()),
+            TransactionStatus::InTransaction if !self.batch.sent || self.queue.is_empty() => true,
+            TransactionStatus::Idle if !self.batch.sent => false,
+            TransactionStatus::InTransaction | TransactionStatus::Idle => {
+                let message = "a statement for another tenant in the same batch: send Sync first";
+                return Err(Denial::unsupported(message));
+            }
+        };
+        let mut sql = String::new();
+        lease.write_lock(key, self.principal.tenant(), in_block, &mut sql);
+        lease.lock.set(self.principal.tenant().cloned(), in_block);
+        frontend::put_query(&mut lease.outbox, &sql);
+        lease.expect_ready();
+        self.queue.push_back(Expected::Prelude { wanted: lease.settings.clone(), in_block });
+        Ok(())
     }
 
     /// The schemas of the client's search_path.
@@ -470,6 +510,9 @@ impl Session<'_> {
     /// What follows from a ReadyForQuery, whoever made it. `self.status` is what it says.
     pub fn end_batch(&mut self) {
         if self.status == TransactionStatus::Idle {
+            if let Some(lease) = &mut self.lease {
+                lease.lock.end_transaction();
+            }
             if self.batch.failed {
                 self.settings.rollback();
                 self.choice.rollback(&mut self.principal.access);

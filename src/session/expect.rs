@@ -95,7 +95,8 @@ pub enum Expected {
     /// ReadyForQuery of the client's Sync.
     Sync,
     /// The proxy's own Query that gives the backend these settings: nothing of it is the client's.
-    Prelude { wanted: Settings },
+    /// `in_block`: inside a transaction of the client's.
+    Prelude { wanted: Settings, in_block: bool },
     /// ReadyForQuery of the proxy's own Sync.
     OwnSync,
 }

@@ -19,6 +19,7 @@ use crate::event::Events;
 use crate::finding::Denial;
 use crate::gate::{Approved, Context, Gate};
 use crate::id::PolicyEpoch;
+use crate::policy::lock::LockKey;
 use crate::wire::scram::Verifier;
 
 /// Who decides about statements: the gate, or in tests something that needs no policies.
@@ -99,6 +100,8 @@ pub struct Database {
     pub role: Arc<str>,
     /// Connections of unrestricted users, by user: each has its own role.
     pub unrestricted: HashMap<Arc<str>, Pool>,
+    /// The key of the second lock, where it is required: backends must be told whom they speak for.
+    pub lock: Option<LockKey>,
     /// What servers report for given settings.
     pub reports: Reports,
 }

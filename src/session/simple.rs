@@ -230,12 +230,14 @@ impl Session<'_> {
             Action::Set { name, .. } | Action::Reset { name } => name.eq_ignore_ascii_case("search_path"),
             Action::Transaction(
                 TransactionCommand::Commit { .. } | TransactionCommand::Rollback { .. } | TransactionCommand::RollbackTo(_),
-            ) => self.settings.may_change_at_end(),
+            ) => self.settings.may_change_at_end() || self.lease.as_ref().is_some_and(|l| l.lock.is_local()),
             Action::Transaction(_) | Action::Forward => false,
             Action::ChooseTenant { .. } | Action::Emulate(_) | Action::Empty => false,
         };
         if before.iter().any(changes_path) {
-            return Err(Denial::unsupported("a statement after one that changes search_path in the same query string"));
+            return Err(Denial::unsupported(
+                "a statement after one that changes search_path, or the tenant, in the same query string",
+            ));
         }
         Ok(())
     }

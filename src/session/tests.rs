@@ -51,7 +51,7 @@ fn config(postgres: &Postgres, pool_size: usize) -> Config {
     Config {
         server: Server { listen: SocketAddr::from(([127, 0, 0, 1], 0)), admin_listen: None, policies: "".into(), tls: None },
         level: Level::Strict,
-        databases: vec![Database { name: "shop".into(), upstream, pool_size }],
+        databases: vec![Database { name: "shop".into(), upstream, pool_size, lock_key: None }],
         users: vec![user("one", UserAccess::Fixed(tenant("1"))), user("two", UserAccess::Fixed(tenant("2"))), user("web", web)],
         log: Log { level: "warn".into(), format: LogFormat::Text },
         metrics: false,

@@ -172,6 +172,11 @@ impl Cluster {
         self.role("app", database)
     }
 
+    /// The superuser's URL.
+    pub fn superuser_url(&self, database: &str) -> String {
+        format!("postgres://postgres@/{database}?host={}&port={}", self.directory.path().display(), self.port)
+    }
+
     /// The `upstream` of a `[[database]]`.
     pub fn app_url(&self, database: &str) -> String {
         format!("postgres://app:{APP_PASSWORD}@127.0.0.1:{}/{database}", self.port)

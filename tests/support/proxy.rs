@@ -52,6 +52,21 @@ impl Setup {
         Setup { directory, port, admin_port }
     }
 
+    /// Level paranoid, with the second lock in place: by `bulkhead harden` as the owner that each URL names.
+    pub fn harden(&self, owners: &[String]) {
+        let text = fs::read_to_string(self.config()).expect("read proxy.toml") + "[isolation]\nlevel = \"paranoid\"\n";
+        fs::write(self.config(), text).expect("write proxy.toml");
+        for url in owners {
+            let output = self.run(&["harden", "--apply", "--database", url]);
+            assert!(
+                output.status.success(),
+                "{}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+    }
+
     pub fn path(&self) -> &Path {
         self.directory.path()
     }

@@ -1,5 +1,6 @@
 //! What stands between the tenant and the database of all tenants. Tests judge the proxy; to see that a test can fail,
 //! run it with `SUBJECT=plain` (nothing in between: must fail at once) or `SUBJECT=rls` (PostgreSQL's own row security).
+//! `LEVEL=paranoid` puts the second lock under the proxy.
 
 use super::cluster::{APP_PASSWORD, Cluster};
 use super::proxy::{Proxy, Setup, User};
@@ -38,6 +39,10 @@ impl Subject {
                 let databases: Vec<(String, String)> = databases.iter().map(|d| (d.clone(), cluster.app_url(d))).collect();
                 let users = [User { name: "tenant_1", access: "tenant = \"1\"\nroles = [\"app\"]" }];
                 let setup = Setup::new(&databases, &users, &[("policies.toml", policies)]);
+                if std::env::var("LEVEL").is_ok_and(|level| level == "paranoid") {
+                    let urls: Vec<String> = databases.iter().map(|(d, _)| cluster.superuser_url(d)).collect();
+                    setup.harden(&urls);
+                }
                 Subject::Proxy(Box::new(Proxy::start(setup)))
             }
             Ok(other) => panic!("SUBJECT is proxy, plain, rls, views or twin, not {other}"),
