@@ -421,7 +421,7 @@ fn doctor_finds_each_planted_weakness() {
         ("GRANT owner TO app", "member of its owner"),
         ("GRANT pg_read_all_data TO app", "pg_read_all_data"),
         ("GRANT pg_execute_server_program TO app", "pg_execute_server_program"),
-        ("ALTER ROLE other BYPASSRLS; GRANT other TO app", "SET ROLE other: reads"),
+        ("ALTER ROLE other BYPASSRLS; GRANT SELECT ON accounts TO other; GRANT other TO app", "SET ROLE other: reads"),
         ("ALTER TABLE orders NO FORCE ROW LEVEL SECURITY", "public.orders: row security is not forced"),
         ("ALTER TABLE events_2026_02 DISABLE ROW LEVEL SECURITY", "public.events_2026_02: row security is not enabled"),
         ("CREATE POLICY wide ON orders USING (current_setting('bulkhead.tenant', true) = '1')", "SET bulkhead.tenant: reads"),
@@ -440,7 +440,7 @@ fn doctor_finds_each_planted_weakness() {
     ];
     let undo = "DROP EXTENSION IF EXISTS dblink; ALTER ROLE app NOSUPERUSER NOBYPASSRLS; ALTER ROLE app RESET row_security; ALTER ROLE other NOBYPASSRLS;
         REVOKE owner FROM app; REVOKE other FROM app; REVOKE pg_read_all_data FROM app; REVOKE pg_execute_server_program FROM app; DROP POLICY IF EXISTS wide ON orders;
-        REVOKE SELECT ON v_account_totals FROM app; DROP MATERIALIZED VIEW IF EXISTS copied; DROP TABLE IF EXISTS unlisted; REVOKE ALL ON orders FROM PUBLIC;
+        REVOKE SELECT ON accounts FROM other; REVOKE SELECT ON v_account_totals FROM app; DROP MATERIALIZED VIEW IF EXISTS copied; DROP TABLE IF EXISTS unlisted; REVOKE ALL ON orders FROM PUBLIC;
         REVOKE TRUNCATE ON orders FROM app; DROP FUNCTION IF EXISTS peek(); DROP FUNCTION IF EXISTS sly(int); REVOKE EXECUTE ON FUNCTION pg_read_file(text) FROM app;
         DO $$ BEGIN PERFORM lo_unlink(oid) FROM pg_largeobject_metadata; END $$; REVOKE CREATE ON SCHEMA public FROM app;
         ALTER TABLE orders FORCE ROW LEVEL SECURITY; ALTER TABLE events_2026_02 ENABLE ROW LEVEL SECURITY";

@@ -57,15 +57,25 @@ pub async fn run(upstream: &Upstream, sql: &str) -> Result<(), SqlError> {
     Ok(())
 }
 
-/// The first value of the first row that `sql` gives over a connection of its own, for `doctor`.
+/// The first value of the first row that each query string gives, for `doctor`: all over one connection. `None`: it failed,
+/// or gave no row. Each begins and ends a transaction of its own.
 ///
 /// # Errors
-/// No connection, no row, or what the server says.
-pub async fn answer(upstream: &Upstream, sql: &str) -> Result<String, SqlError> {
+/// No connection, or it was lost.
+pub async fn answers(upstream: &Upstream, queries: &[String]) -> Result<Vec<Option<String>>, SqlError> {
     let told = |error: ConnectError| error.to_sql_error().with_detail(error.to_string());
     let dialer = Dialer::new(upstream.clone()).map_err(told)?;
     let mut connection = Connection::connect(&dialer, 0, &Settings::default()).await.map_err(told)?;
-    let rows = connection.ask(sql).await?;
+    let mut answers = Vec::with_capacity(queries.len());
+    for sql in queries {
+        answers.push(match connection.ask(sql).await {
+            Ok(rows) => one(rows),
+            Err(_) => {
+                connection.query("ROLLBACK").await?;
+                None
+            }
+        });
+    }
     connection.terminate().await;
-    one(rows).ok_or_else(|| SqlError::new(sqlstate::INTERNAL_ERROR, "no row"))
+    Ok(answers)
 }

@@ -159,7 +159,8 @@ async fn examine(config: &Config, policies: &PolicyModel, database: &Database) -
         .map_err(|problems| crate::config::Problems(problems).render(false))?;
     let state = backend::lock::state(upstream, &key).await.map_err(told)?;
     let findings: Findings = {
-        let text = backend::lock::answer(upstream, FINDINGS_SQL).await.map_err(told)?;
+        let text = backend::lock::answers(upstream, &[FINDINGS_SQL.to_owned()]).await.map_err(told)?;
+        let text = text.into_iter().flatten().next().ok_or("the findings cannot be asked for")?;
         serde_json::from_str(&text).map_err(|e| format!("the findings cannot be read: {e}"))?
     };
     let mut doctor = Doctor { database, paranoid: config.level == Level::Paranoid, checks: vec![] };
@@ -246,18 +247,21 @@ impl Doctor<'_> {
             tricks.push((format!("SET ROLE {role}"), format!("SET LOCAL ROLE {};", harden::identifier(role))));
         }
         let bad = self.promised();
-        let mut read = vec![];
+        let (mut what, mut queries) = (vec![], vec![]);
         for (name, sql) in &tricks {
             for table in governed {
                 let of = format!("{}.{}", harden::identifier(&table.schema), harden::identifier(&table.name));
-                let sql = format!("BEGIN; {sql} SELECT pg_catalog.count(*) FROM {of}; ROLLBACK");
-                // An error is what it should give, or no rows.
-                let Ok(count) = backend::lock::answer(&self.database.upstream, &sql).await else { continue };
-                if count != "0" {
-                    read.push(format!("{name}: reads {count} rows of {}.{}", table.schema, table.name));
-                }
+                queries.push(format!("BEGIN; {sql} SELECT pg_catalog.count(*) FROM {of}; ROLLBACK"));
+                what.push((name, table));
             }
         }
+        let counts = backend::lock::answers(&self.database.upstream, &queries).await.map_err(|error| error.to_string())?;
+        // An error is what each should give, or no rows.
+        let read = what.iter().zip(counts).filter_map(|((name, table), count)| {
+            let count = count.filter(|c| c != "0")?;
+            Some(format!("{name}: reads {count} rows of {}.{}", table.schema, table.name))
+        });
+        let read = read.collect();
         let advice =
             "bulkhead harden --apply; and let nobody but Bulkhead reach the server as this role (pg_hba.conf, the network)";
         self.check("a login past the proxy reads no tenant's rows", bad, read, advice);
