@@ -362,6 +362,14 @@ mod tests {
     }
 
     #[test]
+    fn paranoia_can_be_asked_for_in_two_ways() {
+        assert_eq!(read("[isolation]\nlevel = 'paranoid'", &[], &[]).unwrap().level, Level::Paranoid);
+        assert_eq!(read("", &[("SECURITY_PARANOID_MODE", "true")], &[]).unwrap().level, Level::Paranoid);
+        assert_eq!(read("", &[("SECURITY_PARANOID_MODE", "false")], &[]).unwrap().level, Level::Strict);
+        assert!(read("", &[("SECURITY_PARANOID_MODE", "perhaps")], &[]).unwrap_err().contains("SECURITY_PARANOID_MODE"));
+    }
+
+    #[test]
     fn variables_of_what_is_not_built_are_refused_unless_they_mean_off() {
         for (name, _) in VARIABLES_NOT_BUILT.iter().chain(&[("CACHE_SIZE_MB", ""), ("BULKHEAD_AUDIT_PATH", "")]) {
             assert!(read("", &[(name, "false")], &[]).is_ok(), "{name}");

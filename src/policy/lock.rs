@@ -335,3 +335,36 @@ impl Policy {
         self.permissive && self.command == '*' && self.public && is_wanted(&self.using) && is_wanted(&self.check)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{LockSecret, upstream};
+
+    fn database(key: Option<&str>, url: &str) -> Database {
+        let lock_key = key.map(|k| LockSecret(k.to_owned()));
+        Database { name: "shop".into(), upstream: upstream::parse(url, "shop").unwrap(), pool_size: 1, lock_key }
+    }
+
+    #[test]
+    fn a_token_is_an_hmac_of_who_and_for_whom() {
+        let key = LockKey::of(&database(Some("k"), "postgres://app@127.0.0.1")).unwrap();
+        let tenant = Tenant("a'b/c".into());
+        let token = key.token("17/127.0.0.1/5", &tenant);
+        // As the server computes it.
+        let (inner, outer) = key.pads();
+        let digest = Sha256::new().chain_update(inner).chain_update("17/127.0.0.1/5/a'b/c").finalize();
+        let digest = Sha256::new().chain_update(outer).chain_update(digest).finalize();
+        let hex: String = digest.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(token, format!("{hex}a'b/c"));
+        assert_ne!(token[..64], key.token("18/127.0.0.1/5", &tenant)[..64]);
+        assert_eq!(format!("{key:?}"), "LockKey(***)");
+    }
+
+    #[test]
+    fn a_key_of_its_own_goes_before_the_password_and_one_must_be_there() {
+        let url = "postgres://app:pw@127.0.0.1";
+        assert_ne!(LockKey::of(&database(Some("k"), url)), LockKey::of(&database(None, url)));
+        assert!(LockKey::of(&database(None, "postgres://app@127.0.0.1")).unwrap_err().contains("lock_key"));
+    }
+}
