@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps demo build test test-rust test-drivers mutants regress regress-suite lint bench bench-rls fuzz
+.PHONY: help deps demo build test test-rust test-drivers mutants regress regress-suite sqlsmith lint bench bench-rls fuzz
 
 export CARGO_BUILD_JOBS ?= 2
 
@@ -50,6 +50,12 @@ regress-suite: ## PostgreSQL's own regression suite as an unrestricted user: the
 	@.ci/deps build run
 	$(CARGO) build --locked
 	python3 tests/regress/suite.py
+
+# SMITH="--queries 100000 --seed 3"
+sqlsmith: ## statements that sqlsmith generates, as one tenant: no crash, no foreign byte, refusals by reason
+	@.ci/deps build run smith
+	$(CARGO) build --locked
+	nice -n 10 python3 tests/sqlsmith/run.py $(SMITH)
 
 lint: ## format, clippy, licences and sources of dependencies
 	@.ci/deps lint

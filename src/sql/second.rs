@@ -110,7 +110,7 @@ fn has_foreign_tokens(text: &str, tokens: &[ScanToken]) -> bool {
 }
 
 /// Where names stand without quotes that are reserved words to the second parser only (`FROM a anti JOIN b`).
-fn foreign_words(text: &str, tokens: &[ScanToken]) -> impl DoubleEndedIterator<Item = Range<usize>> {
+fn foreign_words(text: &str, tokens: &[ScanToken]) -> impl Iterator<Item = Range<usize>> {
     let is_reserved = |word: &str| {
         let at = ALL_KEYWORDS.binary_search(&word.to_ascii_uppercase().as_str());
         let keyword = at.ok().map(|i| ALL_KEYWORDS_INDEX[i]);
@@ -120,10 +120,19 @@ fn foreign_words(text: &str, tokens: &[ScanToken]) -> impl DoubleEndedIterator<I
     names.filter(move |range| is_reserved(&text[range.clone()]))
 }
 
-/// Such names in quotes. The text is what libpg_query printed: its names are folded.
+/// Such names in quotes, and words behind a dot: it takes `pg_catalog.ceil` for its own CEIL. The text is what libpg_query
+/// printed: its names are folded.
 fn with_quotes(printed: &str) -> Result<String, Denial> {
+    let tokens = parse::scan(printed)?;
+    let behind_dots = tokens.windows(2).filter(|pair| pair[0].token() == Token::Ascii46).map(|pair| &pair[1]);
+    let behind_dots = behind_dots.map(|t| t.start as usize..t.end as usize);
+    let is_keyword =
+        |range: &Range<usize>| ALL_KEYWORDS.binary_search(&printed[range.clone()].to_ascii_uppercase().as_str()).is_ok();
+    let mut words: Vec<_> = behind_dots.filter(is_keyword).chain(foreign_words(printed, &tokens)).collect();
+    words.sort_by_key(|word| word.start);
+    words.dedup();
     let mut text = printed.to_owned();
-    for word in foreign_words(printed, &parse::scan(printed)?).rev() {
+    for word in words.into_iter().rev() {
         text.insert(word.end, '"');
         text.insert(word.start, '"');
     }
@@ -542,6 +551,7 @@ mod tests {
             "SELECT a FROM t LIMIT ALL OFFSET 1",
             "COPY t TO STDOUT (FORMAT csv, HEADER true)",
             "SELECT a FROM t qualify",
+            "SELECT pg_catalog.ceil(a), pg_catalog.substr(b, 1), pg_catalog.date_part('x', c) FROM t",
             "SELECT 1 FROM a anti JOIN b ON anti.x = b.x",
         ] {
             assert_eq!(second(text), Ok(SecondReading::AgreesOnNormalForm), "{text}");
