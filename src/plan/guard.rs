@@ -230,7 +230,8 @@ impl Rewriter<'_> {
                 let name = c.type_name.clone()?;
                 let parts: Vec<&str> = name.names.iter().filter_map(as_string).collect();
                 let [schema, type_] = parts.as_slice() else { return None };
-                let constrained = self.catalog.type_named(schema, type_).is_none_or(|t| t.constrained) && !crate::mutant!("guard.constrained-domain");
+                let constrained = self.catalog.type_named(schema, type_).is_none_or(|t| t.constrained)
+                    && !crate::mutant!("guard.constrained-domain");
                 (!constrained).then(|| Some(cast(null(), name)))
             }
             // Results of functions and operators have no modifier, and none that is allowed returns a domain.

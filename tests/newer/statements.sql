@@ -60,9 +60,9 @@ INSERT INTO account (id, email) VALUES (101, 'z') ON CONFLICT (id) DO UPDATE SET
 
 SELECT p.id, j.* FROM part p, JSON_TABLE(p.attributes, '$.l[*]' COLUMNS (o FOR ORDINALITY, n int PATH '$', e bool EXISTS PATH '$.x')) AS j WHERE 5 / j.n >= 0 ORDER BY 1, 2
 
-SELECT j.a, k, b FROM part p LEFT JOIN JSON_TABLE(p.attributes, '$' PASSING p.id AS x COLUMNS (NESTED PATH '$.l[*]' COLUMNS (b int PATH '$'), k int PATH '$.k' DEFAULT p.amount ON EMPTY)) AS j(k, b) ON true, LATERAL (SELECT j.k + j.b AS a) AS q WHERE k = 3
+SELECT j.a, k, b FROM part p LEFT JOIN JSON_TABLE(p.attributes, '$' PASSING p.id AS x COLUMNS (NESTED PATH '$.l[*]' COLUMNS (b int PATH '$'), k int PATH '$.k' DEFAULT 7 ON EMPTY)) AS j(k, b) ON true, LATERAL (SELECT j.k + j.b AS a) AS q WHERE k = 3
 
-SELECT q.a, k, b FROM part p LEFT JOIN JSON_TABLE(p.attributes, '$' PASSING p.id AS x COLUMNS (NESTED PATH '$.l[*]' COLUMNS (b int PATH '$'), k int PATH '$.k' DEFAULT p.amount ON EMPTY)) AS j ON true, LATERAL (SELECT j.k + j.b AS a) AS q WHERE k = 3
+SELECT q.a, k, b FROM part p LEFT JOIN JSON_TABLE(p.attributes, '$' PASSING p.id AS x COLUMNS (NESTED PATH '$.l[*]' COLUMNS (b int PATH '$'), k int PATH '$.k' DEFAULT 7 ON EMPTY)) AS j ON true, LATERAL (SELECT j.k + j.b AS a) AS q WHERE k = 3
 
 SELECT * FROM JSON_TABLE((SELECT jsonb_agg(attributes) FROM part), '$[*]' AS root COLUMNS (k int PATH '$.k' ERROR ON ERROR, l jsonb PATH '$.l' WITH WRAPPER) ERROR ON ERROR)
 

@@ -128,7 +128,8 @@ impl Analyser<'_> {
         }
         let id = self.add_rte(&visible, RteKind::Relation { oid: relation_oid, usage }, columns);
         self.rtes[id].columns.iter_mut().for_each(|c| c.sources = vec![id]);
-        let qualified = (alias_node.is_none() || crate::mutant!("names.schema-despite-alias")).then(|| (schema.clone(), name.clone()));
+        let qualified =
+            (alias_node.is_none() || crate::mutant!("names.schema-despite-alias")).then(|| (schema.clone(), name.clone()));
         catalogname.clear();
         *schemaname = schema;
         *relname = name;

@@ -453,7 +453,10 @@ impl Analyser<'_> {
         self.scopes.extend(scopes);
         self.cte_frames.extend(frames);
         // A CTE that is never inlined keeps conditions out.
-        let barrier = barrier || crate::mutant!("guard.through-cte") || self.ctes[id].recursive || *ctematerialized == CteMaterialize::Always as i32;
+        let barrier = barrier
+            || crate::mutant!("guard.through-cte")
+            || self.ctes[id].recursive
+            || *ctematerialized == CteMaterialize::Always as i32;
         let outputs: Vec<Output> =
             outputs.into_iter().map(|o| if barrier { Output { sources: vec![], ..o } } else { o }).collect();
         self.name_cte_columns(id, &outputs);

@@ -99,6 +99,11 @@ fn replacement(kind: NodeEnum) -> ControlFlow<NodeEnum, Node> {
         parts.extend(e.namespaces.drain(..).map(value_of_target));
         parts.extend(e.columns.drain(..).flat_map(expressions_of_column));
         ControlFlow::Continue(subselect(parts, e.alias.take()))
+    } else if let NodeEnum::JsonTable(mut e) = kind {
+        let alias = e.alias.take();
+        let mut parts = Vec::new();
+        parts_of_json(&mut tree::node(NodeEnum::JsonTable(e)), &mut parts);
+        ControlFlow::Continue(subselect(parts, alias))
     } else if let NodeEnum::RangeFunction(f) = kind {
         if is_plain_function(&f) {
             return ControlFlow::Break(NodeEnum::RangeFunction(f));
@@ -138,6 +143,15 @@ fn expressions_of_column(node: Node) -> Vec<Node> {
         column.colexpr.take().into_iter().chain(column.coldefexpr.take()).map(|n| *n).collect()
     } else {
         Vec::new()
+    }
+}
+
+/// The expressions of JSON_TABLE, those of its columns and arguments too.
+fn parts_of_json(node: &mut Node, parts: &mut Vec<Node>) {
+    if matches!(&node.node, Some(NodeEnum::JsonTable(_) | NodeEnum::JsonTableColumn(_) | NodeEnum::JsonArgument(_))) {
+        tree::each_child_mut(node, &mut |child| parts_of_json(child, parts));
+    } else {
+        parts.push(std::mem::take(node));
     }
 }
 

@@ -140,7 +140,9 @@ impl Verifier<'_> {
         }
         self.read.insert(alias.to_owned());
         match self.resolve(alias)? {
-            Entry::System { hidden, required: _, columns: _ } if !hidden.is_empty() && !crate::mutant!("check.whole-system-rows") => {
+            Entry::System { hidden, required: _, columns: _ }
+                if !hidden.is_empty() && !crate::mutant!("check.whole-system-rows") =>
+            {
                 Err(refused("a whole row of a system catalog that hides columns"))
             }
             Entry::System { .. } | Entry::Governed { .. } | Entry::Shared { columns: _ } | Entry::Other => Ok(()),
@@ -227,7 +229,11 @@ impl Verifier<'_> {
 
     fn operator_name(&self, name: &[Node]) -> Result<(), Denial> {
         let (schema, name) = qualified(name)?;
-        if self.expected.names.allows_operator(schema, name) || crate::mutant!("check.operators") { Ok(()) } else { Err(refused(format!("operator {name}"))) }
+        if self.expected.names.allows_operator(schema, name) || crate::mutant!("check.operators") {
+            Ok(())
+        } else {
+            Err(refused(format!("operator {name}")))
+        }
     }
 
     fn call(&mut self, call: &FuncCall) -> Result<(), Denial> {

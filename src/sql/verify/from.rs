@@ -62,7 +62,8 @@ impl Verifier<'_> {
             return Err(refused(format!("\"{relname}\" is named in an unknown way")));
         }
         if schemaname.is_empty() {
-            let is_cte = (matches!(use_, Use::Read | Use::Lock) || crate::mutant!("check.write-to-a-cte")) && self.ctes.iter().any(|frame| frame.contains(relname));
+            let is_cte = (matches!(use_, Use::Read | Use::Lock) || crate::mutant!("check.write-to-a-cte"))
+                && self.ctes.iter().any(|frame| frame.contains(relname));
             return match is_cte || crate::mutant!("check.no-schema") {
                 true => Ok((aliasname.clone(), Entry::Other)),
                 false => Err(refused(format!("\"{relname}\" has no schema and is no CTE in scope"))),
@@ -76,7 +77,8 @@ impl Verifier<'_> {
             let position = known.columns.iter().position(|c| c.name == governed.tenant_column);
             let tenant_column = position.and_then(|i| columns.get(i)).cloned();
             let tenant_column = tenant_column.ok_or_else(|| refused("the tenant column is not in the catalog"))?;
-            let tenant_column = if crate::mutant!("check.column-aliases") { governed.tenant_column.clone() } else { tenant_column };
+            let tenant_column =
+                if crate::mutant!("check.column-aliases") { governed.tenant_column.clone() } else { tenant_column };
             let place = Place { alias: aliasname, relation: known, columns: &columns };
             let required = place.required(&tenant_column, governed, use_)?;
             let when_read = place.when_read(governed, use_)?;
@@ -258,7 +260,9 @@ impl Verifier<'_> {
 /// A column that is hidden in a system catalog may not be named.
 pub(super) fn check_not_hidden(entry: &Entry, column: &str) -> Result<(), Denial> {
     match entry {
-        Entry::System { hidden, required: _, columns: _ } if hidden.contains(&column) && !crate::mutant!("check.hidden-columns") => {
+        Entry::System { hidden, required: _, columns: _ }
+            if hidden.contains(&column) && !crate::mutant!("check.hidden-columns") =>
+        {
             Err(refused(format!("column \"{column}\" of a system catalog")))
         }
         Entry::System { .. } | Entry::Governed { .. } | Entry::Shared { columns: _ } | Entry::Other => Ok(()),

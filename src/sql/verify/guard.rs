@@ -251,7 +251,11 @@ impl Verifier<'_> {
             return Ok(());
         }
         let (None, [first]) = (&case.arg, case.args.as_slice()) else {
-            return if crate::mutant!("check.guard-branches") { Ok(()) } else { Err(refused("a guard with more than one branch")) };
+            return if crate::mutant!("check.guard-branches") {
+                Ok(())
+            } else {
+                Err(refused("a guard with more than one branch"))
+            };
         };
         let NodeEnum::CaseWhen(when) = inner(first)? else { return Err(refused("CASE without WHEN")) };
         let CaseWhen { xpr: _, expr, result, location: _ } = when.as_ref();

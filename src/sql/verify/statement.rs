@@ -160,7 +160,11 @@ impl Verifier<'_> {
             })
             .collect::<Result<Vec<_>, Denial>>()?;
         // Recursive: every sibling sees all. Otherwise each sees those before it.
-        let at_first = if *recursive || crate::mutant!("check.cte-order") { expressions.iter().map(|c| c.ctename.clone()).collect() } else { Vec::new() };
+        let at_first = if *recursive || crate::mutant!("check.cte-order") {
+            expressions.iter().map(|c| c.ctename.clone()).collect()
+        } else {
+            Vec::new()
+        };
         self.ctes.push(at_first);
         for cte in expressions {
             self.cte(cte)?;
@@ -362,7 +366,9 @@ impl Verifier<'_> {
                 position = Some(i);
             }
         }
-        position.or(crate::mutant!("check.insert-without-tenant").then_some(0)).ok_or_else(|| refused("INSERT without the tenant column"))
+        position
+            .or(crate::mutant!("check.insert-without-tenant").then_some(0))
+            .ok_or_else(|| refused("INSERT without the tenant column"))
     }
 
     /// Every row of VALUES and every arm of the query has the tenant in that place.
