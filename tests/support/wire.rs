@@ -104,8 +104,10 @@ pub struct Wire {
     pub settings: BTreeMap<String, String>,
     /// Every byte since the last `take_raw`.
     raw: Vec<u8>,
-    /// What a COPY that wants data gets, in messages of a few bytes; a CopyFail without it.
+    /// What a COPY that wants data gets; a CopyFail without it.
     pub copy_data: Option<Vec<u8>>,
+    /// In messages of so many bytes.
+    pub copy_piece: usize,
     /// The Sync that was sent is lost to a COPY that wants data.
     sync_sent: bool,
 }
@@ -136,6 +138,7 @@ impl Wire {
             settings: BTreeMap::new(),
             raw: Vec::new(),
             copy_data: None,
+            copy_piece: 7,
             sync_sent: false,
         };
         let mut body = 196_608_u32.to_be_bytes().to_vec();
@@ -314,8 +317,7 @@ impl Wire {
         match &self.copy_data {
             None => put_message(&mut out, b'f', b"no data in this test\0"),
             Some(data) => {
-                let size = if data.len() < 1000 { 7 } else { 9001 };
-                data.chunks(size).for_each(|piece| put_message(&mut out, b'd', piece));
+                data.chunks(self.copy_piece).for_each(|piece| put_message(&mut out, b'd', piece));
                 put_message(&mut out, b'c', b"");
             }
         }

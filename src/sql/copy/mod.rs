@@ -171,3 +171,55 @@ fn too_long(max_row: usize) -> SqlError {
     let message = format!("a row of COPY is longer than {max_row} bytes");
     SqlError::new(crate::error::sqlstate::PROGRAM_LIMIT_EXCEEDED, message)
 }
+
+/// Body of the fuzz target: the first byte chooses a dialect, the second where the data is cut. Cuts change nothing; in what
+/// comes out, every row ends in the tenant.
+pub fn fuzz(data: &[u8]) {
+    let [choice, cut, data @ ..] = data else { return };
+    let header = if choice & 4 == 0 { Header::None } else { Header::Matched };
+    let text = |delimiter, null: &str| Dialect::Text { delimiter, null: null.to_owned(), header };
+    let csv = |quote, escape| {
+        let forced = if choice & 8 == 0 { vec![] } else { vec![true, false] };
+        let (force_null, force_not_null) = (forced.clone(), forced);
+        let has_end_marker = choice & 16 == 0;
+        Dialect::Csv(Csv {
+            delimiter: b',',
+            quote,
+            escape,
+            null: "x".to_owned(),
+            header,
+            force_null,
+            force_not_null,
+            has_end_marker,
+        })
+    };
+    let dialect = match choice & 3 {
+        0 => text(b'\t', "\\N"),
+        1 => csv(b'"', b'"'),
+        2 => csv(b'\'', b'\\'),
+        _ => Dialect::Binary,
+    };
+    let is_binary = dialect == Dialect::Binary;
+    let columns = vec!["a".to_owned(), "b".to_owned()];
+    let (tenant_column, tenant_type) = ("tenant".to_owned(), TenantType::Int4);
+    let (table, tenant) = ("t".to_owned(), TenantField::Added);
+    let target = Arc::new(Target { table, columns, tenant, tenant_column, tenant_type, dialect });
+    let run = |pieces: &[&[u8]]| {
+        let mut out = BytesMut::new();
+        let mut converter = Converter::new(&target, "7", 1 << 20).map_err(|error| error.message.into_owned())?;
+        let fed = pieces.iter().try_for_each(|piece| converter.feed(piece, &mut out));
+        fed.and_then(|()| converter.finish(&mut out)).map_err(|failure| failure.error.message.into_owned())?;
+        Ok::<_, String>(out)
+    };
+    let at_once = run(&[data]);
+    let (one, two) = data.split_at(usize::from(*cut).min(data.len()));
+    assert_eq!(at_once, run(&[one, two]));
+    let Ok(out) = at_once else { return };
+    if is_binary {
+        assert!(out.ends_with(&[0xff, 0xff]));
+    } else {
+        for row in out[..].split(|b| *b == b'\n').filter(|row| !row.is_empty()) {
+            assert!(row.ends_with(b"\t7") && row.iter().filter(|b| **b == b'\t').count() == 2, "{row:?}");
+        }
+    }
+}

@@ -247,3 +247,13 @@ fn lines_are_the_client_s() {
     converter.feed(b"a,b\n1,x\n2,\"y\n\ny\"\n3,z\n", &mut BytesMut::new()).unwrap();
     assert_eq!([1, 2, 3].map(|sent| converter.line(sent)), [2, 5, 6]);
 }
+
+#[test]
+fn the_fuzz_target_holds_on_small_inputs() {
+    let mut random = StdRng::seed_from_u64(11);
+    for _ in 0..5000 {
+        let mut data: Vec<u8> = vec![random.random(), random.random_range(0..9)];
+        data.extend((0..random.random_range(0..9)).map(|_| *b"\\.\t,\n\r\"'xab".choose(&mut random).unwrap()));
+        fuzz(&data);
+    }
+}
