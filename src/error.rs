@@ -27,6 +27,7 @@ pub mod sqlstate {
     pub const DUPLICATE_ALIAS: SqlState = SqlState("42712");
     pub const DUPLICATE_COLUMN: SqlState = SqlState("42701");
     pub const DUPLICATE_PREPARED_STATEMENT: SqlState = SqlState("42P05");
+    pub const INVALID_PSTATEMENT_DEFINITION: SqlState = SqlState("42P14");
     pub const INVALID_COLUMN_REFERENCE: SqlState = SqlState("42P10");
     pub const INVALID_SQL_STATEMENT_NAME: SqlState = SqlState("26000");
     pub const INVALID_CURSOR_NAME: SqlState = SqlState("34000");

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -22,6 +23,7 @@ use crate::policy::{PolicyProblem, PolicySet, decide, expected};
 use crate::principal::Principal;
 use crate::sql::analyse::{self, Analysis, Refusal};
 use crate::sql::template::{self, Scratch, Template};
+use crate::sql::tree::quoted_name;
 use crate::sql::verify::Relations;
 use crate::sql::{parse, second};
 
@@ -51,6 +53,8 @@ pub struct Approved {
     pub plan: Arc<Plan>,
     /// Into the text that was reviewed.
     pub literals: Literals,
+    /// The statement in that text.
+    pub source: Range<u32>,
 }
 
 /// Decides about statements of one database. Cheap for known templates; shared by all sessions.
@@ -63,6 +67,7 @@ pub struct Gate {
 
 /// Everything that belongs to one epoch.
 struct State {
+    level: Level,
     policies: PolicySet,
     catalog: Arc<Catalog>,
     /// What is known of templates. Keys hold everything that a decision depends on but the epoch, which is the table's own.
@@ -121,7 +126,7 @@ impl Gate {
     /// Everything in the policies that the catalog contradicts.
     pub fn new(level: Level, catalog: Arc<Catalog>, policies: &PolicyModel) -> Result<Gate, Vec<PolicyProblem>> {
         let database = catalog.snapshot().database.clone();
-        let state = State::new(policies, catalog, PolicyEpoch(1))?;
+        let state = State::new(level, policies, catalog, PolicyEpoch(1))?;
         Ok(Gate { level, database, epochs: AtomicU64::new(1), state: ArcSwap::from_pointee(state) })
     }
 
@@ -132,7 +137,7 @@ impl Gate {
     /// As [`Gate::new`].
     pub fn reload(&self, catalog: Arc<Catalog>, policies: &PolicyModel) -> Result<PolicyEpoch, Vec<PolicyProblem>> {
         let epoch = PolicyEpoch(self.epochs.fetch_add(1, Ordering::Relaxed) + 1);
-        let state = State::new(policies, catalog, epoch)?;
+        let state = State::new(self.level, policies, catalog, epoch)?;
         self.state.store(Arc::new(state));
         Ok(epoch)
     }
@@ -160,6 +165,11 @@ impl Gate {
         types
     }
 
+    /// A type by its OID, as SQL names it whatever the search_path; `None` where it is not known.
+    pub fn type_name(&self, oid: u32) -> Option<String> {
+        self.state.load().type_name(oid)
+    }
+
     pub fn level(&self) -> Level {
         self.level
     }
@@ -184,10 +194,10 @@ impl Gate {
         let mut approved = SmallVec::new();
         for statement in scratch.statements() {
             let plan = state.plan(text, scratch, statement, context, key)?;
-            approved.push(Approved { plan, literals: statement.literals.clone() });
+            approved.push(Approved { plan, literals: statement.literals.clone(), source: statement.source.clone() });
         }
         if approved.is_empty() {
-            approved.push(Approved { plan: Arc::new(state.empty_plan()), literals: Literals::new() });
+            approved.push(Approved { plan: Arc::new(state.empty_plan()), literals: Literals::new(), source: 0..0 });
         }
         Ok(approved)
     }
@@ -211,9 +221,9 @@ impl Gate {
 }
 
 impl State {
-    fn new(policies: &PolicyModel, catalog: Arc<Catalog>, epoch: PolicyEpoch) -> Result<State, Vec<PolicyProblem>> {
+    fn new(level: Level, policies: &PolicyModel, catalog: Arc<Catalog>, epoch: PolicyEpoch) -> Result<State, Vec<PolicyProblem>> {
         let policies = PolicySet::bind(policies, &catalog, epoch)?;
-        Ok(State { policies, catalog, templates: DashMap::new(), bytes: AtomicUsize::new(0), expected: DashMap::new() })
+        Ok(State { level, policies, catalog, templates: DashMap::new(), bytes: AtomicUsize::new(0), expected: DashMap::new() })
     }
 
     fn empty_plan(&self) -> Plan {
@@ -382,8 +392,19 @@ impl State {
         let permit = decide(analysis, &self.policies, &self.catalog, &context.principal.roles)?;
         let roles = &context.principal.roles;
         let relations = self.expected(roles);
-        let check = plan::Check { relations: &relations, policies: &self.policies, roles, search_path: context.search_path };
+        let check = plan::Check {
+            relations: &relations,
+            policies: &self.policies,
+            roles,
+            search_path: context.search_path,
+            estimates: self.level == Level::Standard,
+        };
         plan::build(&permit, analysis, &self.catalog, live, &check)
+    }
+
+    /// A type as SQL names it whatever the search_path.
+    fn type_name(&self, oid: u32) -> Option<String> {
+        self.catalog.type_(oid).map(|t| format!("{}.{}", quoted_name(&t.schema), quoted_name(&t.name)))
     }
 
     /// What the output check expects for these roles.
@@ -414,7 +435,23 @@ impl State {
                 Some(tenant) => plan::tenant::constant(t, tenant),
                 None => format!("<tenant>::{}", t.sql()),
             };
-            let sent = plan::text_of(plan.segments(), &literal, &tenant);
+            let text = |plan: &Plan| plan::text_of(plan.segments(), &literal, &tenant);
+            let sent = match plan.action() {
+                Action::Prepare(plan::Prepare { name, types, plan }) => {
+                    let types: Vec<_> = types.iter().filter_map(|oid| self.type_name(*oid)).collect();
+                    let types = if types.is_empty() { String::new() } else { format!(" ({})", types.join(", ")) };
+                    format!("PREPARE {}{types} AS {}", quoted_name(name), text(plan))
+                }
+                Action::Execute { name, arguments: 0 } => format!("EXECUTE {}", quoted_name(name)),
+                Action::Execute { name, arguments: _ } => format!("EXECUTE {}({})", quoted_name(name), text(&plan)),
+                Action::Forward
+                | Action::Transaction(_)
+                | Action::Set { .. }
+                | Action::Reset { .. }
+                | Action::ChooseTenant { .. }
+                | Action::Emulate(_)
+                | Action::Empty => text(&plan),
+            };
             if sent.is_empty() {
                 "(nothing: answered by Bulkhead)".to_owned()
             } else {

@@ -150,7 +150,8 @@ impl Database {
             analyse::Context { catalog: &self.catalog, search_path: &self.path, parameter_types: &[], tenant_setting: None };
         let analysis = analyse::analyse(node, &context).map_err(|refusal| refusal.denial)?;
         let permit = decide(&analysis, &self.policies, &self.catalog, &[])?;
-        let check = Check { relations: &self.relations, policies: &self.policies, roles: &[], search_path: &self.path };
+        let check =
+            Check { relations: &self.relations, policies: &self.policies, roles: &[], search_path: &self.path, estimates: false };
         plan::build(&permit, &analysis, &self.catalog, 0, &check).map(|built| built.printed)
     }
 

@@ -3,6 +3,7 @@
 use pg_query::protobuf::{CopyStmt, DeclareCursorStmt, ParseResult, RawStmt};
 use pg_query::{Node, NodeEnum};
 
+use super::commands;
 use super::copy_from::copy_from;
 use super::rewrite::{Rewritten, rewrite};
 use super::{Action, Effect, Emulation, Lasts, Obligation, Plan, Segment, TenantForm, TenantValue, TransactionCommand};
@@ -29,6 +30,8 @@ pub struct Check<'a> {
     pub policies: &'a PolicySet,
     pub roles: &'a [Box<str>],
     pub search_path: &'a [Box<str>],
+    /// EXPLAIN may show estimates, which come from the rows of all tenants.
+    pub estimates: bool,
 }
 
 /// Makes the plan of a permitted statement. `live`: how many literals of the template have stand-ins in the text. What reads
@@ -84,12 +87,36 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
             let declare = DeclareCursorStmt { portalname: name.clone(), options: *options, query: Some(Box::new(tree)) };
             Some(Node { node: Some(NodeEnum::DeclareCursorStmt(Box::new(declare))) })
         }
+        Statement::Explain { options, query } => {
+            let Rewritten { tree, hides_rows: _ } = rewrite(query, analysis, permit, catalog)?;
+            (plan.command, plan.effect) = ("EXPLAIN", Effect::Read);
+            // GENERIC_PLAN takes no values of parameters.
+            plan.inlines_tenant = true;
+            Some(commands::explain(options, check.estimates, tree)?)
+        }
+        Statement::Prepare { name: _, query } => {
+            let Rewritten { tree, hides_rows } = rewrite(query, analysis, permit, catalog)?;
+            plan.hides_rows = hides_rows;
+            (plan.command, plan.effect) = command(&tree);
+            Some(tree)
+        }
+        Statement::Execute { name, arguments, query } => {
+            let Rewritten { tree, hides_rows: _ } = rewrite(query, analysis, permit, catalog)?;
+            plan.command = "EXECUTE";
+            plan.action = Action::Execute { name: name.as_str().into(), arguments: *arguments };
+            Some(commands::without_names(tree))
+        }
         Statement::Utility(utility) => act(utility, &mut plan),
     };
     let Some(tree) = tree else { return Ok(Built { plan, printed: String::new() }) };
     let printed = print(tree)?;
     match &analysis.statement {
-        Statement::Query(query) => check_output(&printed, kind_of(query)?, permit, catalog, check)?,
+        Statement::Query(query) | Statement::Prepare { name: _, query } | Statement::Execute { name: _, arguments: _, query } => {
+            check_output(&printed, kind_of(query)?, permit, catalog, check)?
+        }
+        Statement::Explain { options: _, query: _ } => {
+            check_output(&printed, Kind::Explain { estimates: check.estimates }, permit, catalog, check)?
+        }
         Statement::CopyTo { query: _, options: _ } => check_output(&printed, Kind::CopyTo, permit, catalog, check)?,
         Statement::CopyFrom(_) => check_output(&printed, Kind::CopyFrom, permit, catalog, check)?,
         Statement::Declare { name: _, options: _, query: _ } => {
@@ -98,7 +125,21 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
         // No rows: printed as it was parsed.
         Statement::Utility(_) => {}
     }
-    plan.segments = template::cut(&printed, live)?;
+    let sent = match &plan.action {
+        Action::Execute { name: _, arguments: _ } => commands::arguments_of(&printed)?,
+        Action::Forward
+        | Action::Transaction(_)
+        | Action::Set { .. }
+        | Action::Reset { .. }
+        | Action::ChooseTenant { .. }
+        | Action::Emulate(_)
+        | Action::Prepare(_)
+        | Action::Empty => &printed,
+    };
+    plan.segments = template::cut(sent, live)?;
+    if let Statement::Prepare { name, query: _ } = &analysis.statement {
+        plan = commands::prepare(name, &analysis.parameter_types, plan);
+    }
     Ok(Built { plan, printed })
 }
 
@@ -117,7 +158,7 @@ fn check_output(printed: &str, kind: Kind, permit: &Permit, catalog: &Catalog, c
     if crate::mutant!("no-output-check") {
         return Ok(());
     }
-    let Check { relations, policies, roles, search_path } = *check;
+    let Check { relations, policies, roles, search_path, estimates: _ } = *check;
     let names = Vocabulary { catalog, policies, roles, search_path, setting_parameters: permit.setting_parameters() };
     verify::verify(printed, catalog, &verify::Expected { kind, relations, names: &names, marker: super::sentinel::prefix() })
 }

@@ -1,8 +1,10 @@
 //! What will be sent: a [`Plan`], made once for a template; a [`Bound`], made for each execution.
 
 mod build;
+mod commands;
 mod computed;
 mod copy_from;
+mod current;
 mod guard;
 mod merge;
 mod quiet;
@@ -38,8 +40,22 @@ pub enum Action {
     ChooseTenant { value: TenantValue, lasts: Lasts, form: TenantForm },
     /// Nothing is sent: answered by the proxy.
     Emulate(Emulation),
+    /// `PREPARE name (types) AS ..`: the client has a statement of that name, prepared as by a Parse message.
+    Prepare(Prepare),
+    /// `EXECUTE name (..)`: the plan's text is the arguments, `arguments` of them; what runs is the statement of that name.
+    Execute { name: Box<str>, arguments: usize },
     /// A query string without a statement: EmptyQueryResponse.
     Empty,
+}
+
+/// A statement that SQL prepares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepare {
+    pub name: Box<str>,
+    /// Declared types of its parameters.
+    pub types: Box<[u32]>,
+    /// Of the query.
+    pub plan: Arc<Plan>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,7 +137,7 @@ pub enum Effect {
 }
 
 /// A decision turned into text. INVARIANT (PERMIT): made from a `Permit` only.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Plan {
     pub(crate) action: Action,
     pub(crate) effect: Effect,
@@ -163,7 +179,8 @@ impl Plan {
                 Segment::Literal(_) | Segment::Tenant(_) => 0,
             })
             .sum();
-        size_of::<Plan>() + text + self.segments.len() * size_of::<Segment>()
+        let inner = if let Action::Prepare(prepare) = &self.action { prepare.plan.size() } else { 0 };
+        size_of::<Plan>() + inner + text + self.segments.len() * size_of::<Segment>()
     }
 
     pub fn effect(&self) -> Effect {
@@ -350,6 +367,27 @@ impl Bound<'_> {
         Some(CopyIn { target, tenant })
     }
 
+    /// `EXECUTE name (arguments, tenant)` of the plan's text, prepared upstream as `name` with the tenant as its last
+    /// parameter. `arguments`: a checked list.
+    pub fn write_execute(&self, name: &str, arguments: &[u8], out: &mut BytesMut) {
+        out.put_slice(b"EXECUTE ");
+        out.put_slice(name.as_bytes());
+        let tenant = self.tenant.filter(|_| self.plan.has_tenant_parameter());
+        if arguments.is_empty() && tenant.is_none() {
+            return;
+        }
+        out.put_u8(b'(');
+        out.put_slice(arguments);
+        if let Some(tenant) = tenant {
+            if !arguments.is_empty() {
+                out.put_slice(b", ");
+            }
+            // Of the type that the parameter is declared with.
+            tenant::write_quoted(tenant, out);
+        }
+        out.put_u8(b')');
+    }
+
     /// The value of the tenant's parameter in text format, for Bind.
     pub fn tenant_parameter(&self) -> Option<&[u8]> {
         if self.plan.has_tenant_parameter() { self.tenant.map(|t| t.0.as_bytes()) } else { None }
@@ -449,6 +487,13 @@ pub mod tenant {
 
     /// As [`constant`], into a buffer.
     pub fn write_constant(type_: TenantType, tenant: &Tenant, out: &mut BytesMut) {
+        write_quoted(tenant, out);
+        out.put_slice(b"::");
+        out.put_slice(type_.sql().as_bytes());
+    }
+
+    /// As [`constant`], of no type.
+    pub fn write_quoted(tenant: &Tenant, out: &mut BytesMut) {
         out.put_u8(b'\'');
         for byte in tenant.0.bytes() {
             if byte == b'\'' {
@@ -456,8 +501,7 @@ pub mod tenant {
             }
             out.put_u8(byte);
         }
-        out.put_slice(b"'::");
-        out.put_slice(type_.sql().as_bytes());
+        out.put_u8(b'\'');
     }
 }
 

@@ -291,7 +291,7 @@ impl Rewriter<'_> {
                 }
                 Some(NodeEnum::InsertStmt(s)) => self.insert_in_with(s)?,
                 Some(NodeEnum::UpdateStmt(s)) => self.update_in_with(s)?,
-                Some(NodeEnum::DeleteStmt(s)) => self.delete(s)?,
+                Some(NodeEnum::DeleteStmt(s)) => self.delete_in_with(s)?,
                 Some(NodeEnum::MergeStmt(s)) => self.merge(s)?,
                 Some(_) | None => return Err(Denial::unsupported("this WITH query cannot be secured")),
             }

@@ -14,7 +14,8 @@ use crate::sql::analyse::scope::RteId;
 use crate::sql::sentinel::slot_node;
 use crate::sql::template::TenantType;
 use crate::sql::tree::{
-    and, bool_constant, boxed, case, cast, column, int_constant, node, null, operator, target, text_constant, type_name,
+    and, bool_constant, boxed, case, cast, column, int_constant, is_current_of, node, null, operator, target, text_constant,
+    type_name,
 };
 
 impl Rewriter<'_> {
@@ -182,6 +183,9 @@ impl Rewriter<'_> {
     }
 
     fn update_with_check(&mut self, update: &mut UpdateStmt, place: CheckPlace) -> Result<(), Denial> {
+        if is_current_of(&update.where_clause) {
+            return self.update_current(update, place);
+        }
         self.with(&mut update.with_clause)?;
         let UpdateStmt { relation, target_list, where_clause, from_clause, returning_clause, with_clause: _ } = update;
         let id = self.target(relation.as_ref())?;
@@ -197,6 +201,17 @@ impl Rewriter<'_> {
     }
 
     pub(super) fn delete(&mut self, delete: &mut DeleteStmt) -> Result<(), Denial> {
+        self.delete_at(delete, CheckPlace::Top)
+    }
+
+    pub(super) fn delete_in_with(&mut self, delete: &mut DeleteStmt) -> Result<(), Denial> {
+        self.delete_at(delete, CheckPlace::With)
+    }
+
+    fn delete_at(&mut self, delete: &mut DeleteStmt, place: CheckPlace) -> Result<(), Denial> {
+        if is_current_of(&delete.where_clause) {
+            return self.delete_current(delete, place);
+        }
         self.with(&mut delete.with_clause)?;
         let DeleteStmt { relation, using_clause, where_clause, returning_clause, with_clause: _ } = delete;
         let id = self.target(relation.as_ref())?;
@@ -243,6 +258,19 @@ impl Rewriter<'_> {
         let rte = &self.analysis.rtes[id];
         let by_number = |number: i16| rte.columns.iter().find(|c| c.number == number).map(|c| c.name.clone());
         let check = place_rule(check, &rte.alias, &by_number, self.catalog, filter)?;
+        self.check_returned(id, filter, check, clause, place)
+    }
+
+    /// RETURNING raises the sentinel for a row that is not as `check` says, before it shows anything of it.
+    pub(super) fn check_returned(
+        &mut self,
+        id: RteId,
+        filter: &RowFilter,
+        check: Node,
+        clause: &mut Option<ReturningClause>,
+        place: CheckPlace,
+    ) -> Result<(), Denial> {
+        let rte = &self.analysis.rtes[id];
         let raise = cast(raised(column(&[&rte.alias, "tableoid"]), filter), type_name(&["pg_catalog", "int4"]));
         let probe = case(vec![(check, null_of("int4"))], Some(raise));
         match clause {
@@ -271,7 +299,7 @@ impl Rewriter<'_> {
 
 /// Where a data-modifying statement stands: the rows of one in WITH do not go to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum CheckPlace {
+pub(super) enum CheckPlace {
     Top,
     With,
 }

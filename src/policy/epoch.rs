@@ -283,6 +283,9 @@ fn bind_expression(sql: &SqlText, relation: &Relation, catalog: &Catalog) -> Res
         | Statement::CopyTo { query: _, options: _ }
         | Statement::CopyFrom(_)
         | Statement::Declare { name: _, options: _, query: _ }
+        | Statement::Explain { options: _, query: _ }
+        | Statement::Prepare { name: _, query: _ }
+        | Statement::Execute { name: _, arguments: _, query: _ }
         | Statement::Utility(_) => Err(problem("not an expression".to_owned())),
     }
 }

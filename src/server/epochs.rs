@@ -82,6 +82,10 @@ impl Review for Kept {
         if self.lock.0.load().is_some() { PolicyEpoch(u64::MAX) } else { self.gate.epoch() }
     }
 
+    fn type_name(&self, oid: u32) -> Option<String> {
+        self.gate.type_name(oid)
+    }
+
     fn refreshed(&self) -> Refreshed {
         let nudge = self.nudge.clone();
         Box::pin(async move { nudge.look().await })

@@ -3,7 +3,7 @@
 use bytes::Buf;
 
 use super::enforced::{End, Phase, Session, Step};
-use super::expect::{Expected, Outcome};
+use super::expect::{Expected, Outcome, ParseFor, Shown};
 use super::statements::name_of;
 use super::{poison, scrub};
 use crate::error::Severity;
@@ -87,11 +87,16 @@ impl Session<'_> {
             }
             (Some(Expected::Execute { sent, .. }), tag::DATA_ROW) if sent.hides_rows => return Ok(()),
             (Some(Expected::Query { sent, next, instead: None }), tag::COMMAND_COMPLETE | tag::EMPTY_QUERY) => {
-                let outcome = sent.get(*next).map_or(Outcome::Nothing, |s| s.outcome.clone());
+                let one = sent.get(*next);
+                let (outcome, shown) = one.map_or((Outcome::Nothing, Shown::AsItCame), |s| (s.outcome.clone(), s.shown));
                 *next += 1;
                 self.copy = None;
                 self.succeed(&outcome, body);
-                self.pass(tag, body);
+                match shown {
+                    Shown::AsItCame => self.pass(tag, body),
+                    Shown::Instead(command) => reply::put_command_complete(&mut self.client.outbox, command),
+                    Shown::Nothing => {}
+                }
                 return Ok(());
             }
             (Some(Expected::Query { .. }), tag::ROW_DESCRIPTION | tag::COPY_OUT | tag::COPY_DONE) => {
@@ -134,11 +139,11 @@ impl Session<'_> {
     /// The message that ends what was expected.
     fn finish(&mut self, expected: Expected, tag: u8, body: &[u8]) -> Step {
         match (expected, tag) {
-            (Expected::Parse { statement, shown }, tag::PARSE_COMPLETE) => {
+            (Expected::Parse { statement, by }, tag::PARSE_COMPLETE) => {
                 if let Some(upstream) = &statement.upstream {
                     self.note_prepared(upstream.id);
                 }
-                if shown.is_some() {
+                if matches!(by, ParseFor::Client(_)) {
                     self.pass(tag, body);
                 }
             }
@@ -150,7 +155,7 @@ impl Session<'_> {
             (Expected::DescribePortal { hides_rows: true }, tag::ROW_DESCRIPTION) => {
                 reply::put_no_data(&mut self.client.outbox);
             }
-            (Expected::DescribeStatement { statement }, tag::ROW_DESCRIPTION) if statement.plan.hides_rows() => {
+            (Expected::DescribeStatement { statement }, tag::ROW_DESCRIPTION) if statement.hides_rows() => {
                 reply::put_no_data(&mut self.client.outbox);
             }
             (Expected::Bind { .. }, tag::BIND_COMPLETE)
@@ -199,11 +204,24 @@ impl Session<'_> {
                 self.settings.reset_all();
                 self.choice.choose(&mut self.principal.access, None, false);
             }
+            Outcome::Prepared { statement, name } => {
+                if let Some(upstream) = &statement.upstream {
+                    self.note_prepared(upstream.id);
+                }
+                if let Some(name) = name {
+                    self.names.insert(name, statement.clone());
+                }
+            }
             Outcome::Of(plan) => match plan.action() {
                 Action::Set { name, values, local } => self.settings.set(name, values.as_deref(), *local),
                 Action::Reset { name } => self.settings.set(name, None, false),
                 Action::Transaction(command) => self.transaction_changed(command, tag),
-                Action::Forward | Action::ChooseTenant { .. } | Action::Emulate(_) | Action::Empty => {}
+                Action::Forward
+                | Action::ChooseTenant { .. }
+                | Action::Emulate(_)
+                | Action::Prepare(_)
+                | Action::Execute { .. }
+                | Action::Empty => {}
             },
         }
     }
@@ -256,6 +274,7 @@ impl Session<'_> {
         self.copy = None;
         match self.queue.front() {
             Some(Expected::Query { .. }) => {
+                self.forget_stale_plan(body);
                 // A COPY that failed is over; what the client still sends of it is dropped.
                 self.phase = Phase::Awaiting;
                 Ok(())
@@ -277,10 +296,16 @@ impl Session<'_> {
         }
         let id = match self.queue.front() {
             Some(Expected::Bind { id }) => *id,
-            Some(Expected::Execute { statement, .. } | Expected::DescribeStatement { statement }) => match &statement.upstream {
+            Some(Expected::Execute { statement, .. } | Expected::DescribeStatement { statement }) => match statement.planned() {
                 Some(upstream) => upstream.id,
                 None => return,
             },
+            Some(Expected::Query { sent, next, .. }) => {
+                match sent.get(*next).and_then(|s| s.executes.as_ref()).and_then(|s| s.upstream.as_ref()) {
+                    Some(upstream) => upstream.id,
+                    None => return,
+                }
+            }
             Some(_) | None => return,
         };
         if let Some(lease) = &mut self.lease {
@@ -294,11 +319,15 @@ impl Session<'_> {
         while let Some(expected) = self.queue.front() {
             match expected {
                 Expected::Sync => return,
-                Expected::Parse { statement, shown: Some(name) } | Expected::Known { statement, name } => {
+                Expected::Parse { statement, by } => {
+                    if let Some(name) = by.name() {
+                        self.names.retract(name, statement);
+                    }
+                }
+                Expected::Known { statement, name } => {
                     self.names.retract(name, statement);
                 }
-                Expected::Parse { statement: _, shown: None }
-                | Expected::Local(_)
+                Expected::Local(_)
                 | Expected::Bind { .. }
                 | Expected::DescribeStatement { .. }
                 | Expected::DescribePortal { .. }
@@ -331,8 +360,13 @@ impl Session<'_> {
         scrub::write(tag::ERROR, body, &mut self.client.outbox);
         let ends = self.queue.iter().any(|e| matches!(e, Expected::Sync | Expected::Query { .. }));
         for expected in std::mem::take(&mut self.queue) {
-            if let Expected::Parse { statement, shown: Some(name) } | Expected::Known { statement, name } = expected {
-                self.names.retract(&name, &statement);
+            let (statement, name) = match &expected {
+                Expected::Parse { statement, by } => (statement, by.name()),
+                Expected::Known { statement, name } => (statement, Some(&**name)),
+                _ => continue,
+            };
+            if let Some(name) = name {
+                self.names.retract(name, statement);
             }
         }
         self.doomed.clear();

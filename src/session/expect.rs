@@ -23,6 +23,11 @@ pub enum Outcome {
     Of(Arc<Plan>),
     /// RESET ALL: the settings of the startup message again.
     ResetAll,
+    /// PREPARE: the server has the statement; `name`: the client has it under that name.
+    Prepared {
+        statement: Arc<Statement>,
+        name: Option<Box<str>>,
+    },
 }
 
 impl Outcome {
@@ -31,7 +36,12 @@ impl Outcome {
         match plan.action() {
             Action::Transaction(TransactionCommand::Begin) => Outcome::Begin { at },
             Action::Transaction(_) | Action::Set { .. } | Action::Reset { .. } => Outcome::Of(plan.clone()),
-            Action::Forward | Action::ChooseTenant { .. } | Action::Emulate(_) | Action::Empty => Outcome::Nothing,
+            Action::Forward
+            | Action::ChooseTenant { .. }
+            | Action::Emulate(_)
+            | Action::Prepare(_)
+            | Action::Execute { .. }
+            | Action::Empty => Outcome::Nothing,
         }
     }
 
@@ -39,7 +49,7 @@ impl Outcome {
     pub fn changes_context(&self) -> bool {
         match self {
             Outcome::Nothing | Outcome::Begin { .. } => false,
-            Outcome::Of(_) | Outcome::ResetAll => true,
+            Outcome::Of(_) | Outcome::ResetAll | Outcome::Prepared { .. } => true,
         }
     }
 }
@@ -52,16 +62,49 @@ pub struct Sent {
     pub hides_rows: bool,
     /// What becomes of the data, where it is a COPY FROM STDIN.
     pub copy: Option<CopyIn>,
+    pub shown: Shown,
+    /// It is an EXECUTE of this statement.
+    pub executes: Option<Arc<Statement>>,
+}
+
+/// What the client gets for a CommandComplete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    AsItCame,
+    /// This tag.
+    Instead(&'static str),
+    Nothing,
 }
 
 impl Sent {
     /// `at`: the number of the statement in the session.
     pub fn of(plan: &Arc<Plan>, at: u64, copy: Option<CopyIn>) -> Self {
-        Sent { outcome: Outcome::of(plan, at), hides_rows: plan.hides_rows(), copy }
+        Sent { hides_rows: plan.hides_rows(), copy, ..Sent::own(Outcome::of(plan, at)) }
     }
 
     pub fn own(outcome: Outcome) -> Self {
-        Sent { outcome, hides_rows: false, copy: None }
+        Sent { outcome, hides_rows: false, shown: Shown::AsItCame, executes: None, copy: None }
+    }
+}
+
+/// Who asked for a Parse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ParseFor {
+    /// The proxy, for what follows.
+    Proxy,
+    /// The client's Parse under that name: it gets ParseComplete.
+    Client(Box<str>),
+    /// The client's PREPARE of that name.
+    Sql(Box<str>),
+}
+
+impl ParseFor {
+    /// What the client does not have if it fails.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            ParseFor::Proxy => None,
+            ParseFor::Client(name) | ParseFor::Sql(name) => Some(name),
+        }
     }
 }
 
@@ -70,8 +113,8 @@ impl Sent {
 pub enum Expected {
     /// A reply that the proxy made: its place in the order.
     Local(BytesMut),
-    /// ParseComplete. `shown`: the client asked for it, under that name.
-    Parse { statement: Arc<Statement>, shown: Option<Box<str>> },
+    /// ParseComplete.
+    Parse { statement: Arc<Statement>, by: ParseFor },
     /// ParseComplete of the proxy's own, for a Parse that was not sent on: as for one that was, the name is taken back if
     /// something before it fails.
     Known { statement: Arc<Statement>, name: Box<str> },

@@ -6,10 +6,10 @@ use bytes::{BufMut, BytesMut};
 use smallvec::SmallVec;
 
 use super::enforced::{Session, Step, in_failed_transaction};
-use super::expect::{Expected, Sent};
+use super::expect::{Expected, ParseFor, Sent};
 use super::own::{column, no_statement};
 use super::simple::awaits_context;
-use super::statements::{LocalValues, Portal, Statement, is_forwarded};
+use super::statements::{LocalValues, Origin, Portal, Statement, is_forwarded};
 use crate::audit;
 use crate::error::{SqlError, sqlstate};
 use crate::event::{Command, Verdict};
@@ -20,9 +20,9 @@ use crate::wire::backend::{self as reply, TransactionStatus};
 use crate::wire::frontend::{self as request, Bind, Execute, Format, Parse, Target};
 
 /// Prepared statements that a client may have at once: what it holds costs memory.
-const MAX_NAMED: usize = 10_000;
+pub(super) const MAX_NAMED: usize = 10_000;
 /// And how many bytes of text they may have in all.
-const MAX_NAMED_BYTES: usize = 64 << 20;
+pub(super) const MAX_NAMED_BYTES: usize = 64 << 20;
 
 impl Session<'_> {
     /// Waits for what the message depends on. `false`: something failed meanwhile, and the message is skipped.
@@ -64,7 +64,7 @@ impl Session<'_> {
         }
         self.names.insert(parse.name, statement.clone());
         self.batch.sent = true;
-        if self.ensure_prepared(&statement, Some(parse.name)) {
+        if self.ensure_prepared(&statement, ParseFor::Client(parse.name.into())) {
             self.answer_parse(statement, parse.name);
         }
         Ok(())
@@ -99,14 +99,7 @@ impl Session<'_> {
         if self.is_out_of_place(&statement) {
             return Err(Denial::new(Reason::Invalid, in_failed_transaction()));
         }
-        if self.names.get(parse.name).is_some() {
-            let message = format!("prepared statement \"{}\" already exists", parse.name);
-            return Err(Denial::invalid(sqlstate::DUPLICATE_PREPARED_STATEMENT, message));
-        }
-        if self.names.len() >= MAX_NAMED || self.names.bytes() + parse.text.len() > MAX_NAMED_BYTES {
-            let message = format!("a session can have {MAX_NAMED} prepared statements of {MAX_NAMED_BYTES} bytes in all");
-            return Err(Denial::new(Reason::Limit, SqlError::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, message)));
-        }
+        self.check_new_name(parse.name, parse.text.len())?;
         Ok(statement)
     }
 
@@ -120,13 +113,37 @@ impl Session<'_> {
         if self.reset_to_base(&one).is_some() {
             return Err(Denial::unsupported("RESET of a startup parameter by the extended protocol"));
         }
+        if let Action::Execute { name, arguments } = one.plan.action() {
+            return self.executing(text, &one, name, *arguments);
+        }
         let path = self.search_path();
         Ok(Arc::new(Statement::new(text, one.literals, one.plan, types, path, self.principal.tenant())?))
     }
 
+    /// A statement whose review has grown old (EPOCH), made anew.
+    pub fn review_again(&mut self, old: &Statement) -> Result<Arc<Statement>, Denial> {
+        match &old.origin {
+            Origin::Parse | Origin::Execute(_) => self.review_one(&old.source, &old.declared),
+            Origin::Prepare => {
+                let approved = self.review(&old.source, Protocol::Extended, &[])?;
+                match approved.as_slice() {
+                    [one] if let Action::Prepare(prepare) = one.plan.action() => self.prepared_by(&old.source, one, prepare),
+                    _ => Err(Denial::disagreement("a PREPARE that is none any more")), // tidy: not a syntax kind
+                }
+            }
+        }
+    }
+
     /// EPOCH: whether a review of this statement now would say the same.
-    fn is_current(&mut self, statement: &Statement) -> bool {
-        statement.plan.epoch() == self.database.gate.epoch()
+    pub fn is_current(&mut self, statement: &Statement) -> bool {
+        let same_target = match (statement.target(), statement.plan.action()) {
+            (Some(target), Action::Execute { name, .. }) => self.names.get(name).is_some_and(|now| Arc::ptr_eq(now, target)),
+            (_, _) => true,
+        };
+        let epoch = self.database.gate.epoch();
+        same_target
+            && statement.target().is_none_or(|target| target.plan.epoch() == epoch)
+            && statement.plan.epoch() == epoch
             && statement.search_path == self.search_path()
             && statement.serves(self.principal.tenant())
     }
@@ -141,16 +158,23 @@ impl Session<'_> {
                 TransactionCommand::Begin | TransactionCommand::Savepoint(_) | TransactionCommand::Release(_) => false,
             },
             Action::Empty => true,
-            Action::Forward | Action::Set { .. } | Action::Reset { .. } | Action::ChooseTenant { .. } | Action::Emulate(_) => {
-                false
-            }
+            Action::Forward
+            | Action::Set { .. }
+            | Action::Reset { .. }
+            | Action::ChooseTenant { .. }
+            | Action::Emulate(_)
+            | Action::Prepare(_)
+            | Action::Execute { .. } => false,
         };
         self.status == TransactionStatus::Failed && !self.batch.sent && !ends
     }
 
     /// Sends Parse where the backend does not have the statement. `true`: it has it, or will have it by then, and no Parse
     /// was sent.
-    fn ensure_prepared(&mut self, statement: &Arc<Statement>, shown: Option<&str>) -> bool {
+    pub fn ensure_prepared(&mut self, statement: &Arc<Statement>, by: ParseFor) -> bool {
+        if let Some(target) = statement.target() {
+            self.ensure_prepared(target, ParseFor::Proxy);
+        }
         let (Some(upstream), Some(lease)) = (&statement.upstream, &mut self.lease) else { return true };
         if lease.prepared.touch(upstream.id) || self.parsing.contains(&upstream.id) {
             return true;
@@ -164,7 +188,7 @@ impl Session<'_> {
         let text = &upstream.text;
         request::put_parse_with(&mut lease.outbox, &upstream.name, |out| out.put_slice(text), &upstream.types);
         self.parsing.push(upstream.id);
-        self.queue.push_back(Expected::Parse { statement: statement.clone(), shown: shown.map(Box::from) });
+        self.queue.push_back(Expected::Parse { statement: statement.clone(), by });
         false
     }
 
@@ -210,7 +234,7 @@ impl Session<'_> {
                 return Ok(());
             }
         };
-        self.ensure_prepared(&statement, None);
+        self.ensure_prepared(&statement, ParseFor::Proxy);
         let Some(lease) = &mut self.lease else { return Ok(()) };
         if let Err(error) = request::put_bind(&mut lease.outbox, bind.portal, &upstream.name, bind, tenant.as_deref()) {
             self.refuse(error);
@@ -227,10 +251,10 @@ impl Session<'_> {
         let known = self.names.get(bind.statement).cloned();
         let mut statement = known.ok_or_else(|| Denial::new(Reason::Invalid, no_statement(bind.statement)))?;
         if !self.is_current(&statement) {
-            statement = self.review_one(&statement.source, &statement.declared)?;
+            statement = self.review_again(&statement)?;
             self.names.insert(bind.statement, statement.clone());
         }
-        let wanted = usize::from(statement.plan.parameters()).max(statement.declared.len());
+        let wanted = statement.parameters();
         if bind.values.len() != wanted {
             let message = format!(
                 "bind message supplies {} parameters, but prepared statement \"{}\" requires {wanted}",
@@ -274,13 +298,13 @@ impl Session<'_> {
             return Ok(());
         }
         if portal.is_none() {
-            self.ensure_prepared(&statement, None);
+            self.ensure_prepared(&statement, ParseFor::Proxy);
         }
         let Some(lease) = &mut self.lease else { return Ok(()) };
         match portal {
             Some(name) => {
                 request::put_describe(&mut lease.outbox, Target::Portal(name));
-                self.queue.push_back(Expected::DescribePortal { hides_rows: statement.plan.hides_rows() });
+                self.queue.push_back(Expected::DescribePortal { hides_rows: statement.hides_rows() });
             }
             None => {
                 request::put_describe(&mut lease.outbox, Target::Statement(&upstream.name));
@@ -328,6 +352,9 @@ impl Session<'_> {
             return Ok(());
         };
         let statement = portal.statement;
+        if let Action::Prepare(prepare) = statement.plan.action() {
+            return self.execute_prepare(&statement, prepare).await;
+        }
         if !is_forwarded(statement.plan.action()) {
             return self.execute_own(&statement, &portal.values).await;
         }
@@ -337,7 +364,7 @@ impl Session<'_> {
         }
         self.statements += 1;
         self.pinned |= statement.plan.effect() == Effect::Pins;
-        let sent = Sent::of(&statement.plan, self.statements, portal.copy);
+        let sent = Sent { hides_rows: statement.hides_rows(), ..Sent::of(&statement.plan, self.statements, portal.copy) };
         // Rows that are not shown must all come, or there would be no command tag.
         let max_rows = if sent.hides_rows { 0 } else { execute.max_rows };
         // The portal was made on this backend in this transaction.

@@ -4,7 +4,8 @@
 //! * [`unrestricted`]: messages passed on as they came, on a pinned backend.
 //! * [`enforced`]: a tenant's session: the loop, leases, denials. Its client's side is in [`simple`] and [`extended`], what
 //!   the proxy answers itself in [`own`], its server's side in [`answers`]; between them stands the queue of [`expect`].
-//! * [`statements`]: prepared statements and portals, named by the client here and by their content upstream.
+//! * [`statements`]: prepared statements and portals, named by the client here and by their content upstream. [`prepared`]:
+//!   those of PREPARE and EXECUTE.
 //! * [`drive`]: moves the bytes of both sides; knows no messages.
 //! * [`settings`], [`tenant`]: what follows transactions: the client's settings and its tenant.
 //! * [`copy`]: COPY FROM STDIN, whose data is converted on its way. [`cancel`]: the proxy's own cancel keys. [`scrub`]: what of a server's error a tenant may see. [`poison`]: fails a
@@ -22,6 +23,7 @@ mod own;
 mod permissive;
 mod poison;
 mod prelude;
+mod prepared;
 pub mod scrub;
 pub mod settings;
 pub mod shared;

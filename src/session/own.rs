@@ -29,6 +29,8 @@ pub(super) fn column(action: &Action) -> Option<Field<'static>> {
         | Action::Transaction(_)
         | Action::Set { .. }
         | Action::Reset { .. }
+        | Action::Prepare(_)
+        | Action::Execute { .. }
         | Action::Empty => None,
     }
 }
@@ -73,7 +75,12 @@ impl Session<'_> {
                 reply::put_empty_query(out);
                 return Ok(());
             }
-            Action::Forward | Action::Transaction(_) | Action::Set { .. } | Action::Reset { .. } => {
+            Action::Forward
+            | Action::Transaction(_)
+            | Action::Set { .. }
+            | Action::Reset { .. }
+            | Action::Prepare(_)
+            | Action::Execute { .. } => {
                 return Err(SqlError::new(sqlstate::INTERNAL_ERROR, "statement is not the proxy's to answer"));
             }
         };

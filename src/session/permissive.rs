@@ -10,7 +10,7 @@ use crate::finding::Denial;
 use crate::gate::{Approved, Context};
 use crate::id::PolicyEpoch;
 use crate::plan::{
-    Action, Effect, Emulation, Lasts, Literals, Plan, Segment, TenantForm, TenantType, TenantValue, TransactionCommand,
+    Action, Effect, Emulation, Lasts, Literals, Plan, Prepare, Segment, TenantForm, TenantType, TenantValue, TransactionCommand,
 };
 use crate::sql::copy::{Dialect, Header, Target, TenantField};
 
@@ -24,7 +24,12 @@ pub struct Permissive {
 impl Review for Permissive {
     fn review(&self, text: &str, context: &Context<'_>) -> Result<SmallVec<[Approved; 1]>, Denial> {
         let statements = text.split(';').map(str::trim).filter(|s| !s.is_empty());
-        let mut approved = statements.map(|s| self.one(s, context)).collect::<Result<SmallVec<_>, _>>()?;
+        let place = |s: &str| {
+            let start = (s.as_ptr() as usize - text.as_ptr() as usize) as u32;
+            start..start + s.len() as u32
+        };
+        let one = |s: &str| Ok(Approved { source: place(s), ..self.one(s, context)? });
+        let mut approved = statements.map(one).collect::<Result<SmallVec<_>, _>>()?;
         if approved.is_empty() {
             approved.push(self.one("empty_statement", context)?);
         }
@@ -33,6 +38,10 @@ impl Review for Permissive {
 
     fn epoch(&self) -> PolicyEpoch {
         PolicyEpoch(self.epoch.load(Ordering::Relaxed))
+    }
+
+    fn type_name(&self, oid: u32) -> Option<String> {
+        [(25, "text"), (23, "int4")].iter().find(|(o, _)| *o == oid).map(|(_, name)| format!("pg_catalog.{name}"))
     }
 }
 
@@ -46,6 +55,20 @@ impl Permissive {
         }
         let words: Vec<String> = text.split_whitespace().map(str::to_ascii_lowercase).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        if let ["prepare", name, "as", ..] = words.as_slice() {
+            let (_, query) = text.split_once(" as ").unwrap_or_default();
+            let inner = self.one(query, context)?.plan;
+            let types = vec![0; usize::from(inner.parameters)].into();
+            let action = Action::Prepare(Prepare { name: (*name).into(), types, plan: inner });
+            return Ok(self.approved("PREPARE", action, vec![]));
+        }
+        if words[0] == "execute" {
+            let (name, list) = text["execute ".len()..].split_once('(').unwrap_or((&text["execute ".len()..], ""));
+            let list = list.trim_end_matches(')');
+            let arguments = list.split(',').filter(|a| !a.trim().is_empty()).count();
+            let action = Action::Execute { name: name.into(), arguments };
+            return Ok(self.approved("EXECUTE", action, vec![Segment::Text(list.into())]));
+        }
         let text = text.replace(":path:", &context.search_path.join("|"));
         let mut segments = Vec::new();
         for (i, part) in text.split(":tenant:").enumerate() {
@@ -57,7 +80,12 @@ impl Permissive {
         let plan = Plan {
             action: action(&words, &text),
             effect: if text.contains("pinning") { Effect::Pins } else { Effect::Read },
-            command: if words[0] == "reset" { "RESET" } else { "SET" },
+            command: match words[0] {
+                "reset" => "RESET",
+                "select" => "SELECT",
+                "insert" => "INSERT",
+                _ => "SET",
+            },
             needs_tenant: segments.len() > 1,
             segments,
             parameters: (1..=9).filter(|n| text.contains(&format!("${n}"))).max().unwrap_or(0),
@@ -67,7 +95,24 @@ impl Permissive {
             obligations: Vec::new(),
             epoch: self.epoch(),
         };
-        Ok(Approved { plan: Arc::new(plan), literals: Literals::new() })
+        Ok(Approved { plan: Arc::new(plan), literals: Literals::new(), source: 0..0 })
+    }
+
+    fn approved(&self, command: &'static str, action: Action, segments: Vec<Segment>) -> Approved {
+        let plan = Plan {
+            action,
+            effect: Effect::None,
+            command,
+            needs_tenant: false,
+            segments,
+            parameters: 0,
+            hides_rows: false,
+            inlines_tenant: false,
+            obligations: Vec::new(),
+            copy_in: None,
+            epoch: self.epoch(),
+        };
+        Approved { plan: Arc::new(plan), literals: Literals::new(), source: 0..0 }
     }
 }
 

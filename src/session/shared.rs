@@ -33,6 +33,9 @@ pub trait Review: Send + Sync + fmt::Debug {
     /// See [`Gate::epoch`].
     fn epoch(&self) -> PolicyEpoch;
 
+    /// See [`Gate::type_name`].
+    fn type_name(&self, oid: u32) -> Option<String>;
+
     /// Ends once what changed in the server's catalog before this call is known.
     fn refreshed(&self) -> Refreshed {
         Box::pin(std::future::ready(()))
@@ -50,6 +53,10 @@ impl Review for Gate {
     fn epoch(&self) -> PolicyEpoch {
         Gate::epoch(self)
     }
+
+    fn type_name(&self, oid: u32) -> Option<String> {
+        Gate::type_name(self, oid)
+    }
 }
 
 /// The gate of a database without policies: nothing is permitted.
@@ -63,6 +70,10 @@ impl Review for Closed {
 
     fn epoch(&self) -> PolicyEpoch {
         PolicyEpoch(0)
+    }
+
+    fn type_name(&self, _oid: u32) -> Option<String> {
+        None
     }
 }
 

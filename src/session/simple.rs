@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::drive::HIGH;
 use super::enforced::{End, Phase, Session, Step};
 use super::expect::{Expected, Outcome, Sent};
+use super::prepared::is_about_prepared;
 use super::statements::{LocalValues, is_forwarded};
 use super::unrestricted::{function_call_refused, unknown_message};
 use crate::audit;
@@ -129,6 +130,7 @@ impl Session<'_> {
                 self.query_own(&approved);
                 Ok(())
             }
+            None if approved.iter().any(is_about_prepared) => self.query_prepared(text, &approved, begun).await,
             None => self.query_forwarded(text, &approved, begun).await,
         }
     }
@@ -219,7 +221,7 @@ impl Session<'_> {
 
     /// A query string of several statements: all of them the server's, and none after one that changes how names are resolved,
     /// since all were reviewed under the search_path of the first.
-    fn check_list(&self, approved: &[Approved]) -> Result<(), Denial> {
+    pub fn check_list(&self, approved: &[Approved]) -> Result<(), Denial> {
         let Some((_, before)) = approved.split_last().filter(|(_, before)| !before.is_empty()) else { return Ok(()) };
         let alone = |one: &Approved| !is_forwarded(one.plan.action()) && *one.plan.action() != Action::Empty;
         if approved.iter().any(|one| alone(one) || self.reset_to_base(one).is_some()) {
@@ -231,7 +233,7 @@ impl Session<'_> {
             Action::Transaction(
                 TransactionCommand::Commit { .. } | TransactionCommand::Rollback { .. } | TransactionCommand::RollbackTo(_),
             ) => self.settings.may_change_at_end() || self.lease.as_ref().is_some_and(|l| l.lock.is_local()),
-            Action::Transaction(_) | Action::Forward => false,
+            Action::Transaction(_) | Action::Forward | Action::Prepare(_) | Action::Execute { .. } => false,
             Action::ChooseTenant { .. } | Action::Emulate(_) | Action::Empty => false,
         };
         if before.iter().any(changes_path) {
@@ -242,7 +244,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn send_query(&mut self, sql: &[u8], sent: SmallVec<[Sent; 1]>, instead: Option<&'static str>) {
+    pub fn send_query(&mut self, sql: &[u8], sent: SmallVec<[Sent; 1]>, instead: Option<&'static str>) {
         let Some(lease) = &mut self.lease else { return };
         request::put_query_with(&mut lease.outbox, |out| out.put_slice(sql));
         lease.expect_ready();
@@ -272,6 +274,8 @@ fn only_resets(approved: &Approved) -> bool {
         | Action::Set { .. }
         | Action::Reset { .. }
         | Action::ChooseTenant { .. }
+        | Action::Prepare(_)
+        | Action::Execute { .. }
         | Action::Empty => false,
     }
 }

@@ -300,6 +300,8 @@ fn review_wishes(
                 | Action::Reset { .. }
                 | Action::ChooseTenant { .. }
                 | Action::Emulate(_)
+                | Action::Prepare(_)
+                | Action::Execute { .. }
                 | Action::Empty => {
                     let message = format!("parameter \"{name}\" cannot be set at startup");
                     return Err(SqlError::fatal(sqlstate::FEATURE_NOT_SUPPORTED, message));

@@ -9,7 +9,7 @@ use rand::RngCore;
 use sha2::{Digest, Sha256};
 
 use crate::finding::Denial;
-use crate::plan::{Action, CopyIn, Literals, Plan};
+use crate::plan::{Action, CopyIn, Literals, Plan, Prepare};
 use crate::principal::Tenant;
 
 /// A reviewed statement.
@@ -29,6 +29,18 @@ pub struct Statement {
     pub upstream: Option<Upstream>,
     /// Types of the client's parameters as the server found them.
     found: OnceLock<Box<[u32]>>,
+    pub origin: Origin,
+}
+
+/// What made a statement.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// Parse: `source` is its text.
+    Parse,
+    /// PREPARE: `source` is the whole command, `plan` that of the query in it.
+    Prepare,
+    /// Parse of an EXECUTE of that statement.
+    Execute(Arc<Statement>),
 }
 
 /// A statement as servers know it.
@@ -58,18 +70,76 @@ impl Statement {
         if plan.inlines_tenant() && tenant.is_none() && plan.needs_tenant() {
             return Err(plan.no_tenant());
         }
-        let upstream = if is_forwarded(plan.action()) {
+        let upstream = if is_forwarded(plan.action()) && !matches!(plan.action(), Action::Prepare(_)) {
             Some(Upstream::new(source, &literals, &plan, declared, tenant.as_ref())?)
         } else {
             None
         };
         let declared = declared.into();
-        Ok(Statement { source: source.into(), literals, plan, declared, search_path, tenant, upstream, found: OnceLock::new() })
+        let (found, origin) = (OnceLock::new(), Origin::Parse);
+        Ok(Statement { source: source.into(), literals, plan, declared, search_path, tenant, upstream, found, origin })
+    }
+
+    /// The statement that a PREPARE makes. `source`: the command.
+    ///
+    /// # Errors
+    /// As [`Statement::new`].
+    pub fn prepared(source: &str, literals: Literals, prepare: &Prepare, search_path: Arc<[Box<str>]>) -> Result<Self, Denial> {
+        // No tenant: nothing that can be prepared has one in its text.
+        let made = Statement::new(source, literals, prepare.plan.clone(), &prepare.types, search_path, None)?;
+        Ok(Statement { origin: Origin::Prepare, ..made })
+    }
+
+    /// The statement that a Parse of an EXECUTE makes. `sql`: what is sent for it, with this tenant in it.
+    pub fn executing(
+        source: &str,
+        literals: Literals,
+        plan: Arc<Plan>,
+        search_path: Arc<[Box<str>]>,
+        tenant: Option<&Tenant>,
+        target: Arc<Statement>,
+        sql: Bytes,
+    ) -> Self {
+        let id = identity(&sql, &[]);
+        Statement {
+            source: source.into(),
+            literals,
+            plan,
+            declared: Box::default(),
+            search_path,
+            tenant: tenant.cloned(),
+            upstream: Some(Upstream { id, name: name_of(id).into(), text: sql, types: Box::default() }),
+            found: OnceLock::new(),
+            origin: Origin::Execute(target),
+        }
+    }
+
+    /// What it executes, if it is an EXECUTE.
+    pub fn target(&self) -> Option<&Arc<Statement>> {
+        match &self.origin {
+            Origin::Execute(target) => Some(target),
+            Origin::Parse | Origin::Prepare => None,
+        }
+    }
+
+    /// What has a plan upstream that may grow old: of an EXECUTE, what it executes.
+    pub fn planned(&self) -> Option<&Upstream> {
+        self.target().map_or(self.upstream.as_ref(), |target| target.upstream.as_ref())
+    }
+
+    /// How many parameters it has, declared ones that stand nowhere included.
+    pub fn parameters(&self) -> usize {
+        usize::from(self.plan.parameters()).max(self.declared.len())
+    }
+
+    /// Whether the rows that come back are not the client's.
+    pub fn hides_rows(&self) -> bool {
+        self.target().map_or(&self.plan, |target| &target.plan).hides_rows()
     }
 
     /// Whether the text upstream serves this tenant.
     pub fn serves(&self, tenant: Option<&Tenant>) -> bool {
-        !self.plan.inlines_tenant() || self.tenant.as_ref() == tenant
+        !self.plan.inlines_tenant() && self.target().is_none() || self.tenant.as_ref() == tenant
     }
 
     /// The type of the client's parameter at `index`, from 0; 0 where it is not known.
@@ -88,10 +158,15 @@ impl Statement {
     }
 }
 
-/// Whether the server runs the statement (and the proxy does not answer it itself).
+/// Whether the server takes part in the statement (and the proxy does not answer it itself).
 pub fn is_forwarded(action: &Action) -> bool {
     match action {
-        Action::Forward | Action::Transaction(_) | Action::Set { .. } | Action::Reset { .. } => true,
+        Action::Forward
+        | Action::Transaction(_)
+        | Action::Set { .. }
+        | Action::Reset { .. }
+        | Action::Prepare(_)
+        | Action::Execute { .. } => true,
         Action::ChooseTenant { .. } | Action::Emulate(_) | Action::Empty => false,
     }
 }
@@ -110,7 +185,7 @@ impl Upstream {
             types.push(plan.tenant_parameter_type());
         }
         let id = identity(&text, &types);
-        Ok(Upstream { id, name: format!("bulkhead_{id:032x}").into(), text: text.freeze(), types: types.into() })
+        Ok(Upstream { id, name: name_of(id).into(), text: text.freeze(), types: types.into() })
     }
 }
 

@@ -3,6 +3,7 @@
 
 #[path = "../../tests/wire/harness.rs"]
 mod harness;
+mod prepared;
 mod random;
 
 use std::collections::HashMap;

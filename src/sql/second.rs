@@ -270,6 +270,8 @@ fn kind_of_node(node: &NodeEnum) -> Option<&'static str> {
         Some("copy")
     } else if let NodeEnum::PrepareStmt(_) = node {
         Some("prepare")
+    } else if let NodeEnum::ExecuteStmt(_) = node {
+        Some("execute")
     } else if let NodeEnum::DeclareCursorStmt(_) = node {
         Some("declare")
     } else {
@@ -358,6 +360,7 @@ fn kind_of_statement(statement: &Statement) -> &'static str {
         (matches!(statement, Statement::Copy { .. }), "copy"),
         (matches!(statement, Statement::Explain { .. }), "explain"),
         (matches!(statement, Statement::Prepare { .. }), "prepare"),
+        (matches!(statement, Statement::Execute { .. }), "execute"),
         (matches!(statement, Statement::Declare { .. }), "declare"),
     ];
     kinds.into_iter().find_map(|(is, kind)| is.then_some(kind)).unwrap_or("other")

@@ -28,6 +28,16 @@ pub fn as_string(node: &Node) -> Option<&str> {
     if let Some(NodeEnum::String(pg::String { sval })) = &node.node { Some(sval) } else { None }
 }
 
+/// Whether a condition is `CURRENT OF cursor`.
+pub fn is_current_of(condition: &Child) -> bool {
+    matches!(condition.as_deref(), Some(Node { node: Some(NodeEnum::CurrentOfExpr(_)) }))
+}
+
+/// A name as SQL writes it.
+pub fn quoted_name(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 pub fn names(parts: &[&str]) -> Vec<Node> {
     parts.iter().map(|p| string(p)).collect()
 }

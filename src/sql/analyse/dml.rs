@@ -5,7 +5,7 @@ use pg_query::protobuf::{
 };
 use pg_query::{Node, NodeEnum};
 
-use super::super::tree::{as_string, boxed, column, node};
+use super::super::tree::{Child, as_string, boxed, column, is_current_of, node};
 use super::scope::{Item, Output, RteColumn, RteId, RteKind, Scope, Usage};
 use super::{Analyser, Statement};
 use crate::error::sqlstate;
@@ -166,7 +166,7 @@ impl Analyser<'_> {
         let target = target_of(&item)?;
         self.dml_scope(item, from_clause)?;
         // The order of transformUpdateStmt.
-        self.child(where_clause)?;
+        self.row_condition(where_clause)?;
         let outputs = self.returning(returning_clause, target)?;
         self.assignments(target_list, target)?;
         self.scopes.pop();
@@ -181,11 +181,16 @@ impl Analyser<'_> {
         let item = self.relation(relation, Usage::Delete)?;
         let target = target_of(&item)?;
         self.dml_scope(item, using_clause)?;
-        self.child(where_clause)?;
+        self.row_condition(where_clause)?;
         let outputs = self.returning(returning_clause, target)?;
         self.scopes.pop();
         self.end_with(with_clause, frame)?;
         Ok(outputs)
+    }
+
+    /// WHERE of UPDATE and DELETE, which is all that may be `CURRENT OF cursor`: that names no column.
+    fn row_condition(&mut self, condition: &mut Child) -> Result<(), Denial> {
+        if is_current_of(condition) { Ok(()) } else { self.child(condition) }
     }
 
     /// Opens the scope of UPDATE and DELETE: FROM items do not see the target, the rest sees both, the target first.

@@ -9,11 +9,13 @@
 
 mod copy_from;
 mod dml;
+pub mod explain;
 mod expr;
 mod from;
 mod hint;
 mod merge;
 pub mod names;
+mod prepare;
 mod query;
 pub mod scope;
 mod table_function;
@@ -118,6 +120,22 @@ pub enum Statement {
     },
     /// `COPY table FROM STDIN`
     CopyFrom(CopyFrom),
+    /// `EXPLAIN query`, the query in normal form.
+    Explain {
+        options: explain::ExplainOptions,
+        query: Node,
+    },
+    /// `PREPARE name AS query`, the query in normal form; the types that it declares are the analysis's.
+    Prepare {
+        name: String,
+        query: Node,
+    },
+    /// `EXECUTE name (arguments)`: how many, and as the target list of a SELECT.
+    Execute {
+        name: String,
+        arguments: usize,
+        query: Node,
+    },
     Utility(Utility),
 }
 
@@ -126,19 +144,14 @@ pub enum Statement {
 /// # Errors
 /// What PostgreSQL would raise for names that lead nowhere; 0A000 for what is not understood.
 pub fn analyse(statement: Node, context: &Context<'_>) -> Result<Analysis, Refusal> {
-    let mut analyser = Analyser {
-        context,
-        rtes: vec![],
-        by_alias: HashMap::new(),
-        functions: vec![],
-        foreign_operators: vec![],
-        pinned: BTreeSet::new(),
-        parameters: 0,
-        parameter_uses: vec![],
-        scopes: vec![],
-        ctes: vec![],
-        cte_frames: vec![],
-    };
+    if let Some(NodeEnum::PrepareStmt(prepare)) = statement.node {
+        return prepare::prepare(*prepare, context);
+    }
+    analyse_here(statement, context)
+}
+
+fn analyse_here(statement: Node, context: &Context<'_>) -> Result<Analysis, Refusal> {
+    let mut analyser = Analyser::new(context);
     let statement = match analyser.statement(statement) {
         Ok(statement) => statement,
         Err(denial) => return Err(Refusal { denial, pinned: analyser.pinned }),
@@ -173,6 +186,24 @@ struct Analyser<'a> {
     cte_frames: Vec<Vec<usize>>,
 }
 
+impl<'a> Analyser<'a> {
+    fn new(context: &'a Context<'a>) -> Self {
+        Analyser {
+            context,
+            rtes: vec![],
+            by_alias: HashMap::new(),
+            functions: vec![],
+            foreign_operators: vec![],
+            pinned: BTreeSet::new(),
+            parameters: 0,
+            parameter_uses: vec![],
+            scopes: vec![],
+            ctes: vec![],
+            cte_frames: vec![],
+        }
+    }
+}
+
 impl Analyser<'_> {
     fn statement(&mut self, mut statement: Node) -> Result<Statement, Denial> {
         let Some(kind) = &mut statement.node else {
@@ -205,6 +236,8 @@ impl Analyser<'_> {
             }
             NodeEnum::CopyStmt(s) => self.copy(s),
             NodeEnum::DeclareCursorStmt(s) => self.declare(s),
+            NodeEnum::ExplainStmt(s) => self.explain(s),
+            NodeEnum::ExecuteStmt(s) => self.execute(s),
             NodeEnum::FetchStmt(_) => Ok(Statement::Utility(Utility::Fetch { node: statement })),
             NodeEnum::TransactionStmt(s) => utility::transaction(s).map(Statement::Utility),
             NodeEnum::VariableSetStmt(s) => utility::set(s, self).map(Statement::Utility),

@@ -424,7 +424,7 @@ pub(super) fn close(statement: &pg::ClosePortalStmt) -> Result<Utility, Denial> 
     Ok(Utility::Close { name: statement.portalname.clone(), node })
 }
 
-/// Names the refused kind of statement: by policy where it changes or reads more than rows, else as not supported.
+/// Names the refused kind of statement.
 pub(super) fn refused(kind: &NodeEnum) -> Denial {
     let debug = format!("{kind:?}");
     let name = debug.split(['(', ' ', '{']).next().unwrap_or_default().trim_end_matches("Stmt");
@@ -436,13 +436,5 @@ pub(super) fn refused(kind: &NodeEnum) -> Denial {
         }
         words.push(c.to_ascii_uppercase());
     }
-    match kind {
-        NodeEnum::PrepareStmt(_) | NodeEnum::ExecuteStmt(_) | NodeEnum::ExplainStmt(_) => {
-            Denial::unsupported(format!("{words} cannot be secured yet"))
-        }
-        other_statement => {
-            let _ = other_statement;
-            Denial::policy(format!("{words} is not permitted"))
-        }
-    }
+    Denial::policy(format!("{words} is not permitted"))
 }

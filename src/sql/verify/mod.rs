@@ -84,8 +84,10 @@ pub enum Kind {
     CopyTo,
     /// COPY table (columns) FROM STDIN, in text or binary format with no other option; the tenant's column is the last.
     CopyFrom,
-    /// EXPLAIN of any of the first five, without ANALYZE.
-    Explain,
+    /// EXPLAIN of any of the first five, without ANALYZE; without COSTS where estimates may not be shown.
+    Explain {
+        estimates: bool,
+    },
     /// DECLARE .. CURSOR FOR query
     DeclareCursor,
 }

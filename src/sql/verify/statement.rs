@@ -10,8 +10,8 @@ use super::guard::{Place, Use};
 use super::nodes::other_statements;
 use super::*;
 
-/// Options of EXPLAIN that run nothing.
-const EXPLAIN_OPTIONS: [&str; 6] = ["costs", "format", "generic_plan", "settings", "summary", "verbose"];
+/// Options of EXPLAIN that run nothing and tell of the plan only.
+const EXPLAIN_OPTIONS: [&str; 4] = ["costs", "format", "generic_plan", "verbose"];
 
 impl Verifier<'_> {
     pub(super) fn top(&mut self, node: &NodeEnum) -> Result<(), Denial> {
@@ -25,14 +25,9 @@ impl Verifier<'_> {
         {
             self.copy_from(copy)
         } else if let NodeEnum::ExplainStmt(explain) = node
-            && kind == Kind::Explain
+            && let Kind::Explain { estimates } = kind
         {
-            let ExplainStmt { query, options } = explain.as_ref();
-            for option in options {
-                let NodeEnum::DefElem(element) = inner(option)? else { return Err(refused("an option that is none")) };
-                self.option(element, &EXPLAIN_OPTIONS)?;
-            }
-            self.query_node(query.as_deref())
+            self.explain(explain, estimates)
         } else if let NodeEnum::DeclareCursorStmt(declare) = node
             && kind == Kind::DeclareCursor
         {
@@ -55,6 +50,26 @@ impl Verifier<'_> {
             }
             self.query(node)
         }
+    }
+
+    fn explain(&mut self, explain: &ExplainStmt, estimates: bool) -> Result<(), Denial> {
+        let ExplainStmt { query, options } = explain;
+        let mut costs = Vec::new();
+        for option in options {
+            let NodeEnum::DefElem(element) = inner(option)? else { return Err(refused("an option that is none")) };
+            self.option(element, &EXPLAIN_OPTIONS)?;
+            if element.defname == "costs" {
+                costs.push(element.arg.as_deref());
+            }
+        }
+        let is_off = |arg: &Option<&Node>| match arg.and_then(|n| n.node.as_ref()) {
+            Some(NodeEnum::String(s)) => s.sval == "off",
+            Some(_) | None => false,
+        };
+        if !estimates && !crate::mutant!("check.explain-estimates") && !matches!(costs.as_slice(), [only] if is_off(only)) {
+            return Err(refused("EXPLAIN with estimates"));
+        }
+        self.query_node(query.as_deref())
     }
 
     fn copy(&mut self, copy: &CopyStmt) -> Result<(), Denial> {
@@ -392,6 +407,16 @@ impl Verifier<'_> {
 
     fn update(&mut self, update: &UpdateStmt) -> Result<(), Denial> {
         let UpdateStmt { relation, target_list, where_clause, from_clause, returning_clause, with_clause } = update;
+        if is_current_of(where_clause.as_deref()) {
+            let target = self.current_target(relation.as_ref(), Use::Update, from_clause, with_clause.as_ref())?;
+            if self.assigns(target_list, &target.tenant_column)? {
+                return Err(refused("WHERE CURRENT OF that assigns the tenant"));
+            }
+            self.assignments(target_list, &target)?;
+            self.returning(returning_clause.as_ref(), &target)?;
+            self.levels.pop();
+            return Ok(());
+        }
         self.with(with_clause.as_ref(), |v| {
             let target = v.target(relation.as_ref(), Use::Update)?;
             let site = v.filtered_target(&target, from_clause, where_clause.as_deref())?;
@@ -405,6 +430,12 @@ impl Verifier<'_> {
 
     fn delete(&mut self, delete: &DeleteStmt) -> Result<(), Denial> {
         let DeleteStmt { relation, using_clause, where_clause, returning_clause, with_clause } = delete;
+        if is_current_of(where_clause.as_deref()) {
+            let target = self.current_target(relation.as_ref(), Use::Delete, using_clause, with_clause.as_ref())?;
+            self.returning(returning_clause.as_ref(), &target)?;
+            self.levels.pop();
+            return Ok(());
+        }
         self.with(with_clause.as_ref(), |v| {
             let target = v.target(relation.as_ref(), Use::Delete)?;
             let site = v.filtered_target(&target, using_clause, where_clause.as_deref())?;
@@ -413,6 +444,46 @@ impl Verifier<'_> {
             v.levels.pop();
             Ok(())
         })
+    }
+
+    /// Opens the level of an UPDATE or DELETE of a cursor's row, which nothing filters: the tenant is a check of what it
+    /// returns, and there may be no other rules.
+    fn current_target(
+        &mut self,
+        relation: Option<&RangeVar>,
+        use_: Use,
+        from: &[Node],
+        with: Option<&WithClause>,
+    ) -> Result<Target, Denial> {
+        let mut target = self.target(relation, use_)?;
+        let Entry::Governed { required, when_read, .. } = &target.entry else {
+            return Err(refused("a target that is not governed"));
+        };
+        let ([tenant], []) = (required.as_slice(), when_read.as_slice()) else {
+            return Err(refused("WHERE CURRENT OF, past rules"));
+        };
+        if !from.is_empty() || with.is_some() || !self.levels.is_empty() || !self.ctes.is_empty() {
+            return Err(refused("WHERE CURRENT OF with other relations"));
+        }
+        if !target.checks.is_empty() || !target.checks_when_read.is_empty() {
+            return Err(refused("WHERE CURRENT OF, past rules"));
+        }
+        if !crate::mutant!("check.current-row-unchecked") {
+            target.checks.push(tenant.clone());
+        }
+        self.levels.push(Level::default());
+        self.register(&target.alias, target.entry.clone())?;
+        Ok(target)
+    }
+
+    fn assigns(&self, targets: &[Node], column: &str) -> Result<bool, Denial> {
+        for assignment in targets {
+            let NodeEnum::ResTarget(assignment) = inner(assignment)? else { return Err(refused("an assignment that is none")) };
+            if assignment.name == column {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Opens the level of an UPDATE or DELETE: its target and its FROM list, filtered by WHERE.
@@ -504,6 +575,10 @@ impl Verifier<'_> {
             entry,
         })
     }
+}
+
+fn is_current_of(condition: Option<&Node>) -> bool {
+    matches!(condition, Some(Node { node: Some(NodeEnum::CurrentOfExpr(_)) }))
 }
 
 /// What a level's own FOR UPDATE and the like lock.

@@ -182,7 +182,7 @@ fn kind_of(text: &str) -> Kind {
         "MERGE" => Kind::Merge,
         "COPY" if text.contains(" FROM STDIN") => Kind::CopyFrom,
         "COPY" => Kind::CopyTo,
-        "EXPLAIN" => Kind::Explain,
+        "EXPLAIN" => Kind::Explain { estimates: false },
         "DECLARE" => Kind::DeclareCursor,
         _ => Kind::Select,
     }
@@ -249,7 +249,11 @@ fn good_outputs_are_accepted() {
         "COPY public.accounts (id, tenant_id) FROM STDIN",
         "COPY public.accounts (tenant_id) FROM STDIN (FORMAT binary)",
         "EXPLAIN (COSTS off) SELECT a.id FROM public.accounts a WHERE T(a)",
+        "EXPLAIN (VERBOSE on, COSTS off, FORMAT json) UPDATE public.accounts a SET email = 'x' WHERE T(a)",
         "DECLARE c CURSOR FOR SELECT a.id FROM public.accounts a WHERE T(a)",
+        "UPDATE public.accounts a SET balance = 0 WHERE CURRENT OF c RETURNING CASE WHEN T(a) THEN NULL::pg_catalog.int4 ELSE $R(a)::pg_catalog.int4 END",
+        "UPDATE public.accounts a SET balance = CASE WHEN T(a) THEN a.balance + 1 ELSE NULL END WHERE CURRENT OF c RETURNING CASE WHEN (CASE WHEN T(a) THEN NULL::pg_catalog.int4 ELSE $R(a)::pg_catalog.int4 END) OPERATOR(pg_catalog.=) 0 THEN a.id ELSE a.id END AS id, a.email",
+        "DELETE FROM public.accounts a WHERE CURRENT OF c RETURNING CASE WHEN T(a) THEN NULL::pg_catalog.int4 ELSE $R(a)::pg_catalog.int4 END",
     ] {
         check(text).unwrap_or_else(|d| panic!("{text}: {d}"));
     }
@@ -290,6 +294,45 @@ fn a_copy_into_a_table_has_one_form() {
     let rules = Rules { insert_check: "row.amount > 0", ..Rules::default() };
     assert!(check_with(Kind::CopyFrom, "COPY public.orders (id, tenant_id) FROM STDIN", Rules::default()).is_ok());
     assert!(is_refused(check_with(Kind::CopyFrom, "COPY public.orders (id, tenant_id) FROM STDIN", rules)));
+}
+
+#[test]
+fn explain_shows_the_plan_only() {
+    for options in
+        ["", "(COSTS on)", "(COSTS)", "(COSTS off, COSTS on)", "(COSTS off, ANALYZE)", "ANALYZE", "(COSTS off, BUFFERS off)"]
+    {
+        let text = format!("EXPLAIN {options} SELECT a.id FROM {A} WHERE T(a)");
+        assert!(is_refused(check(&text)), "{text}");
+        let estimates = check_with(Kind::Explain { estimates: true }, &text, Rules::default());
+        assert_eq!(estimates.is_ok(), !options.contains("ANALYZE") && !options.contains("BUFFERS"), "{text}");
+    }
+    assert!(is_refused(check(&format!("EXPLAIN (COSTS off) SELECT a.id FROM {A}"))));
+}
+
+#[test]
+fn a_cursors_row_must_be_checked_when_it_is_returned() {
+    let probe = "CASE WHEN T(a) THEN NULL::pg_catalog.int4 ELSE $R(a)::pg_catalog.int4 END";
+    let always = "CASE WHEN true THEN NULL::pg_catalog.int4 ELSE $R(a)::pg_catalog.int4 END";
+    let quiet = "CASE WHEN T(a) THEN NULL::pg_catalog.int4 ELSE NULL::pg_catalog.int4 END";
+    for text in [
+        format!("UPDATE {A} SET balance = 0 WHERE CURRENT OF c"),
+        format!("UPDATE {A} SET balance = 0 WHERE CURRENT OF c RETURNING a.id"),
+        format!("UPDATE {A} SET balance = 0 WHERE CURRENT OF c RETURNING a.id, {probe}"),
+        format!("UPDATE {A} SET balance = 0 WHERE CURRENT OF c RETURNING {always}"),
+        format!("UPDATE {A} SET balance = 0 WHERE CURRENT OF c RETURNING {quiet}"),
+        format!("UPDATE {A} SET balance = 0 FROM {O} WHERE CURRENT OF c RETURNING {probe}"),
+        format!("UPDATE {A} SET tenant_id = $T WHERE CURRENT OF c RETURNING {probe}"),
+        format!("WITH w AS (UPDATE {A} SET balance = 0 WHERE CURRENT OF c RETURNING {probe}) SELECT 1"),
+        format!("DELETE FROM {A} WHERE CURRENT OF c"),
+        format!("DELETE FROM {A} WHERE CURRENT OF c RETURNING a.id"),
+        format!("DELETE FROM {A} USING {O} WHERE CURRENT OF c RETURNING {probe}"),
+        "DELETE FROM public.products p WHERE CURRENT OF c".to_owned(),
+    ] {
+        assert!(is_refused(check(&text)), "{text}");
+    }
+    let ruled = "DELETE FROM public.orders o WHERE CURRENT OF c RETURNING CASE WHEN T(o) THEN NULL::pg_catalog.int4 ELSE $R(o)::pg_catalog.int4 END";
+    assert!(check(ruled).is_ok());
+    assert!(is_refused(check_with(Kind::Delete, ruled, Rules::all("row.amount > 1"))));
 }
 
 #[test]

@@ -1,0 +1,85 @@
+//! Plans of statements about statements: EXPLAIN, PREPARE, EXECUTE.
+
+use std::sync::Arc;
+
+use pg_query::protobuf::{self as pg, DefElem, ExplainStmt};
+use pg_query::{Node, NodeEnum};
+
+use super::{Action, Effect, Plan, Prepare};
+use crate::finding::Denial;
+use crate::sql::analyse::explain::ExplainOptions;
+use crate::sql::tree::{node, string};
+
+/// `EXPLAIN (options) query`. Estimates are made from statistics over the rows of all tenants: where they are kept back they
+/// are off without a word, since nobody who types EXPLAIN asks for them in particular, and refused where they are asked for.
+pub(super) fn explain(options: &ExplainOptions, estimates: bool, query: Node) -> Result<Node, Denial> {
+    let ExplainOptions { verbose, costs, format, generic_plan } = *options;
+    let estimates = estimates || crate::mutant!("explain.estimates-shown");
+    let costs = match (estimates, costs) {
+        (false, Some(true)) => {
+            return Err(Denial::policy("EXPLAIN COSTS is not permitted")
+                .hint("estimates are made from the rows of all tenants; leave the option out"));
+        }
+        (false, Some(false) | None) => Some(false),
+        (true, asked) => asked,
+    };
+    let mut list = vec![];
+    let mut add = |name: &str, value: &str| list.push(option(name, value));
+    if verbose {
+        add("verbose", "on");
+    }
+    if let Some(costs) = costs {
+        add("costs", if costs { "on" } else { "off" });
+    }
+    if let Some(format) = format {
+        add("format", format);
+    }
+    if generic_plan {
+        add("generic_plan", "on");
+    }
+    Ok(node(NodeEnum::ExplainStmt(Box::new(ExplainStmt { query: Some(Box::new(query)), options: list }))))
+}
+
+fn option(name: &str, value: &str) -> Node {
+    node(NodeEnum::DefElem(Box::new(DefElem {
+        defname: name.to_owned(),
+        arg: Some(Box::new(string(value))),
+        defaction: pg::DefElemAction::DefelemUnspec as i32,
+        ..Default::default()
+    })))
+}
+
+/// `PREPARE name AS query` with these types: nothing of the session's yet, but the plan that EXECUTE runs.
+pub(super) fn prepare(name: &str, types: &[u32], plan: Plan) -> Plan {
+    let epoch = plan.epoch;
+    Plan {
+        action: Action::Prepare(Prepare { name: name.into(), types: types.into(), plan: Arc::new(plan) }),
+        effect: Effect::None,
+        command: "PREPARE",
+        segments: vec![],
+        parameters: 0,
+        needs_tenant: false,
+        hides_rows: false,
+        inlines_tenant: false,
+        obligations: vec![],
+        copy_in: None,
+        epoch,
+    }
+}
+
+/// The arguments of an EXECUTE as a SELECT of them, which the output check can read.
+pub(super) fn without_names(mut select: Node) -> Node {
+    if let Some(NodeEnum::SelectStmt(s)) = &mut select.node {
+        for target in &mut s.target_list {
+            if let Some(NodeEnum::ResTarget(t)) = &mut target.node {
+                t.name.clear();
+            }
+        }
+    }
+    select
+}
+
+/// The list that such a SELECT was printed with.
+pub(super) fn arguments_of(printed: &str) -> Result<&str, Denial> {
+    printed.strip_prefix("SELECT").map(str::trim).ok_or_else(|| Denial::disagreement("arguments that are none"))
+}
