@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
-use pg_query::NodeEnum;
 use pg_query::protobuf::{AExprKind, ParseResult, a_const};
+use pg_query::{Node, NodeEnum};
 use smallvec::SmallVec;
 
 use crate::catalog::Catalog;
@@ -522,10 +522,31 @@ fn has_escape(token: &str) -> bool {
     !token.starts_with('\'') || token.contains('\\')
 }
 
+/// The statements, or the queries and arguments in those that hold some, which a walk does not enter by itself.
+fn queries(tree: &ParseResult) -> Vec<&Node> {
+    let mut found = vec![];
+    for statement in tree.stmts.iter().filter_map(|s| s.stmt.as_deref()) {
+        if let Some(NodeEnum::ExplainStmt(s)) = &statement.node {
+            found.extend(s.query.as_deref());
+        } else if let Some(NodeEnum::PrepareStmt(s)) = &statement.node {
+            found.extend(s.query.as_deref());
+        } else if let Some(NodeEnum::DeclareCursorStmt(s)) = &statement.node {
+            found.extend(s.query.as_deref());
+        } else if let Some(NodeEnum::CopyStmt(s)) = &statement.node {
+            found.extend(s.query.as_deref());
+        } else if let Some(NodeEnum::ExecuteStmt(s)) = &statement.node {
+            found.extend(&s.params);
+        } else {
+            found.push(statement);
+        }
+    }
+    found
+}
+
 /// The tenant's slot is the rewriter's to write: a client's text that holds one is refused, however it is spelt.
 fn refuse_slots(tree: &ParseResult) -> Result<(), Denial> {
     let mut forged = false;
-    for statement in tree.stmts.iter().filter_map(|s| s.stmt.as_deref()) {
+    for statement in queries(tree) {
         crate::sql::tree::walk(statement, &mut |n| {
             let text = match &n.node {
                 Some(NodeEnum::AConst(c)) => match &c.val {
@@ -571,7 +592,7 @@ fn write_key(key: &mut Vec<u8>, context: &Context<'_>, text: &str) {
 /// Stand-ins that are the pattern of a LIKE.
 fn like_patterns(tree: &ParseResult) -> Vec<u16> {
     let mut found = vec![];
-    for statement in tree.stmts.iter().filter_map(|s| s.stmt.as_deref()) {
+    for statement in queries(tree) {
         crate::sql::tree::walk(statement, &mut |n| {
             if let Some(NodeEnum::AExpr(e)) = &n.node
                 && e.kind == AExprKind::AexprLike as i32

@@ -54,7 +54,7 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
         epoch: permit.epoch(),
     };
     let tree = match &analysis.statement {
-        Statement::Query(query) => {
+        Statement::Query(query) | Statement::Prepare { name: _, query } => {
             let Rewritten { tree, hides_rows } = rewrite(query, analysis, permit, catalog)?;
             plan.hides_rows = hides_rows;
             (plan.command, plan.effect) = command(&tree);
@@ -93,12 +93,6 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
             // GENERIC_PLAN takes no values of parameters.
             plan.inlines_tenant = true;
             Some(commands::explain(options, check.estimates, tree)?)
-        }
-        Statement::Prepare { name: _, query } => {
-            let Rewritten { tree, hides_rows } = rewrite(query, analysis, permit, catalog)?;
-            plan.hides_rows = hides_rows;
-            (plan.command, plan.effect) = command(&tree);
-            Some(tree)
         }
         Statement::Execute { name, arguments, query } => {
             let Rewritten { tree, hides_rows: _ } = rewrite(query, analysis, permit, catalog)?;
@@ -166,7 +160,7 @@ fn check_output(printed: &str, kind: Kind, permit: &Permit, catalog: &Catalog, c
 /// `CURSOR_OPT_HOLD` of parsenodes.h.
 const CURSOR_OPT_HOLD: i32 = 0x20;
 
-fn print(statement: Node) -> Result<String, Denial> {
+pub(super) fn print(statement: Node) -> Result<String, Denial> {
     let raw = RawStmt { stmt: Some(Box::new(statement)), stmt_location: 0, stmt_len: 0 };
     parse::print(&ParseResult { version: 0, stmts: vec![raw] })
 }

@@ -83,3 +83,28 @@ pub(super) fn without_names(mut select: Node) -> Node {
 pub(super) fn arguments_of(printed: &str) -> Result<&str, Denial> {
     printed.strip_prefix("SELECT").map(str::trim).ok_or_else(|| Denial::disagreement("arguments that are none"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::parse;
+
+    fn printed(options: &ExplainOptions, estimates: bool) -> Result<String, Denial> {
+        let tree = parse::parse("SELECT 1")?;
+        let query = tree.stmts[0].stmt.as_deref().cloned().unwrap();
+        super::super::build::print(explain(options, estimates, query)?)
+    }
+
+    #[test]
+    fn estimates_show_where_they_may() {
+        let with = |costs| ExplainOptions { costs, ..ExplainOptions::default() };
+        assert_eq!(printed(&with(None), false).unwrap(), "EXPLAIN (COSTS OFF) SELECT 1");
+        assert_eq!(printed(&with(None), true).unwrap(), "EXPLAIN SELECT 1");
+        assert_eq!(printed(&with(Some(false)), true).unwrap(), "EXPLAIN (COSTS OFF) SELECT 1");
+        assert_eq!(printed(&with(Some(true)), true).unwrap(), "EXPLAIN (COSTS ON) SELECT 1");
+        assert!(printed(&with(Some(true)), false).is_err());
+        let all = ExplainOptions { verbose: true, costs: None, format: Some("json"), generic_plan: true };
+        let text = "EXPLAIN (VERBOSE ON, COSTS OFF, FORMAT \"json\", GENERIC_PLAN ON) SELECT 1";
+        assert_eq!(printed(&all, false).unwrap(), text);
+    }
+}

@@ -247,7 +247,9 @@ impl Session<'_> {
         arguments: usize,
     ) -> Result<BytesMut, Denial> {
         let upstream = match (target.plan.action(), target.plan.command(), &target.upstream) {
-            (Action::Forward, "SELECT" | "INSERT" | "UPDATE" | "DELETE" | "MERGE", Some(upstream)) if !target.plan.inlines_tenant() => {
+            (Action::Forward, "SELECT" | "INSERT" | "UPDATE" | "DELETE" | "MERGE", Some(upstream))
+                if !target.plan.inlines_tenant() =>
+            {
                 upstream
             }
             (_, _, _) => {

@@ -83,7 +83,7 @@ fn unreadable(message: String) -> Denial {
 
 /// Forms that the second parser reads as something else without an error: ONLY, TABLESAMPLE, ROLLUP within GROUPING SETS,
 /// VALUES as an expression, SELECT of nothing, a frame's bound that is a string, `interval(p)`, `U&"name"`, names that are
-/// words to it; and what it does not print as it read it: options of COPY, LIMIT ALL, `- -x` (as a comment).
+/// words to it; and what it does not print as it read it: options of COPY and EXPLAIN, LIMIT ALL, `- -x` (as a comment).
 fn has_foreign_forms(text: &str, json: &Json) -> bool {
     let mut found = parse::scan(text).is_ok_and(|tokens| has_foreign_tokens(text, &tokens));
     walk_json(json, &mut |name, value| {
@@ -94,7 +94,7 @@ fn has_foreign_forms(text: &str, json: &Json) -> bool {
         let is_empty = |path: &str| list(path).is_some_and(Vec::is_empty);
         found |= is_empty("/target_list") && is_empty("/values_lists") && value.get("larg").is_some_and(Json::is_null);
         found |= name == "SubLink" && !list("/subselect/node/SelectStmt/values_lists").is_none_or(Vec::is_empty);
-        found |= name == "CopyStmt" && !is_empty("/options");
+        found |= matches!(name, "CopyStmt" | "ExplainStmt") && !is_empty("/options");
         found |= name == "limit_count" && value.pointer("/node/AConst/isnull").and_then(Json::as_bool) == Some(true);
         let last_name = list("/names").and_then(|names| names.last()).and_then(string_of_json);
         found |= last_name == Some("interval") && !is_empty("/typmods");

@@ -41,6 +41,8 @@ fn below(kind: &mut NodeEnum) {
         some(&mut s.query);
     } else if let NodeEnum::PrepareStmt(s) = kind {
         some(&mut s.query);
+    } else if let NodeEnum::ExecuteStmt(s) = kind {
+        each(&mut s.params);
     } else if let NodeEnum::DeclareCursorStmt(s) = kind {
         some(&mut s.query);
     } else if let NodeEnum::CopyStmt(s) = kind {
@@ -202,6 +204,8 @@ fn change(kind: &mut NodeEnum) {
             // DEFAULT VALUES
             w.command_type = CmdType::CmdNothing as i32;
         }
+    } else if let NodeEnum::ExplainStmt(s) = kind {
+        s.options.clear();
     } else if let NodeEnum::CopyStmt(s) = kind {
         s.options.clear();
         // One that reads anything but the row has no place in what the second parser knows.
