@@ -18,6 +18,7 @@ use crate::error::SqlError;
 use crate::finding::{Denial, Reason};
 use crate::id::PolicyEpoch;
 use crate::plan::{self, Action, Built, Literals, Plan, TenantType};
+use crate::policy::masks::without_keys;
 use crate::policy::model::PolicyModel;
 use crate::policy::{PolicyProblem, PolicySet, decide, expected};
 use crate::principal::Principal;
@@ -168,6 +169,11 @@ impl Gate {
     /// A type by its OID, as SQL names it whatever the search_path; `None` where it is not known.
     pub fn type_name(&self, oid: u32) -> Option<String> {
         self.state.load().type_name(oid)
+    }
+
+    /// Whether any column is masked for these roles.
+    pub fn masks_for(&self, roles: &[Box<str>]) -> bool {
+        self.state.load().policies.has_masks_for(roles)
     }
 
     pub fn level(&self) -> Level {
@@ -435,7 +441,7 @@ impl State {
                 Some(tenant) => plan::tenant::constant(t, tenant),
                 None => format!("<tenant>::{}", t.sql()),
             };
-            let text = |plan: &Plan| plan::text_of(plan.segments(), &literal, &tenant);
+            let text = |plan: &Plan| without_keys(&plan::text_of(plan.segments(), &literal, &tenant));
             let sent = match plan.action() {
                 Action::Prepare(plan::Prepare { name, types, plan }) => {
                     let types: Vec<_> = types.iter().filter_map(|oid| self.type_name(*oid)).collect();
@@ -459,7 +465,7 @@ impl State {
             }
         });
         let analysis = parse::parse(source).ok().and_then(|tree| self.analyse(source, &tree, context).ok());
-        let relations = analysis.map(|a| self.describe(&a)).unwrap_or_default();
+        let relations = analysis.map(|a| self.describe(&a, &context.principal.roles)).unwrap_or_default();
         Explanation {
             sql: source.to_owned(),
             outcome,
@@ -469,7 +475,7 @@ impl State {
         }
     }
 
-    fn describe(&self, analysis: &Analysis) -> Vec<(String, String)> {
+    fn describe(&self, analysis: &Analysis, roles: &[Box<str>]) -> Vec<(String, String)> {
         use crate::policy::epoch::RelationPolicy;
         use crate::sql::analyse::scope::RteKind;
         let mut described: Vec<(String, String)> = vec![];
@@ -477,13 +483,16 @@ impl State {
             let RteKind::Relation { oid, usage: _ } = rte.kind else { continue };
             let Some(relation) = self.catalog.relation(oid) else { continue };
             let name = format!("{}.{}", relation.schema, relation.name);
-            let scope = match self.policies.policy_of(relation, &self.catalog) {
+            let mut scope = match self.policies.policy_of(relation, &self.catalog) {
                 Some(RelationPolicy::Tenant(policy)) => format!("tenant, by {}", policy.column),
                 Some(RelationPolicy::Shared) => "shared, read-only".to_owned(),
                 Some(RelationPolicy::Denied) => "denied".to_owned(),
                 None if matches!(relation.schema.as_str(), "pg_catalog" | "information_schema") => "catalog".to_owned(),
                 None => "denied: no policy lists it".to_owned(),
             };
+            for mask in self.policies.masks_of(relation, &self.catalog, roles) {
+                scope += &format!("; {} is masked ({})", mask.column, mask.mask.as_str());
+            }
             if !described.iter().any(|(n, _)| *n == name) {
                 described.push((name, scope));
             }

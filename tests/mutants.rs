@@ -42,7 +42,7 @@ fn switches() -> BTreeMap<String, PathBuf> {
 fn there_are_mutants_of_every_kind() {
     let switches = switches();
     assert!(switches.contains_key(WITHOUT_CHECK));
-    for area in ["rewrite.", "guard.", "fence.", "quiet.", "names.", "write.", "check."] {
+    for area in ["rewrite.", "guard.", "fence.", "quiet.", "names.", "write.", "mask.", "check."] {
         let count = switches.keys().filter(|name| name.starts_with(area)).count();
         assert!(count >= 4, "{count} mutants of {area}");
     }

@@ -5,7 +5,8 @@
 //! with `TWIN_STATEMENTS=1`. To see that it can fail: `SUBJECT=plain` (no filter) differs at once. `SUBJECT=rls` runs
 //! against PostgreSQL's own row security, which must differ in almost nothing. `SUBJECT=views` filters rows and
 //! does not guard expressions: leaks by errors must be found. `SUBJECT=twin` compares the twin with a
-//! copy of itself: what differs there is not determined, and no fault of anybody's.
+//! copy of itself: what differs there is not determined, and no fault of anybody's. A second run masks columns; its twin holds
+//! the masks.
 
 #[path = "twin/expression.rs"]
 mod expression;
@@ -100,11 +101,27 @@ impl Statement {
 
 #[test]
 fn answers_are_those_of_the_tenants_own_database() {
-    let count = number("TWIN_STATEMENTS", 20_000);
+    run(Columns::AsTheyAre, number("TWIN_STATEMENTS", 20_000));
+}
+
+/// Queries only: what may be written to masked columns has tests of its own.
+#[test]
+fn masked_columns_read_as_on_a_database_that_holds_the_masks() {
+    run(Columns::Masked, number("TWIN_STATEMENTS", 20_000) / 8);
+}
+
+/// What the tenant sees of some columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Columns {
+    AsTheyAre,
+    Masked,
+}
+
+fn run(columns: Columns, count: u64) {
     let seed = number("TWIN_SEED", 1);
-    eprintln!("twin: {count} statements from seed {seed}");
+    eprintln!("twin: {count} statements from seed {seed}, columns {columns:?}");
     let started = Instant::now();
-    let world = World::start();
+    let world = World::start(columns);
     let next = AtomicUsize::new(0);
     let differing = AtomicUsize::new(0);
     let tallies: Vec<Tally> = std::thread::scope(|scope| {
@@ -117,6 +134,9 @@ fn answers_are_those_of_the_tenants_own_database() {
                         let i = next.fetch_add(1, Ordering::Relaxed);
                         if i >= count as usize {
                             break;
+                        }
+                        if columns == Columns::Masked && generate(seed + i as u64, 4).writes.is_some() {
+                            continue;
                         }
                         if !worker.check(seed + i as u64) {
                             differing.fetch_add(1, Ordering::Relaxed);
@@ -224,10 +244,15 @@ struct World {
 }
 
 impl World {
-    fn start() -> World {
+    fn start(columns: Columns) -> World {
         let cluster = Cluster::start_with(&["jit = off"]);
         let schema = repository("tests/twin/schema.sql");
-        cluster.create_database("solo", &[&schema], &[("solo", "1")]);
+        let masks = repository("tests/twin/masks.sql");
+        let (files, policies): (&[&std::path::Path], _) = match columns {
+            Columns::AsTheyAre => (&[&schema], "tests/twin/policies.toml"),
+            Columns::Masked => (&[&schema, &masks], "tests/twin/masks.toml"),
+        };
+        cluster.create_database("solo", files, &[("solo", "1")]);
         cluster.create_database("all_a", &[&schema], &[("variant", "a")]);
         cluster.create_database("all_b", &[&schema], &[("variant", "b")]);
         let itself = std::env::var("SUBJECT").is_ok_and(|s| s == "twin");
@@ -241,7 +266,7 @@ impl World {
                 }
             }
         }
-        let policies = fs::read_to_string(repository("tests/twin/policies.toml")).expect("read the policies");
+        let policies = fs::read_to_string(repository(policies)).expect("read the policies");
         let rls = fs::read_to_string(repository("tests/twin/rls.sql")).expect("read the row security");
         let views = fs::read_to_string(repository("tests/twin/views.sql")).expect("read the views");
         let subject = Subject::start(&cluster, &everyone, &policies, &rls, Some(&views));

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use pg_query::protobuf::{CopyStmt, DefElem, DefElemAction, RangeVar};
 use pg_query::{Node, NodeEnum};
 
+use super::mask::filled_pseudonym;
 use crate::finding::Denial;
 use crate::policy::Permit;
+use crate::policy::model::Mask;
 use crate::sql::analyse::{Analysis, CopyFrom};
 use crate::sql::copy::{Dialect, Target, TenantField};
 use crate::sql::tree::{bool_constant, boxed, names, node, relation, string};
@@ -28,6 +30,11 @@ pub(super) fn copy_from(copy: &CopyFrom, analysis: &Analysis, permit: &Permit) -
             let message = format!("COPY FROM cannot be secured where a rule checks the new rows of \"{}\"", filter.table);
             return Err(Denial::unsupported(message).hint("use INSERT"));
         }
+    }
+    let numbered = |name: &String| analysis.rtes[*rte].columns.iter().find(|c| c.name == *name).map(|c| c.number);
+    let numbers: Vec<i16> = columns.iter().filter_map(numbered).collect();
+    if let Some(hashed) = permit.masks(*rte).iter().find(|m| m.mask == Mask::Hash && numbers.contains(&m.number)) {
+        return Err(filled_pseudonym(&hashed.name));
     }
     let tenant = analysis.rtes[*rte].columns.iter().find(|c| c.number == filter.tenant_column);
     let tenant_column = tenant.map(|c| c.name.clone()).ok_or_else(|| Denial::disagreement("no tenant column in a COPY"))?;

@@ -6,6 +6,7 @@ mod computed;
 mod copy_from;
 mod current;
 mod guard;
+mod mask;
 mod merge;
 mod quiet;
 mod rewrite;

@@ -14,6 +14,7 @@ use pg_query::protobuf::{
 use pg_query::{Node, NodeEnum};
 
 use super::guard::Guarding;
+use super::mask::marked;
 use super::quiet::is_quiet;
 use crate::catalog::Catalog;
 use crate::finding::Denial;
@@ -56,6 +57,8 @@ pub(super) fn rewrite(statement: &Node, analysis: &Analysis, permit: &Permit, ca
             fenced: BTreeSet::new(),
         };
         let mut tree = statement.clone();
+        rewriter.mark_masked(&mut tree)?;
+        rewriter.refuse_masked_writes(&tree)?;
         rewriter.statement(&mut tree)?;
         rewriter.keep_targets_out_of_fences()?;
         if rewriter.wanted.is_subset(&fences) {
@@ -67,7 +70,8 @@ pub(super) fn rewrite(statement: &Node, analysis: &Analysis, permit: &Permit, ca
             if !crate::mutant!("rewrite.masks-left-out") {
                 rewriter.mask(&mut tree);
             }
-            rewriter.print_whole_rows(&mut tree);
+            rewriter.print_whole_rows(&mut tree)?;
+            rewriter.print_masked(&mut tree)?;
             return Ok(Rewritten { tree, hides_rows });
         }
         fences.append(&mut rewriter.wanted);
@@ -128,6 +132,10 @@ impl Environment for Rewriter<'_> {
     }
 
     fn column(&self, alias: &str, column: &str) -> Typed {
+        if let Some(number) = marked(column) {
+            let of_number = |rte: &Rte| rte.columns.iter().find(|c| c.number == number).map(|c| c.typed);
+            return self.rte(alias).and_then(|(_, rte)| of_number(rte)).unwrap_or(Typed::UNKNOWN);
+        }
         column_type(&self.analysis.rtes, &self.analysis.by_alias, alias, column)
     }
 
@@ -387,12 +395,12 @@ impl Rewriter<'_> {
         };
         let mut result = FromItem { members: [id].into(), pending: vec![] };
         let some_rows = self.permit.catalog_rule(id).is_some_and(|r| r.rows != Rows::All);
-        if self.permit.rows(id).is_some() || some_rows {
-            if self.fences.contains(&id) && !crate::mutant!("fence.none") {
-                *item = self.fence(id, item)?;
-            } else {
-                result.pending.push(id);
-            }
+        let filtered = self.permit.rows(id).is_some() || some_rows;
+        let fenced = self.fences.contains(&id) && (filtered || !self.permit.masks(id).is_empty());
+        if fenced && !crate::mutant!("fence.none") {
+            *item = self.fence(id, item)?;
+        } else if filtered {
+            result.pending.push(id);
         }
         Ok(result)
     }
@@ -417,14 +425,16 @@ impl Rewriter<'_> {
         let mut targets: Vec<Node> = rte
             .columns
             .iter()
-            .filter_map(|c| base.column_numbered(c.number).map(|b| target(&c.name, column(&[&inner, &b.name]))))
-            .collect();
+            .filter_map(|c| base.column_numbered(c.number).map(|b| (&c.name, b)))
+            .map(|(name, own)| Ok(target(name, self.masked_or_plain(id, own, &inner, base)?)))
+            .collect::<Result<_, Denial>>()?;
         targets.extend(rte.system_columns.iter().map(|c| target(c, column(&[&inner, c]))));
         if rte.whole_row {
             if base.columns.iter().zip(&rte.columns).any(|(b, c)| b.name != c.name) {
                 return Err(Denial::unsupported("a whole-row reference to a table with renamed columns cannot be secured here"));
             }
-            targets.push(target(WHOLE_ROW, column(&[&inner])));
+            let row = if self.permit.masks(id).is_empty() { column(&[&inner]) } else { self.masked_row(id, &inner)? };
+            targets.push(target(WHOLE_ROW, row));
         }
         if !rte.system_columns.contains("tableoid") {
             targets.push(target("tableoid", column(&[&inner, "tableoid"])));
@@ -440,11 +450,14 @@ impl Rewriter<'_> {
         };
         let Some(range) = range else { return Err(Denial::disagreement("a fence round something else than a relation")) };
         *range = relation(&range.schemaname, &range.relname, &inner, range.inh);
-        let condition = self.filter(id, &inner, &|number| base.column_numbered(number).map(|c| c.name.clone()))?;
+        // A shared table is fenced for its masks only.
+        let shared = self.permit.rows(id).is_none() && self.permit.catalog_rule(id).is_none();
+        let by_number = |number: i16| base.column_numbered(number).map(|c| c.name.clone());
+        let condition = if shared { None } else { boxed(self.filter(id, &inner, &by_number)?) };
         let select = SelectStmt {
             target_list: targets,
             from_clause: vec![source],
-            where_clause: boxed(condition),
+            where_clause: condition,
             limit_offset: boxed(int_constant(0)).filter(|_| !crate::mutant!("fence.without-offset")),
             limit_option: pg::LimitOption::Count as i32,
             op: SetOperation::SetopNone as i32,
@@ -497,6 +510,7 @@ impl Rewriter<'_> {
         }
         let mut members = left.members;
         members.extend(&right.members);
+        self.fence_masked_keys(using_clause, &members);
         if !using_clause.is_empty() && !crate::mutant!("rewrite.using-not-fenced") {
             self.wanted.extend(here.drain(..));
             members.extend(join_using_alias.as_ref().and_then(|a| self.rte(&a.aliasname)).map(|(id, _)| id));
@@ -580,18 +594,25 @@ impl Rewriter<'_> {
         }
     }
 
-    /// A whole row is the alias by itself; of a fenced relation, a column of the fence.
-    fn print_whole_rows(&self, expression: &mut Node) {
-        if let Some(NodeEnum::ColumnRef(c)) = &expression.node
-            && let Some((alias, WHOLE_ROW)) = qualified_column(c)
-            && let Some((id, _)) = self.rte(alias)
-        {
-            if !self.fences.contains(&id) {
-                *expression = column(&[alias]);
+    /// A whole row is the alias by itself; of a fenced relation, a column of the fence; of a masked one, built of its columns.
+    fn print_whole_rows(&self, expression: &mut Node) -> Result<(), Denial> {
+        if let Some(NodeEnum::ColumnRef(c)) = &expression.node {
+            if let Some((alias, WHOLE_ROW)) = qualified_column(c)
+                && let Some((id, _)) = self.rte(alias)
+                && !self.fences.contains(&id)
+            {
+                let row = if self.permit.masks(id).is_empty() { column(&[alias]) } else { self.masked_row(id, alias)? };
+                *expression = row;
             }
-            return;
+            return Ok(());
         }
-        each_child_mut(expression, &mut |child| self.print_whole_rows(child));
+        let mut result = Ok(());
+        each_child_mut(expression, &mut |child| {
+            if result.is_ok() {
+                result = self.print_whole_rows(child);
+            }
+        });
+        result
     }
 
     fn null_like(&self, typed: Typed) -> Node {

@@ -7,7 +7,8 @@ use pg_query::Node;
 use super::catalogs::{self, CatalogRule};
 use super::epoch::{PolicySet, RelationPolicy, TenantPolicy};
 use super::functions::{self, Verdict};
-use super::model::RuleAction;
+use super::masks::ColumnMask;
+use super::model::{Mask, RuleAction};
 use crate::catalog::{Catalog, Relation};
 use crate::finding::Denial;
 use crate::id::PolicyEpoch;
@@ -23,8 +24,23 @@ pub struct Permit {
     rows: BTreeMap<RteId, RowFilter>,
     catalogs: BTreeMap<RteId, CatalogRule>,
     masked_functions: BTreeSet<String>,
+    masks: BTreeMap<RteId, Vec<MaskedColumn>>,
     touches_data: bool,
     setting_parameters: Vec<u16>,
+}
+
+/// A column that reads as its mask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MaskedColumn {
+    /// `attnum`
+    pub number: i16,
+    /// Its name in the catalog.
+    pub name: String,
+    pub mask: Mask,
+    /// The secret of [`Mask::Hash`]; empty otherwise.
+    pub key: Box<str>,
+    /// `attnum` of the tenant column, whose value belongs to what [`Mask::Hash`] hashes.
+    pub tenant_column: Option<i16>,
 }
 
 /// The rows of one governed relation that the statement may see or write, for the principal's roles.
@@ -58,6 +74,16 @@ impl Permit {
         self.rows.iter().map(|(id, filter)| (*id, filter))
     }
 
+    /// The masked columns of an entry.
+    pub fn masks(&self, rte: RteId) -> &[MaskedColumn] {
+        self.masks.get(&rte).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether anything that the statement names is masked.
+    pub fn has_masks(&self) -> bool {
+        !self.masks.is_empty()
+    }
+
     pub fn catalog_rule(&self, rte: RteId) -> Option<&CatalogRule> {
         self.catalogs.get(&rte)
     }
@@ -88,6 +114,7 @@ pub fn decide(analysis: &Analysis, policies: &PolicySet, catalog: &Catalog, role
         rows: BTreeMap::new(),
         catalogs: BTreeMap::new(),
         masked_functions: BTreeSet::new(),
+        masks: BTreeMap::new(),
         touches_data: false,
         setting_parameters: vec![],
     };
@@ -101,6 +128,8 @@ pub fn decide(analysis: &Analysis, policies: &PolicySet, catalog: &Catalog, role
             RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Version | RteKind::Merged => {}
         }
     }
+    mask_excluded(&mut permit, analysis)?;
+    refuse_masked_versions(&permit, analysis)?;
     for call in &analysis.functions {
         let candidates: Vec<_> = catalog.functions_named(&call.name).filter(|f| call.candidates.contains(&f.oid)).collect();
         let admitted = |schema: &str, name: &str| policies.admits_function(schema, name, roles);
@@ -152,6 +181,11 @@ fn relation_access(
         return Ok(());
     }
     permit.touches_data = true;
+    let masks: Vec<MaskedColumn> =
+        policies.masks_of(relation, catalog, roles).into_iter().filter_map(|m| masked_column(m, relation)).collect();
+    if !masks.is_empty() {
+        permit.masks.insert(id, masks);
+    }
     match policies.policy_of(relation, catalog) {
         Some(RelationPolicy::Tenant(policy)) => {
             permit.rows.insert(id, row_filter(rte, relation, policy, usage, roles)?);
@@ -160,6 +194,52 @@ fn relation_access(
         Some(RelationPolicy::Shared) if usage == Usage::Select && !rte.locked => Ok(()),
         Some(RelationPolicy::Shared | RelationPolicy::Denied) | None => Err(denied(relation)),
     }
+}
+
+fn masked_column(mask: &ColumnMask, relation: &Relation) -> Option<MaskedColumn> {
+    let number = |name: &String| relation.column(name).map(|c| c.number);
+    Some(MaskedColumn {
+        number: number(&mask.column)?,
+        name: mask.column.clone(),
+        mask: mask.mask,
+        key: mask.key.clone(),
+        tenant_column: mask.tenant_column.as_ref().and_then(number),
+    })
+}
+
+/// `excluded` shows what its target shows: triggers and defaults may have filled it.
+fn mask_excluded(permit: &mut Permit, analysis: &Analysis) -> Result<(), Denial> {
+    let excluded = analysis.rtes.iter().enumerate().filter(|(_, r)| matches!(r.kind, RteKind::Excluded));
+    for (id, _) in excluded {
+        // Which of several targets it belongs to is not known: they must agree.
+        let mut targets = analysis.rtes.iter().enumerate().filter_map(|(id, r)| match r.kind {
+            RteKind::Relation { oid: _, usage: Usage::Insert } => Some(permit.masks(id)),
+            RteKind::Relation { oid: _, usage: Usage::Select | Usage::Update | Usage::Delete | Usage::Merge(_) }
+            | RteKind::Derived
+            | RteKind::Function
+            | RteKind::Cte
+            | RteKind::Excluded
+            | RteKind::Version
+            | RteKind::Merged => None,
+        });
+        let masks = targets.next().unwrap_or_default().to_vec();
+        if targets.any(|t| t != masks.as_slice()) {
+            return Err(Denial::unsupported("ON CONFLICT beside INSERT into a table with other masks cannot be secured"));
+        }
+        if !masks.is_empty() {
+            permit.masks.insert(id, masks);
+        }
+    }
+    Ok(())
+}
+
+/// `old` and `new` of RETURNING would show what their target hides.
+fn refuse_masked_versions(permit: &Permit, analysis: &Analysis) -> Result<(), Denial> {
+    let named = analysis.rtes.iter().any(|r| matches!(r.kind, RteKind::Version) && r.read);
+    if named && permit.has_masks() {
+        return Err(Denial::unsupported("old and new in RETURNING cannot be secured where columns are masked"));
+    }
+    Ok(())
 }
 
 fn denied(relation: &Relation) -> Denial {

@@ -6,6 +6,7 @@ use pg_query::{Node, NodeEnum};
 
 use super::functions::{self, Verdict};
 use super::load::PolicyProblem;
+use super::masks::{ColumnMask, Masks};
 use super::model::{Allow, DefaultRule, Mode, Place, PolicyModel, RuleAction, Scope, SqlText, TablePolicy};
 use crate::catalog::{Catalog, Relation};
 use crate::id::PolicyEpoch;
@@ -22,6 +23,7 @@ pub const ROW: &str = "qzrow";
 pub struct PolicySet {
     pub epoch: PolicyEpoch,
     relations: HashMap<u32, RelationPolicy>,
+    masks: Masks,
     allows: Vec<Allow>,
 }
 
@@ -55,7 +57,7 @@ impl PolicySet {
     /// # Errors
     /// Every problem, not only the first.
     pub fn bind(model: &PolicyModel, catalog: &Catalog, epoch: PolicyEpoch) -> Result<PolicySet, Vec<PolicyProblem>> {
-        let mut set = PolicySet { epoch, relations: HashMap::new(), allows: vec![] };
+        let mut set = PolicySet { epoch, relations: HashMap::new(), masks: Masks::default(), allows: vec![] };
         let mut problems = vec![];
         for table in &model.tables {
             match bind_table(table, catalog) {
@@ -67,6 +69,21 @@ impl PolicySet {
         }
         for table in &model.tables {
             problems.extend(set.contradiction(table, catalog).map(|message| at(message, &table.place)));
+        }
+        let found = |table: &TablePolicy| catalog.relation_named(&table.schema, &table.name);
+        for (table, relation) in model.tables.iter().filter_map(|t| found(t).map(|r| (t, r))) {
+            let tenant_column = match &table.scope {
+                Scope::Tenant { column } => Some(column.as_str()),
+                Scope::Shared | Scope::Denied => None,
+            };
+            problems.extend(set.masks.bind(table, tenant_column, relation, catalog).err().into_iter().flatten());
+        }
+        let readable = |oid: u32| match set.relations.get(&oid) {
+            Some(RelationPolicy::Tenant(_) | RelationPolicy::Shared) => true,
+            Some(RelationPolicy::Denied) | None => false,
+        };
+        for (table, relation) in model.tables.iter().filter_map(|t| found(t).map(|r| (t, r))) {
+            problems.extend(set.masks.check_parents(table, relation, &readable, catalog).err().into_iter().flatten());
         }
         set.allows.clone_from(&model.allows);
         if problems.is_empty() { Ok(set) } else { Err(problems) }
@@ -119,6 +136,16 @@ impl PolicySet {
             }
         }
         found
+    }
+
+    /// The masks of a relation for these roles, of whatever it is a partition or child of besides.
+    pub fn masks_of(&self, relation: &Relation, catalog: &Catalog, roles: &[Box<str>]) -> Vec<&ColumnMask> {
+        self.masks.of(relation, catalog, roles)
+    }
+
+    /// Whether any column is masked for these roles.
+    pub fn has_masks_for(&self, roles: &[Box<str>]) -> bool {
+        self.masks.any_for(roles)
     }
 
     pub fn admits_function(&self, schema: &str, name: &str, roles: &[Box<str>]) -> bool {

@@ -4,12 +4,13 @@
 use super::catalogs::{self, Rows};
 use super::epoch::{PolicySet, ROW, RelationPolicy, TenantPolicy};
 use super::functions;
-use super::model::RuleAction;
+use super::masks::ColumnMask;
+use super::model::{self, RuleAction};
 use crate::catalog::{Catalog, Function, Operator};
 use crate::sql::analyse::utility::is_readable;
 use crate::sql::analyse::{self, FunctionUse};
 use crate::sql::parse;
-use crate::sql::verify::{Argument, Governed, Names, Predicate, Relations, Single, System};
+use crate::sql::verify::{Argument, Governed, Mask, Names, Predicate, Relations, Shows, Single, System};
 use pg_query::NodeEnum;
 use pg_query::protobuf::Node;
 
@@ -39,10 +40,25 @@ pub fn relations(policies: &PolicySet, catalog: &Catalog, roles: &[Box<str>]) ->
             Some(RelationPolicy::Shared) => {
                 relations.shared.insert(relation.oid);
             }
-            Some(RelationPolicy::Denied) | None => {}
+            Some(RelationPolicy::Denied) | None => continue,
+        }
+        let masks: Vec<Mask> = policies.masks_of(relation, catalog, roles).into_iter().map(mask).collect();
+        if !masks.is_empty() {
+            relations.masks.insert(relation.oid, masks);
         }
     }
     relations
+}
+
+fn mask(mask: &ColumnMask) -> Mask {
+    let shows = match mask.mask {
+        model::Mask::Null => Shows::Nothing,
+        model::Mask::Redact => Shows::Stars,
+        model::Mask::Last4 => Shows::LastFour,
+        model::Mask::Email => Shows::Email,
+        model::Mask::Hash => Shows::Pseudonym { key: mask.key.to_string(), tenant_column: mask.tenant_column.clone() },
+    };
+    Mask { column: mask.column.clone(), shows }
 }
 
 fn governed(policy: &TenantPolicy, roles: &[Box<str>]) -> Governed {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::expression;
 use super::model::{
-    Allow, ColumnPolicy, DefaultRule, Expectation, Mode, Place, PolicyModel, PolicyTest, Rule, RuleAction, Scope, Source,
-    SqlText, TablePolicy,
+    Allow, ColumnPolicy, DefaultRule, Expectation, Mask, MaskKey, MaskPolicy, Mode, Place, PolicyModel, PolicyTest, Rule,
+    RuleAction, Scope, Source, SqlText, TablePolicy,
 };
 use crate::config::document::{Document, Key, Located, Table, key};
 use crate::config::problem::{Problem, Problems, did_you_mean};
@@ -45,8 +45,9 @@ pub const RULE_KEYS: &[Key] = &[
 pub const COLUMN_KEYS: &[Key] = &[
     key("name", "\"ssn\"", "The column."),
     key("class", "\"pii.national_id\"", "What kind of data it holds."),
-    key("mask", "\"none\"", "none; masks are not built yet."),
-    key("unless_roles", "[\"dpo\"]", "Roles that a mask spares."),
+    key("mask", "\"last4\"", "What tenants see instead: none (the value, the default), null, redact, last4, email or hash."),
+    key("unless_roles", "[\"dpo\"]", "Roles that see the value. Default: none."),
+    key("mask_key", "\"file:mask.key\"", "With mask = \"hash\": the secret of the pseudonyms, env:NAME or file:PATH."),
 ];
 pub const ALLOW_KEYS: &[Key] = &[
     key("roles", "[\"app\"]", "Who. Default: every role."),
@@ -67,6 +68,8 @@ pub const EXPECT_KEYS: &[Key] = &[
 ];
 
 const MASKS: [&str; 6] = ["none", "null", "redact", "last4", "email", "hash"];
+/// Shorter secrets could be found by trying.
+const MIN_MASK_KEY: usize = 16;
 const STATEMENTS: [&str; 9] = ["listen", "notify", "unlisten", "call", "do", "lock", "truncate", "copy", "explain"];
 
 /// Reads every `*.toml` below `directory`. `databases` are the names that a file's `database` may have; empty: any.
@@ -199,7 +202,7 @@ impl File<'_> {
             Some(_) | None => DefaultRule::Tenant,
         };
         let rules = self.rules(table, scope.as_ref());
-        let columns = self.columns(table);
+        let columns = self.columns(table, scope.as_ref());
         let (name, mut names, scope) = (name?, names?, scope?);
         let relation = names.pop()?;
         let schema = names.pop().unwrap_or_else(|| "public".to_owned());
@@ -301,16 +304,10 @@ impl File<'_> {
         actions
     }
 
-    fn columns(&self, table: &Table<'_>) -> Vec<ColumnPolicy> {
+    fn columns(&self, table: &Table<'_>, scope: Option<&Scope>) -> Vec<ColumnPolicy> {
         let mut columns: Vec<ColumnPolicy> = Vec::new();
         for entry in table.tables("column", "[[table.column]]", COLUMN_KEYS) {
-            if let Some(mask @ ("null" | "redact" | "last4" | "email" | "hash")) = self.word(&entry, "mask", &MASKS) {
-                let problem = Problem::new(format!("the mask `{mask}` is not built yet")).help(
-                    "take it out: the column would be shown as it is. To keep a table away from tenants use scope = \"denied\"",
-                );
-                entry.report(problem, entry.span_of("mask"), "known, but not built yet");
-            }
-            let _spared = self.roles_of(&entry, "unless_roles");
+            let mask = self.mask(&entry);
             let class = entry.text("class").map(|c| c.value);
             let Some(name) = entry.required_text("name") else { continue };
             let Some(column) = self.identifiers(&name, "a column", 1).and_then(|mut n| n.pop()) else { continue };
@@ -318,9 +315,75 @@ impl File<'_> {
                 entry.report(Problem::new(format!("two entries for the column `{column}`")), name.span, "the second one");
                 continue;
             }
-            columns.push(ColumnPolicy { name: column, class, place: self.place(inner(self.document, name.span)) });
+            match scope {
+                Some(Scope::Tenant { column: tenant }) if mask.is_some() && *tenant == column => {
+                    let problem = Problem::new("the tenant column cannot be masked").help("tenants know which tenant they are");
+                    entry.report(problem, entry.span_of("mask"), "on the tenant column");
+                }
+                Some(Scope::Denied) if mask.is_some() => {
+                    let problem = Problem::new("a mask of a table that is denied");
+                    entry.report(problem, entry.span_of("mask"), "would have no effect");
+                }
+                Some(Scope::Tenant { column: _ } | Scope::Shared | Scope::Denied) | None => {}
+            }
+            columns.push(ColumnPolicy { name: column, class, mask, place: self.place(inner(self.document, name.span)) });
         }
         columns
+    }
+
+    fn mask(&self, entry: &Table<'_>) -> Option<MaskPolicy> {
+        let unless_roles = self.roles_of(entry, "unless_roles");
+        let mask = match self.word(entry, "mask", &MASKS) {
+            Some("null") => Some(Mask::Null),
+            Some("redact") => Some(Mask::Redact),
+            Some("last4") => Some(Mask::Last4),
+            Some("email") => Some(Mask::Email),
+            Some("hash") => Some(Mask::Hash),
+            Some(_none) => None,
+            None => None,
+        };
+        if mask.is_none() && entry.has("unless_roles") {
+            let problem = Problem::new("`unless_roles` only means something with a mask");
+            entry.report(problem, entry.span_of("unless_roles"), "would have no effect");
+        }
+        if mask != Some(Mask::Hash) && entry.has("mask_key") {
+            let problem = Problem::new("`mask_key` only means something with mask = \"hash\"");
+            entry.report(problem, entry.span_of("mask_key"), "would have no effect");
+        }
+        let mask = mask?;
+        let key = if mask == Mask::Hash { Some(self.mask_key(entry)?) } else { None };
+        Some(MaskPolicy { mask, unless_roles, key, place: self.place(inner(self.document, entry.span_of("mask"))) })
+    }
+
+    /// The secret itself does not stand in a policy file, which is shown around.
+    fn mask_key(&self, entry: &Table<'_>) -> Option<MaskKey> {
+        if !entry.has("mask_key") {
+            let problem = Problem::new("mask = \"hash\" needs a `mask_key`").help(
+                "without a secret, whoever can guess a value can compute its pseudonym: mask_key = \"env:NAME\" or \"file:PATH\"",
+            );
+            entry.report(problem, entry.span_of("mask"), "with which key?");
+            return None;
+        }
+        let text = entry.required_text("mask_key")?;
+        let found = if let Some(name) = text.value.strip_prefix("env:") {
+            std::env::var(name).map_err(|_| format!("the environment has no variable {name}"))
+        } else if let Some(path) = text.value.strip_prefix("file:") {
+            let directory = self.source.path.parent().unwrap_or(Path::new("."));
+            let path = directory.join(path);
+            std::fs::read_to_string(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))
+        } else {
+            Err("the secret does not stand in a policy file: use env:NAME or file:PATH".to_owned())
+        };
+        let found = found.map(|f| f.trim_end().to_owned()).and_then(|f| {
+            if f.len() < MIN_MASK_KEY { Err(format!("the key is shorter than {MIN_MASK_KEY} bytes")) } else { Ok(f) }
+        });
+        match found {
+            Ok(found) => Some(MaskKey(found)),
+            Err(why) => {
+                entry.report(Problem::new("`mask_key` cannot be used"), entry.span_of("mask"), why);
+                None
+            }
+        }
     }
 
     fn allow(&self, entry: &Table<'_>) -> Allow {

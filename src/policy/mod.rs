@@ -9,9 +9,10 @@ pub mod expression;
 pub mod functions;
 pub mod load;
 pub mod lock;
+pub mod masks;
 pub mod model;
 
 pub use catalogs::{CatalogRule, Rows};
-pub use decide::{Permit, RowFilter, decide};
+pub use decide::{MaskedColumn, Permit, RowFilter, decide};
 pub use epoch::PolicySet;
 pub use load::PolicyProblem;

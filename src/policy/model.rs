@@ -167,7 +167,58 @@ impl SqlText {
 pub struct ColumnPolicy {
     pub name: String,
     pub class: Option<String>,
+    pub mask: Option<MaskPolicy>,
+    /// Where the column's name stands.
     pub place: Place,
+}
+
+/// `mask`, `unless_roles` and `mask_key` of `[[table.column]]`.
+#[derive(Clone, Debug)]
+pub struct MaskPolicy {
+    pub mask: Mask,
+    /// A principal that has one of these roles sees the column as it is.
+    pub unless_roles: Vec<String>,
+    /// Of `hash`. INVARIANT: never printed.
+    pub key: Option<MaskKey>,
+    /// Where the mask's name stands.
+    pub place: Place,
+}
+
+/// What is shown in the place of a column's values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mask {
+    /// NULL.
+    Null,
+    /// `***`
+    Redact,
+    /// `****6789`: the last four characters of a value of eight or more.
+    Last4,
+    /// `j***@example.com`
+    Email,
+    /// A keyed pseudonym: equal values of one tenant look equal.
+    Hash,
+}
+
+impl Mask {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mask::Null => "null",
+            Mask::Redact => "redact",
+            Mask::Last4 => "last4",
+            Mask::Email => "email",
+            Mask::Hash => "hash",
+        }
+    }
+}
+
+/// The secret of a pseudonym.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MaskKey(pub String);
+
+impl std::fmt::Debug for MaskKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
 }
 
 /// `[[allow]]`: widens what roles may do.

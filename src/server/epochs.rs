@@ -86,6 +86,10 @@ impl Review for Kept {
         self.gate.type_name(oid)
     }
 
+    fn masks_for(&self, roles: &[Box<str>]) -> bool {
+        self.gate.masks_for(roles)
+    }
+
     fn refreshed(&self) -> Refreshed {
         let nudge = self.nudge.clone();
         Box::pin(async move { nudge.look().await })

@@ -64,6 +64,14 @@ impl Session<'_> {
         frame::write(&mut self.client.outbox, tag, |out| out.extend_from_slice(body));
     }
 
+    /// What an error or a notice may quote of the client's own rows.
+    pub fn own_rows(&self) -> scrub::OwnRows {
+        match self.database.gate.masks_for(&self.principal.roles) {
+            true => scrub::OwnRows::Masked,
+            false => scrub::OwnRows::Whole,
+        }
+    }
+
     fn take_parameter(&mut self, body: &[u8]) -> Step {
         let (name, value) = reply::parse_parameter_status(body).map_err(|error| broken(&error))?;
         if let Some(lease) = &mut self.lease {
@@ -265,7 +273,7 @@ impl Session<'_> {
             Some(Expected::Poison(error)) if poison::is_poison(body) => reply::put_error(&mut self.client.outbox, error),
             Some(_) => self.write_told(tag::ERROR, body),
             // An idle server has something to say only when it goes.
-            None => scrub::write(tag::ERROR, body, &mut self.client.outbox),
+            None => self.write_told(tag::ERROR, body),
         }
         if fatal {
             return Err(End::Server);
@@ -357,7 +365,7 @@ impl Session<'_> {
             self.pass_own_replies();
             return Ok(());
         }
-        scrub::write(tag::ERROR, body, &mut self.client.outbox);
+        self.write_told(tag::ERROR, body);
         let ends = self.queue.iter().any(|e| matches!(e, Expected::Sync | Expected::Query { .. }));
         for expected in std::mem::take(&mut self.queue) {
             let (statement, name) = match &expected {

@@ -157,13 +157,14 @@ impl Session<'_> {
 
     /// Writes a server's error or notice for the client.
     pub fn write_told(&mut self, tag: u8, body: &[u8]) {
+        let own = self.own_rows();
         let out = &mut self.client.outbox;
         match &self.copy {
             Some(Copying { failure: Some(failure), .. }) if tag == tag::ERROR && poison::is_poison(body) => {
                 put_failure(out, failure);
             }
-            Some(copy) => scrub::write(tag, &copy.relocated(body), out),
-            None => scrub::write(tag, body, out),
+            Some(copy) => scrub::write(tag, &copy.relocated(body), own, out),
+            None => scrub::write(tag, body, own, out),
         }
     }
 }

@@ -43,6 +43,10 @@ impl Review for Permissive {
     fn type_name(&self, oid: u32) -> Option<String> {
         [(25, "text"), (23, "int4")].iter().find(|(o, _)| *o == oid).map(|(_, name)| format!("pg_catalog.{name}"))
     }
+
+    fn masks_for(&self, _roles: &[Box<str>]) -> bool {
+        false
+    }
 }
 
 impl Permissive {

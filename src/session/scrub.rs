@@ -33,10 +33,19 @@ fn keep(field: u8) -> Keep {
     }
 }
 
+/// What the client may see of its own rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnRows {
+    Whole,
+    /// Some columns are masked: what quotes rows or keys (integrity violations) would show them.
+    Masked,
+}
+
 /// Whether detail and context may quote a row that is not the tenant's (23P01 shows the row that was there before) or tell of
 /// other sessions' work (class 40: rollbacks, 55: locks). 23505 and its kin quote the values of the client's own row.
-fn quotes_rows(sqlstate: &[u8]) -> bool {
-    sqlstate.starts_with(b"40") || sqlstate.starts_with(b"55") || sqlstate == b"23P01"
+fn quotes_rows(sqlstate: &[u8], own: OwnRows) -> bool {
+    let own_row = sqlstate.starts_with(b"23") || sqlstate.starts_with(b"44");
+    (own == OwnRows::Masked && own_row) || sqlstate.starts_with(b"40") || sqlstate.starts_with(b"55") || sqlstate == b"23P01"
 }
 
 /// The fields of an ErrorResponse or NoticeResponse body. Ends early where the body is malformed.
@@ -64,11 +73,11 @@ pub fn message(body: &[u8]) -> &[u8] {
 }
 
 /// Writes the message (`tag`: `E` or `N`) that the client gets for the server's.
-pub fn write(tag: u8, body: &[u8], out: &mut BytesMut) {
+pub fn write(tag: u8, body: &[u8], own: OwnRows, out: &mut BytesMut) {
     if let Some(table) = std::str::from_utf8(message(body)).ok().and_then(sentinel::parse) {
         return write_violation(tag, table, out);
     }
-    let quotes = quotes_rows(sqlstate(body));
+    let quotes = quotes_rows(sqlstate(body), own);
     framed(tag, out, |out| {
         for (kind, value) in fields(body) {
             let kept = match keep(kind) {
@@ -115,13 +124,17 @@ mod tests {
     use super::*;
 
     fn scrubbed(fields_in: &[(u8, &str)]) -> Vec<(u8, String)> {
+        scrubbed_for(OwnRows::Whole, fields_in)
+    }
+
+    fn scrubbed_for(own: OwnRows, fields_in: &[(u8, &str)]) -> Vec<(u8, String)> {
         let mut body = BytesMut::new();
         for (kind, value) in fields_in {
             field(*kind, value.as_bytes(), &mut body);
         }
         body.put_u8(0);
         let mut out = BytesMut::new();
-        write(b'E', &body, &mut out);
+        write(b'E', &body, own, &mut out);
         assert_eq!(out[0], b'E');
         assert_eq!(u32::from_be_bytes([out[1], out[2], out[3], out[4]]) as usize, out.len() - 1);
         fields(&out[5..]).map(|(k, v)| (k, String::from_utf8_lossy(v).into_owned())).collect()
@@ -133,6 +146,17 @@ mod tests {
         assert_eq!(got, [(b'C', "23P01".into()), (b'M', "excl".into())]);
         let got = scrubbed(&[(b'C', "40P01"), (b'M', "deadlock"), (b'W', "while updating tuple (0,7)")]);
         assert_eq!(got, [(b'C', "40P01".into()), (b'M', "deadlock".into())]);
+    }
+
+    #[test]
+    fn what_quotes_own_rows_is_dropped_where_columns_are_masked() {
+        for code in ["23502", "23503", "23505", "23514", "44000"] {
+            let error = [(b'C', code), (b'M', "violates"), (b'D', "Failing row contains (1, 111110001)."), (b't', "accounts")];
+            assert_eq!(scrubbed_for(OwnRows::Whole, &error).len(), 4, "{code}");
+            let masked = scrubbed_for(OwnRows::Masked, &error);
+            assert_eq!(masked.iter().map(|f| f.0).collect::<Vec<_>>(), b"CMt", "{code}");
+        }
+        assert_eq!(scrubbed_for(OwnRows::Masked, &[(b'C', "42883"), (b'D', "d")]).len(), 2);
     }
 
     #[test]

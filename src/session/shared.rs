@@ -36,6 +36,9 @@ pub trait Review: Send + Sync + fmt::Debug {
     /// See [`Gate::type_name`].
     fn type_name(&self, oid: u32) -> Option<String>;
 
+    /// See [`Gate::masks_for`].
+    fn masks_for(&self, roles: &[Box<str>]) -> bool;
+
     /// Ends once what changed in the server's catalog before this call is known.
     fn refreshed(&self) -> Refreshed {
         Box::pin(std::future::ready(()))
@@ -57,6 +60,10 @@ impl Review for Gate {
     fn type_name(&self, oid: u32) -> Option<String> {
         Gate::type_name(self, oid)
     }
+
+    fn masks_for(&self, roles: &[Box<str>]) -> bool {
+        Gate::masks_for(self, roles)
+    }
 }
 
 /// The gate of a database without policies: nothing is permitted.
@@ -74,6 +81,10 @@ impl Review for Closed {
 
     fn type_name(&self, _oid: u32) -> Option<String> {
         None
+    }
+
+    fn masks_for(&self, _roles: &[Box<str>]) -> bool {
+        false
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde::Deserialize;
 
-use crate::catalog::Snapshot;
+use crate::catalog::{self, Snapshot};
 use crate::policy::model::{Place, PolicyModel, Scope, TablePolicy};
 
 /// One query, one row, one column of type text: the JSON of [`Schema`]. Asked by `check` alone, so that the catalog that is
@@ -114,10 +114,31 @@ pub fn of_catalog(policies: &PolicyModel, snapshot: &Snapshot) -> Vec<Warning> {
             warnings.push(Warning::new("unlisted", format!("{table} is in no policy: denied to tenants"), advice));
             continue;
         };
+        warnings.extend(of_masks(policy, relation, &table).into_iter().map(|warning| at(policy, warning)));
         let Scope::Tenant { column } = &policy.scope else { continue };
         if relation.column(column).is_some_and(|tenant| !tenant.not_null) {
             let message = format!("{table}: {column} may be NULL, and such rows belong to nobody");
             warnings.push(at(policy, Warning::new("nullable", message, "make it NOT NULL")));
+        }
+    }
+    warnings
+}
+
+/// What masks of a table cost, and what they do not hide.
+fn of_masks(policy: &TablePolicy, relation: &catalog::Relation, table: &str) -> Vec<Warning> {
+    let masked: Vec<&catalog::Column> =
+        policy.columns.iter().filter(|c| c.mask.is_some()).filter_map(|c| relation.column(&c.name)).collect();
+    let mut warnings = Vec::new();
+    for column in &masked {
+        for key in relation.unique_keys.iter().filter(|k| k.columns.contains(&column.number)) {
+            let message = format!("{table}: {} is masked, and the unique key {} tells that a value exists", column.name, key.name);
+            warnings.push(Warning::new("mask-key", message, "conditions on it cannot use the key: let applications look rows up by another one"));
+        }
+    }
+    if !masked.is_empty() {
+        for column in relation.columns.iter().filter(|c| c.generated && !masked.iter().any(|m| m.number == c.number)) {
+            let message = format!("{table}: {} is generated and has no mask: it may show what a masked column holds", column.name);
+            warnings.push(Warning::new("mask-generated", message, "give it a mask, or take the masked column out of it"));
         }
     }
     warnings

@@ -8,8 +8,9 @@ use pg_query::protobuf::{
     XmlSerialize, a_const,
 };
 
-use super::from::check_not_hidden;
-use super::guard::{behind_tenant, conjuncts, injected_rules, slot_type};
+use super::from::{check_catalog_column, check_not_hidden};
+use super::guard::{behind_tenant, conjuncts, injected_rules, null_extended_or, slot_type};
+use super::masks::Finds;
 use super::nodes::other_expressions;
 use super::writes::copied_operand;
 use super::*;
@@ -37,7 +38,13 @@ impl Verifier<'_> {
             match behind_tenant(conjunct) {
                 Some(_) if crate::mutant!("check.behind-the-tenant") => {}
                 Some((tenant, rules)) if injected_rules(&injected, tenant, rules) => {}
-                Some(_) | None => self.expr(conjunct)?,
+                Some(_) | None => match null_extended_or(conjunct) {
+                    Some((test, policy)) => {
+                        self.expr(test)?;
+                        self.condition(Some(policy))?;
+                    }
+                    None => self.expr(conjunct)?,
+                },
             }
         }
         Ok(())
@@ -54,7 +61,7 @@ impl Verifier<'_> {
     }
 
     pub(super) fn expr(&mut self, node: &Node) -> Result<(), Denial> {
-        if slot_type(node).is_some() {
+        if slot_type(node).is_some() || self.is_mask(node) {
             return Ok(());
         }
         match inner(node)? {
@@ -91,7 +98,9 @@ impl Verifier<'_> {
             NodeEnum::NullTest(test) => self.needed(operands::null_test(test)),
             NodeEnum::BooleanTest(test) => self.needed(operands::boolean_test(test)),
             NodeEnum::NamedArgExpr(named) => self.needed(operands::named(named)),
-            NodeEnum::GroupingFunc(grouping) => operands::grouping(grouping).iter().try_for_each(|key| self.key(key)),
+            NodeEnum::GroupingFunc(grouping) => {
+                operands::grouping(grouping).iter().try_for_each(|key| self.key(key, Finds::InputFirst))
+            }
             NodeEnum::XmlExpr(xml) => self.xml(xml),
             NodeEnum::XmlSerialize(xml) => {
                 let XmlSerialize { xmloption: _, expr, type_name, indent: _, location: _ } = xml.as_ref();
@@ -136,10 +145,12 @@ impl Verifier<'_> {
     /// `alias.*` in an expression, or a bare alias.
     fn whole_row(&mut self, alias: &str) -> Result<(), Denial> {
         if alias == "excluded" && self.is_visible(alias) {
-            return Ok(());
+            return self.unmasked_row(alias, Some(&self.excluded));
         }
         self.read.insert(alias.to_owned());
-        match self.resolve(alias)? {
+        let entry = self.resolve(alias)?;
+        self.unmasked_row(alias, entry.named())?;
+        match entry {
             Entry::System { hidden, required: _, columns: _ }
                 if !hidden.is_empty() && !crate::mutant!("check.whole-system-rows") =>
             {
@@ -149,14 +160,30 @@ impl Verifier<'_> {
         }
     }
 
+    fn unmasked_row(&self, alias: &str, columns: Option<&Named>) -> Result<(), Denial> {
+        match columns {
+            Some(columns) if !columns.masked.is_empty() && !crate::mutant!("check.masked-row") => {
+                Err(refused(format!("the whole row of \"{alias}\", which has masks")))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     fn qualified_column(&mut self, alias: &str, column: &str) -> Result<(), Denial> {
         if alias == "excluded" && self.is_visible(alias) {
+            if self.excluded.is_masked(column) && !crate::mutant!("check.masked-excluded") {
+                return Err(refused(format!("the masked column \"{column}\" as it is")));
+            }
             return Ok(());
         }
         self.read.insert(alias.to_owned());
         let entry = self.resolve(alias)?;
-        check_not_hidden(entry, column)?;
-        match entry.columns() {
+        match self.columns {
+            // What an arbiter names is not evaluated: it finds an index.
+            Columns::Bare => check_catalog_column(entry, column)?,
+            Columns::Qualified => check_not_hidden(entry, column)?,
+        }
+        match entry.named().map(|n| &n.names) {
             Some(columns) if columns.iter().any(|c| c == column) || SYSTEM_COLUMNS.contains(&column) => Ok(()),
             Some(_) => Err(refused(format!("\"{alias}\" has no column \"{column}\""))),
             None => self.attribute(column),
@@ -185,26 +212,28 @@ impl Verifier<'_> {
     fn bare_name(&self, name: &str) -> Result<(), Denial> {
         for alias in self.levels.iter().flat_map(|level| &level.aliases) {
             if let Some(entry) = self.entries.get(alias) {
-                check_not_hidden(entry, name)?;
+                check_catalog_column(entry, name)?;
             }
         }
         Ok(())
     }
 
     /// A key of ORDER BY, GROUP BY or DISTINCT ON: an expression, or the name of an output column.
-    pub(super) fn key(&mut self, node: &Node) -> Result<(), Denial> {
+    pub(super) fn key(&mut self, node: &Node, finds: Finds) -> Result<(), Denial> {
         if let NodeEnum::SortBy(sort) = inner(node)? {
             let SortBy { node, sortby_dir: _, sortby_nulls: _, use_op, location: _ } = sort.as_ref();
             if !use_op.is_empty() {
                 self.operator_name(use_op)?;
             }
-            self.key(node.as_deref().ok_or_else(|| refused("an empty key"))?)
+            self.key(node.as_deref().ok_or_else(|| refused("an empty key"))?, finds)
         } else if let NodeEnum::GroupingSet(GroupingSet { kind: _, content, location: _ }) = inner(node)? {
-            content.iter().try_for_each(|key| self.key(key))
+            content.iter().try_for_each(|key| self.key(key, finds))
         } else if let NodeEnum::ColumnRef(ColumnRef { fields, location: _ }) = inner(node)?
             && fields.len() == 1
         {
-            self.bare_name(strings(fields)?[0])
+            let name = strings(fields)?[0];
+            self.bare_name(name)?;
+            self.check_bare_mask(name, finds)
         } else {
             self.expr(node)
         }

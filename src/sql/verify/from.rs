@@ -83,9 +83,10 @@ impl Verifier<'_> {
             let required = place.required(&tenant_column, governed, use_)?;
             let when_read = place.when_read(governed, use_)?;
             let exposure = if use_ == Use::Insert { Exposure::Own } else { Exposure::Foreign };
+            let columns = self.named(known, aliasname, columns)?;
             Entry::Governed { oid: known.oid, exposure, tenant_column, required, when_read, columns }
         } else if (use_ == Use::Read || crate::mutant!("check.write-to-shared")) && relations.shared.contains(&known.oid) {
-            Entry::Shared { columns }
+            Entry::Shared { columns: self.named(known, aliasname, columns)? }
         } else if let Some(system) = relations.system.get(&known.oid)
             && use_ == Use::Read
         {
@@ -102,7 +103,7 @@ impl Verifier<'_> {
                 (Some(_) | None, Some(_) | None) => system.hidden,
             };
             let required = if crate::mutant!("check.system-rows") { vec![] } else { place.all(&system.rows)? };
-            Entry::System { hidden, required, columns }
+            Entry::System { hidden, required, columns: Named { names: columns, masked: Vec::new() } }
         } else {
             return Err(refused(format!("\"{schemaname}\".\"{relname}\" may not be read or written so")));
         };
@@ -257,8 +258,16 @@ impl Verifier<'_> {
     }
 }
 
-/// A column that is hidden in a system catalog may not be named.
+/// A column that is hidden in a system catalog, or masked, may not be named.
 pub(super) fn check_not_hidden(entry: &Entry, column: &str) -> Result<(), Denial> {
+    if entry.named().is_some_and(|n| n.is_masked(column)) && !crate::mutant!("check.masked-column") {
+        return Err(refused(format!("the masked column \"{column}\" as it is")));
+    }
+    check_catalog_column(entry, column)
+}
+
+/// A column that is hidden in a system catalog may not be named.
+pub(super) fn check_catalog_column(entry: &Entry, column: &str) -> Result<(), Denial> {
     match entry {
         Entry::System { hidden, required: _, columns: _ }
             if hidden.contains(&column) && !crate::mutant!("check.hidden-columns") =>

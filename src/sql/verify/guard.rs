@@ -233,6 +233,15 @@ fn guaranteed(condition: &Node, alias: &str) -> BTreeSet<String> {
     found
 }
 
+/// Test and policy of `alias.tableoid IS NULL OR policy`.
+pub(super) fn null_extended_or(node: &Node) -> Option<(&Node, &Node)> {
+    let Some(NodeEnum::BoolExpr(b)) = node.node.as_ref() else { return None };
+    let [test, policy] = b.args.as_slice() else { return None };
+    let Some(NodeEnum::NullTest(tested)) = test.node.as_ref() else { return None };
+    let (alias, _) = tested.arg.as_deref().and_then(as_column)?;
+    (b.boolop == BoolExprType::OrExpr as i32 && is_null_extended(test, alias)).then_some((test, policy))
+}
+
 fn is_null_extended(node: &Node, alias: &str) -> bool {
     let Some(NodeEnum::NullTest(test)) = node.node.as_ref() else { return false };
     test.nulltesttype == NullTestType::IsNull as i32

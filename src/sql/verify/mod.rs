@@ -13,6 +13,7 @@
 mod expr;
 mod from;
 mod guard;
+mod masks;
 mod merge;
 mod nodes;
 mod statement;
@@ -30,6 +31,8 @@ use super::template::TenantType;
 use super::{parse, sentinel};
 use crate::catalog::Catalog;
 use crate::finding::Denial;
+use masks::Named;
+pub use masks::{Mask, Shows};
 
 /// What the text must be.
 pub struct Expected<'a> {
@@ -49,6 +52,8 @@ pub struct Relations {
     pub shared: HashSet<u32>,
     /// System catalogs that may be read.
     pub system: HashMap<u32, System>,
+    /// Columns of governed and shared relations that are read as their masks only.
+    pub masks: HashMap<u32, Vec<Mask>>,
 }
 
 /// A system catalog.
@@ -171,6 +176,7 @@ fn verify_here(text: &str, catalog: &Catalog, expected: &Expected<'_>) -> Result
         read: HashSet::new(),
         checked: HashSet::new(),
         patterns: HashMap::new(),
+        excluded: Named::default(),
         only: only_row(node),
     };
     verifier.top(node).inspect_err(|_| tracing::debug!(%text, "refused by the output check"))
@@ -239,6 +245,8 @@ struct Verifier<'a> {
     checked: HashSet<*const CaseExpr>,
     /// Shapes of patterns, by their text.
     patterns: HashMap<String, String>,
+    /// The columns of `excluded`, where that is in scope.
+    excluded: Named,
     /// The one row that the statement asks for.
     only: Option<OnlyRow>,
 }
@@ -255,15 +263,15 @@ enum Entry {
         required: Vec<String>,
         /// And these, if the statement reads it (the target of UPDATE and DELETE).
         when_read: Vec<String>,
-        columns: Vec<String>,
+        columns: Named,
     },
     System {
         hidden: &'static [&'static str],
         required: Vec<String>,
-        columns: Vec<String>,
+        columns: Named,
     },
     Shared {
-        columns: Vec<String>,
+        columns: Named,
     },
     /// A derived table, function, CTE, join.
     Other,
@@ -279,8 +287,8 @@ enum Exposure {
 }
 
 impl Entry {
-    /// The names of its columns, where the catalog knows them.
-    fn columns(&self) -> Option<&[String]> {
+    /// Its columns, where the catalog knows them.
+    fn named(&self) -> Option<&Named> {
         match self {
             Entry::Governed { oid: _, exposure: _, tenant_column: _, required: _, when_read: _, columns }
             | Entry::System { hidden: _, required: _, columns }
@@ -326,6 +334,8 @@ struct Level {
     /// Entries whose rows must pass something, and the sites that filter them.
     filtered: Vec<(String, Vec<usize>)>,
     locks: Locks,
+    /// The names of its output columns.
+    outputs: Vec<String>,
     /// Its conditions have been read: what is read now sees rows that passed them, if it stands in a level of its own below.
     passed: bool,
 }

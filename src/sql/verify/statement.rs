@@ -7,6 +7,7 @@ use pg_query::protobuf::{
 };
 
 use super::guard::{Place, Use};
+use super::masks::Finds;
 use super::nodes::other_statements;
 use super::*;
 
@@ -119,6 +120,10 @@ impl Verifier<'_> {
         let columns = strings(attlist)?;
         let distinct: HashSet<&str> = columns.iter().copied().collect();
         let named = columns.iter().all(|name| known.column(name).is_some()) && distinct.len() == columns.len();
+        let masks = self.expected.relations.masks.get(&known.oid).map(Vec::as_slice).unwrap_or_default();
+        if masks.iter().any(|m| matches!(m.shows, Shows::Pseudonym { .. }) && columns.contains(&m.column.as_str())) {
+            return Err(refused("a COPY into a column that shows as a pseudonym"));
+        }
         if columns.last() != Some(&governed.tenant_column.as_str()) || !named {
             return Err(refused("a COPY whose last column is not the tenant's"));
         }
@@ -289,11 +294,12 @@ impl Verifier<'_> {
             self.values_row(row)?;
         }
         // DISTINCT without ON is a list of one empty node.
-        for key in distinct_clause.iter().filter(|n| n.node.is_some()) {
-            self.key(key)?;
+        self.level()?.outputs = target_list.iter().filter_map(output_name).collect();
+        for key in distinct_clause.iter().filter(|n| n.node.is_some()).chain(sort_clause) {
+            self.key(key, Finds::OutputFirst)?;
         }
-        for key in group_clause.iter().chain(sort_clause) {
-            self.key(key)?;
+        for key in group_clause {
+            self.key(key, Finds::InputFirst)?;
         }
         self.optional(having_clause.as_deref())?;
         self.windows(window_clause)?;
@@ -373,6 +379,7 @@ impl Verifier<'_> {
         for (i, column) in cols.iter().enumerate() {
             let NodeEnum::ResTarget(column) = inner(column)? else { return Err(refused("a column that is none")) };
             let ResTarget { name, indirection, val: _, location: _ } = column.as_ref();
+            self.check_fillable(name, &target.entry)?;
             self.steps(indirection)?;
             if *name == target.tenant_column {
                 if (position.is_some() || !indirection.is_empty()) && !crate::mutant!("check.tenant-twice") {
@@ -524,6 +531,7 @@ impl Verifier<'_> {
                 }
                 self.check_tenant_value(val.as_deref(), target)?;
             }
+            self.check_unmasked_target(name, &target.entry)?;
             self.steps(indirection)?;
             let val = val.as_deref().ok_or_else(|| refused("an empty assignment"))?;
             let NodeEnum::MultiAssignRef(multi) = inner(val)? else {
@@ -557,7 +565,7 @@ impl Verifier<'_> {
         };
         let governed = self.expected.relations.governed.get(oid).zip(self.catalog.relation(*oid));
         let (governed, known) = governed.ok_or_else(|| refused("a write to an unknown relation"))?;
-        let place = Place { alias: &alias, relation: known, columns };
+        let place = Place { alias: &alias, relation: known, columns: &columns.names };
         let none: &[Predicate] = &[];
         let (new, read, changed): (&[Predicate], &[Predicate], &[Predicate]) = match use_ {
             Use::Insert => (&governed.insert_check, &governed.read, &governed.update_check),
@@ -579,6 +587,14 @@ impl Verifier<'_> {
 
 fn is_current_of(condition: Option<&Node>) -> bool {
     matches!(condition, Some(Node { node: Some(NodeEnum::CurrentOfExpr(_)) }))
+}
+
+/// The name that a target has been given.
+fn output_name(target: &Node) -> Option<String> {
+    match target.node.as_ref() {
+        Some(NodeEnum::ResTarget(target)) if !target.name.is_empty() => Some(target.name.clone()),
+        Some(_) | None => None,
+    }
 }
 
 /// What a level's own FOR UPDATE and the like lock.

@@ -3,9 +3,9 @@
 use super::*;
 use crate::catalog::{Column, Relation, Snapshot};
 
-const ACCOUNTS: u32 = 100;
+pub(super) const ACCOUNTS: u32 = 100;
 const ORDERS: u32 = 101;
-const PRODUCTS: u32 = 102;
+pub(super) const PRODUCTS: u32 = 102;
 const SECRETS: u32 = 103;
 const PG_CLASS: u32 = 1259;
 const PG_DATABASE: u32 = 1262;
@@ -73,6 +73,12 @@ fn relation(oid: u32, schema: &str, name: &str, columns: &[&str]) -> Relation {
     }
 }
 
+fn text_type() -> crate::catalog::Type {
+    let (schema, name) = ("pg_catalog".to_owned(), "text".to_owned());
+    let (oid, kind, category) = (25, 'b', 'S');
+    crate::catalog::Type { oid, schema, name, kind, category, element: 0, base: 0, relation: 0, constrained: false }
+}
+
 fn catalog() -> Catalog {
     Catalog::new(Snapshot {
         relations: vec![
@@ -84,13 +90,14 @@ fn catalog() -> Catalog {
             relation(PG_SETTINGS, "pg_catalog", "pg_settings", &["name", "setting", "line"]),
             relation(PG_DATABASE, "pg_catalog", "pg_database", &["oid", "datname"]),
         ],
+        types: vec![text_type()],
         ..Snapshot::default()
     })
 }
 
 /// Row rules of `orders`, as `row.column`; empty: none.
 #[derive(Clone, Copy, Default)]
-struct Rules {
+pub(super) struct Rules {
     read: &'static str,
     update: &'static str,
     delete: &'static str,
@@ -129,8 +136,12 @@ fn predicates(text: &str) -> Vec<Predicate> {
 /// `accounts` and `orders` belong to tenants; `orders` has rules. `T(x)` is the injected predicate, `$T` the slot, `$R(x)`
 /// what raises, `V(x)` a checked tenant.
 fn check_with(kind: Kind, text: &str, rules: Rules) -> Result<(), Denial> {
+    check_in(kind, text, &relations(rules))
+}
+
+pub(super) fn relations(rules: Rules) -> Relations {
     let own_database = predicates("row.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()");
-    let relations = Relations {
+    Relations {
         governed: HashMap::from([(ACCOUNTS, Rules::default().governed()), (ORDERS, rules.governed())]),
         shared: HashSet::from([PRODUCTS]),
         system: HashMap::from([
@@ -145,7 +156,11 @@ fn check_with(kind: Kind, text: &str, rules: Rules) -> Result<(), Denial> {
             ),
             (PG_DATABASE, System { hidden: &[], rows: own_database, single: None }),
         ]),
-    };
+        masks: HashMap::new(),
+    }
+}
+
+pub(super) fn check_in(kind: Kind, text: &str, relations: &Relations) -> Result<(), Denial> {
     let sql = fill(text, "V(", |value| {
         let raise = "('bad_accounts\"'::pg_catalog.text OPERATOR(pg_catalog.||) COALESCE(";
         format!(
@@ -158,7 +173,7 @@ fn check_with(kind: Kind, text: &str, rules: Rules) -> Result<(), Denial> {
     });
     let sql = fill(&sql, "T(", |alias| format!("{alias}.tenant_id OPERATOR(pg_catalog.=) $T"));
     let sql = sql.replace("$T", "'qzslotint4'::pg_catalog.int4").replace("count(", "pg_catalog.count(");
-    verify(&sql, &catalog(), &Expected { kind, relations: &relations, names: &Allowed, marker: "bad_" })
+    verify(&sql, &catalog(), &Expected { kind, relations, names: &Allowed, marker: "bad_" })
 }
 
 /// Replaces `open` .. `)` by what `with` makes of the text between.
@@ -174,7 +189,7 @@ fn fill(text: &str, open: &str, with: impl Fn(&str) -> String) -> String {
     filled
 }
 
-fn kind_of(text: &str) -> Kind {
+pub(super) fn kind_of(text: &str) -> Kind {
     match text.split_whitespace().next().unwrap() {
         "INSERT" => Kind::Insert,
         "UPDATE" => Kind::Update,
@@ -193,7 +208,7 @@ fn check(text: &str) -> Result<(), Denial> {
 }
 
 /// Refused by the check, not for want of a valid text.
-fn is_refused(result: Result<(), Denial>) -> bool {
+pub(super) fn is_refused(result: Result<(), Denial>) -> bool {
     result.is_err_and(|d| !d.error.message.contains("cannot be parsed"))
 }
 

@@ -14,7 +14,7 @@ use super::*;
 const HOLE: &str = "qzhole";
 
 /// The shape of an expression.
-fn expression(text: &str) -> Result<String, Denial> {
+pub(super) fn expression(text: &str) -> Result<String, Denial> {
     let tree = parse::parse(&format!("SELECT {text}")).map_err(|_| refused("a pattern that cannot be parsed"))?;
     let select = tree.stmts.first().and_then(|s| s.stmt.as_ref()).and_then(|s| s.node.as_ref());
     let Some(NodeEnum::SelectStmt(select)) = select else { return Err(refused("a pattern that is none")) };
@@ -24,7 +24,7 @@ fn expression(text: &str) -> Result<String, Denial> {
     }
 }
 
-fn quoted(text: &str, quote: char) -> String {
+pub(super) fn quoted(text: &str, quote: char) -> String {
     format!("{quote}{}{quote}", text.replace(quote, &format!("{quote}{quote}")))
 }
 
@@ -122,6 +122,8 @@ impl Verifier<'_> {
             target.checks.append(&mut target.checks_when_changed);
         }
         let target: &Target = target;
+        // Triggers and defaults may have filled it: it has the target's masks.
+        self.excluded = self.excluded_columns(target)?;
         self.level()?.aliases.push("excluded".to_owned());
         // CASE fixes the order (guard.md A11): the policy comes first, and a row that it hides raises.
         let unchecked = || refused("ON CONFLICT DO UPDATE without the policy in front");
@@ -139,7 +141,14 @@ impl Verifier<'_> {
         self.assignments(target_list, target)?;
         self.expr(users)?;
         self.level()?.aliases.pop();
+        self.excluded = Named::default();
         Ok(())
+    }
+
+    fn excluded_columns(&self, target: &Target) -> Result<Named, Denial> {
+        let Entry::Governed { oid, .. } = &target.entry else { return Err(refused("a target that is not governed")) };
+        let known = self.catalog.relation(*oid).ok_or_else(|| refused("a write to an unknown relation"))?;
+        self.named(known, "excluded", guard::renamed(known, &[]))
     }
 
     /// RETURNING, the first entry of which raises where a new row does not meet its checks.
