@@ -76,7 +76,7 @@ pub fn run(common: &Common, args: &Args) -> Outcome {
     }
     let mut findings = Findings::default();
     let outcome = match check(common, args, &mut findings) {
-        Ok(()) if findings.problems.0.is_empty() && !(args.strict && !findings.warnings.is_empty()) => Outcome::Fine,
+        Ok(()) if findings.problems.0.is_empty() && (findings.warnings.is_empty() || !args.strict) => Outcome::Fine,
         Ok(()) => Outcome::FoundSomethingWrong,
         Err(error) => {
             findings.problems.0.push(Problem::new(error));
