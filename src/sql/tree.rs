@@ -209,23 +209,11 @@ pub fn qualified_column(reference: &ColumnRef) -> Option<(&str, &str)> {
 }
 
 macro_rules! children {
-    ($(#[$doc:meta])* $name:ident, $clause:ident, $($mutability:tt)?) => {
+    ($(#[$doc:meta])* $name:ident, $clause:ident, $table:ident, $($mutability:tt)?) => {
         $(#[$doc])*
         pub fn $name<'a>(parent: &'a $($mutability)? Node, visit: &mut dyn FnMut(&'a $($mutability)? Node)) {
             macro_rules! each { ($list:expr) => { for child in $list { visit(child) } }; }
             macro_rules! some { ($child:expr) => { if let Some(child) = $child { visit(child) } }; }
-            macro_rules! json_value { ($value:expr) => { if let Some(v) = $value {
-                let pg::JsonValueExpr { raw_expr, formatted_expr, format: _ } = &$($mutability)? **v;
-                some!(raw_expr); some!(formatted_expr)
-            } }; }
-            macro_rules! json_path { ($path:expr) => { if let Some(p) = $path {
-                let pg::JsonTablePathSpec { string, name: _, name_location: _, location: _ } = &$($mutability)? **p;
-                some!(string)
-            } }; }
-            macro_rules! json_behaviour { ($behaviour:expr) => { if let Some(b) = $behaviour {
-                let pg::JsonBehavior { btype: _, expr, coerce: _, location: _ } = &$($mutability)? **b;
-                some!(expr)
-            } }; }
             let Some(kind) = & $($mutability)? parent.node else { return };
             match kind {
                 NodeEnum::ColumnRef(_) | NodeEnum::ParamRef(_) | NodeEnum::AConst(_) | NodeEnum::SetToDefault(_) | NodeEnum::String(_)
@@ -305,23 +293,8 @@ macro_rules! children {
                     each!(using_clause); some!(where_clause);
                     if let Some(r) = returning_clause { each!(&$($mutability)? r.exprs) }
                 }
-                NodeEnum::RangeTableFunc(t) => {
-                    let pg::RangeTableFunc { lateral: _, docexpr, rowexpr, namespaces, columns, alias: _, location: _ } = &$($mutability)? **t;
-                    some!(docexpr); some!(rowexpr); each!(namespaces); each!(columns)
-                }
-                NodeEnum::RangeTableFuncCol(c) => {
-                    let pg::RangeTableFuncCol { colname: _, type_name: _, for_ordinality: _, is_not_null: _, colexpr, coldefexpr, location: _ } = &$($mutability)? **c;
-                    some!(colexpr); some!(coldefexpr)
-                }
-                NodeEnum::JsonTable(t) => {
-                    let pg::JsonTable { context_item, pathspec, passing, columns, on_error, alias: _, lateral: _, location: _ } = &$($mutability)? **t;
-                    json_value!(context_item); json_path!(pathspec); each!(passing); each!(columns); json_behaviour!(on_error)
-                }
-                NodeEnum::JsonArgument(a) => { let pg::JsonArgument { val, name: _ } = &$($mutability)? **a; json_value!(val) }
-                NodeEnum::JsonTableColumn(c) => {
-                    let pg::JsonTableColumn { coltype: _, name: _, type_name: _, pathspec, format: _, wrapper: _, quotes: _, columns, on_empty, on_error, location: _ } = &$($mutability)? **c;
-                    json_path!(pathspec); each!(columns); json_behaviour!(on_empty); json_behaviour!(on_error)
-                }
+                NodeEnum::RangeTableFunc(_) | NodeEnum::RangeTableFuncCol(_) | NodeEnum::JsonTable(_) | NodeEnum::JsonArgument(_)
+                | NodeEnum::JsonTableColumn(_) => $table(kind, visit),
                 NodeEnum::MergeStmt(s) => {
                     let pg::MergeStmt { relation: _, source_relation, join_condition, merge_when_clauses, returning_clause, with_clause } = &$($mutability)? **s;
                     if let Some(w) = with_clause { each!(&$($mutability)? w.ctes) }
@@ -333,6 +306,44 @@ macro_rules! children {
                     some!(condition); each!(target_list); each!(values)
                 }
                 not_in_a_query!() => {}
+            }
+        }
+    };
+}
+
+/// XMLTABLE and JSON_TABLE, and what stands in them.
+macro_rules! table_children {
+    ($name:ident, $($mutability:tt)?) => {
+        fn $name<'a>(kind: &'a $($mutability)? NodeEnum, visit: &mut dyn FnMut(&'a $($mutability)? Node)) {
+            macro_rules! each { ($list:expr) => { for child in $list { visit(child) } }; }
+            macro_rules! some { ($child:expr) => { if let Some(child) = $child { visit(child) } }; }
+            macro_rules! value { ($value:expr) => { if let Some(v) = $value {
+                let pg::JsonValueExpr { raw_expr, formatted_expr, format: _ } = &$($mutability)? **v;
+                some!(raw_expr); some!(formatted_expr)
+            } }; }
+            macro_rules! path { ($path:expr) => { if let Some(p) = $path {
+                let pg::JsonTablePathSpec { string, name: _, name_location: _, location: _ } = &$($mutability)? **p;
+                some!(string)
+            } }; }
+            macro_rules! behaviour { ($behaviour:expr) => { if let Some(b) = $behaviour {
+                let pg::JsonBehavior { btype: _, expr, coerce: _, location: _ } = &$($mutability)? **b;
+                some!(expr)
+            } }; }
+            if let NodeEnum::RangeTableFunc(t) = kind {
+                let pg::RangeTableFunc { lateral: _, docexpr, rowexpr, namespaces, columns, alias: _, location: _ } = &$($mutability)? **t;
+                some!(docexpr); some!(rowexpr); each!(namespaces); each!(columns)
+            } else if let NodeEnum::RangeTableFuncCol(c) = kind {
+                let pg::RangeTableFuncCol { colname: _, type_name: _, for_ordinality: _, is_not_null: _, colexpr, coldefexpr, location: _ } = &$($mutability)? **c;
+                some!(colexpr); some!(coldefexpr)
+            } else if let NodeEnum::JsonTable(t) = kind {
+                let pg::JsonTable { context_item, pathspec, passing, columns, on_error, alias: _, lateral: _, location: _ } = &$($mutability)? **t;
+                value!(context_item); path!(pathspec); each!(passing); each!(columns); behaviour!(on_error)
+            } else if let NodeEnum::JsonArgument(a) = kind {
+                let pg::JsonArgument { val, name: _ } = &$($mutability)? **a;
+                value!(val)
+            } else if let NodeEnum::JsonTableColumn(c) = kind {
+                let pg::JsonTableColumn { coltype: _, name: _, type_name: _, pathspec, format: _, wrapper: _, quotes: _, columns, on_empty, on_error, location: _ } = &$($mutability)? **c;
+                path!(pathspec); each!(columns); behaviour!(on_empty); behaviour!(on_error)
             }
         }
     };
@@ -354,15 +365,17 @@ macro_rules! select_children {
     };
 }
 
+table_children!(table_children,);
+table_children!(table_children_mut, mut);
 select_children!(select_children,);
 select_children!(select_children_mut, mut);
 children!(
     /// Visits the direct children of a node of a query. TOTAL: every field of every kind is named here.
-    each_child, select_children,
+    each_child, select_children, table_children,
 );
 children!(
     /// As [`each_child`], to change them.
-    each_child_mut, select_children_mut, mut
+    each_child_mut, select_children_mut, table_children_mut, mut
 );
 
 /// Visits a node and everything below it, sub-selects included.
