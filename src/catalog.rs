@@ -80,6 +80,9 @@ pub struct Column {
     pub has_default: bool,
     /// GENERATED ALWAYS AS (..), stored or virtual.
     pub generated: bool,
+    /// GENERATED ALWAYS AS (..) VIRTUAL (PostgreSQL 18): computed when it is read.
+    #[serde(default)]
+    pub computed: bool,
     /// `attidentity`: 'a' always, 'd' by default, none otherwise.
     pub identity: Option<char>,
     /// 0 where the type has none.

@@ -9,7 +9,7 @@ SELECT pg_catalog.json_build_object(
       'oid', c.oid::pg_catalog.int8, 'schema', n.nspname, 'name', c.relname, 'kind', c.relkind,
       'columns', (SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
           'number', a.attnum, 'name', a.attname, 'type_oid', a.atttypid::pg_catalog.int8, 'typmod', a.atttypmod, 'not_null', a.attnotnull,
-          'has_default', a.atthasdef, 'generated', a.attgenerated <> '', 'identity', NULLIF(a.attidentity, ''),
+          'has_default', a.atthasdef, 'generated', a.attgenerated <> '', 'computed', a.attgenerated = 'v', 'identity', NULLIF(a.attidentity, ''),
           'collation', a.attcollation::pg_catalog.int8) ORDER BY a.attnum), '[]')
         FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
       'parents', (SELECT COALESCE(pg_catalog.json_agg(i.inhparent::pg_catalog.int8 ORDER BY i.inhseqno), '[]')

@@ -598,13 +598,13 @@ fn write_key(key: &mut Vec<u8>, context: &Context<'_>, text: &str) {
     }
 }
 
-/// Stand-ins that are the pattern of a LIKE.
+/// Stand-ins that are the pattern of a LIKE or ILIKE.
 fn like_patterns(tree: &ParseResult) -> Vec<u16> {
     let mut found = vec![];
     for statement in queries(tree) {
         crate::sql::tree::walk(statement, &mut |n| {
             if let Some(NodeEnum::AExpr(e)) = &n.node
-                && e.kind == AExprKind::AexprLike as i32
+                && (e.kind == AExprKind::AexprLike as i32 || e.kind == AExprKind::AexprIlike as i32)
                 && let Some(NodeEnum::AConst(c)) = e.rexpr.as_deref().and_then(|r| r.node.as_ref())
             {
                 found.extend(crate::sql::sentinel::index_of_const(c).map(|(i, _)| i));

@@ -52,115 +52,12 @@ fn there_are_mutants_of_every_kind() {
 #[cfg(mutants)]
 mod run {
     use std::process::Command;
-    use std::sync::Arc;
 
-    use bulkhead::catalog::{Catalog, SNAPSHOT_SQL};
-    use bulkhead::config::Level;
-    use bulkhead::gate::{Context, Gate, Protocol};
     use bulkhead::mutants::switch;
-    use bulkhead::policy::model::PolicyModel;
-    use bulkhead::principal::{Access, Principal, Tenant, TenantSet};
 
-    use super::support::cases::{Block, asker, blocks, is_note, schema};
+    use super::support::cases::{Case, cases_of};
     use super::support::cluster::Cluster;
-    use super::support::wire::Wire;
     use super::*;
-
-    /// One `sql` block, and what it comes to without a mutation.
-    struct Case {
-        file: String,
-        heading: String,
-        sql: String,
-        principal: Principal,
-        protocol: Protocol,
-        catalog: Arc<Catalog>,
-        model: PolicyModel,
-        expected: String,
-    }
-
-    impl Case {
-        /// Decision and text, as one string.
-        fn outcome(&self) -> String {
-            let gate = match Gate::new(Level::Standard, self.catalog.clone(), &self.model) {
-                Ok(gate) => gate,
-                Err(problems) => return format!("{problems:?}"),
-            };
-            let context = Context {
-                principal: &self.principal,
-                search_path: &["public".into()],
-                protocol: self.protocol,
-                parameter_types: &[],
-            };
-            let one = |e: bulkhead::gate::Explanation| match e.outcome {
-                Ok(sql) => sql,
-                Err(denial) => denial.error.to_string(),
-            };
-            gate.explain(&self.sql, &context).into_iter().map(one).collect::<Vec<_>>().join("\n")
-        }
-    }
-
-    /// The cases of one file, in a database of their own.
-    fn cases_of(cluster: &Cluster, name: &str, path: &Path) -> Vec<Case> {
-        let blocks = blocks(&fs::read_to_string(path).expect("read a file of cases"));
-        let directory = tempfile::tempdir().expect("temporary directory");
-        let file = directory.path().join("schema.sql");
-        fs::write(&file, schema(&blocks)).expect("write the schema");
-        cluster.create_database(name, &[&file], &[]);
-        let answer = Wire::connect(&cluster.app(name)).expect("a session").query(SNAPSHOT_SQL);
-        let snapshot = serde_json::from_str(&answer.scalar().expect("the catalog")).expect("a snapshot");
-        let catalog = Arc::new(Catalog::new(snapshot));
-        let mut cases: Vec<Case> = Vec::new();
-        let mut policies: Vec<(usize, String)> = Vec::new();
-        let mut heading = String::new();
-        for block in blocks {
-            match block {
-                Block::Heading(level, text) => {
-                    policies.retain(|(of, _)| *of < level);
-                    heading = text.trim().to_owned();
-                }
-                Block::Code(kind, body) if kind == "toml" => {
-                    policies.push((heading.chars().take_while(|c| *c == '#').count(), body));
-                }
-                Block::Code(kind, body) if kind == "sql" => {
-                    let policy: String = policies.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("\n");
-                    let model = model(name, &policy);
-                    let (tenant, roles) = asker(&body);
-                    let sql: String = body.split_inclusive('\n').filter(|l| !is_note(l)).collect();
-                    let several = pg_query::parse(&sql, 0).is_ok_and(|tree| tree.protobuf.stmts.len() > 1);
-                    let access = match tenant {
-                        Some(tenant) => Access::Fixed(Tenant(tenant.into())),
-                        None => Access::Shared { tenants: TenantSet::Any, chosen: None },
-                    };
-                    let roles: Vec<Box<str>> = roles.iter().map(|r| r.as_str().into()).collect();
-                    cases.push(Case {
-                        file: path.file_name().expect("a name").to_string_lossy().into_owned(),
-                        heading: heading.clone(),
-                        sql: sql.trim_end().to_owned(),
-                        principal: Principal {
-                            user: "mutants".into(),
-                            database: name.into(),
-                            roles: roles.into(),
-                            access,
-                            tenant_setting: None,
-                        },
-                        protocol: if several { Protocol::Simple } else { Protocol::Extended },
-                        catalog: catalog.clone(),
-                        model,
-                        expected: String::new(),
-                    });
-                }
-                Block::Code(_, _) | Block::Text(_) => {}
-            }
-        }
-        cases
-    }
-
-    fn model(database: &str, policy: &str) -> PolicyModel {
-        let directory = tempfile::tempdir().expect("temporary directory");
-        fs::write(directory.path().join("policy.toml"), policy).expect("write the policies");
-        let all = bulkhead::policy::load::load(directory.path(), &[database.into()]).unwrap_or_else(|e| panic!("{e}"));
-        all.of_database(database)
-    }
 
     /// The library's own tests, built alike.
     fn unit_tests() -> PathBuf {
@@ -185,6 +82,12 @@ mod run {
         text.lines().find_map(|l| l.strip_suffix(" ... FAILED")?.strip_prefix("test ").map(str::to_owned))
     }
 
+    /// Decisions and texts, as one string.
+    fn outcome(case: &Case) -> String {
+        let one = |sent: Result<String, String>| sent.unwrap_or_else(|error| error);
+        case.sent().into_iter().map(one).collect::<Vec<_>>().join("\n")
+    }
+
     #[test]
     fn every_mutant_is_caught() {
         let cluster = Cluster::start();
@@ -197,17 +100,16 @@ mod run {
         }
         let program = unit_tests();
         switch(&[]);
-        for case in &mut cases {
-            case.expected = case.outcome();
-        }
+        let expected: Vec<String> = cases.iter().map(outcome).collect();
+        let differs = || cases.iter().zip(&expected).find(|(case, expected)| outcome(case) != **expected).map(|(case, _)| case);
         switch(&[WITHOUT_CHECK]);
-        assert!(cases.iter().all(|c| c.outcome() == c.expected), "the output check changes nothing");
+        assert!(differs().is_none(), "the output check refuses what the rewriter should: {:?}", differs().map(|c| &c.sql));
         assert_eq!(failing_unit_test(&program, ""), None, "without a mutation");
         let only = std::env::var("MUTANT").unwrap_or_default();
         let mut survivors = Vec::new();
         for name in switches().keys().filter(|n| *n != WITHOUT_CHECK && n.contains(&only)) {
             switch(&[WITHOUT_CHECK, name]);
-            let case = if name.starts_with("check.") { None } else { cases.iter().find(|c| c.outcome() != c.expected) };
+            let case = if name.starts_with("check.") { None } else { differs() };
             let by = match case {
                 Some(case) => Some(format!("{} {}", case.file, case.heading)),
                 None => failing_unit_test(&program, name),

@@ -5,17 +5,17 @@ use std::collections::BTreeSet;
 use pg_query::protobuf::{AExprKind, SelectStmt};
 use pg_query::{Node, NodeEnum};
 
-use super::quiet::{is_quiet, is_quiet_condition};
+use super::quiet::{is_quiet, is_quiet_condition, moments_compared};
 use super::rewrite::{Rewriter, null_of, own, place_rule, tenant_predicate};
 use crate::catalog::Catalog;
 use crate::finding::Denial;
 use crate::policy::Rows;
 use crate::sql::analyse::scope::RteId;
 use crate::sql::tree::{
-    after_grouping, and, as_string, bool_constant, case, cast, column, conjuncts, each_child, is_null, null, operator, or,
-    qualified_column, walk,
+    after_grouping, and, as_string, bool_constant, case, cast, column, conjuncts, each_child, is_not_null, is_null, null,
+    operator, or, qualified_column, walk,
 };
-use crate::sql::types::{oid, type_of};
+use crate::sql::types::{Typed, oid, type_of};
 
 /// How a loud value is kept from foreign rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +79,12 @@ impl Rewriter<'_> {
         let mut result = vec![];
         for mut part in conjuncts(condition) {
             self.sub_links(&mut part)?;
+            let gates = self.gates_of(&part);
+            if !gates.is_empty() {
+                result.extend(gates.into_iter().filter(|_| !crate::mutant!("guard.moments-not-gated")));
+                result.push(part);
+                continue;
+            }
             if !is_quiet_condition(&part, self) && !crate::mutant!("guard.conditions-not-guarded") {
                 let guards = self.guards_for(&part, &BTreeSet::new(), one_time)?;
                 if let Some(guard) = and(guards) {
@@ -88,6 +94,15 @@ impl Rewriter<'_> {
             result.push(part);
         }
         Ok(result)
+    }
+
+    /// What goes before `column op E`, E being loud and the same for all rows: `E IS NOT NULL`, which PostgreSQL evaluates
+    /// once, whatever rows there are. The condition itself stays as it is, and keeps its index (guard.md, A8).
+    fn gates_of(&self, condition: &Node) -> Vec<Node> {
+        // In a sub-select or in ON something else could decide whether it is evaluated.
+        let once = self.in_scope.len() == 1 && self.joins == 0;
+        let moments = if once { moments_compared(condition, self) } else { vec![] };
+        moments.into_iter().map(|moment| is_not_null(moment.clone())).collect()
     }
 
     /// The guards that a loud expression needs; what no guard reaches is fenced. `members`: the relations of its level, for
@@ -176,7 +191,8 @@ impl Rewriter<'_> {
 
     pub(super) fn guard_value(&mut self, value: &mut Node, members: &BTreeSet<RteId>, how: Guarding) -> Result<(), Denial> {
         // Conditions on what contains an aggregate, a window function or a set-returning function stay above it (B7).
-        if is_quiet(value, self) || matches!(&value.node, Some(NodeEnum::ColumnRef(_))) || self.stays_above(value) {
+        let plain = matches!(&value.node, Some(NodeEnum::ColumnRef(_))) && type_of(value, self) != Typed::COMPUTED;
+        if is_quiet(value, self) || plain || self.stays_above(value) {
             return Ok(());
         }
         let guards = self.guards_for(value, members, false)?;

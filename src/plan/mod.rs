@@ -14,6 +14,7 @@ pub mod sentinel;
 mod write;
 
 pub use build::{Built, Check, build, text_of};
+pub use quiet::table as quiet_table;
 
 use std::sync::Arc;
 

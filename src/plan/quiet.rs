@@ -1,88 +1,141 @@
 //! Quiet or loud: whether an expression can raise, has an effect, or reads outside its row. PostgreSQL orders conditions by
 //! cost, not by text, so a loud one may see rows before the tenant's predicate has removed them (guard.md).
 //!
-//! The list is short on purpose: what is not here is loud, which costs speed and never soundness.
+//! What is quiet is found by what PostgreSQL means: types are computed, the operator, function or cast of pg_catalog that a
+//! name stands for is resolved, and so is what PostgreSQL coerces by itself; then one [`table`] says whether it may raise.
+//! What cannot be told is loud, which costs speed and never soundness.
 
 use pg_query::protobuf::{
     AExpr, AExprKind, BoolExprType, CoercionForm, FuncCall, NullTestType, SelectStmt, SetOperation, SubLinkType, a_const,
 };
 use pg_query::{Node, NodeEnum};
 
+use crate::catalog::Catalog;
 use crate::sql::kinds::not_an_expression;
+use crate::sql::resolve;
 use crate::sql::tree::as_string;
 use crate::sql::types::{Environment, Typed, oid, type_named, type_of};
 
-/// Types whose comparisons never raise, each with those of its own family (guard.md, D). Across the integer types PostgreSQL
-/// has operators of their own; an integer becomes numeric without loss.
-fn family(type_oid: u32) -> Option<u8> {
-    match type_oid {
-        oid::INT2 | oid::INT4 | oid::INT8 => Some(1),
-        oid::NUMERIC => Some(2),
-        oid::FLOAT4 | oid::FLOAT8 => Some(3),
-        oid::TEXT | oid::VARCHAR => Some(4),
-        oid::BPCHAR => Some(5),
-        oid::BOOL => Some(6),
-        oid::DATE => Some(7),
-        oid::TIMESTAMP => Some(8),
-        oid::TIMESTAMPTZ => Some(9),
-        oid::UUID => Some(10),
-        oid::BYTEA => Some(11),
-        oid::TIME => Some(12),
-        oid::INTERVAL => Some(13),
-        oid::JSONB => Some(14),
-        oid::OID => Some(15),
-        oid::NAME => Some(16),
-        oid::INET => Some(17),
-        oid::MACADDR => Some(18),
-        _ => None, // tidy: not a syntax kind
+pub mod table;
+
+use self::table::Needs;
+
+/// Whether `left name right` is an operator of the table, and what PostgreSQL does to its operands is quiet as well.
+fn operator_is_quiet(name: &str, left: Typed, right: Typed, env: &dyn Environment) -> bool {
+    quiet_operator(name, (left, false), (right, false), env)
+}
+
+/// As [`operator_is_quiet`], of operands that may be literals of a number: the cast of one is made when the statement is
+/// planned.
+fn quiet_operator(
+    name: &str,
+    (left, fixed_left): (Typed, bool),
+    (right, fixed_right): (Typed, bool),
+    env: &dyn Environment,
+) -> bool {
+    let catalog = env.catalog();
+    let Some(meant) = resolve::operator(name, left.oid, right.oid, catalog) else { return false };
+    let Some(needs) = table::operator(name, builtin(meant.left, catalog), builtin(meant.right, catalog)) else { return false };
+    let left_is = fixed_left || coerced(left.oid, meant.left, catalog);
+    let right_is = fixed_right || coerced(right.oid, meant.right, catalog);
+    left_is && right_is && met(needs, name, &[left, right], env)
+}
+
+/// The name of a type of pg_catalog; no type has the empty one.
+fn builtin(type_oid: u32, catalog: &Catalog) -> &str {
+    catalog.type_(type_oid).filter(|t| t.schema == "pg_catalog").map_or("", |t| &t.name)
+}
+
+/// Whether an operand becomes one of the wanted type without a word: it is one, it is a literal (which is read when the
+/// statement is planned), the wanted type stands for many, or the cast is of the table (guard.md, A7).
+fn coerced(given: u32, wanted: u32, catalog: &Catalog) -> bool {
+    let polymorphic = || catalog.type_(wanted).is_some_and(|t| t.kind == 'p');
+    given == wanted || given == oid::UNKNOWN || polymorphic() || cast_is_quiet(given, wanted, catalog)
+}
+
+fn cast_is_quiet(source: u32, target: u32, catalog: &Catalog) -> bool {
+    if crate::mutant!("quiet.casts") {
+        return true;
+    }
+    let known = match resolve::cast(source, target, catalog) {
+        Some(_) => true,
+        // By the text of the value (find_coercion_pathway), unless the database has a cast of its own.
+        None => target == oid::TEXT && !catalog.snapshot().casts.iter().any(|c| c.source == source && c.target == target),
+    };
+    known && (table::cast(builtin(source, catalog), builtin(target, catalog)) || target == oid::TEXT && is_enum(source, catalog))
+}
+
+fn met(needs: Needs, name: &str, operands: &[Typed], env: &dyn Environment) -> bool {
+    match needs {
+        Needs::Nothing => true,
+        Needs::Collation => one_collation(operands, env.catalog()),
+        Needs::Elements => {
+            let elements: Vec<Typed> = operands.iter().map(|t| element(*t, env.catalog())).collect();
+            one_collation(&elements, env.catalog()) && operands.iter().all(|t| elements_compare(name, *t, env))
+        }
+        // The call looks at its first argument itself.
+        Needs::Field => true,
     }
 }
 
-/// Whether comparing values of these types is quiet: neither operand needs a cast that can raise.
+/// Whether the collation can be told: those of a collatable type are known, and no two conflict.
+fn one_collation(operands: &[Typed], catalog: &Catalog) -> bool {
+    if crate::mutant!("quiet.collations-conflict") {
+        return true;
+    }
+    let collatable = |t: &&Typed| t.oid != oid::UNKNOWN && catalog.type_(t.oid).is_none_or(|t| t.category == 'S');
+    let mut found = DEFAULT_COLLATION;
+    for typed in operands.iter().filter(collatable) {
+        match typed.collation {
+            0 => return false,
+            DEFAULT_COLLATION => {}
+            other if found == DEFAULT_COLLATION || found == other => found = other,
+            _ => return false, // tidy: not a syntax kind
+        }
+    }
+    true
+}
+
+/// `pg_catalog."default"`
+const DEFAULT_COLLATION: u32 = 100;
+
+/// An element of an array; what is none stays.
+fn element(array: Typed, catalog: &Catalog) -> Typed {
+    match catalog.type_(array.oid) {
+        Some(t) if t.category == 'A' => Typed { collation: array.collation, ..Typed::of(t.element) },
+        Some(_) | None => array,
+    }
+}
+
+/// Whether the elements of an array compare quietly: they are of a type whose comparison is in the table. Enums compare by
+/// number; the ranges of pg_catalog are over numbers and times.
+fn elements_compare(name: &str, array: Typed, env: &dyn Environment) -> bool {
+    let catalog = env.catalog();
+    match catalog.type_(array.oid) {
+        Some(_) if array.oid == oid::UNKNOWN => true,
+        Some(t) if t.category == 'A' => {
+            let element = element(array, catalog);
+            let comparison = if is_comparison(name) { name } else { "=" };
+            (is_enum(element.oid, catalog) || operator_is_quiet(comparison, element, element, env))
+                || crate::mutant!("quiet.arrays-of-anything")
+        }
+        Some(t) => matches!(t.kind, 'e' | 'r'),
+        None => false,
+    }
+}
+
+fn is_comparison(name: &str) -> bool {
+    matches!(name, "=" | "<>" | "<" | "<=" | ">" | ">=")
+}
+
+fn is_enum(type_oid: u32, catalog: &Catalog) -> bool {
+    catalog.type_(type_oid).is_some_and(|t| t.kind == 'e')
+}
+
+/// Whether comparing values of these types is quiet.
 fn comparable(left: Typed, right: Typed, env: &dyn Environment) -> bool {
-    let (l, r) = (left.oid, right.oid);
-    if l == oid::UNKNOWN || r == oid::UNKNOWN {
-        // A literal takes the other's type when the statement is planned.
-        let other = if l == oid::UNKNOWN { right } else { left };
-        let collated = !matches!(family(other.oid), Some(4 | 5)) || other.collation != 0;
-        return other.oid == oid::UNKNOWN || (family(other.oid).is_some() && collated) || is_enum(other.oid, env);
-    }
-    if is_enum(l, env) {
-        return l == r;
-    }
-    match (family(l), family(r)) {
-        (Some(4), Some(4)) | (Some(5), Some(5)) => collations_agree(left.collation, right.collation),
-        (Some(a), Some(b)) => a == b || matches!((a, b), (1, 2) | (2, 1)),
-        (Some(_) | None, None) | (None, Some(_)) => false,
-    }
+    ["=", "<"].iter().all(|name| operator_is_quiet(name, left, right, env))
 }
-
-/// Two collations conflict unless they are the same or one is the database's default; 0 is not known.
-fn collations_agree(left: u32, right: u32) -> bool {
-    const DEFAULT: u32 = 100;
-    left != 0 && right != 0 && (left == right || left == DEFAULT || right == DEFAULT)
-}
-
-fn is_enum(type_oid: u32, env: &dyn Environment) -> bool {
-    env.catalog().type_(type_oid).is_some_and(|t| t.kind == 'e')
-}
-
-/// Functions of pg_catalog that cannot raise for any argument of their declared types. None is volatile: how often `random()`
-/// was drawn tells how many rows were looked at.
-const QUIET_FUNCTIONS: [&str; 12] = [
-    "now",
-    "transaction_timestamp",
-    "statement_timestamp",
-    "current_database",
-    "current_schema",
-    "length",
-    "char_length",
-    "character_length",
-    "octet_length",
-    "lower",
-    "upper",
-    "btrim",
-];
 
 /// Aggregates that cannot raise.
 const QUIET_AGGREGATES: [&str; 6] = ["count", "min", "max", "bool_and", "bool_or", "every"];
@@ -126,8 +179,6 @@ fn scalar_comparison(e: &AExpr, env: &dyn Environment) -> bool {
         [only] => as_string(only).unwrap_or_default(),
         [] | [_, _, ..] => return false,
     };
-    let comparison = matches!(name, "=" | "<>" | "<" | "<=" | ">" | ">=");
-    let foreign = env.catalog().operators_named(name).any(|o| o.schema != "pg_catalog");
     let scalar = SubLinkType::ExprSublink as i32;
     let (plain, query) = match (&left.node, &right.node) {
         (_, Some(NodeEnum::SubLink(s))) if s.sub_link_type == scalar => (left, s),
@@ -137,13 +188,62 @@ fn scalar_comparison(e: &AExpr, env: &dyn Environment) -> bool {
     let Some(query) = query.subselect.as_deref() else { return false };
     let Some(column) = only_target(query) else { return false };
     let (l, r) = (operand_type(plain, env), type_of(column, env));
-    comparison
-        && !foreign
-        && l.is_known()
-        && r.is_known()
-        && comparable(l, r, env)
-        && is_quiet(plain, env)
-        && one_quiet_row(query, env)
+    // Which side it stands on changes neither what is compared nor what is coerced.
+    is_comparison(name) && operator_is_quiet(name, l, r, env) && is_quiet(plain, env) && one_quiet_row(query, env)
+}
+
+/// The operands E of a condition `x op E` or `x BETWEEN E AND E`, where they are all that makes it loud: a moment and an
+/// interval added, of nothing but the clock, constants and parameters.
+pub fn moments_compared<'n>(condition: &'n Node, env: &dyn Environment) -> Vec<&'n Node> {
+    let Some(NodeEnum::AExpr(e)) = &condition.node else { return vec![] };
+    let (Some(left), Some(right)) = (e.lexpr.as_deref(), e.rexpr.as_deref()) else { return vec![] };
+    let name = match e.name.as_slice() {
+        [only] => as_string(only).unwrap_or_default(),
+        [] | [_, _, ..] => return vec![],
+    };
+    let (names, operands): (&[&str], Vec<&Node>) = match (AExprKind::try_from(e.kind), &right.node) {
+        (Ok(AExprKind::AexprOp), _) if is_comparison(name) => (&[name], vec![right]),
+        (Ok(AExprKind::AexprBetween), Some(NodeEnum::List(list))) => (&["<=", ">="], list.items.iter().collect()),
+        (Ok(_) | Err(_), _) => return vec![],
+    };
+    let compares = |other: &Node| {
+        let types = (operand_type(left, env), operand_type(other, env));
+        names.iter().all(|name| operator_is_quiet(name, types.0, types.1, env))
+    };
+    let all = || [left].into_iter().chain(operands.iter().copied());
+    let moments: Vec<&Node> = all().filter(|n| is_moment(n, env)).collect();
+    // What is left must be quiet, and some operand not a moment: then the condition is about rows.
+    let others = || all().filter(|n| !moments.iter().any(|m| std::ptr::eq(*m, *n)));
+    let right_kind =
+        operands.iter().all(|o| compares(o)) && others().all(|n| is_quiet(n, env)) && others().any(|n| !reads_no_column(n));
+    if right_kind { moments } else { vec![] }
+}
+
+/// `now() - interval '1 h'`
+fn is_moment(expression: &Node, env: &dyn Environment) -> bool {
+    let Some(NodeEnum::AExpr(e)) = &expression.node else { return false };
+    let name = match e.name.as_slice() {
+        [only] => as_string(only).unwrap_or_default(),
+        [] | [_, _, ..] => return false,
+    };
+    let (Some(left), Some(right)) = (e.lexpr.as_deref(), e.rexpr.as_deref()) else { return false };
+    let (l, r) = (type_of(left, env).oid, type_of(right, env).oid);
+    let point = matches!(l, oid::DATE | oid::TIMESTAMP | oid::TIMESTAMPTZ) && r == oid::INTERVAL;
+    let meant = resolve::operator(name, l, r, env.catalog()).is_some();
+    e.kind == AExprKind::AexprOp as i32
+        && matches!(name, "+" | "-")
+        && point
+        && meant
+        && reads_no_column(left)
+        && reads_no_column(right)
+        && is_quiet(left, env)
+        && is_quiet(right, env)
+}
+
+fn reads_no_column(expression: &Node) -> bool {
+    let mut reads = false;
+    crate::sql::tree::walk(expression, &mut |n| reads |= matches!(&n.node, Some(NodeEnum::ColumnRef(_) | NodeEnum::SubLink(_))));
+    !reads
 }
 
 /// Whether an expression in normal form is quiet. No sub-select is.
@@ -152,40 +252,33 @@ pub fn is_quiet(expression: &Node, env: &dyn Environment) -> bool {
     let all = |list: &[Node]| list.iter().all(|e| is_quiet(e, env));
     let child = |c: &Option<Box<Node>>| c.as_deref().is_none_or(|e| is_quiet(e, env));
     match kind {
-        NodeEnum::ColumnRef(c) => c.fields.len() == 2,
+        // A virtual generated column is computed when it is read.
+        NodeEnum::ColumnRef(c) => c.fields.len() == 2 && type_of(expression, env) != Typed::COMPUTED,
         NodeEnum::ParamRef(_) | NodeEnum::AConst(_) | NodeEnum::SqlvalueFunction(_) => true,
         NodeEnum::BoolExpr(b) => b.boolop != BoolExprType::Undefined as i32 && all(&b.args),
         // `IS NULL` of a row looks inside it.
         NodeEnum::NullTest(t) => t.nulltesttype != NullTestType::Undefined as i32 && child(&t.arg),
         NodeEnum::BooleanTest(t) => child(&t.arg),
         NodeEnum::AExpr(e) => a_expr(e, env),
-        NodeEnum::TypeCast(c) => constant_cast(c, env),
+        NodeEnum::TypeCast(c) => type_cast(c, env),
         NodeEnum::CoalesceExpr(c) => all(&c.args) && same_type(&c.args, env),
-        NodeEnum::CaseExpr(c) => case(c, env),
-        NodeEnum::FuncCall(f) => {
-            let builtin = matches!(f.funcname.as_slice(), [schema, _] if as_string(schema) == Some("pg_catalog"));
-            let name = f.funcname.last().and_then(as_string).unwrap_or_default();
-            let plain = f.agg_order.is_empty() && f.agg_filter.is_none() && f.over.is_none() && !f.agg_star && !f.agg_distinct;
-            let text_args = f.args.iter().all(|a| {
-                let t = type_of(a, env).oid;
-                matches!(t, oid::TEXT | oid::VARCHAR | oid::UNKNOWN)
-            });
-            builtin
-                && plain
-                && f.funcformat != CoercionForm::Undefined as i32
-                && QUIET_FUNCTIONS.contains(&name)
-                && all(&f.args)
-                && text_args
+        NodeEnum::MinMaxExpr(m) => {
+            all(&m.args) && same_type(&m.args, env) && m.args.iter().all(|a| m.args.iter().all(|b| operands("<", a, b, env)))
         }
+        NodeEnum::AArrayExpr(a) => {
+            let array = type_of(expression, env).oid;
+            let flat = env.catalog().type_(array).and_then(|t| env.catalog().type_(t.element)).is_some_and(|e| e.category != 'A');
+            flat && all(&a.elements) && same_type(&a.elements, env)
+        }
+        NodeEnum::CaseExpr(c) => case(c, env),
+        NodeEnum::FuncCall(f) => call(f, env),
         // Where it is not a conjunct of its own (see `is_quiet_condition`), whether and when it runs would tell of the rows
         // that the conditions before it saw.
-        NodeEnum::SubLink(_) => false,
+        NodeEnum::SubLink(_) => crate::mutant!("quiet.sub-selects-anywhere"),
         NodeEnum::List(l) => all(&l.items),
         NodeEnum::CollateClause(_)
         | NodeEnum::AIndirection(_)
-        | NodeEnum::AArrayExpr(_)
         | NodeEnum::CaseWhen(_)
-        | NodeEnum::MinMaxExpr(_)
         | NodeEnum::XmlExpr(_)
         | NodeEnum::XmlSerialize(_)
         | NodeEnum::RowExpr(_)
@@ -205,29 +298,65 @@ fn a_expr(e: &AExpr, env: &dyn Environment) -> bool {
         [] | [_, _, ..] => None,
     };
     let Some(name) = name else { return false };
-    // An operator of that name outside pg_catalog might be meant.
-    if env.catalog().operators_named(name).any(|o| o.schema != "pg_catalog") {
-        return false;
-    }
-    let comparison = matches!(name, "=" | "<>" | "<" | "<=" | ">" | ">=");
     match AExprKind::try_from(e.kind) {
-        Ok(AExprKind::AexprOp) if comparison => operands(left, right, env),
-        Ok(AExprKind::AexprOp) => json_operator(name, left, right, env),
-        Ok(AExprKind::AexprDistinct | AExprKind::AexprNotDistinct) => comparison && operands(left, right, env),
-        Ok(AExprKind::AexprIn) => comparison && in_list(left, right, env),
+        Ok(AExprKind::AexprOp) => operands(name, left, right, env),
+        // NULLIF and IS DISTINCT FROM ask for equality.
+        Ok(AExprKind::AexprDistinct | AExprKind::AexprNotDistinct | AExprKind::AexprNullif) => operands("=", left, right, env),
+        Ok(AExprKind::AexprIn) => is_comparison(name) && in_list(&[name], left, right, env),
         Ok(AExprKind::AexprBetween | AExprKind::AexprNotBetween | AExprKind::AexprBetweenSym | AExprKind::AexprNotBetweenSym) => {
-            in_list(left, right, env)
+            in_list(&["<", "<=", ">", ">="], left, right, env)
         }
-        Ok(AExprKind::AexprOpAny | AExprKind::AexprOpAll) => comparison && any_array(left, right, env),
-        Ok(AExprKind::AexprLike) => like(left, right, env),
-        Ok(AExprKind::AexprNullif) => operands(left, right, env),
-        Ok(AExprKind::AexprIlike | AExprKind::AexprSimilar | AExprKind::Undefined) | Err(_) => false,
+        Ok(AExprKind::AexprOpAny | AExprKind::AexprOpAll) => is_comparison(name) && any_array(name, left, right, env),
+        Ok(AExprKind::AexprLike | AExprKind::AexprIlike) => like(name, left, right, env),
+        Ok(AExprKind::AexprSimilar | AExprKind::Undefined) | Err(_) => false,
     }
 }
 
-fn operands(left: &Node, right: &Node, env: &dyn Environment) -> bool {
+fn operands(name: &str, left: &Node, right: &Node, env: &dyn Environment) -> bool {
     let (l, r) = (operand_type(left, env), operand_type(right, env));
-    l.is_known() && r.is_known() && comparable(l, r, env) && is_quiet(left, env) && is_quiet(right, env)
+    let fixed = |n: &Node| matches!(&n.node, Some(NodeEnum::AConst(_)));
+    quiet_operator(name, (l, fixed(left)), (r, fixed(right)), env) && is_quiet(left, env) && is_quiet(right, env)
+}
+
+/// A call of a function of the table, without DISTINCT, ORDER BY, FILTER, OVER.
+fn call(f: &FuncCall, env: &dyn Environment) -> bool {
+    let catalog = env.catalog();
+    let name = match f.funcname.as_slice() {
+        [schema, name] if as_string(schema) == Some("pg_catalog") => as_string(name).unwrap_or_default(),
+        [] | [_] | [_, _] | [_, _, _, ..] => return false,
+    };
+    let plain = f.agg_order.is_empty()
+        && f.agg_filter.is_none()
+        && f.over.is_none()
+        && !f.agg_star
+        && !f.agg_distinct
+        && !f.func_variadic
+        && !f.agg_within_group
+        && f.funcformat != CoercionForm::Undefined as i32;
+    let inputs: Vec<Typed> = f.args.iter().map(|a| operand_type(a, env)).collect();
+    let given: Vec<u32> = inputs.iter().map(|t| t.oid).collect();
+    if crate::mutant!("quiet.functions") {
+        return true;
+    }
+    let Some(meant) = resolve::function(name, &given, catalog) else { return false };
+    let types: Vec<&str> = meant.arguments.iter().map(|t| builtin(*t, catalog)).collect();
+    let Some(needs) = table::function(name, &types) else { return false };
+    let field = needs != Needs::Field || f.args.first().is_some_and(names_a_field);
+    plain
+        && field
+        && given.iter().zip(&meant.arguments).all(|(g, w)| coerced(*g, *w, catalog))
+        && met(needs, name, &inputs, env)
+        && f.args.iter().all(|a| is_quiet(a, env))
+}
+
+/// A field that stands in the template itself (`EXTRACT(year FROM ..)`): a literal's value is not seen here.
+fn names_a_field(argument: &Node) -> bool {
+    match &argument.node {
+        Some(NodeEnum::AConst(c)) => {
+            matches!(&c.val, Some(a_const::Val::Sval(s)) if table::FIELDS.contains(&s.sval.as_str()) || crate::mutant!("quiet.fields"))
+        }
+        Some(_) | None => false,
+    }
 }
 
 /// As [`type_of`]; a parameter whose type is left open takes the other operand's, as a literal does, if it stands nowhere else:
@@ -235,55 +364,38 @@ fn operands(left: &Node, right: &Node, env: &dyn Environment) -> bool {
 fn operand_type(operand: &Node, env: &dyn Environment) -> Typed {
     let typed = type_of(operand, env);
     match &operand.node {
-        Some(NodeEnum::ParamRef(p)) if !typed.is_known() && env.parameter_uses(p.number) == 1 => Typed::LITERAL,
+        Some(NodeEnum::ParamRef(p))
+            if !typed.is_known() && (env.parameter_uses(p.number) == 1 || crate::mutant!("quiet.open-parameters")) =>
+        {
+            Typed::LITERAL
+        }
         Some(_) | None => typed,
     }
 }
 
-/// `x IN (a, b)`, `x BETWEEN a AND b`: each element compares quietly, and all elements have one type, since PostgreSQL casts
-/// them to a common one.
-fn in_list(left: &Node, right: &Node, env: &dyn Environment) -> bool {
+/// `x IN (a, b)`, `x BETWEEN a AND b`: each element compares quietly, and becomes one of their common type quietly.
+fn in_list(names: &[&str], left: &Node, right: &Node, env: &dyn Environment) -> bool {
     let Some(NodeEnum::List(list)) = &right.node else { return false };
-    let mut common = oid::UNKNOWN;
-    for item in &list.items {
-        let t = operand_type(item, env).oid;
-        if t != oid::UNKNOWN && common != oid::UNKNOWN && t != common {
-            return false;
-        }
-        common = if common == oid::UNKNOWN { t } else { common };
-    }
-    list.items.iter().all(|item| operands(left, item, env))
-}
-
-/// `x = ANY ($1)`, `x = ANY ('{..}')`, `x = ANY (ARRAY[constants])`.
-fn any_array(left: &Node, right: &Node, env: &dyn Environment) -> bool {
-    let l = operand_type(left, env);
-    if !is_quiet(left, env) || !(family(l.oid).is_some() || is_enum(l.oid, env)) {
+    if !same_type(&list.items, env) && !crate::mutant!("quiet.mixed-lists") {
         return false;
     }
-    match &right.node {
-        Some(NodeEnum::ParamRef(p)) => match env.parameter(p.number) {
-            0 => env.parameter_uses(p.number) == 1,
-            declared => env.catalog().type_(declared).is_some_and(|t| comparable(l, Typed::of(t.element), env)),
-        },
-        Some(NodeEnum::AConst(c)) => matches!(c.val, Some(a_const::Val::Sval(_))),
-        Some(NodeEnum::AArrayExpr(a)) => a.elements.iter().all(|e| is_constant(e) && operands(left, e, env)),
-        // `ANY ($1::int[])`
-        Some(NodeEnum::TypeCast(c)) => {
-            let constant = c.arg.as_deref().is_some_and(|a| is_constant(a) || open_parameter(a, env));
-            let element = c.type_name.as_ref().filter(|t| t.array_bounds.len() == 1).map(|t| {
-                let mut element = t.clone();
-                element.array_bounds.clear();
-                type_named(&element, env.catalog())
-            });
-            constant && element.is_some_and(|e| e.is_known() && comparable(l, e, env))
-        }
-        Some(_) | None => false,
-    }
+    list.items.iter().all(|item| names.iter().all(|name| operands(name, left, item, env)))
 }
 
-fn is_constant(node: &Node) -> bool {
-    matches!(&node.node, Some(NodeEnum::AConst(_)))
+/// `x = ANY ($1)`, `x = ANY ('{..}')`, `x = ANY (ARRAY[..])`, `x = ANY (column)`.
+fn any_array(name: &str, left: &Node, right: &Node, env: &dyn Environment) -> bool {
+    let l = operand_type(left, env);
+    let catalog = env.catalog();
+    if !l.is_known() || !is_quiet(left, env) || !is_quiet(right, env) {
+        return false;
+    }
+    let array = operand_type(right, env);
+    if array.oid == oid::UNKNOWN {
+        // It is read as an array of the other operand's type.
+        return operator_is_quiet(name, l, l, env);
+    }
+    let is_array = catalog.type_(array.oid).is_some_and(|t| t.category == 'A');
+    is_array && operator_is_quiet(name, l, element(array, catalog), env)
 }
 
 fn open_parameter(node: &Node, env: &dyn Environment) -> bool {
@@ -291,82 +403,66 @@ fn open_parameter(node: &Node, env: &dyn Environment) -> bool {
 }
 
 /// A cast of a constant raises when the statement is planned, whatever rows there are; a parameter whose type is left open
-/// takes the type of the cast.
-fn constant_cast(c: &pg_query::protobuf::TypeCast, env: &dyn Environment) -> bool {
+/// takes the type of the cast. Any other cast is one of the table.
+fn type_cast(c: &pg_query::protobuf::TypeCast, env: &dyn Environment) -> bool {
     let Some(arg) = c.arg.as_deref() else { return false };
     let Some(name) = &c.type_name else { return false };
-    let typed = type_named(name, env.catalog());
+    let catalog = env.catalog();
+    let typed = type_named(name, catalog);
+    let plain_type = |t: u32| table::PLAIN_TYPES.contains(&builtin(t, catalog)) || is_enum(t, catalog);
     // Only for types whose input depends on nothing but the text (`'now'::timestamptz` is folded as well).
-    let plain = family(typed.oid).is_some() || is_enum(typed.oid, env);
+    let plain = || plain_type(typed.oid) || catalog.type_(typed.oid).is_some_and(|t| t.category == 'A' && plain_type(t.element));
     match &arg.node {
-        Some(NodeEnum::AConst(_)) => plain,
-        Some(NodeEnum::ParamRef(p)) => plain && (env.parameter(p.number) == typed.oid || open_parameter(arg, env)),
-        Some(_) | None => false,
+        Some(NodeEnum::AConst(_)) => plain(),
+        Some(NodeEnum::ParamRef(p)) if env.parameter(p.number) == typed.oid || open_parameter(arg, env) => plain(),
+        Some(_) => {
+            let source = type_of(arg, env).oid;
+            typed.is_known() && (source == typed.oid || cast_is_quiet(source, typed.oid, catalog)) && is_quiet(arg, env)
+        }
+        None => false,
     }
 }
 
 /// `LIKE` with a literal pattern that cannot end in a lone escape: one that holds no backslash. A pattern that may hold one
 /// is kept in the template's key (`Keep` in the gate), so that its value is seen here; a stand-in ends in a letter.
-fn like(left: &Node, right: &Node, env: &dyn Environment) -> bool {
+fn like(name: &str, left: &Node, right: &Node, env: &dyn Environment) -> bool {
     let l = type_of(left, env);
+    // ~~ or ~~* of the database itself would be taken for varchar, where pg_catalog has none.
+    let meant = resolve::operator(name, l.oid, oid::UNKNOWN, env.catalog()).is_some_and(|o| o.right == oid::TEXT);
     let pattern = match &right.node {
         Some(NodeEnum::AConst(c)) => match &c.val {
-            Some(a_const::Val::Sval(s)) => !s.sval.contains('\\'),
+            Some(a_const::Val::Sval(s)) => !s.sval.contains('\\') || crate::mutant!("quiet.escapes"),
             Some(a_const::Val::Ival(_) | a_const::Val::Fval(_) | a_const::Val::Boolval(_) | a_const::Val::Bsval(_)) | None => {
                 false
             }
         },
         Some(_) | None => false,
     };
-    let deterministic = l.collation != 0 && env.catalog().collation(l.collation).is_some_and(|c| c.deterministic);
-    pattern && matches!(l.oid, oid::TEXT | oid::VARCHAR) && deterministic && is_quiet(left, env)
+    let deterministic = l.collation != 0
+        && env
+            .catalog()
+            .collation(l.collation)
+            .is_some_and(|c| c.deterministic || crate::mutant!("quiet.nondeterministic-collations"));
+    meant && pattern && matches!(l.oid, oid::TEXT | oid::VARCHAR) && deterministic && is_quiet(left, env)
 }
 
-/// Operators of json and jsonb that never raise (guard.md, D).
-fn json_operator(name: &str, left: &Node, right: &Node, env: &dyn Environment) -> bool {
-    let l = type_of(left, env).oid;
-    let simple_key = match &right.node {
-        Some(NodeEnum::AConst(c)) => matches!(c.val, Some(a_const::Val::Sval(_) | a_const::Val::Ival(_))),
-        Some(_) | None => false,
-    };
-    match name {
-        // Not of json: its text is parsed anew, and \u0000 in it raises.
-        "->" | "->>" => l == oid::JSONB && simple_key && is_quiet(left, env),
-        "@>" | "<@" => {
-            l == oid::JSONB
-                && (is_constant(right) || type_of(right, env).oid == oid::JSONB)
-                && is_quiet(left, env)
-                && is_quiet(right, env)
-        }
-        "?" => l == oid::JSONB && simple_key && is_quiet(left, env),
-        _ => false, // tidy: not a syntax kind
-    }
-}
-
+/// Whether all become the common type quietly (COALESCE, CASE, GREATEST, ARRAY): it can be told, and each is of it, a literal,
+/// or cast as the table allows (guard.md, A7).
 fn same_type(list: &[Node], env: &dyn Environment) -> bool {
-    let mut known = None;
-    for item in list {
-        let typed = operand_type(item, env);
-        if typed.oid == oid::UNKNOWN {
-            continue;
-        }
-        if !typed.is_known() || known.is_some_and(|k| k != typed.oid) {
-            return false;
-        }
-        known = Some(typed.oid);
-    }
-    true
+    let types: Vec<Typed> = list.iter().map(|item| operand_type(item, env)).collect();
+    let common = crate::sql::types::common_type(types.iter().copied(), env.catalog());
+    let quiet = |t: &Typed| coerced(t.oid, common.oid, env.catalog()) || crate::mutant!("quiet.common-types");
+    common.is_known() && types.iter().all(quiet)
 }
 
 fn case(c: &pg_query::protobuf::CaseExpr, env: &dyn Environment) -> bool {
-    if c.arg.is_some() {
-        return false;
-    }
     let mut results = vec![];
     for when in &c.args {
         let Some(NodeEnum::CaseWhen(w)) = &when.node else { return false };
         let (Some(condition), Some(result)) = (&w.expr, &w.result) else { return false };
-        if !is_quiet(condition, env) || !is_quiet(result, env) {
+        // `CASE x WHEN y ..` asks for x = y.
+        let tested = c.arg.as_deref().is_none_or(|x| operands("=", x, condition, env));
+        if !tested || !is_quiet(condition, env) || !is_quiet(result, env) {
             return false;
         }
         results.push((**result).clone());
@@ -390,13 +486,7 @@ fn any_sublink(s: &pg_query::protobuf::SubLink, env: &dyn Environment) -> bool {
     let (Some(test), Some(query)) = (s.testexpr.as_deref(), s.subselect.as_deref()) else { return false };
     let Some(column) = only_target(query) else { return false };
     let (l, r) = (operand_type(test, env), type_of(column, env));
-    equality
-        && l.is_known()
-        && r.is_known()
-        && comparable(l, r, env)
-        && is_quiet(test, env)
-        && is_quiet(column, env)
-        && silent_body(query, env)
+    equality && operator_is_quiet("=", l, r, env) && is_quiet(test, env) && is_quiet(column, env) && silent_body(query, env)
 }
 
 /// Whether running the (rewritten) body of a sub-select cannot raise, whatever outer row it runs for: every expression in it is
@@ -454,7 +544,7 @@ fn silent_select(s: &SelectStmt, env: &dyn Environment) -> bool {
         Some(_) | None => false,
     };
     plain
-        && limit_offset.is_none()
+        && (limit_offset.is_none() || crate::mutant!("quiet.bodies-with-offset"))
         && limit_count.as_deref().is_none_or(number)
         && from_clause.iter().all(|f| silent_from(f, env))
         && where_clause.as_deref().is_none_or(|w| silent_condition(w, env))
@@ -463,7 +553,7 @@ fn silent_select(s: &SelectStmt, env: &dyn Environment) -> bool {
 fn silent_from(item: &Node, env: &dyn Environment) -> bool {
     match &item.node {
         // A relation is qualified; without a schema it is a CTE, whose query may do anything.
-        Some(NodeEnum::RangeVar(r)) => !r.schemaname.is_empty(),
+        Some(NodeEnum::RangeVar(r)) => !r.schemaname.is_empty() || crate::mutant!("quiet.bodies-over-with"),
         Some(NodeEnum::JoinExpr(j)) => {
             j.larg.as_deref().is_some_and(|l| silent_from(l, env))
                 && j.rarg.as_deref().is_some_and(|r| silent_from(r, env))
@@ -539,7 +629,8 @@ fn one_quiet_row(query: &Node, env: &dyn Environment) -> bool {
         location: _,
     } = &**f;
     let name = funcname.last().and_then(as_string).unwrap_or_default();
-    let arguments = args.iter().all(|a| is_quiet(a, env) && (family(type_of(a, env).oid).is_some() || name == "count"));
+    let arguments =
+        args.iter().all(|a| is_quiet(a, env) && (comparable(type_of(a, env), type_of(a, env), env) || name == "count"));
     let plain =
         agg_order.is_empty() && agg_filter.is_none() && over.is_none() && !agg_within_group && !agg_distinct && !func_variadic;
     QUIET_AGGREGATES.contains(&name) && plain && arguments && s.limit_count.is_none() && silent_select(s, env)

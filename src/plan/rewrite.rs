@@ -54,6 +54,7 @@ pub(super) fn rewrite(statement: &Node, analysis: &Analysis, permit: &Permit, ca
             nullable: BTreeSet::new(),
             in_scope: vec![],
             hides_rows: false,
+            joins: 0,
             fenced: BTreeSet::new(),
         };
         let mut tree = statement.clone();
@@ -63,7 +64,7 @@ pub(super) fn rewrite(statement: &Node, analysis: &Analysis, permit: &Permit, ca
         rewriter.keep_targets_out_of_fences()?;
         if rewriter.wanted.is_subset(&fences) {
             // A target of UPDATE cannot be fenced, nor what a sub-select of another level reads by name.
-            if rewriter.fenced != fences && !crate::mutant!("fence.not-reached") {
+            if rewriter.fenced != fences {
                 return Err(Denial::unsupported("an expression over the written table in a sub-select cannot be secured"));
             }
             let hides_rows = rewriter.hides_rows;
@@ -98,6 +99,8 @@ pub(super) struct Rewriter<'a> {
     /// For each open level, the relations whose columns may be named at the place that is being rewritten.
     pub(super) in_scope: Vec<Level>,
     pub(super) hides_rows: bool,
+    /// How many ON conditions are open.
+    pub(super) joins: usize,
     /// Relations that were fenced in this pass.
     fenced: BTreeSet<RteId>,
 }
@@ -517,9 +520,11 @@ impl Rewriter<'_> {
         }
         self.in_scope.push(Level::of(members.clone()));
         let mut conditions = self.predicates(&here)?;
+        self.joins += 1;
         if let Some(condition) = quals.take() {
             conditions.extend(self.conditions(*condition)?);
         }
+        self.joins -= 1;
         self.in_scope.pop();
         *quals = and(conditions).map(Box::new);
         if !crate::mutant!("guard.null-extended-rows-fail") {

@@ -159,6 +159,9 @@ impl Rewriter<'_> {
             if t.name != tenant || crate::mutant!("write.assigned-tenant-unchecked") {
                 continue;
             }
+            if !t.indirection.is_empty() {
+                return Err(Denial::policy(violation(&filter.table)));
+            }
             match t.val.as_deref_mut() {
                 Some(Node { node: Some(NodeEnum::MultiAssignRef(_)) }) | None => {
                     return Err(

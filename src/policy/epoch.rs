@@ -331,6 +331,7 @@ mod tests {
             not_null: true,
             has_default: false,
             generated: false,
+            computed: false,
             identity: None,
             collation: 0,
         };

@@ -10,6 +10,7 @@ pub mod copy;
 pub(crate) mod kinds;
 pub mod lexer;
 pub mod parse;
+pub mod resolve;
 pub mod script;
 pub mod second;
 pub mod sentinel;

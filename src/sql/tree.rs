@@ -168,10 +168,18 @@ pub fn case(arms: Vec<(Node, Node)>, default: Option<Node>) -> Node {
 }
 
 pub fn is_null(arg: Node) -> Node {
+    null_test(arg, NullTestType::IsNull)
+}
+
+pub fn is_not_null(arg: Node) -> Node {
+    null_test(arg, NullTestType::IsNotNull)
+}
+
+fn null_test(arg: Node, test: NullTestType) -> Node {
     node(NodeEnum::NullTest(Box::new(NullTest {
         xpr: None,
         arg: boxed(arg),
-        nulltesttype: NullTestType::IsNull as i32,
+        nulltesttype: test as i32,
         argisrow: false,
         location: 0,
     })))

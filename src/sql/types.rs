@@ -1,7 +1,7 @@
 //! Types of expressions, as far as they can be told from the catalog without repeating PostgreSQL's whole type resolution.
 //! What is not certain is [`Typed::UNKNOWN`], and everything that depends on it is treated as loud.
 
-use pg_query::protobuf::{AExprKind, BoolExprType, SubLinkType, a_const};
+use pg_query::protobuf::{AExprKind, BoolExprType, SqlValueFunctionOp, SubLinkType, a_const};
 use pg_query::{Node, NodeEnum};
 
 use super::kinds::not_an_expression;
@@ -50,6 +50,8 @@ pub struct Typed {
 
 impl Typed {
     pub const UNKNOWN: Typed = Typed { oid: 0, typmod: -1, collation: 0 };
+    /// A virtual generated column, as good as unknown: it is computed when it is read, which may raise.
+    pub const COMPUTED: Typed = Typed { oid: u32::MAX, typmod: -1, collation: 0 };
     pub const LITERAL: Typed = Typed { oid: oid::UNKNOWN, typmod: -1, collation: 0 };
 
     pub const fn of(oid: u32) -> Typed {
@@ -57,7 +59,7 @@ impl Typed {
     }
 
     pub fn is_known(self) -> bool {
-        self.oid != 0
+        self.oid != 0 && self != Self::COMPUTED
     }
 }
 
@@ -87,7 +89,13 @@ pub fn type_of(expression: &Node, env: &dyn Environment) -> Typed {
         },
         NodeEnum::TypeCast(c) => {
             let typed = c.type_name.as_ref().map_or(Typed::UNKNOWN, |t| type_named(t, env.catalog()));
-            derived(typed.oid, &[c.arg.as_deref().map_or(Typed::UNKNOWN, |a| type_of(a, env))], env.catalog())
+            let input = match c.arg.as_deref() {
+                // Of its own, a parameter has the collation of its type.
+                Some(Node { node: Some(NodeEnum::ParamRef(p)) }) if env.parameter(p.number) == 0 => Typed::LITERAL,
+                Some(arg) => type_of(arg, env),
+                None => Typed::UNKNOWN,
+            };
+            derived(typed.oid, &[input], env.catalog())
         }
         NodeEnum::CollateClause(c) => c.arg.as_ref().map_or(Typed::UNKNOWN, |a| Typed { collation: 0, ..type_of(a, env) }),
         NodeEnum::BoolExpr(b) => {
@@ -110,7 +118,7 @@ pub fn type_of(expression: &Node, env: &dyn Environment) -> Typed {
         NodeEnum::AExpr(e) => a_expr(e, env),
         NodeEnum::FuncCall(f) => {
             let inputs: Vec<Typed> = f.args.iter().map(|a| type_of(a, env)).collect();
-            derived(function(f, env).oid, &inputs, env.catalog())
+            derived(function(f, &inputs, env).oid, &inputs, env.catalog())
         }
         NodeEnum::CaseExpr(c) => {
             let mut arms: Vec<&Node> = vec![];
@@ -125,11 +133,12 @@ pub fn type_of(expression: &Node, env: &dyn Environment) -> Typed {
         NodeEnum::CoalesceExpr(c) => common(c.args.iter(), env),
         NodeEnum::MinMaxExpr(c) => common(c.args.iter(), env),
         NodeEnum::AArrayExpr(a) => {
-            let element = common(a.elements.iter(), env).oid;
-            array_of(if element == oid::UNKNOWN { oid::TEXT } else { element }, env.catalog())
+            let element = common(a.elements.iter(), env);
+            let array = array_of(if element.oid == oid::UNKNOWN { oid::TEXT } else { element.oid }, env.catalog());
+            derived(array.oid, &[element], env.catalog())
         }
-        NodeEnum::SqlvalueFunction(_)
-        | NodeEnum::AIndirection(_)
+        NodeEnum::SqlvalueFunction(f) => derived(sql_value(f.op), &[], env.catalog()),
+        NodeEnum::AIndirection(_)
         | NodeEnum::CaseWhen(_)
         | NodeEnum::XmlExpr(_)
         | NodeEnum::XmlSerialize(_)
@@ -143,15 +152,28 @@ pub fn type_of(expression: &Node, env: &dyn Environment) -> Typed {
     }
 }
 
-/// The one type of all arms that have one; literals and NULLs take it. Type modifiers must agree, as in `exprTypmod`.
+/// The common type of arms, see [`common_type`].
 fn common<'a>(arms: impl Iterator<Item = &'a Node>, env: &dyn Environment) -> Typed {
+    common_type(arms.map(|arm| type_of(arm, env)), env.catalog())
+}
+
+/// The one type of all arms that have one; literals and NULLs take it (select_common_type). Of several integers, or integers
+/// and numerics, it is the widest; of text and varchar the first; any other mixture is not told. Type modifiers must agree,
+/// as in `exprTypmod`.
+pub fn common_type(arms: impl Iterator<Item = Typed>, catalog: &Catalog) -> Typed {
     let mut result = Typed::LITERAL;
-    for arm in arms {
-        let typed = type_of(arm, env);
+    let width = |t: u32| [oid::INT2, oid::INT4, oid::INT8, oid::NUMERIC].iter().position(|n| *n == t);
+    let textual = |t: u32| matches!(t, oid::TEXT | oid::VARCHAR);
+    for typed in arms {
         if typed.oid == oid::UNKNOWN {
             result.typmod = if result.oid == oid::UNKNOWN { -1 } else { result.typmod };
         } else if result.oid == oid::UNKNOWN {
             result = typed;
+        } else if let (true, Some(l), Some(r)) = (result.oid != typed.oid, width(result.oid), width(typed.oid)) {
+            result = Typed::of(if l < r { typed.oid } else { result.oid });
+        } else if textual(result.oid) && textual(typed.oid) && result.oid != typed.oid {
+            let collations = [result, Typed { oid: result.oid, ..typed }];
+            result = derived(result.oid, &collations, catalog);
         } else if result.oid != typed.oid {
             return Typed::UNKNOWN;
         } else {
@@ -177,12 +199,17 @@ fn scalar(subselect: Option<&Node>, env: &dyn Environment) -> Typed {
 /// agree, the default where they have none; 0 where they conflict or are not known.
 fn derived(type_oid: u32, inputs: &[Typed], catalog: &Catalog) -> Typed {
     const DEFAULT: u32 = 100;
-    if catalog.type_(type_oid).is_none_or(|t| t.category != 'S') {
+    // The collation of `name` by itself: "C".
+    const OF_NAMES: u32 = 950;
+    let is_string = |t: u32| catalog.type_(t).is_none_or(|t| t.category == 'S');
+    let collatable = |t: u32| is_string(t) || catalog.type_(t).is_some_and(|t| t.category == 'A' && is_string(t.element));
+    if catalog.type_(type_oid).is_none() || !collatable(type_oid) {
         return Typed::of(type_oid);
     }
-    let mut collation = DEFAULT;
+    let known = inputs.iter().any(|i| i.oid != oid::UNKNOWN && collatable(i.oid));
+    let mut collation = if type_oid == oid::NAME && !known { OF_NAMES } else { DEFAULT };
     for input in inputs.iter().filter(|i| i.oid != oid::UNKNOWN) {
-        let collatable = catalog.type_(input.oid).is_none_or(|t| t.category == 'S');
+        let collatable = collatable(input.oid);
         match (collatable, input.collation) {
             (false, _) | (true, DEFAULT) => {}
             (true, 0) => return Typed::of(type_oid),
@@ -229,6 +256,11 @@ fn operator_result(name: &str, binary: bool, left: u32, right: u32, catalog: &Ca
     if name == "||" && (array(left) || array(right)) {
         return Typed::of(if array(left) { left } else { right });
     }
+    if let Some(meant) = Some(()).filter(|()| binary).and_then(|()| super::resolve::operator(name, left, right, catalog))
+        && catalog.type_(meant.result).is_some_and(|t| t.kind != 'p')
+    {
+        return Typed::of(meant.result);
+    }
     let all: Vec<_> = catalog.operators_named(name).filter(|o| (o.left != 0) == binary).collect();
     let left_or_right = |t: u32, other: u32| if t == oid::UNKNOWN { other } else { t };
     let (l, r) = if binary { (left_or_right(left, right), left_or_right(right, left)) } else { (0, right) };
@@ -241,9 +273,16 @@ fn operator_result(name: &str, binary: bool, left: u32, right: u32, catalog: &Ca
     }
 }
 
-/// The result of a function where it does not depend on which overload is meant.
-fn function(f: &pg_query::protobuf::FuncCall, env: &dyn Environment) -> Typed {
+/// The result of a function where it is known which is meant, or does not depend on that.
+fn function(f: &pg_query::protobuf::FuncCall, inputs: &[Typed], env: &dyn Environment) -> Typed {
     let Some(name) = f.funcname.last().and_then(as_string) else { return Typed::UNKNOWN };
+    let given: Vec<u32> = inputs.iter().map(|t| t.oid).collect();
+    if let ([schema, _], Some(meant)) = (f.funcname.as_slice(), super::resolve::function(name, &given, env.catalog()))
+        && as_string(schema) == Some("pg_catalog")
+        && env.catalog().type_(meant.returns).is_some_and(|t| t.kind != 'p')
+    {
+        return Typed::of(meant.returns);
+    }
     let count = f.args.len();
     let mut result = None;
     for candidate in env.catalog().functions_named(name) {
@@ -268,6 +307,33 @@ fn function(f: &pg_query::protobuf::FuncCall, env: &dyn Environment) -> Typed {
             .find(|t| env.catalog().type_(t.oid).is_some_and(|t| t.category == 'A'))
             .map_or(Typed::UNKNOWN, |t| Typed::of(t.oid)),
         Some(_) | None => Typed::UNKNOWN,
+    }
+}
+
+/// The type of CURRENT_DATE and the like; 0 for those with a precision.
+fn sql_value(op: i32) -> u32 {
+    match SqlValueFunctionOp::try_from(op) {
+        Ok(SqlValueFunctionOp::SvfopCurrentDate) => oid::DATE,
+        Ok(SqlValueFunctionOp::SvfopCurrentTime) => oid::TIMETZ,
+        Ok(SqlValueFunctionOp::SvfopCurrentTimestamp) => oid::TIMESTAMPTZ,
+        Ok(SqlValueFunctionOp::SvfopLocaltime) => oid::TIME,
+        Ok(SqlValueFunctionOp::SvfopLocaltimestamp) => oid::TIMESTAMP,
+        Ok(
+            SqlValueFunctionOp::SvfopCurrentRole
+            | SqlValueFunctionOp::SvfopCurrentUser
+            | SqlValueFunctionOp::SvfopUser
+            | SqlValueFunctionOp::SvfopSessionUser
+            | SqlValueFunctionOp::SvfopCurrentCatalog
+            | SqlValueFunctionOp::SvfopCurrentSchema,
+        ) => oid::NAME,
+        Ok(
+            SqlValueFunctionOp::SvfopCurrentTimeN
+            | SqlValueFunctionOp::SvfopCurrentTimestampN
+            | SqlValueFunctionOp::SvfopLocaltimeN
+            | SqlValueFunctionOp::SvfopLocaltimestampN
+            | SqlValueFunctionOp::SqlvalueFunctionOpUndefined,
+        )
+        | Err(_) => 0,
     }
 }
 

@@ -549,7 +549,7 @@ pub(super) fn relation_columns(relation: &Relation) -> Vec<RteColumn> {
         .map(|c| RteColumn {
             name: c.name.clone(),
             number: c.number,
-            typed: Typed { oid: c.type_oid, typmod: c.typmod, collation: c.collation },
+            typed: if c.computed { Typed::COMPUTED } else { Typed { oid: c.type_oid, typmod: c.typmod, collation: c.collation } },
             sources: vec![],
         })
         .collect()

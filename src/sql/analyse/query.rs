@@ -591,7 +591,9 @@ fn bare_name(item: &Node) -> Option<&str> {
 
 fn merge(output: &mut Output, typed: Typed, sources: &[RteId]) {
     use super::super::types::oid;
-    if output.typed.oid == oid::UNKNOWN {
+    if [output.typed, typed].contains(&Typed::COMPUTED) {
+        output.typed = Typed::COMPUTED;
+    } else if output.typed.oid == oid::UNKNOWN {
         output.typed = typed;
     } else if typed.oid != oid::UNKNOWN && output.typed != typed {
         output.typed = if output.typed.oid == typed.oid { Typed::of(typed.oid) } else { Typed::UNKNOWN };

@@ -62,8 +62,7 @@ impl Verifier<'_> {
             return Err(refused(format!("\"{relname}\" is named in an unknown way")));
         }
         if schemaname.is_empty() {
-            let is_cte = (matches!(use_, Use::Read | Use::Lock) || crate::mutant!("check.write-to-a-cte"))
-                && self.ctes.iter().any(|frame| frame.contains(relname));
+            let is_cte = matches!(use_, Use::Read | Use::Lock) && self.ctes.iter().any(|frame| frame.contains(relname));
             return match is_cte || crate::mutant!("check.no-schema") {
                 true => Ok((aliasname.clone(), Entry::Other)),
                 false => Err(refused(format!("\"{relname}\" has no schema and is no CTE in scope"))),
