@@ -131,13 +131,19 @@ fn of_masks(policy: &TablePolicy, relation: &catalog::Relation, table: &str) -> 
     let mut warnings = Vec::new();
     for column in &masked {
         for key in relation.unique_keys.iter().filter(|k| k.columns.contains(&column.number)) {
-            let message = format!("{table}: {} is masked, and the unique key {} tells that a value exists", column.name, key.name);
-            warnings.push(Warning::new("mask-key", message, "conditions on it cannot use the key: let applications look rows up by another one"));
+            let message =
+                format!("{table}: {} is masked, and the unique key {} tells that a value exists", column.name, key.name);
+            warnings.push(Warning::new(
+                "mask-key",
+                message,
+                "conditions on it cannot use the key: let applications look rows up by another one",
+            ));
         }
     }
     if !masked.is_empty() {
         for column in relation.columns.iter().filter(|c| c.generated && !masked.iter().any(|m| m.number == c.number)) {
-            let message = format!("{table}: {} is generated and has no mask: it may show what a masked column holds", column.name);
+            let message =
+                format!("{table}: {} is generated and has no mask: it may show what a masked column holds", column.name);
             warnings.push(Warning::new("mask-generated", message, "give it a mask, or take the masked column out of it"));
         }
     }
