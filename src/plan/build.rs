@@ -88,6 +88,11 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
             Some(Node { node: Some(NodeEnum::DeclareCursorStmt(Box::new(declare))) })
         }
         Statement::Explain { options, query } => {
+            if permit.hashes_a_column() {
+                return Err(Denial::unsupported(
+                    "EXPLAIN cannot be secured where a column is masked by a hash: it would show the key",
+                ));
+            }
             let Rewritten { tree, hides_rows: _ } = rewrite(query, analysis, permit, catalog)?;
             (plan.command, plan.effect) = ("EXPLAIN", Effect::Read);
             // GENERIC_PLAN takes no values of parameters.

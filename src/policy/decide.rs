@@ -79,6 +79,11 @@ impl Permit {
         self.masks.get(&rte).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether some column reads as a pseudonym, whose key the text to send then holds.
+    pub fn hashes_a_column(&self) -> bool {
+        self.masks.values().flatten().any(|m| m.mask == Mask::Hash)
+    }
+
     /// Whether anything that the statement names is masked.
     pub fn has_masks(&self) -> bool {
         !self.masks.is_empty()
