@@ -94,7 +94,7 @@ fn what_the_guards_are_for_does_raise_without_them() {
         "(acc.amt + 1) IS NULL",
         "acc.d::timestamp IS NULL",
     ] {
-        let answer = wire.query(&format!("SELECT acc.id FROM acc WHERE acc.tenant_id OPERATOR(pg_catalog.=) 1 AND {condition}"));
+        let answer = wire.query(format!("SELECT acc.id FROM acc WHERE acc.tenant_id OPERATOR(pg_catalog.=) 1 AND {condition}"));
         assert!(answer.error.is_some(), "{condition}: {answer:?}");
     }
 }

@@ -109,20 +109,8 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
     };
     let Some(tree) = tree else { return Ok(Built { plan, printed: String::new() }) };
     let printed = print(tree)?;
-    match &analysis.statement {
-        Statement::Query(query) | Statement::Prepare { name: _, query } | Statement::Execute { name: _, arguments: _, query } => {
-            check_output(&printed, kind_of(query)?, permit, catalog, check)?
-        }
-        Statement::Explain { options: _, query: _ } => {
-            check_output(&printed, Kind::Explain { estimates: check.estimates }, permit, catalog, check)?
-        }
-        Statement::CopyTo { query: _, options: _ } => check_output(&printed, Kind::CopyTo, permit, catalog, check)?,
-        Statement::CopyFrom(_) => check_output(&printed, Kind::CopyFrom, permit, catalog, check)?,
-        Statement::Declare { name: _, options: _, query: _ } => {
-            check_output(&printed, Kind::DeclareCursor, permit, catalog, check)?
-        }
-        // No rows: printed as it was parsed.
-        Statement::Utility(_) => {}
+    if let Some(kind) = kind_of_statement(&analysis.statement, check)? {
+        check_output(&printed, kind, permit, catalog, check)?;
     }
     let sent = match &plan.action {
         Action::Execute { name: _, arguments: _ } => commands::arguments_of(&printed)?,
@@ -140,6 +128,20 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
         plan = commands::prepare(name, &analysis.parameter_types, plan);
     }
     Ok(Built { plan, printed })
+}
+
+/// What the output check must find; `None`: no rows, printed as it was parsed.
+fn kind_of_statement(statement: &Statement, check: &Check<'_>) -> Result<Option<Kind>, Denial> {
+    match statement {
+        Statement::Query(query) | Statement::Prepare { name: _, query } | Statement::Execute { name: _, arguments: _, query } => {
+            kind_of(query).map(Some)
+        }
+        Statement::Explain { options: _, query: _ } => Ok(Some(Kind::Explain { estimates: check.estimates })),
+        Statement::CopyTo { query: _, options: _ } => Ok(Some(Kind::CopyTo)),
+        Statement::CopyFrom(_) => Ok(Some(Kind::CopyFrom)),
+        Statement::Declare { name: _, options: _, query: _ } => Ok(Some(Kind::DeclareCursor)),
+        Statement::Utility(_) => Ok(None),
+    }
 }
 
 fn kind_of(query: &Node) -> Result<Kind, Denial> {
