@@ -110,7 +110,7 @@ impl Trials {
 
     fn run(&mut self) {
         for zone in ["UTC", "Etc/GMT-14", "Etc/GMT+12"] {
-            self.wire.query(&format!("SET timezone = '{zone}'"));
+            self.wire.query(format!("SET timezone = '{zone}'"));
             for some in self.pending.chunks(2_000) {
                 let sql = format!(
                     "SELECT count(*)::text || coalesce(E'\\n' || string_agg(r, E'\\n'), '') \
@@ -193,7 +193,7 @@ fn every_entry_is_in_the_servers_catalog() {
     let mut wire = Wire::connect(&cluster.superuser("postgres")).expect("a session");
     let mut missing = Vec::new();
     let mut ask = |what: String, condition: String| {
-        let answer = wire.query(&format!("SELECT count(*)::text FROM {condition}"));
+        let answer = wire.query(format!("SELECT count(*)::text FROM {condition}"));
         if answer.scalar().as_deref() != Some("1") {
             missing.push(format!("{what}: {:?}", answer.scalar()));
         }
