@@ -451,8 +451,8 @@ fn like(name: &str, left: &Node, right: &Node, env: &dyn Environment) -> bool {
 fn same_type(list: &[Node], env: &dyn Environment) -> bool {
     let types: Vec<Typed> = list.iter().map(|item| operand_type(item, env)).collect();
     let common = crate::sql::types::common_type(types.iter().copied(), env.catalog());
-    let quiet = |t: &Typed| coerced(t.oid, common.oid, env.catalog()) || crate::mutant!("quiet.common-types");
-    common.is_known() && types.iter().all(quiet)
+    let quiet = |t: &Typed| coerced(t.oid, common.oid, env.catalog());
+    common.is_known() && types.iter().all(quiet) || crate::mutant!("quiet.common-types")
 }
 
 fn case(c: &pg_query::protobuf::CaseExpr, env: &dyn Environment) -> bool {
