@@ -28,7 +28,7 @@ demo: ## a throwaway PostgreSQL with three tenants, Bulkhead before it, a short 
 test: test-rust mutants test-drivers ## everything, on servers that it starts itself
 
 test-rust:
-	@.ci/deps build run
+	@.ci/deps test
 	$(CARGO) test --locked --no-fail-fast
 
 test-drivers:
