@@ -101,13 +101,13 @@ impl Statement {
 
 #[test]
 fn answers_are_those_of_the_tenants_own_database() {
-    run(Columns::AsTheyAre, number("TWIN_STATEMENTS", 50_000));
+    run(Columns::AsTheyAre, number("TWIN_STATEMENTS", 20_000));
 }
 
 /// Queries only: what may be written to masked columns has tests of its own.
 #[test]
 fn masked_columns_read_as_on_a_database_that_holds_the_masks() {
-    run(Columns::Masked, number("TWIN_STATEMENTS", 50_000) / 8);
+    run(Columns::Masked, number("TWIN_STATEMENTS", 20_000) / 8);
 }
 
 /// What the tenant sees of some columns.

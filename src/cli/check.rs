@@ -206,6 +206,8 @@ fn is_users_own(relation: &Relation) -> bool {
         && !relation.is_partition
         && !relation.schema.starts_with("pg_")
         && relation.schema != "information_schema"
+        // What `harden` made.
+        && relation.schema != "bulkhead"
 }
 
 /// `1 user`, `2 users`.

@@ -221,7 +221,19 @@ impl Doctor<'_> {
         let role = state.faults_of_role();
         let faults = state.faults(governed).into_iter().filter(|f| !role.contains(f)).collect();
         let bad = self.promised();
+        let whole = Vec::is_empty(&faults);
         self.check("row security doubles the wall on every table and partition", bad, faults, "bulkhead harden --apply");
+        let silent = if whole && !self.paranoid {
+            vec!["row security is in place, and Bulkhead names no tenant to it: tenants see no rows".to_owned()]
+        } else {
+            vec![]
+        };
+        self.check(
+            "tenants are named to row security",
+            Grade::Broken,
+            silent,
+            "set [isolation] level = \"paranoid\" and start serve again, or harden --revert --apply",
+        );
         let derived = match (&self.database.lock_key, &self.database.upstream.password) {
             (Some(_), _) => vec![],
             (None, Some(_)) => vec!["the key of the tokens is derived from the upstream's password".to_owned()],

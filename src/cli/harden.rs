@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Common, Outcome, complain_of, say};
 use crate::backend;
 use crate::catalog::Catalog;
-use crate::config::{Config, Database, Upstream, UserAccess, upstream};
+use crate::config::{Config, Database, Level, Upstream, UserAccess, upstream};
 use crate::policy::lock::{self, FUNCTION, Governed, LockKey, OPERATOR_POLICY, State, TENANT_POLICY};
 
 /// Make PostgreSQL enforce the wall between tenants too: prints the DDL; --apply runs it, --revert undoes it
@@ -74,6 +74,11 @@ async fn harden(config: &Config, policies: &crate::policy::model::PolicyModel, a
     }
     for fault in &left {
         say(&format!("-- left to do, by a superuser: {fault}\n"));
+    }
+    if args.apply && config.level != Level::Paranoid {
+        say(
+            "-- left to do: [isolation] level = \"paranoid\", and start serve again; at any other level tenants see no rows under the lock\n",
+        );
     }
     Ok(if left.is_empty() { Outcome::Fine } else { Outcome::FoundSomethingWrong })
 }

@@ -409,11 +409,23 @@ fn type_cast(c: &pg_query::protobuf::TypeCast, env: &dyn Environment) -> bool {
     let Some(name) = &c.type_name else { return false };
     let catalog = env.catalog();
     let typed = type_named(name, catalog);
+    // A domain checks its values.
+    if catalog.type_(typed.oid).is_some_and(|t| t.kind == 'd') && !crate::mutant!("quiet.domains") {
+        return false;
+    }
     let plain_type = |t: u32| table::PLAIN_TYPES.contains(&builtin(t, catalog)) || is_enum(t, catalog);
     // Only for types whose input depends on nothing but the text (`'now'::timestamptz` is folded as well).
     let plain = || plain_type(typed.oid) || catalog.type_(typed.oid).is_some_and(|t| t.category == 'A' && plain_type(t.element));
     match &arg.node {
-        Some(NodeEnum::AConst(_)) => plain(),
+        // Numbers and booleans have a type already: theirs is a cast like any other, done when the statement is planned only if it
+        // is immutable (that of numbers to money is not).
+        Some(NodeEnum::AConst(c)) => match &c.val {
+            Some(a_const::Val::Sval(_)) | None => plain(),
+            Some(a_const::Val::Ival(_) | a_const::Val::Fval(_) | a_const::Val::Boolval(_)) => {
+                plain() && folds(type_of(arg, env).oid, typed.oid, catalog)
+            }
+            Some(a_const::Val::Bsval(_)) => false,
+        },
         Some(NodeEnum::ParamRef(p)) if env.parameter(p.number) == typed.oid || open_parameter(arg, env) => plain(),
         Some(_) => {
             let source = type_of(arg, env).oid;
@@ -421,6 +433,15 @@ fn type_cast(c: &pg_query::protobuf::TypeCast, env: &dyn Environment) -> bool {
         }
         None => false,
     }
+}
+
+/// Whether a cast of a constant is done when the statement is planned.
+fn folds(source: u32, target: u32, catalog: &Catalog) -> bool {
+    let immutable = |function: u32| catalog.snapshot().functions.iter().any(|f| f.oid == function && f.volatility == 'i');
+    source == target
+        || cast_is_quiet(source, target, catalog)
+        || resolve::cast(source, target, catalog).is_some_and(|c| c.function != 0 && immutable(c.function))
+        || crate::mutant!("quiet.casts-not-folded")
 }
 
 /// `LIKE` with a literal pattern that cannot end in a lone escape: one that holds no backslash. A pattern that may hold one

@@ -50,7 +50,8 @@ pub struct Typed {
 
 impl Typed {
     pub const UNKNOWN: Typed = Typed { oid: 0, typmod: -1, collation: 0 };
-    /// A virtual generated column, as good as unknown: it is computed when it is read, which may raise.
+    /// A virtual generated column, or a merged column of USING that is cast, as good as unknown: it is computed when it is
+    /// read, which may raise.
     pub const COMPUTED: Typed = Typed { oid: u32::MAX, typmod: -1, collation: 0 };
     pub const LITERAL: Typed = Typed { oid: oid::UNKNOWN, typmod: -1, collation: 0 };
 
@@ -158,14 +159,16 @@ fn common<'a>(arms: impl Iterator<Item = &'a Node>, env: &dyn Environment) -> Ty
 }
 
 /// The one type of all arms that have one; literals and NULLs take it (select_common_type). Of several integers, or integers
-/// and numerics, it is the widest; of text and varchar the first; any other mixture is not told. Type modifiers must agree,
-/// as in `exprTypmod`.
+/// and numerics, it is the widest; of text and varchar the first; any other mixture is not told, nor is a domain beside a
+/// literal, which gives its base type. Type modifiers must agree, as in `exprTypmod`.
 pub fn common_type(arms: impl Iterator<Item = Typed>, catalog: &Catalog) -> Typed {
     let mut result = Typed::LITERAL;
+    let mut has_literal = false;
     let width = |t: u32| [oid::INT2, oid::INT4, oid::INT8, oid::NUMERIC].iter().position(|n| *n == t);
     let textual = |t: u32| matches!(t, oid::TEXT | oid::VARCHAR);
     for typed in arms {
         if typed.oid == oid::UNKNOWN {
+            has_literal = true;
             result.typmod = if result.oid == oid::UNKNOWN { -1 } else { result.typmod };
         } else if result.oid == oid::UNKNOWN {
             result = typed;
@@ -181,7 +184,8 @@ pub fn common_type(arms: impl Iterator<Item = Typed>, catalog: &Catalog) -> Type
             result.collation = if result.collation == typed.collation { result.collation } else { 0 };
         }
     }
-    result
+    let domain = catalog.type_(result.oid).is_some_and(|t| t.kind == 'd');
+    if has_literal && domain { Typed::UNKNOWN } else { result }
 }
 
 fn scalar(subselect: Option<&Node>, env: &dyn Environment) -> Typed {
@@ -230,7 +234,12 @@ fn a_expr(e: &pg_query::protobuf::AExpr, env: &dyn Environment) -> Typed {
             let inputs = if e.lexpr.is_some() { &[left, right][..] } else { &[right][..] };
             derived(result.oid, inputs, env.catalog())
         }
-        Ok(AExprKind::AexprNullif) => e.lexpr.as_ref().map_or(Typed::UNKNOWN, |l| type_of(l, env)),
+        // The left operand, as the operator takes it (transformAExprNullIf).
+        Ok(AExprKind::AexprNullif) => {
+            let (Some(left), Some(right)) = (&e.lexpr, &e.rexpr) else { return Typed::UNKNOWN };
+            let (left, right) = (type_of(left, env), type_of(right, env));
+            if left.oid == right.oid || right.oid == oid::UNKNOWN { left } else { Typed::UNKNOWN }
+        }
         Ok(
             AExprKind::AexprOpAny
             | AExprKind::AexprOpAll

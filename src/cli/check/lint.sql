@@ -6,7 +6,7 @@ SELECT pg_catalog.json_build_object(
         WHERE pg_catalog.has_function_privilege(r.oid, p.oid, 'EXECUTE') AND pg_catalog.has_schema_privilege(r.oid, n.oid, 'USAGE')))
       ORDER BY n.nspname, p.proname, p.oid), '[]')
     FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace JOIN pg_catalog.pg_roles o ON o.oid = p.proowner
-    WHERE p.prosecdef AND n.nspname NOT IN ('pg_catalog', 'information_schema')),
+    WHERE p.prosecdef AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'bulkhead')),
   'relations', (SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
       'oid', c.oid::pg_catalog.int8, 'schema', n.nspname, 'name', c.relname, 'kind', c.relkind, 'owner', o.rolname,
       'invoker', COALESCE((SELECT pg_catalog.bool_or(pg_catalog.lower(s.setting) IN ('security_invoker=true', 'security_invoker=on', 'security_invoker=1', 'security_invoker=yes'))

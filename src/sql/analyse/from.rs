@@ -5,7 +5,7 @@ use pg_query::{Node, NodeEnum};
 
 use super::super::kinds::not_a_from_item;
 use super::super::tree::{alias, as_string, string};
-use super::super::types::{Typed, oid, type_named};
+use super::super::types::{Typed, common_type, oid, type_named};
 use super::Analyser;
 use super::scope::{Item, RteColumn, RteId, RteKind, Target, Usage};
 use crate::catalog::{Function, Relation};
@@ -506,7 +506,10 @@ impl Analyser<'_> {
             let (lc, rc) = (&self.rtes[l.rte].columns[l.column], &self.rtes[r.rte].columns[r.column]);
             let mut sources = lc.sources.clone();
             sources.extend(rc.sources.iter().filter(|s| !lc.sources.contains(s)));
-            let typed = if lc.typed == rc.typed { lc.typed } else { Typed::UNKNOWN };
+            // Of an outer join it is an expression: the column, cast to the common type where it is read.
+            let common = common_type([lc.typed, rc.typed].into_iter(), self.context.catalog);
+            let told = lc.typed.is_known() && rc.typed.is_known() && common.is_known();
+            let typed = if told || crate::mutant!("quiet.merged-columns") { common } else { Typed::COMPUTED };
             merged.push(RteColumn { name: name.clone(), number: 0, typed, sources });
         }
         Ok(Some(merged))
