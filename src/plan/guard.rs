@@ -263,7 +263,32 @@ impl Rewriter<'_> {
     }
 
     pub(super) fn has_aggregate(&self, expression: &Node) -> bool {
-        crate::sql::analyse::contains_aggregate_or_window(expression, self.catalog)
+        crate::sql::analyse::contains_aggregate_or_window(expression, self.catalog) || self.has_outer_aggregate(expression)
+    }
+
+    /// Whether a sub-select in it holds an aggregate over columns from outside alone: that belongs to the query outside
+    /// (check_agglevels_and_constraints).
+    fn has_outer_aggregate(&self, expression: &Node) -> bool {
+        let mut found = false;
+        walk(expression, &mut |n| {
+            let Some(NodeEnum::SubLink(_)) = &n.node else { return };
+            let inside = aliases_inside(n);
+            walk(n, &mut |call| {
+                let Some(NodeEnum::FuncCall(f)) = &call.node else { return };
+                let name = f.funcname.last().and_then(as_string).unwrap_or_default();
+                let (mut own, mut outer) = (false, false);
+                walk(call, &mut |c| {
+                    if let Some(NodeEnum::ColumnRef(c)) = &c.node {
+                        let is_inside = c.fields.first().and_then(as_string).is_some_and(|a| inside.contains(a));
+                        own |= is_inside;
+                        outer |= !is_inside;
+                    }
+                });
+                let aggregate = f.over.is_none() && self.catalog.functions_named(name).any(|c| c.kind == 'a');
+                found |= aggregate && outer && !own;
+            });
+        });
+        found
     }
 
     pub(super) fn stays_above(&self, value: &Node) -> bool {

@@ -164,7 +164,8 @@ impl Generator {
 
     fn returning(&mut self, table: &'static Table, alias: &str) -> String {
         match self.random.below(6) {
-            0 => " RETURNING *".to_owned(),
+            // Which of several rows that FROM or USING join to one of the target is taken, nobody can say (UPDATE, "Notes").
+            0 => format!(" RETURNING {alias}.*"),
             1 => {
                 self.levels.push(vec![Entry { alias: alias.into(), columns: table.columns(), table: true }]);
                 let kind = self.any_kind();
