@@ -31,7 +31,7 @@ use crate::policy::model::PolicyModel;
 use crate::principal::{Tenant, TenantSet};
 use crate::session::shared::{Database, Drain, Login, Reports, Review, Shared};
 use crate::wire::backend as reply;
-use epochs::{Keeper, Kept, Nudge};
+use epochs::{Keeper, Nudge};
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -78,10 +78,10 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
     let mut gates: HashMap<String, Arc<dyn Review>> = HashMap::new();
     for database in &config.databases {
         let keeper = Keeper::start(&config, database, &policies).await?;
-        events.emit(Event::PoliciesReloaded(Reload::Done(keeper.gate().epoch())));
+        let kept = keeper.kept(nudge.clone());
+        events.emit(Event::PoliciesReloaded(Reload::Done(kept.gate.epoch())));
         events.emit(Event::BackendOpened);
-        let kept = Kept { gate: keeper.gate(), nudge: nudge.clone(), lock: keeper.lock() };
-        check_tenants(&config, database, &keeper.gate())?;
+        check_tenants(&config, database, &kept.gate)?;
         gates.insert(keeper.database().to_owned(), Arc::new(kept));
         keepers.push(keeper);
     }
@@ -174,6 +174,7 @@ impl Server {
     /// the drain timeout.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let mut sessions = JoinSet::new();
+        let renewing: JoinSet<()> = self.shared.databases.values().cloned().map(renew).collect();
         tokio::pin!(stop);
         loop {
             tokio::select! {
@@ -189,6 +190,7 @@ impl Server {
                 },
             }
         }
+        drop(renewing);
         self.drain(sessions).await;
     }
 
@@ -232,6 +234,16 @@ impl Server {
         };
         // The servers would only log lost clients.
         let _ = tokio::time::timeout(std::time::Duration::from_secs(1), goodbyes).await;
+    }
+}
+
+/// Makes tenants' connections new whenever new ones would start with other settings. Unrestricted users dial their own.
+async fn renew(database: Arc<Database>) {
+    let mut renewals = database.gate.renewals();
+    while renewals.changed().await.is_ok() {
+        tracing::info!(database = %database.name, "settings of the role or the database changed: connections are made anew");
+        database.reports.forget();
+        database.pool.renew();
     }
 }
 

@@ -828,3 +828,23 @@ fn cursors_and_portals_are_their_sessions_own() {
     assert_eq!(b.answer().sqlstate(), "34000");
     assert_eq!(get(&mut b, "SELECT count(*) FROM accounts"), "15");
 }
+
+#[test]
+fn a_role_or_database_setting_reaches_pooled_backends() {
+    let world = World::start();
+    let (mut a, mut b) = world.pair();
+    assert_eq!(get(&mut a, "SHOW work_mem"), "4MB");
+    let admin = |what: &str| world.cluster.execute("postgres", &what.replace(":d", &world.database));
+    admin("ALTER DATABASE :d SET work_mem = '11MB'");
+    poll("ALTER DATABASE SET is seen", || get(&mut a, "SHOW work_mem") == "11MB");
+    admin("ALTER ROLE app IN DATABASE :d SET work_mem = '12MB'");
+    poll("ALTER ROLE SET is seen", || get(&mut b, "SHOW work_mem") == "12MB");
+    admin("ALTER ROLE app IN DATABASE :d SET search_path = red");
+    // Names are resolved by the search_path of the session's start, as in PostgreSQL: a new session sees the new one.
+    poll("a new session's search_path", || {
+        world.connect("one").query("SELECT name FROM paint").scalar().as_deref() == Some("red")
+    });
+    admin("ALTER ROLE app IN DATABASE :d RESET ALL");
+    admin("ALTER DATABASE :d RESET work_mem");
+    poll("RESET is seen", || get(&mut a, "SHOW work_mem") == "4MB");
+}

@@ -1,5 +1,7 @@
 //! Loads the catalog snapshot.
 
+use std::sync::LazyLock;
+
 use super::ConnectError;
 use super::connection::{Connection, Settings};
 use super::stream::Dialer;
@@ -20,23 +22,56 @@ pub async fn load(upstream: &Upstream) -> Result<Snapshot, SqlError> {
     Ok(snapshot)
 }
 
-/// Differs when the catalog was changed by DDL: cheap enough to ask every second.
-const FINGERPRINT_SQL: &str = "SELECT pg_catalog.md5(pg_catalog.concat_ws('/', \
-     (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashint8(xmin::pg_catalog.text::pg_catalog.int8)::pg_catalog.int8)) FROM pg_catalog.pg_class), \
-     (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashint8(xmin::pg_catalog.text::pg_catalog.int8)::pg_catalog.int8)) FROM pg_catalog.pg_attribute), \
-     (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashint8(xmin::pg_catalog.text::pg_catalog.int8)::pg_catalog.int8)) FROM pg_catalog.pg_type), \
-     (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashint8(xmin::pg_catalog.text::pg_catalog.int8)::pg_catalog.int8)) FROM pg_catalog.pg_proc), \
-     (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashint8(xmin::pg_catalog.text::pg_catalog.int8)::pg_catalog.int8)) FROM pg_catalog.pg_operator), \
-     (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashint8(xmin::pg_catalog.text::pg_catalog.int8)::pg_catalog.int8)) FROM pg_catalog.pg_index), \
-     (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashint8(xmin::pg_catalog.text::pg_catalog.int8)::pg_catalog.int8)) FROM pg_catalog.pg_namespace), \
-     (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashint8(xmin::pg_catalog.text::pg_catalog.int8)::pg_catalog.int8)) FROM pg_catalog.pg_inherits)))";
+/// What differs when something was changed on the server. Cheap enough to ask for every second.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// By DDL: the snapshot must be loaded again.
+    pub catalog: String,
+    /// By ALTER ROLE or ALTER DATABASE .. SET, for this role in this database: what new sessions start with.
+    pub settings: String,
+}
 
-/// Asks for the catalog's fingerprint over a connection of its own.
+/// The catalogs that [`SNAPSHOT_SQL`] reads and DDL can change without a trace in another of these.
+const CATALOGS: [&str; 12] = [
+    "pg_class",
+    "pg_attribute",
+    "pg_type",
+    "pg_proc",
+    "pg_operator",
+    "pg_index",
+    "pg_namespace",
+    "pg_inherits",
+    "pg_cast",
+    "pg_collation",
+    "pg_constraint",
+    "pg_extension",
+];
+
+static FINGERPRINT_SQL: LazyLock<String> = LazyLock::new(|| {
+    let rows = |catalog: &str| {
+        format!(
+            "(SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), \
+             pg_catalog.sum(pg_catalog.hashint8(xmin::pg_catalog.text::pg_catalog.int8)::pg_catalog.int8)) FROM pg_catalog.{catalog})"
+        )
+    };
+    format!(
+        "SELECT pg_catalog.md5(pg_catalog.concat_ws('/', {})) || ' ' || pg_catalog.md5(pg_catalog.concat_ws('/', {}))",
+        CATALOGS.map(rows).join(", "),
+        "(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', setdatabase, setrole, pg_catalog.array_to_string(setconfig, ' ')), '/' \
+          ORDER BY setdatabase, setrole) FROM pg_catalog.pg_db_role_setting s \
+          WHERE s.setdatabase IN (0, (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())) \
+          AND s.setrole IN (0, (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = CURRENT_USER)))"
+    )
+});
+
+/// Asks for the fingerprint over a connection of its own.
 ///
 /// # Errors
 /// No connection, or the query failed.
-pub async fn fingerprint(upstream: &Upstream) -> Result<String, SqlError> {
-    ask(upstream, FINGERPRINT_SQL).await
+pub async fn fingerprint(upstream: &Upstream) -> Result<Fingerprint, SqlError> {
+    let text = ask(upstream, &FINGERPRINT_SQL).await?;
+    let (catalog, settings) = text.split_once(' ').unwrap_or_default();
+    Ok(Fingerprint { catalog: catalog.to_owned(), settings: settings.to_owned() })
 }
 
 /// Runs a query that gives one row of one column, over a connection of its own.

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use tokio::sync::{Notify, watch};
 
 use crate::backend;
+use crate::backend::catalog::Fingerprint;
 use crate::catalog::{Catalog, Snapshot};
 use crate::config::{Config, Database, Level, Problems};
 use crate::event::{Event, Events, Reload};
@@ -63,6 +64,8 @@ pub struct Kept {
     pub gate: Arc<Gate>,
     pub nudge: Nudge,
     pub lock: Arc<Open>,
+    /// Counts the times when what new sessions start with was changed on the server.
+    pub settings: watch::Receiver<u64>,
 }
 
 /// Why a database is not served now (level paranoid: the second lock is not in place); empty: it is served.
@@ -94,6 +97,10 @@ impl Review for Kept {
         let nudge = self.nudge.clone();
         Box::pin(async move { nudge.look().await })
     }
+
+    fn renewals(&self) -> watch::Receiver<u64> {
+        self.settings.clone()
+    }
 }
 
 /// One database's gate, and what it was made from.
@@ -108,7 +115,9 @@ pub struct Keeper {
     /// Read, but contradicted by the catalog so far: its tables may be on their way.
     wanted: Option<PolicyModel>,
     snapshot: Snapshot,
-    fingerprint: Option<String>,
+    /// When the snapshot was loaded; none: it must be loaded again.
+    fingerprint: Option<Fingerprint>,
+    settings: watch::Sender<u64>,
 }
 
 impl Keeper {
@@ -140,7 +149,9 @@ impl Keeper {
             Level::Strict | Level::Standard => None,
         };
         let (gate, lock) = (Arc::new(gate), Arc::new(Open::default()));
-        let keeper = Keeper { database: database.clone(), gate, key, lock, policies, wanted: None, snapshot, fingerprint };
+        let settings = watch::Sender::default();
+        let keeper =
+            Keeper { database: database.clone(), gate, key, lock, policies, wanted: None, snapshot, fingerprint, settings };
         let faults = keeper.faults_of_lock().await.unwrap_or_else(|error| vec![error]);
         if !faults.is_empty() {
             return Err(format!(
@@ -152,12 +163,9 @@ impl Keeper {
         Ok(keeper)
     }
 
-    pub fn gate(&self) -> Arc<Gate> {
-        self.gate.clone()
-    }
-
-    pub fn lock(&self) -> Arc<Open> {
-        self.lock.clone()
+    /// The gate, for sessions.
+    pub fn kept(&self, nudge: Nudge) -> Kept {
+        Kept { gate: self.gate.clone(), nudge, lock: self.lock.clone(), settings: self.settings.subscribe() }
     }
 
     /// What of the second lock is not in place, where it is required.
@@ -217,9 +225,17 @@ impl Keeper {
     /// Loads the catalog again if the server's has changed.
     async fn look(&mut self, events: &Events) {
         let Ok(fingerprint) = backend::catalog::fingerprint(&self.database.upstream).await else { return };
-        if self.fingerprint.as_ref() == Some(&fingerprint) {
-            return;
+        let Some(old) = &mut self.fingerprint else { return self.load(fingerprint, events).await };
+        if old.settings != fingerprint.settings {
+            old.settings.clone_from(&fingerprint.settings);
+            self.settings.send_modify(|count| *count += 1);
         }
+        if old.catalog != fingerprint.catalog {
+            self.load(fingerprint, events).await;
+        }
+    }
+
+    async fn load(&mut self, fingerprint: Fingerprint, events: &Events) {
         match backend::catalog::load(&self.database.upstream).await {
             Ok(snapshot) if snapshot == self.snapshot => self.fingerprint = Some(fingerprint),
             Ok(snapshot) => {

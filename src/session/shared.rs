@@ -43,6 +43,11 @@ pub trait Review: Send + Sync + fmt::Debug {
     fn refreshed(&self) -> Refreshed {
         Box::pin(std::future::ready(()))
     }
+
+    /// Changes when new sessions on the server would start with other settings than before (ALTER ROLE .. SET).
+    fn renewals(&self) -> watch::Receiver<u64> {
+        watch::Sender::default().subscribe()
+    }
 }
 
 /// See [`Review::refreshed`].
@@ -154,6 +159,10 @@ impl Reports {
     pub fn get(&self, settings: &Settings) -> Option<Report> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.iter().find(|(s, at, _)| s == settings && at.elapsed() < Self::LIFE).map(|(_, _, report)| report.clone())
+    }
+
+    pub fn forget(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     pub fn put(&self, settings: Settings, report: Report) {
