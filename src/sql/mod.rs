@@ -14,6 +14,7 @@ pub mod resolve;
 pub mod script;
 pub mod second;
 pub mod sentinel;
+pub mod shape;
 pub mod template;
 pub mod tree;
 pub mod types;

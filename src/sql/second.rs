@@ -18,6 +18,7 @@ use sqlparser::parser::Parser;
 
 use super::parse;
 use crate::finding::Denial;
+use crate::sql::shape;
 
 mod plain;
 
@@ -72,7 +73,7 @@ fn agree(ours: &Facts, tree: &ParseResult, statements: &[Statement]) -> Result<(
 /// and place of a literal counts.
 fn reads_back(statements: &[Statement], tree: &ParseResult) -> bool {
     let [statement] = statements else { return false };
-    parse::parse(&statement.to_string()).is_ok_and(|again| parse::shape(&again) == parse::shape(tree))
+    parse::parse(&statement.to_string()).is_ok_and(|again| shape::shape(&again) == shape::shape(tree))
 }
 
 /// What the second parser says names the construct; its columns count in a text that nobody sees.

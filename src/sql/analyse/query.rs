@@ -575,7 +575,7 @@ fn holds_sub_select(node: &Node) -> bool {
 }
 
 fn without_locations(node: &Node) -> String {
-    super::super::parse::shape(node)
+    crate::sql::shape::shape(node)
 }
 
 /// The name of a column reference of one part.

@@ -14,6 +14,7 @@ use super::masks::Finds;
 use super::nodes::other_expressions;
 use super::writes::copied_operand;
 use super::*;
+use crate::sql::shape;
 
 /// Columns that every table has and no catalog lists.
 const SYSTEM_COLUMNS: [&str; 6] = ["tableoid", "ctid", "xmin", "xmax", "cmin", "cmax"];
@@ -32,7 +33,7 @@ impl Verifier<'_> {
         let Some(condition) = condition else { return Ok(()) };
         let mut injected: HashSet<String> = self.entries.values().flat_map(Entry::injected).cloned().collect();
         for conjunct in conjuncts(condition) {
-            if injected.remove(&parse::shape(conjunct)) {
+            if injected.remove(&shape::shape(conjunct)) {
                 continue;
             }
             match behind_tenant(conjunct) {

@@ -10,6 +10,7 @@ use pg_query::protobuf::{
 
 use super::*;
 use crate::catalog::Relation;
+use crate::sql::shape;
 
 /// What is done to the rows of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +67,7 @@ impl Place<'_> {
             Use::Delete => (&governed.delete, &[]),
             Use::Merge => (&governed.read, &[]),
         };
-        let mut shapes = vec![parse::shape(&tenant_predicate(self.alias, tenant_column, governed.tenant_type))];
+        let mut shapes = vec![shape::shape(&tenant_predicate(self.alias, tenant_column, governed.tenant_type))];
         for shape in self.all(first)?.into_iter().chain(self.all(second)?).filter(|_| !crate::mutant!("check.rules")) {
             if !shapes.contains(&shape) {
                 shapes.push(shape);
@@ -91,8 +92,8 @@ impl Place<'_> {
     }
 
     fn place(&self, predicate: &Predicate) -> Result<String, Denial> {
-        let head = |alias: &str| format!("fields: [{:?}, ", name(alias));
-        let pair = |alias: &str, column: &str| format!("fields: [{:?}, {:?}]", name(alias), name(column));
+        let head = shape::of_references;
+        let pair = |alias: &str, column: &str| format!("{}{},}}", head(alias), shape::shape(&name(column)));
         let own: Vec<&str> = self.relation.columns.iter().map(|c| c.name.as_str()).collect();
         if own.iter().zip(self.columns).all(|(own, printed)| own == printed) {
             return Ok(predicate.shape.replace(&head(&predicate.marker), &head(self.alias)));
@@ -133,7 +134,7 @@ fn only_branch(args: &[Node]) -> Option<(&Node, &Node)> {
 
 /// Whether the rules behind a tenant predicate are all injected ones of the same entry.
 pub(super) fn injected_rules(injected: &HashSet<String>, tenant: &Node, rules: &Node) -> bool {
-    as_tenant_predicate(tenant).is_some() && conjuncts(rules).into_iter().all(|rule| injected.contains(&parse::shape(rule)))
+    as_tenant_predicate(tenant).is_some() && conjuncts(rules).into_iter().all(|rule| injected.contains(&shape::shape(rule)))
 }
 
 /// The names of a relation's columns behind an alias list, which renames them by position (guard.md A2).
@@ -154,9 +155,9 @@ pub(super) fn conjuncts(node: &Node) -> Vec<&Node> {
 pub(super) fn shapes(node: Option<&Node>) -> Vec<String> {
     let mut shapes = Vec::new();
     for conjunct in node.map(conjuncts).unwrap_or_default() {
-        shapes.push(parse::shape(conjunct));
+        shapes.push(shape::shape(conjunct));
         if let Some((_, rules)) = behind_tenant(conjunct) {
-            shapes.extend(conjuncts(rules).into_iter().map(parse::shape));
+            shapes.extend(conjuncts(rules).into_iter().map(shape::shape));
         }
     }
     shapes
@@ -284,14 +285,14 @@ impl Verifier<'_> {
             }
         }
         // From the shape, so that no kind of node can hide a reference. What is declared inside is no entry yet.
-        let guarded = parse::shape(result);
-        let otherwise = parse::shape(&case.defresult);
+        let guarded = shape::shape(result);
+        let otherwise = shape::shape(&case.defresult);
         for (alias, entry) in &self.entries {
             let Entry::Governed { exposure: Exposure::Foreign, .. } = entry else { continue };
             if self.has_passed(alias) {
                 continue;
             }
-            let reference = format!("fields: [{:?}", name(alias));
+            let reference = shape::of_references(alias);
             if otherwise.contains(&reference) && !crate::mutant!("check.guard-otherwise") {
                 return Err(refused(format!("a guard reads \"{alias}\" where its policy does not hold")));
             }
@@ -317,6 +318,6 @@ impl Verifier<'_> {
         let Some((tenant, rules)) = behind_tenant(&node) else { return false };
         let Some(Found { alias, column: _, type_: _ }) = as_tenant_predicate(tenant) else { return false };
         let injected: HashSet<String> = self.resolve(alias).map(|e| e.injected().cloned().collect()).unwrap_or_default();
-        injected.contains(&parse::shape(tenant)) && injected_rules(&injected, tenant, rules)
+        injected.contains(&shape::shape(tenant)) && injected_rules(&injected, tenant, rules)
     }
 }

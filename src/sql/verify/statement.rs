@@ -10,6 +10,7 @@ use super::guard::{Place, Use};
 use super::masks::Finds;
 use super::nodes::other_statements;
 use super::*;
+use crate::sql::shape;
 
 /// Options of EXPLAIN that run nothing and tell of the plan only.
 const EXPLAIN_OPTIONS: [&str; 4] = ["costs", "format", "generic_plan", "verbose"];
@@ -540,7 +541,7 @@ impl Verifier<'_> {
             };
             // `(a, b) = row` comes as one copy of the row for each column: walk the first, compare the others.
             let source = multi.source.as_deref().ok_or_else(|| refused("an empty assignment"))?;
-            let shape = parse::shape(source);
+            let shape = shape::shape(source);
             if multi.colno == 1 {
                 if let NodeEnum::RowExpr(values) = inner(source)? {
                     // `ROW (.., DEFAULT)`

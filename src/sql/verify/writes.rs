@@ -9,6 +9,7 @@ use pg_query::protobuf::{
 use super::guard::{conjuncts, shapes, slot_type};
 use super::statement::Target;
 use super::*;
+use crate::sql::shape;
 
 /// Stands in a pattern for what the text has there.
 const HOLE: &str = "qzhole";
@@ -19,7 +20,7 @@ pub(super) fn expression(text: &str) -> Result<String, Denial> {
     let select = tree.stmts.first().and_then(|s| s.stmt.as_ref()).and_then(|s| s.node.as_ref());
     let Some(NodeEnum::SelectStmt(select)) = select else { return Err(refused("a pattern that is none")) };
     match select.target_list.first().map(inner).transpose()? {
-        Some(NodeEnum::ResTarget(target)) => target.val.as_deref().map(parse::shape).ok_or_else(|| refused("no pattern")),
+        Some(NodeEnum::ResTarget(target)) => target.val.as_deref().map(shape::shape).ok_or_else(|| refused("no pattern")),
         Some(_) | None => Err(refused("a pattern that is none")),
     }
 }
@@ -58,7 +59,7 @@ impl Verifier<'_> {
     fn pattern(&mut self, text: &str, holes: &[(&str, &Node)]) -> Result<String, Denial> {
         let mut shape = self.shape_of(text)?;
         for (hole, filling) in holes {
-            shape = shape.replace(&self.shape_of(&format!("{HOLE}.{hole}"))?, &parse::shape(*filling));
+            shape = shape.replace(&self.shape_of(&format!("{HOLE}.{hole}"))?, &shape::shape(*filling));
         }
         Ok(shape)
     }
@@ -90,7 +91,7 @@ impl Verifier<'_> {
             self.accusation(target),
             raising_cast(target.type_),
         );
-        if self.pattern(&text, &[("v", operand)])? != parse::shape(value) {
+        if self.pattern(&text, &[("v", operand)])? != shape::shape(value) {
             return Err(unchecked());
         }
         self.checked.insert(std::ptr::from_ref(case.as_ref()));
@@ -134,7 +135,7 @@ impl Verifier<'_> {
         let found = shapes(Some(condition));
         let holds = target.entry.required().iter().all(|shape| found.contains(shape));
         let holds = holds || crate::mutant!("check.conflict-policy");
-        if !holds || self.pattern(&text, &[("c", condition), ("u", users)])? != parse::shape(filter) {
+        if !holds || self.pattern(&text, &[("c", condition), ("u", users)])? != shape::shape(filter) {
             return Err(unchecked());
         }
         self.condition(Some(condition))?;
@@ -199,7 +200,7 @@ impl Verifier<'_> {
             needed.extend(target.checks_when_read.iter().cloned());
         }
         let known = |shape: &String| target.checks.contains(shape) || target.checks_when_read.contains(shape);
-        let conditions: Vec<String> = found.map(conjuncts).unwrap_or_default().into_iter().map(parse::shape).collect();
+        let conditions: Vec<String> = found.map(conjuncts).unwrap_or_default().into_iter().map(shape::shape).collect();
         if crate::mutant!("check.new-rows") {
             return Ok(());
         }
@@ -220,7 +221,7 @@ impl Verifier<'_> {
         let NodeEnum::CaseExpr(case) = inner(value)? else { return Ok(None) };
         let Some((first, result)) = first_branch(case) else { return Ok(None) };
         let probe = format!("CASE WHEN {HOLE}.c THEN NULL::pg_catalog.int4 ELSE {} END", self.raise(target, "int4"));
-        let shape = parse::shape(value);
+        let shape = shape::shape(value);
         if !shape.contains(self.expected.marker) {
             return Ok(None);
         }
