@@ -2,7 +2,8 @@
 //!
 //! `make mutants` builds with `--cfg mutants` and runs the second half: for each mutant the cases of `tests/isolation/*.md` in
 //! this process, with the output check off, so that the text itself must tell; what they do not catch, and all mutants of
-//! the output check, the unit tests must, in a process of their own.
+//! the output check, the unit tests must, in a process of their own. Mutants of sessions and of the pool are for the scenes of
+//! `tests/pool.rs` and their unit tests.
 
 mod support;
 
@@ -42,7 +43,7 @@ fn switches() -> BTreeMap<String, PathBuf> {
 fn there_are_mutants_of_every_kind() {
     let switches = switches();
     assert!(switches.contains_key(WITHOUT_CHECK));
-    for area in ["rewrite.", "guard.", "fence.", "quiet.", "names.", "write.", "mask.", "check."] {
+    for area in ["rewrite.", "guard.", "fence.", "quiet.", "names.", "write.", "mask.", "check.", "session."] {
         let count = switches.keys().filter(|name| name.starts_with(area)).count();
         assert!(count >= 4, "{count} mutants of {area}");
     }
@@ -59,27 +60,39 @@ mod run {
     use super::support::cluster::Cluster;
     use super::*;
 
-    /// The library's own tests, built alike.
-    fn unit_tests() -> PathBuf {
-        let output = Command::new(env!("CARGO"))
-            .args(["test", "--locked", "--lib", "--no-run", "--message-format=json"])
-            .current_dir(repository(""))
-            .output()
-            .expect("cargo runs");
-        let text = String::from_utf8_lossy(&output.stdout);
-        let program = text.split("\"executable\":\"").nth(1).and_then(|rest| rest.split('"').next());
-        program.unwrap_or_else(|| panic!("no unit tests: {}", String::from_utf8_lossy(&output.stderr))).into()
+    /// Tests in a process of their own, built alike.
+    struct Tests {
+        program: PathBuf,
+        arguments: &'static [&'static str],
     }
 
-    /// The first unit test that fails.
-    fn failing_unit_test(program: &Path, mutant: &str) -> Option<String> {
-        let output = Command::new(program)
-            .args(["sql::", "plan::", "policy::", "gate::", "--skip", "large_texts"])
-            .env("BULKHEAD_MUTANT", mutant)
-            .output()
-            .expect("the unit tests run");
-        let text = String::from_utf8_lossy(&output.stdout);
-        text.lines().find_map(|l| l.strip_suffix(" ... FAILED")?.strip_prefix("test ").map(str::to_owned))
+    impl Tests {
+        /// `target`: as cargo names it.
+        fn build(target: &[&str], arguments: &'static [&'static str]) -> Tests {
+            let output = Command::new(env!("CARGO"))
+                .args(["test", "--locked", "--no-run", "--message-format=json"])
+                .args(target)
+                .current_dir(repository(""))
+                .output()
+                .expect("cargo runs");
+            let text = String::from_utf8_lossy(&output.stdout);
+            let built = text.lines().filter(|l| l.contains("\"test\":true")).filter_map(|l| l.split("\"executable\":\"").nth(1));
+            let program = built.filter_map(|rest| rest.split('"').next()).next_back();
+            let program = program.unwrap_or_else(|| panic!("not built: {}", String::from_utf8_lossy(&output.stderr)));
+            Tests { program: program.into(), arguments }
+        }
+
+        /// The first that fails.
+        fn failing(&self, mutant: &str) -> Option<String> {
+            let output = Command::new(&self.program)
+                .args(self.arguments)
+                .env("BULKHEAD_MUTANT", mutant)
+                .current_dir(repository(""))
+                .output()
+                .expect("the tests run");
+            let text = String::from_utf8_lossy(&output.stdout);
+            text.lines().find_map(|l| l.strip_suffix(" ... FAILED")?.strip_prefix("test ").map(str::to_owned))
+        }
     }
 
     /// Decisions and texts, as one string.
@@ -98,21 +111,27 @@ mod run {
         for (n, path) in files.iter().filter(|p| p.extension().is_some_and(|e| e == "md")).enumerate() {
             cases.extend(cases_of(&cluster, &format!("mutants_{n}"), path));
         }
-        let program = unit_tests();
+        let units = Tests::build(&["--lib"], &["sql::", "plan::", "policy::", "gate::", "--skip", "large_texts"]);
+        let scenes = Tests::build(&["--test", "pool"], &[]);
+        let sessions = Tests { program: units.program.clone(), arguments: &["session::", "backend::"] };
         switch(&[]);
         let expected: Vec<String> = cases.iter().map(outcome).collect();
         let differs = || cases.iter().zip(&expected).find(|(case, expected)| outcome(case) != **expected).map(|(case, _)| case);
         switch(&[WITHOUT_CHECK]);
         assert!(differs().is_none(), "the output check refuses what the rewriter should: {:?}", differs().map(|c| &c.sql));
-        assert_eq!(failing_unit_test(&program, ""), None, "without a mutation");
+        assert_eq!(units.failing(""), None, "without a mutation");
+        assert_eq!(scenes.failing("").or_else(|| sessions.failing("")), None, "without a mutation");
         let only = std::env::var("MUTANT").unwrap_or_default();
         let mut survivors = Vec::new();
         for name in switches().keys().filter(|n| *n != WITHOUT_CHECK && n.contains(&only)) {
             switch(&[WITHOUT_CHECK, name]);
-            let case = if name.starts_with("check.") { None } else { differs() };
-            let by = match case {
-                Some(case) => Some(format!("{} {}", case.file, case.heading)),
-                None => failing_unit_test(&program, name),
+            let by = match name.split('.').next() {
+                Some("session") => scenes.failing(name).or_else(|| sessions.failing(name)),
+                Some("check") => units.failing(name),
+                Some(_) | None => match differs() {
+                    Some(case) => Some(format!("{} {}", case.file, case.heading)),
+                    None => units.failing(name),
+                },
             };
             println!("{name:<36} {}", by.as_deref().unwrap_or("SURVIVES"));
             if by.is_none() {

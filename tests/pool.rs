@@ -190,6 +190,21 @@ impl Batch {
     }
 }
 
+/// The messages of an answer by their types, in order, a space where a statement begins.
+fn kinds(answer: &Answer) -> String {
+    let mut kinds = String::new();
+    let mut rest = &answer.raw[..];
+    while let [kind, length @ ..] = rest {
+        let length = u32::from_be_bytes(length[..4].try_into().expect("four bytes"));
+        if matches!(kind, b'1' | b'Z') && !kinds.is_empty() {
+            kinds.push(' ');
+        }
+        kinds.push(char::from(*kind));
+        rest = &rest[1 + length as usize..];
+    }
+    kinds
+}
+
 /// The first column of all rows.
 fn column(answer: &Answer) -> Vec<String> {
     let text = |value: &Option<Vec<u8>>| String::from_utf8_lossy(value.as_deref().unwrap_or_default()).into_owned();
@@ -578,6 +593,10 @@ fn the_proxys_own_replies_wait_behind_those_in_flight() {
     let answer = Batch::default().run(slow).run("DEALLOCATE ALL").run("SHOW work_mem").sync().send(&mut a);
     let tags: Vec<_> = answer.parts.iter().filter_map(|p| p.tag.as_deref()).collect();
     assert_eq!(tags, ["SELECT 1", "DEALLOCATE ALL", "SHOW"]);
+    assert_eq!(kinds(&answer), "12DC 12C 12DC Z");
+    // So do ParseComplete of what the server knows already, and what is bound to nothing.
+    let batch = Batch::default().run(slow).parse("x", slow).run("DEALLOCATE x").run("").sync();
+    assert_eq!(kinds(&batch.send(&mut a)), "12DC 1 12C 12I Z");
     // A refusal, too, and it undoes what stands before it, as a failing statement does.
     let write = "UPDATE accounts SET balance = 4711 WHERE id = 1";
     let answer = Batch::default().run(write).run(slow).run("SELECT pg_sleep(1)").run("SELECT 5").sync().send(&mut a);
@@ -789,6 +808,12 @@ fn a_shared_logins_tenant_is_its_sessions_and_its_transactions() {
     assert_eq!(owners(&mut a), ["1"]);
     assert_eq!(a.query("SET bulkhead.tenant = '2'").sqlstate(), "25001");
     run(&mut a, "ROLLBACK");
+    // SET LOCAL ends with COMMIT, too.
+    run(&mut a, "BEGIN");
+    run(&mut a, "SET LOCAL bulkhead.tenant = '2'");
+    assert_eq!(owners(&mut a), ["2"]);
+    run(&mut a, "COMMIT");
+    assert_eq!(owners(&mut a), ["1"]);
     assert_eq!(owners(&mut b), ["2"]);
 }
 
@@ -844,7 +869,16 @@ fn a_role_or_database_setting_reaches_pooled_backends() {
     poll("a new session's search_path", || {
         world.connect("one").query("SELECT name FROM paint").scalar().as_deref() == Some("red")
     });
+    // One that is lent meanwhile is not lent again.
+    run(&mut b, "BEGIN");
+    assert_eq!(get(&mut b, "SHOW work_mem"), "12MB");
+    let renewals = || world.proxy.log().matches("connections are made anew").count();
+    let before = renewals();
     admin("ALTER ROLE app IN DATABASE :d RESET ALL");
+    poll("RESET is noticed", || renewals() > before);
+    assert_eq!(get(&mut b, "SHOW work_mem"), "12MB");
+    run(&mut b, "COMMIT");
+    assert_eq!(get(&mut b, "SHOW work_mem"), "11MB");
     admin("ALTER DATABASE :d RESET work_mem");
     poll("RESET is seen", || get(&mut a, "SHOW work_mem") == "4MB");
 }

@@ -101,13 +101,13 @@ impl Statement {
 
 #[test]
 fn answers_are_those_of_the_tenants_own_database() {
-    run(Columns::AsTheyAre, number("TWIN_STATEMENTS", 20_000));
+    run(Columns::AsTheyAre, number("TWIN_STATEMENTS", 50_000));
 }
 
 /// Queries only: what may be written to masked columns has tests of its own.
 #[test]
 fn masked_columns_read_as_on_a_database_that_holds_the_masks() {
-    run(Columns::Masked, number("TWIN_STATEMENTS", 20_000) / 8);
+    run(Columns::Masked, number("TWIN_STATEMENTS", 50_000) / 16);
 }
 
 /// What the tenant sees of some columns.
@@ -430,14 +430,17 @@ impl Worker {
             (Some(a), Some(b)) => a.difference(b).map(|d| format!("what is in the table then: {d}")),
             _ => None,
         };
-        let Some(why) = difference.clone().or(effect) else { return Verdict::Equal };
+        let Some(why) = difference.clone().or(effect.clone()) else { return Verdict::Equal };
         if let Some(error) =
             outcome.answer.error.as_ref().filter(|e| matches!(e.sqlstate(), "0A000" | "42501" | "42601" | "54000" | "54001"))
             && difference.is_some()
         {
             return Verdict::Refused(format!("{} {}", error.sqlstate(), error.message()));
         }
-        if self.twin_can(statement, outcome) {
+        let modifiers_alone = statement.sql.contains("UNION ALL")
+            && effect.is_none()
+            && outcome.shape.without_type_modifiers().difference(&twin.shape.without_type_modifiers()).is_none();
+        if modifiers_alone || self.twin_can(statement, outcome) {
             return Verdict::OtherPlan;
         }
         Verdict::Differs(format!("{why}\n proxy:\n{:?}\n twin:\n{:?}", outcome.answer, twin.answer))

@@ -103,7 +103,7 @@ impl Gate {
     /// Lets no cancel in any more.
     pub(super) fn close(&self) -> Closing {
         let mut state = self.lock();
-        state.closed = true;
+        state.closed = !crate::mutant!("session.late-cancels-strike");
         match (state.under_way, state.doubtful) {
             (_, true) => Closing::Doubtful,
             (0, false) => Closing::Quiet,

@@ -78,7 +78,8 @@ struct State {
 impl State {
     fn is_worn(&self, connection: &Connection) -> bool {
         let made = connection.created_at();
-        self.not_before.is_some_and(|limit| made < limit) || made.elapsed() > LIFETIME
+        self.not_before.is_some_and(|limit| made < limit) && !crate::mutant!("session.old-connections-are-lent")
+            || made.elapsed() > LIFETIME
     }
 }
 
@@ -495,7 +496,7 @@ impl Lease {
     /// labelled with (`settings`, `prepared`) must be true.
     pub fn give_back(self) -> GivenBack {
         let Lease { mut connection, slot, gate } = self;
-        if !connection.is_at_rest() {
+        if !connection.is_at_rest() && !crate::mutant!("session.pool-takes-what-is-not-at-rest") {
             tracing::debug!(connection = connection.id(), "closed a connection that was not at rest");
             return GivenBack::Closed;
         }

@@ -44,6 +44,8 @@ pub(super) enum Position {
 /// 0A000 where neither a guard nor a fence is right.
 pub(super) fn rewrite(statement: &Node, analysis: &Analysis, permit: &Permit, catalog: &Catalog) -> Result<Rewritten, Denial> {
     let mut fences = super::computed::fences(statement, analysis, permit, catalog)?;
+    let mut grouping_sets = false;
+    walk(statement, &mut |n| grouping_sets |= is_grouping_set(n));
     loop {
         let mut rewriter = Rewriter {
             analysis,
@@ -56,6 +58,7 @@ pub(super) fn rewrite(statement: &Node, analysis: &Analysis, permit: &Permit, ca
             hides_rows: false,
             joins: 0,
             fenced: BTreeSet::new(),
+            grouping_sets,
         };
         let mut tree = statement.clone();
         rewriter.mark_masked(&mut tree)?;
@@ -77,6 +80,10 @@ pub(super) fn rewrite(statement: &Node, analysis: &Analysis, permit: &Permit, ca
         }
         fences.append(&mut rewriter.wanted);
     }
+}
+
+fn is_grouping_set(node: &Node) -> bool {
+    matches!(&node.node, Some(NodeEnum::GroupingSet(_)))
 }
 
 /// A rewritten statement.
@@ -103,6 +110,8 @@ pub(super) struct Rewriter<'a> {
     pub(super) joins: usize,
     /// Relations that were fenced in this pass.
     fenced: BTreeSet<RteId>,
+    /// Whether there are grouping sets anywhere in the statement.
+    grouping_sets: bool,
 }
 
 /// An open query level.
@@ -207,6 +216,7 @@ impl Rewriter<'_> {
     }
 
     fn plain_select(&mut self, select: &mut SelectStmt, position: Position) -> Result<(), Denial> {
+        self.fence_grouping_sets(select);
         let from = self.rewrite_from(&mut select.from_clause)?;
         self.in_scope.push(Level::of(from.members.clone()));
         let mut conditions = self.predicates(&from.pending)?;
@@ -224,12 +234,6 @@ impl Rewriter<'_> {
             self.filtered();
         }
         self.having(select)?;
-        let sets = select.group_clause.iter().any(|g| matches!(&g.node, Some(NodeEnum::GroupingSet(_))));
-        if sets && !crate::mutant!("rewrite.grouping-sets-not-fenced") {
-            // With `tenant = constant` at the same level PostgreSQL takes ORDER BY of the tenant's column for done, although
-            // grouping sets make it NULL (seen on 15): the equality goes into a fence.
-            self.wanted.extend(from.members.iter().filter(|id| self.permit.rows(**id).is_some()));
-        }
         for list in [&mut select.group_clause, &mut select.window_clause, &mut select.distinct_clause, &mut select.sort_clause] {
             for entry in list {
                 self.sub_links(entry)?;
@@ -237,6 +241,23 @@ impl Rewriter<'_> {
         }
         self.in_scope.pop();
         Ok(())
+    }
+
+    /// With `tenant = constant` among the conditions of a level PostgreSQL takes ORDER BY of the tenant's column, and of what is
+    /// equal to it, for done, although grouping sets make it NULL (seen on 15): the equality goes into a fence. That of a
+    /// sub-select too, which may become part of the level.
+    fn fence_grouping_sets(&mut self, select: &SelectStmt) {
+        if select.group_clause.iter().any(is_grouping_set) && !crate::mutant!("rewrite.grouping-sets-not-fenced") {
+            select.from_clause.iter().chain(select.where_clause.as_deref()).for_each(|node| self.fence_relations_of(node));
+        }
+    }
+
+    fn fence_relations_of(&mut self, node: &Node) {
+        walk(node, &mut |n| {
+            let Some(NodeEnum::RangeVar(range)) = &n.node else { return };
+            let entry = range.alias.as_ref().and_then(|alias| self.analysis.rte(&alias.aliasname));
+            self.wanted.extend(entry.map(|(id, _)| id).filter(|id| self.permit.rows(*id).is_some()));
+        });
     }
 
     fn having(&mut self, select: &mut SelectStmt) -> Result<(), Denial> {
@@ -296,6 +317,10 @@ impl Rewriter<'_> {
                 ctecoltypmods: _,
                 ctecolcollations: _,
             } = &mut **cte;
+            // It may become part of a level with grouping sets.
+            if self.grouping_sets && !never_inlined && !crate::mutant!("rewrite.grouping-sets-over-with") {
+                ctequery.iter().for_each(|query| self.fence_relations_of(query));
+            }
             match ctequery.as_deref_mut().and_then(|q| q.node.as_mut()) {
                 Some(NodeEnum::SelectStmt(s)) => {
                     self.select(s, if never_inlined { Position::Outermost } else { Position::Inner })?;

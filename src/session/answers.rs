@@ -193,6 +193,7 @@ impl Session<'_> {
         self.parsing.retain(|p| *p != id);
         if let Some(lease) = &mut self.lease
             && let Some(evicted) = lease.prepared.insert(id)
+            && !crate::mutant!("session.evicted-statements-stay-upstream")
         {
             self.doomed.push(evicted);
         }
@@ -299,6 +300,9 @@ impl Session<'_> {
     /// `cached plan must not change result type`: the next try prepares it anew.
     fn forget_stale_plan(&mut self, body: &[u8]) {
         let fields = ErrorFields::new(body);
+        if crate::mutant!("session.stale-plans-stay") {
+            return;
+        }
         if fields.sqlstate() != Some("0A000") || !fields.message().contains("cached plan must not change result type") {
             return;
         }

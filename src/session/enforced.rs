@@ -197,7 +197,7 @@ impl Session<'_> {
         if let Some(lease) = self.lease.take() {
             // KNOWN-STATE: all may be answered while no Sync was sent, and then an implicit transaction is open that neither
             // ReadyForQuery nor the pool knows of. The pool looks again whether the connection is at rest.
-            if self.pinned || !self.is_at_rest() {
+            if self.pinned || !self.is_at_rest() && !crate::mutant!("session.the-vanished-give-back") {
                 drop(lease)
             } else {
                 let _ = lease.give_back();
@@ -228,7 +228,8 @@ impl Session<'_> {
     }
 
     fn is_at_rest(&self) -> bool {
-        self.status == TransactionStatus::Idle && self.queue.is_empty() && self.phase == Phase::Open && !self.batch.sent
+        let answered = self.queue.is_empty() || crate::mutant!("session.at-rest-with-answers-owed");
+        self.status == TransactionStatus::Idle && answered && self.phase == Phase::Open && !self.batch.sent
     }
 
     /// Waits until something happened on either side.
@@ -272,7 +273,8 @@ impl Session<'_> {
 
     /// Gives the backend back, if nothing keeps it. INVARIANT (KNOWN-STATE): only when every ReadyForQuery has come.
     fn release(&mut self) {
-        if self.lease.is_none() || self.pinned || !self.is_at_rest() {
+        let pinned = self.pinned && !crate::mutant!("session.the-pinned-are-released");
+        if self.lease.is_none() || pinned || !self.is_at_rest() {
             return;
         }
         if let Some(lease) = self.lease.take() {
@@ -342,7 +344,7 @@ impl Session<'_> {
     fn take_over(&mut self, mut lease: Lease) {
         let wanted = self.settings.committed();
         let mut sql = String::new();
-        if lease.settings != *wanted {
+        if lease.settings != *wanted && !crate::mutant!("session.settings-are-not-carried") {
             settings::write_prelude(&lease.settings, wanted, &mut sql);
         }
         if let Some(key) = &self.database.lock
@@ -490,7 +492,7 @@ impl Session<'_> {
 
     /// Adds a reply of the proxy's own, behind all that is still to come.
     pub fn answer(&mut self, write: impl FnOnce(&mut BytesMut)) {
-        if self.queue.is_empty() {
+        if self.queue.is_empty() || crate::mutant!("session.own-replies-go-first") {
             write(&mut self.client.outbox);
         } else if let Some(Expected::Local(last)) = self.queue.back_mut() {
             write(last);

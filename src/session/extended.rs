@@ -144,7 +144,7 @@ impl Session<'_> {
         same_target
             && statement.target().is_none_or(|target| target.plan.epoch() == epoch)
             && statement.plan.epoch() == epoch
-            && statement.search_path == self.search_path()
+            && (statement.search_path == self.search_path() || crate::mutant!("session.plans-for-any-search-path"))
             && statement.serves(self.principal.tenant())
     }
 

@@ -31,7 +31,7 @@ fn with(settings: &Settings, name: &str, value: Option<&str>) -> Settings {
 /// Writes the statements that turn a backend with settings `from` into one with settings `to`. Needs
 /// `standard_conforming_strings = on`, which the proxy keeps on.
 pub fn write_prelude(from: &Settings, to: &Settings, out: &mut String) {
-    for name in from.map().keys() {
+    for name in from.map().keys().filter(|_| !crate::mutant!("session.settings-of-others-stay")) {
         if !to.map().contains_key(name) {
             out.push_str("RESET ");
             write_name(name, out);
@@ -146,10 +146,11 @@ impl Tracker {
         let name = name.to_ascii_lowercase();
         let value = match values {
             Some(values) => Some(kept(&name, values)),
+            None if crate::mutant!("session.default-is-the-servers") => None,
             None => self.base.map().get(&name).cloned(),
         };
         self.now.effective = with(&self.now.effective, &name, value.as_deref());
-        if !local {
+        if !local || crate::mutant!("session.set-local-stays") {
             self.now.session = with(&self.now.session, &name, value.as_deref());
         }
     }
@@ -181,6 +182,9 @@ impl Tracker {
     pub fn rollback_to(&mut self, name: &str) {
         if let Some(i) = self.savepoints.iter().rposition(|(n, _)| &**n == name) {
             self.savepoints.truncate(i + 1);
+            if crate::mutant!("session.savepoints-keep-no-settings") {
+                return;
+            }
             self.now = self.savepoints[i].1.clone();
         }
     }
@@ -199,6 +203,9 @@ impl Tracker {
 
     /// A transaction, named or implicit, was undone.
     pub fn rollback(&mut self) {
+        if crate::mutant!("session.rollback-keeps-settings") {
+            return self.commit();
+        }
         self.savepoints.clear();
         self.now = Frame { session: self.committed.clone(), effective: self.committed.clone() };
     }

@@ -266,7 +266,7 @@ impl Names {
 
     /// Takes a name back whose Parse failed, unless it names something else by now.
     pub fn retract(&mut self, name: &str, statement: &Arc<Statement>) {
-        if self.get(name).is_some_and(|s| Arc::ptr_eq(s, statement)) {
+        if self.get(name).is_some_and(|s| Arc::ptr_eq(s, statement)) && !crate::mutant!("session.failed-statements-stay") {
             self.remove(name);
         }
     }
@@ -304,6 +304,9 @@ impl Names {
 
     /// The transaction ended: its portals are gone.
     pub fn drop_portals(&mut self) {
+        if crate::mutant!("session.portals-outlive-transactions") {
+            return;
+        }
         self.unnamed_portal = None;
         if !self.named_portals.is_empty() {
             self.named_portals.clear();

@@ -80,7 +80,7 @@ impl Choice {
 
     /// `local`: until the end of the transaction.
     pub fn choose(&mut self, access: &mut Access, tenant: Option<Tenant>, local: bool) {
-        if !local {
+        if !local || crate::mutant!("session.local-tenant-stays") {
             self.session = tenant.clone();
         }
         self.used = true;
@@ -96,6 +96,9 @@ impl Choice {
     }
 
     pub fn rollback(&mut self, access: &mut Access) {
+        if crate::mutant!("session.rollback-keeps-the-tenant") {
+            return self.commit(access);
+        }
         self.used = false;
         self.session = self.committed.clone();
         set(access, self.committed.clone());

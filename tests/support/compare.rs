@@ -116,6 +116,15 @@ impl Shape {
 }
 
 impl Shape {
+    /// Where PostgreSQL can prove an arm of UNION ALL to be empty, the other's type modifiers are those of the result: what it
+    /// can prove differs with the plan (guards keep it from folding a condition).
+    pub fn without_type_modifiers(&self) -> Shape {
+        let mut shape = self.clone();
+        let columns = shape.parts.iter_mut().flat_map(|part| part.columns.iter_mut().flatten());
+        columns.for_each(|(_, _, modifier, _)| *modifier = -1);
+        shape
+    }
+
     /// Two errors of class 42 (names, types, syntax) are the same answer: of several mistakes in a statement either may be
     /// told, and hints guess at what was meant. Neither has read a row. What a policy refuses (42501) is none of them.
     fn with_name_error_of(self, proxy: &Shape) -> Shape {

@@ -104,7 +104,7 @@ impl Proxy {
         let process = Command::new("/bin/sh")
             .args(["-c", script, env!("CARGO_BIN_EXE_bulkhead")])
             .current_dir(setup.path())
-            .env("LOG_LEVEL", std::env::var("LOG_LEVEL").unwrap_or_else(|_| "warn".into()))
+            .env("LOG_LEVEL", std::env::var("LOG_LEVEL").unwrap_or_else(|_| "info".into()))
             .stdin(Stdio::piped())
             .stdout(log.try_clone().expect("log file"))
             .stderr(log)
