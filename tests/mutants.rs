@@ -3,7 +3,7 @@
 //! `make mutants` builds with `--cfg mutants` and runs the second half: for each mutant the cases of `tests/isolation/*.md` in
 //! this process, with the output check off, so that the text itself must tell; what they do not catch, and all mutants of
 //! the output check, the unit tests must, in a process of their own. Mutants of sessions and of the pool are for the scenes of
-//! `tests/pool.rs` and their unit tests.
+//! `tests/pool.rs`, their unit tests and `tests/wire_backend.rs`.
 
 mod support;
 
@@ -113,6 +113,7 @@ mod run {
         }
         let units = Tests::build(&["--lib"], &["sql::", "plan::", "policy::", "gate::", "--skip", "large_texts"]);
         let scenes = Tests::build(&["--test", "pool"], &[]);
+        let backends = Tests::build(&["--test", "wire_backend"], &[]);
         let sessions = Tests { program: units.program.clone(), arguments: &["session::", "backend::"] };
         switch(&[]);
         let expected: Vec<String> = cases.iter().map(outcome).collect();
@@ -120,13 +121,15 @@ mod run {
         switch(&[WITHOUT_CHECK]);
         assert!(differs().is_none(), "the output check refuses what the rewriter should: {:?}", differs().map(|c| &c.sql));
         assert_eq!(units.failing(""), None, "without a mutation");
-        assert_eq!(scenes.failing("").or_else(|| sessions.failing("")), None, "without a mutation");
+        for tests in [&scenes, &sessions, &backends] {
+            assert_eq!(tests.failing(""), None, "without a mutation");
+        }
         let only = std::env::var("MUTANT").unwrap_or_default();
         let mut survivors = Vec::new();
         for name in switches().keys().filter(|n| *n != WITHOUT_CHECK && n.contains(&only)) {
             switch(&[WITHOUT_CHECK, name]);
             let by = match name.split('.').next() {
-                Some("session") => scenes.failing(name).or_else(|| sessions.failing(name)),
+                Some("session") => scenes.failing(name).or_else(|| sessions.failing(name)).or_else(|| backends.failing(name)),
                 Some("check") => units.failing(name),
                 Some(_) | None => match differs() {
                     Some(case) => Some(format!("{} {}", case.file, case.heading)),

@@ -671,6 +671,11 @@ fn a_late_cancel_hits_nobody() {
         let answer = b.answer();
         assert_eq!(answer.scalar().as_deref(), Some("216000"), "{answer:?}");
     }
+    // Nor does one with a key that is not the client's.
+    b.send(b'Q', format!("{slow}\0").as_bytes()).expect("send");
+    b.cancel_with(&[0; 4]).expect("cancel");
+    let answer = b.answer();
+    assert_eq!(answer.scalar().as_deref(), Some("216000"), "{answer:?}");
     both_work(&mut a, &mut b);
 }
 

@@ -496,7 +496,7 @@ impl Lease {
     /// labelled with (`settings`, `prepared`) must be true.
     pub fn give_back(self) -> GivenBack {
         let Lease { mut connection, slot, gate } = self;
-        if !connection.is_at_rest() && !crate::mutant!("session.pool-takes-what-is-not-at-rest") {
+        if !connection.is_at_rest() {
             tracing::debug!(connection = connection.id(), "closed a connection that was not at rest");
             return GivenBack::Closed;
         }

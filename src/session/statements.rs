@@ -304,9 +304,6 @@ impl Names {
 
     /// The transaction ended: its portals are gone.
     pub fn drop_portals(&mut self) {
-        if crate::mutant!("session.portals-outlive-transactions") {
-            return;
-        }
         self.unnamed_portal = None;
         if !self.named_portals.is_empty() {
             self.named_portals.clear();

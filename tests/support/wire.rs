@@ -388,11 +388,16 @@ impl Wire {
 
     /// CancelRequest for this session, on a connection of its own.
     pub fn cancel(&self) -> io::Result<()> {
+        self.cancel_with(&self.secret_key)
+    }
+
+    /// The same with any key.
+    pub fn cancel_with(&self, key: &[u8]) -> io::Result<()> {
         let mut stream = Stream::open(&self.address, Some(Duration::from_secs(10)))?;
-        let mut out = (12 + self.secret_key.len() as u32).to_be_bytes().to_vec();
+        let mut out = (12 + key.len() as u32).to_be_bytes().to_vec();
         out.extend(80_877_102_u32.to_be_bytes());
         out.extend(self.process_id.to_be_bytes());
-        out.extend(&self.secret_key);
+        out.extend(key);
         stream.write_all(&out)?;
         let mut end = [0_u8; 1];
         let _ = stream.read(&mut end); // the server closes when it has handled the request
