@@ -26,6 +26,7 @@ INSERT INTO acc (id, tenant_id, note, amt, bal, ca, cb, ci, js, doc, bx, d, ts, 
   SELECT 100 + g, 2, 'SECRET' || g, 2147483647, 1e400, 'SA', 'SB', 'SECRET-CI', '{\"k\": 1}', '{\"n\": \"SECRETJ\"}', '(1e300,1e300),(0,0)',
     '5874897-12-31', '294276-12-31 23:59:59.999999', '294276-12-31 23:59:59.999999+00', 9223372036854775807, '{1,null}', '{SECRET}',
     ARRAY['{}'::json], 'EU', 'SECRET', 1.7e308 FROM generate_series(1, 5) g;
+INSERT INTO acc (id, tenant_id, note) SELECT 200 + g, 2, 'SECRET' FROM generate_series(1, 5) g;
 INSERT INTO orders SELECT 100 + g, 2, 1 + g % 3, '<SECRET-ON', 0, 'SECRET-C' FROM generate_series(1, 5) g;
 INSERT INTO orders VALUES (200, 2, 1, '<SECRET-20', 20, '1');
 INSERT INTO orphans SELECT 100 + g, CASE WHEN g > 3 THEN 2 END, 1 + g % 3, '<SECRET-ORPHAN' FROM generate_series(1, 5) g;
@@ -62,7 +63,13 @@ fn rows_of_others_make_no_difference() {
             });
             compared += 1;
             raised += usize::from(alone.error.is_some());
-            if format!("{alone:?}") != format!("{among:?}") {
+            // In which order rows come is the plan's.
+            let sorted = |answer: &support::answer::Answer| {
+                let mut lines: Vec<String> = format!("{answer:?}").lines().map(str::to_owned).collect();
+                lines.sort();
+                lines
+            };
+            if sorted(&alone) != sorted(&among) {
                 faults.push(format!("{}\n{sent}\nalone {alone:?}\namong {among:?}", case.heading));
             }
         }

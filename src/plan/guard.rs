@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pg_query::protobuf::{AExprKind, SelectStmt};
+use pg_query::protobuf::{AExprKind, SelectStmt, SqlValueFunction, SqlValueFunctionOp};
 use pg_query::{Node, NodeEnum};
 
 use super::quiet::{is_quiet, is_quiet_condition, moments_compared};
@@ -10,9 +10,10 @@ use super::rewrite::{Rewriter, null_of, own, place_rule, tenant_predicate};
 use crate::catalog::Catalog;
 use crate::finding::Denial;
 use crate::policy::Rows;
-use crate::sql::analyse::scope::RteId;
+use crate::sql::analyse::scope::{RteId, RteKind};
+use crate::sql::parse::shape;
 use crate::sql::tree::{
-    after_grouping, and, as_string, bool_constant, case, cast, column, conjuncts, each_child, is_not_null, is_null, null,
+    after_grouping, and, as_string, bool_constant, case, cast, column, conjuncts, each_child, is_not_null, is_null, node, null,
     operator, or, qualified_column, walk,
 };
 use crate::sql::types::{Typed, oid, type_of};
@@ -87,7 +88,7 @@ impl Rewriter<'_> {
             }
             if !is_quiet_condition(&part, self) && !crate::mutant!("guard.conditions-not-guarded") {
                 let guards = self.guards_for(&part, &BTreeSet::new(), one_time)?;
-                if let Some(guard) = and(guards) {
+                if let Some(guard) = and(guards).or_else(|| self.shade(&part)) {
                     part = case(vec![(guard, part)], Some(null_of("bool")));
                 }
             }
@@ -126,7 +127,7 @@ impl Rewriter<'_> {
             }
             let Some((id, rte)) = self.rte(name) else { return };
             reads_columns = true;
-            if self.permit.rows(id).is_some() {
+            if self.is_filtered(id) && (self.permit.rows(id).is_some() || !crate::mutant!("guard.catalogs")) {
                 direct.insert(id);
                 return;
             }
@@ -139,7 +140,7 @@ impl Rewriter<'_> {
             if crate::mutant!("guard.derived-columns") {
                 return;
             }
-            derived.extend(columns.into_iter().flat_map(|x| &x.sources).filter(|s| self.permit.rows(**s).is_some()));
+            derived.extend(columns.into_iter().flat_map(|x| &x.sources).filter(|s| self.is_filtered(**s)));
         });
         if !reads_columns && !crate::mutant!("guard.without-columns") {
             if one_time && (!is_volatile(expression, self.catalog) || crate::mutant!("guard.volatile-without-columns")) {
@@ -147,15 +148,14 @@ impl Rewriter<'_> {
             }
             let level = self.in_scope.last().map(|l| l.members.clone()).unwrap_or_default();
             for id in members.union(&level) {
-                if self.permit.rows(*id).is_some() {
+                if self.is_filtered(*id) {
                     direct.insert(*id);
                 }
                 let sources = self.analysis.rtes[*id].columns.iter().flat_map(|c| &c.sources);
-                derived.extend(sources.filter(|s| self.permit.rows(**s).is_some()));
+                derived.extend(sources.filter(|s| self.is_filtered(**s)));
             }
         }
-        let passed: BTreeSet<RteId> =
-            self.in_scope.iter().filter(|l| l.filtered).flat_map(|l| l.members.iter().copied()).collect();
+        let passed = self.passed();
         let visible: BTreeSet<RteId> = self.in_scope.iter().flat_map(|l| l.members.iter().copied()).collect();
         let (reachable, hidden): (Vec<RteId>, Vec<RteId>) = direct
             .union(&derived)
@@ -166,6 +166,40 @@ impl Rewriter<'_> {
             self.wanted.extend(hidden);
         }
         reachable.into_iter().map(|id| self.guard_condition(id)).collect()
+    }
+
+    /// Whether a statement sees some of its rows only: a governed relation, or a catalog that shows one row.
+    pub(super) fn is_filtered(&self, id: RteId) -> bool {
+        self.permit.rows(id).is_some() || self.permit.catalog_rule(id).is_some_and(|r| r.rows != Rows::All)
+    }
+
+    /// The relations whose rows have passed their filters where the place that is being rewritten is evaluated.
+    fn passed(&self) -> BTreeSet<RteId> {
+        self.in_scope.iter().filter(|l| l.filtered).flat_map(|l| l.members.iter().copied()).collect()
+    }
+
+    /// The condition behind which a loud expression stands that no guard protects, as a fence or a LIMIT does it already: the
+    /// planner would still try `column op constant` with the values in `pg_statistic`, which are everybody's. It looks through
+    /// sub-selects for them, but not into CASE. `None`: no such value can be in reach.
+    fn shade(&self, expression: &Node) -> Option<Node> {
+        let own = aliases_inside(expression);
+        let passed = self.passed();
+        let mut in_reach = false;
+        walk(expression, &mut |n| {
+            let Some(NodeEnum::ColumnRef(c)) = &n.node else { return };
+            let Some(name) = c.fields.first().and_then(as_string).filter(|a| !own.contains(*a)) else { return };
+            // The rows of an outer level come as a parameter.
+            let Some((id, rte)) = self.rte(name).filter(|(id, _)| !passed.contains(id)) else { return };
+            in_reach |= match rte.kind {
+                RteKind::Relation { oid: _, usage: _ } => self.is_filtered(id),
+                // A column without sources is computed, or behind a LIMIT.
+                RteKind::Derived | RteKind::Cte | RteKind::Merged => {
+                    rte.columns.iter().any(|c| c.sources.is_empty() || c.sources.iter().any(|s| self.is_filtered(*s)))
+                }
+                RteKind::Function | RteKind::Excluded | RteKind::Version => false,
+            };
+        });
+        (in_reach && !crate::mutant!("guard.statistics")).then(|| is_not_null(current_timestamp()))
     }
 
     /// Guards the loud entries of a target list that PostgreSQL may move conditions into.
@@ -180,10 +214,19 @@ impl Rewriter<'_> {
             (_, _) => Guarding::Fence,
         };
         for entry in &mut select.target_list {
-            if let Some(NodeEnum::ResTarget(t)) = &mut entry.node
-                && let Some(value) = &mut t.val
-            {
-                self.guard_value(value, members, how)?;
+            let Some(NodeEnum::ResTarget(t)) = &mut entry.node else { continue };
+            let Some(value) = &mut t.val else { continue };
+            let distinct = matches!(select.distinct_clause.as_slice(), [Node { node: None }]);
+            let before = Some(()).filter(|()| distinct).map(|()| shape(value));
+            self.guard_value(value, members, how)?;
+            // What a DISTINCT sorts by must be in the list (B8).
+            for by in &mut select.sort_clause {
+                if let Some(NodeEnum::SortBy(by)) = &mut by.node
+                    && before.is_some()
+                    && by.node.as_deref().map(shape) == before
+                {
+                    by.node = Some(value.clone());
+                }
             }
         }
         Ok(())
@@ -196,21 +239,24 @@ impl Rewriter<'_> {
             return Ok(());
         }
         let guards = self.guards_for(value, members, false)?;
-        if guards.is_empty() {
-            return Ok(());
-        }
-        let otherwise = self.else_of(value);
+        let guarded = !guards.is_empty();
         let guard = match how {
-            Guarding::Policy => and(guards),
-            Guarding::Grouped => Some(after_grouping()),
-            Guarding::Fence => None,
+            Guarding::Policy => and(guards).or_else(|| self.shade(value)),
+            Guarding::Grouped => Some(after_grouping()).filter(|_| guarded || self.shade(value).is_some()),
+            Guarding::Fence => self.shade(value).filter(|_| !guarded),
         };
-        match (guard, otherwise) {
+        match (guard, self.else_of(value)) {
             (Some(guard), Some(otherwise)) => {
                 let inner = std::mem::take(value);
                 *value = case(vec![(guard, inner)], otherwise);
             }
-            (_, _) => self.fence_sources(value, members),
+            (_, _) if guarded => self.fence_sources(value, members), // tidy: not a syntax kind
+            // Fenced already; both arms alike keep any type.
+            (Some(shade), None) => {
+                let inner = std::mem::take(value);
+                *value = case(vec![(shade, inner.clone())], Some(inner));
+            }
+            (None, _) => {}
         }
         Ok(())
     }
@@ -235,7 +281,8 @@ impl Rewriter<'_> {
                 found.extend(self.analysis.rtes[*id].columns.iter().flat_map(|c| c.sources.iter().copied()));
             }
         }
-        self.wanted.extend(found.into_iter().filter(|id| self.permit.rows(*id).is_some()));
+        let found = found.into_iter().filter(|id| self.is_filtered(*id)).collect::<Vec<_>>();
+        self.wanted.extend(found);
     }
 
     /// The ELSE of a guard, so that the guarded value keeps its type, modifier and domain (B2, B3); `None`: not known.
@@ -266,9 +313,13 @@ impl Rewriter<'_> {
         crate::sql::analyse::contains_aggregate_or_window(expression, self.catalog) || self.has_outer_aggregate(expression)
     }
 
-    /// Whether a sub-select in it holds an aggregate over columns from outside alone: that belongs to the query outside
-    /// (check_agglevels_and_constraints).
+    /// Whether a sub-select in it holds an aggregate over columns from outside alone, of which some are of this level: that is
+    /// this query's (check_agglevels_and_constraints). Where all are from further out, it is that query's.
     fn has_outer_aggregate(&self, expression: &Node) -> bool {
+        let here = |alias: &str| match (self.in_scope.last(), self.rte(alias)) {
+            (Some(level), Some((id, _))) => level.members.contains(&id) || crate::mutant!("guard.aggregates-further-out"),
+            (_, _) => false,
+        };
         let mut found = false;
         walk(expression, &mut |n| {
             let Some(NodeEnum::SubLink(_)) = &n.node else { return };
@@ -278,16 +329,36 @@ impl Rewriter<'_> {
                 let name = f.funcname.last().and_then(as_string).unwrap_or_default();
                 let (mut own, mut outer) = (false, false);
                 walk(call, &mut |c| {
-                    if let Some(NodeEnum::ColumnRef(c)) = &c.node {
-                        let is_inside = c.fields.first().and_then(as_string).is_some_and(|a| inside.contains(a));
-                        own |= is_inside;
-                        outer |= !is_inside;
+                    if let Some(NodeEnum::ColumnRef(c)) = &c.node
+                        && let Some(alias) = c.fields.first().and_then(as_string)
+                    {
+                        own |= inside.contains(alias);
+                        outer |= !inside.contains(alias) && here(alias);
                     }
                 });
                 let aggregate = f.over.is_none() && self.catalog.functions_named(name).any(|c| c.kind == 'a');
                 found |= aggregate && outer && !own;
             });
         });
+        found
+    }
+
+    /// Whether it reads a column that is in no argument of an aggregate, so a grouped one.
+    pub(super) fn reads_outside_aggregates(&self, expression: &Node) -> bool {
+        match &expression.node {
+            Some(NodeEnum::ColumnRef(_)) => return true,
+            // What a sub-select reads from outside comes as a parameter.
+            Some(NodeEnum::SubLink(_) | NodeEnum::GroupingFunc(_)) => return false,
+            Some(NodeEnum::FuncCall(f)) => {
+                let name = f.funcname.last().and_then(as_string).unwrap_or_default();
+                if self.catalog.functions_named(name).any(|c| c.kind == 'a') {
+                    return false;
+                }
+            }
+            Some(_) | None => {}
+        }
+        let mut found = false;
+        each_child(expression, &mut |child| found = found || self.reads_outside_aggregates(child));
         found
     }
 
@@ -327,6 +398,17 @@ fn aliases_inside(expression: &Node) -> BTreeSet<String> {
         found.extend(alias.map(|a| a.aliasname.clone()));
     });
     found
+}
+
+/// Always there, and nothing that the planner takes for a constant.
+fn current_timestamp() -> Node {
+    node(NodeEnum::SqlvalueFunction(Box::new(SqlValueFunction {
+        xpr: None,
+        op: SqlValueFunctionOp::SvfopCurrentTimestamp as i32,
+        r#type: 0,
+        typmod: -1,
+        location: 0,
+    })))
 }
 
 fn is_volatile(expression: &Node, catalog: &Catalog) -> bool {

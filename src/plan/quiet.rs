@@ -137,6 +137,11 @@ fn comparable(left: Typed, right: Typed, env: &dyn Environment) -> bool {
     ["=", "<"].iter().all(|name| operator_is_quiet(name, left, right, env))
 }
 
+/// Whether asking whether values of these types are equal is quiet.
+pub fn equality_is_quiet(left: Typed, right: Typed, env: &dyn Environment) -> bool {
+    operator_is_quiet("=", left, right, env)
+}
+
 /// Aggregates that cannot raise.
 const QUIET_AGGREGATES: [&str; 6] = ["count", "min", "max", "bool_and", "bool_or", "every"];
 
@@ -268,7 +273,9 @@ pub fn is_quiet(expression: &Node, env: &dyn Environment) -> bool {
         NodeEnum::AArrayExpr(a) => {
             let array = type_of(expression, env).oid;
             let flat = env.catalog().type_(array).and_then(|t| env.catalog().type_(t.element)).is_some_and(|e| e.category != 'A');
-            flat && all(&a.elements) && same_type(&a.elements, env)
+            // One value often enough is larger than an array may be, which tells its length.
+            let of_rows = !reads_no_column(expression) && !crate::mutant!("quiet.arrays-of-columns");
+            flat && !of_rows && all(&a.elements) && same_type(&a.elements, env)
         }
         NodeEnum::CaseExpr(c) => case(c, env),
         NodeEnum::FuncCall(f) => call(f, env),
@@ -302,7 +309,7 @@ fn a_expr(e: &AExpr, env: &dyn Environment) -> bool {
         Ok(AExprKind::AexprOp) => operands(name, left, right, env),
         // NULLIF and IS DISTINCT FROM ask for equality.
         Ok(AExprKind::AexprDistinct | AExprKind::AexprNotDistinct | AExprKind::AexprNullif) => operands("=", left, right, env),
-        Ok(AExprKind::AexprIn) => is_comparison(name) && in_list(&[name], left, right, env),
+        Ok(AExprKind::AexprIn) => is_comparison(name) && in_list(&[name], left, right, env) && joins_list(left, right, env),
         Ok(AExprKind::AexprBetween | AExprKind::AexprNotBetween | AExprKind::AexprBetweenSym | AExprKind::AexprNotBetweenSym) => {
             in_list(&["<", "<=", ">", ">="], left, right, env)
         }
@@ -380,6 +387,17 @@ fn in_list(names: &[&str], left: &Node, right: &Node, env: &dyn Environment) -> 
         return false;
     }
     list.items.iter().all(|item| names.iter().all(|name| operands(name, left, item, env)))
+}
+
+/// Whether what stands in an IN list becomes the common type of the list and of what is looked for quietly
+/// (transformAExprIn). Plain literals do when the statement is planned.
+fn joins_list(left: &Node, right: &Node, env: &dyn Environment) -> bool {
+    let Some(NodeEnum::List(list)) = &right.node else { return false };
+    let cast = || list.items.iter().filter(|item| !matches!(&item.node, Some(NodeEnum::AConst(_))));
+    let types = || [left].into_iter().chain(&list.items).map(|n| operand_type(n, env));
+    let common = crate::sql::types::common_type(types(), env.catalog());
+    let quiet = |item: &Node| common.is_known() && coerced(operand_type(item, env).oid, common.oid, env.catalog());
+    cast().all(quiet) || crate::mutant!("quiet.lists-of-another-type")
 }
 
 /// `x = ANY ($1)`, `x = ANY ('{..}')`, `x = ANY (ARRAY[..])`, `x = ANY (column)`.
@@ -598,20 +616,12 @@ fn silent_condition(condition: &Node, env: &dyn Environment) -> bool {
     }
 }
 
-/// `CASE WHEN <a condition with the tenant slot> THEN .. ELSE NULL::bool END`: no client can write the slot.
+/// Whether a CASE is a guard, `CASE WHEN policy THEN .. ELSE NULL::type END`: no client can write the slot. The slot of a
+/// sub-select's own filter is none of this CASE.
 fn is_guard(c: &pg_query::protobuf::CaseExpr) -> bool {
     let [only] = c.args.as_slice() else { return false };
     let Some(NodeEnum::CaseWhen(w)) = &only.node else { return false };
-    let mut slot = false;
-    if let Some(condition) = w.expr.as_deref() {
-        crate::sql::tree::walk(condition, &mut |n| {
-            if let Some(NodeEnum::AConst(c)) = &n.node
-                && let Some(a_const::Val::Sval(s)) = &c.val
-            {
-                slot |= crate::sql::sentinel::slot_of_string(&s.sval).is_some();
-            }
-        });
-    }
+    let slot = w.expr.as_deref().is_some_and(holds_slot);
     let null_else = match c.defresult.as_deref().and_then(|d| d.node.as_ref()) {
         Some(NodeEnum::TypeCast(t)) => {
             matches!(t.arg.as_deref().and_then(|a| a.node.as_ref()), Some(NodeEnum::AConst(k)) if k.isnull)
@@ -619,6 +629,21 @@ fn is_guard(c: &pg_query::protobuf::CaseExpr) -> bool {
         Some(_) | None => false,
     };
     c.arg.is_none() && slot && null_else
+}
+
+fn holds_slot(condition: &Node) -> bool {
+    match &condition.node {
+        Some(NodeEnum::SubLink(_)) if !crate::mutant!("quiet.slots-of-sub-selects") => return false,
+        Some(NodeEnum::AConst(c)) => {
+            if let Some(a_const::Val::Sval(s)) = &c.val {
+                return crate::sql::sentinel::slot_of_string(&s.sval).is_some();
+            }
+        }
+        Some(_) | None => {}
+    }
+    let mut found = false;
+    crate::sql::tree::each_child(condition, &mut |child| found = found || holds_slot(child));
+    found
 }
 
 fn only_target(query: &Node) -> Option<&Node> {
@@ -649,7 +674,10 @@ fn one_quiet_row(query: &Node, env: &dyn Environment) -> bool {
         funcformat: _,
         location: _,
     } = &**f;
-    let name = funcname.last().and_then(as_string).unwrap_or_default();
+    let name = match funcname.as_slice() {
+        [schema, name] if as_string(schema) == Some("pg_catalog") => as_string(name).unwrap_or_default(),
+        [] | [_] | [_, _] | [_, _, _, ..] => return false,
+    };
     let arguments =
         args.iter().all(|a| is_quiet(a, env) && (comparable(type_of(a, env), type_of(a, env), env) || name == "count"));
     let plain =

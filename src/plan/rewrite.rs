@@ -15,10 +15,10 @@ use pg_query::{Node, NodeEnum};
 
 use super::guard::Guarding;
 use super::mask::marked;
-use super::quiet::is_quiet;
+use super::quiet::{equality_is_quiet, is_quiet};
 use crate::catalog::Catalog;
 use crate::finding::Denial;
-use crate::policy::{Permit, RowFilter, Rows};
+use crate::policy::{Permit, RowFilter};
 use crate::sql::analyse::scope::{Rte, RteId, RteKind, Usage};
 use crate::sql::analyse::{Analysis, WHOLE_ROW, column_type, declared_type};
 use crate::sql::kinds::not_a_from_item;
@@ -265,11 +265,15 @@ impl Rewriter<'_> {
         let mut parts = vec![];
         for mut part in conjuncts(*having) {
             self.sub_links(&mut part)?;
-            // A condition without an aggregate moves to WHERE (B6).
-            let moves = !self.has_aggregate(&part);
+            // A condition without an aggregate moves to WHERE (B6); one that reads grouped columns besides is tried with the
+            // values in pg_statistic (see `shade`).
+            let reached = match self.has_aggregate(&part) {
+                false => !crate::mutant!("guard.having-moves"),
+                true => self.reads_outside_aggregates(&part) && !crate::mutant!("guard.having-statistics"),
+            };
             let mut sub_select = false;
             walk(&part, &mut |n| sub_select |= matches!(&n.node, Some(NodeEnum::SubLink(_))));
-            if moves && (sub_select || !is_quiet(&part, self)) && !crate::mutant!("guard.having-moves") {
+            if reached && (sub_select || !is_quiet(&part, self)) {
                 part = case(vec![(after_grouping(), part)], Some(null_of("bool")));
             }
             parts.push(part);
@@ -422,8 +426,7 @@ impl Rewriter<'_> {
             return Err(Denial::disagreement(format!("unknown alias {name}")));
         };
         let mut result = FromItem { members: [id].into(), pending: vec![] };
-        let some_rows = self.permit.catalog_rule(id).is_some_and(|r| r.rows != Rows::All);
-        let filtered = self.permit.rows(id).is_some() || some_rows;
+        let filtered = self.is_filtered(id);
         let fenced = self.fences.contains(&id) && (filtered || !self.permit.masks(id).is_empty());
         if fenced && !crate::mutant!("fence.none") {
             *item = self.fence(id, item)?;
@@ -507,6 +510,7 @@ impl Rewriter<'_> {
         };
         let mut left = self.rewrite_item(left)?;
         let mut right = self.rewrite_item(right)?;
+        self.compare_quietly(using_clause, &left.members, &right.members)?;
         let mut here: Vec<RteId> = vec![];
         let mut extended = vec![];
         match JoinType::try_from(*jointype) {
@@ -558,6 +562,25 @@ impl Rewriter<'_> {
         let mut pending = left.pending;
         pending.extend(right.pending);
         Ok(FromItem { members, pending })
+    }
+
+    /// USING leaves no place for a guard. Which of several columns of a name is meant does not matter where all compare.
+    fn compare_quietly(&self, using: &[Node], left: &BTreeSet<RteId>, right: &BTreeSet<RteId>) -> Result<(), Denial> {
+        let base = |typed: Typed| match self.catalog.type_(typed.oid) {
+            Some(t) if t.kind == 'd' => Typed { oid: t.base, ..typed },
+            Some(_) | None => typed,
+        };
+        let types = |members: &BTreeSet<RteId>, name: &str| -> Vec<Typed> {
+            let columns = members.iter().flat_map(|id| &self.analysis.rtes[*id].columns);
+            columns.filter(|c| c.name == name).map(|c| base(c.typed)).collect()
+        };
+        for name in using.iter().filter_map(as_string) {
+            let quiet = |l: &Typed| types(right, name).iter().all(|r| equality_is_quiet(*l, *r, self));
+            if !types(left, name).iter().all(quiet) && !crate::mutant!("rewrite.using-of-anything") {
+                return Err(Denial::unsupported(format!("USING ({name}) compares what may raise an error: write ON")));
+            }
+        }
+        Ok(())
     }
 
     // === sub-selects in expressions ===

@@ -5,8 +5,9 @@
 //! `@?` and `@@` of jsonb are not here: they suppress some errors of a path only (not those of `datetime()`, of templates, of
 //! variables).
 //!
-//! Values of more than 170 MB are left out of account: functions that make a text of another size may find it too large (a
-//! control character of jsonb is printed as six), and `octet_length(x) * 8` of bits too long (guard.md, A10).
+//! Values of more than 128 MB are left out of account: functions that make a text of another size may find it too large, and
+//! `btrim` needs eight bytes for each byte (guard.md, A10). So are trees (jsonb, tsquery) that are nested thousands deep, which
+//! `@>` and `@@` walk down on a stack that has an end.
 
 /// What must hold of the operands besides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +85,6 @@ pub const OPERATORS: &[Operators] = &[
             ("xid8", "xid8"),
             ("tid", "tid"),
             ("tsvector", "tsvector"),
-            ("tsquery", "tsquery"),
         ],
         needs: Needs::Nothing,
     },
@@ -121,14 +121,15 @@ pub const OPERATORS: &[Operators] = &[
     },
     Operators { why: "compare transaction ids", names: &["=", "<>"], types: &[("xid", "xid")], needs: Needs::Nothing },
     Operators {
-        why: "take one step down a parsed tree, NULL where there is none; json is parsed anew and is not here",
-        names: &["->", "->>"],
+        why: "take one step down a parsed tree, NULL where there is none; json is parsed anew and is not here, nor is `->>`, which \
+              prints: a number of ten bytes may have 131,072 digits",
+        names: &["->"],
         types: &[("jsonb", "text"), ("jsonb", "int4")],
         needs: Needs::Nothing,
     },
     Operators {
-        why: "walk down a parsed tree, NULL where the path ends",
-        names: &["#>", "#>>"],
+        why: "walk down a parsed tree, NULL where the path ends; `#>>` prints",
+        names: &["#>"],
         types: &[("jsonb", "_text")],
         needs: Needs::Nothing,
     },
@@ -291,11 +292,10 @@ pub const CASTS: &[Casts] = &[
             ("bit", "varbit"),
             ("int4", "oid"),
             ("oid", "int8"),
-            ("jsonb", "json"),
         ],
     },
     Casts {
-        why: "every value prints",
+        why: "every value prints, and is not large; jsonb is not here, see `->>`",
         casts: &[
             ("bool", "text"),
             ("int2", "text"),
@@ -311,7 +311,6 @@ pub const CASTS: &[Casts] = &[
             ("inet", "text"),
             ("cidr", "text"),
             ("macaddr", "text"),
-            ("jsonb", "text"),
         ],
     },
     Casts {
