@@ -214,3 +214,16 @@ fn a_statement_of_very_many_conditions_ends_nobody_elses_session() {
     assert!(works(&mut other), "the other session goes on");
     assert!(world.running());
 }
+
+/// PostgreSQL warns when a backend first uses a collation, so who is warned would learn what others ran on it.
+#[test]
+fn what_a_backend_says_of_itself_is_no_clients() {
+    let world = World::start();
+    world.cluster.execute("shop", "UPDATE pg_collation SET collversion = 'older' WHERE collname = 'und-x-icu'");
+    let compare = "SELECT count(*) FROM products WHERE name COLLATE \"und-x-icu\" < 'b'";
+    let direct = Wire::connect(&world.cluster.app("shop")).expect("a session").query(compare);
+    assert!(direct.notices.iter().any(|n| n.message().contains("version mismatch")), "{direct:?}");
+    let through = world.connect("one").query(compare);
+    assert!(through.error.is_none() && through.scalar() == direct.scalar(), "{through:?}");
+    assert!(world.proxy.is_none() || through.notices.is_empty(), "{through:?}");
+}

@@ -42,7 +42,8 @@ impl Session<'_> {
     fn take_answer(&mut self, tag: u8, body: &[u8]) -> Step {
         match tag {
             tag::NOTICE => {
-                if !matches!(self.queue.front(), Some(Expected::Prelude { .. } | Expected::OwnSync)) {
+                let own = matches!(self.queue.front(), Some(Expected::Prelude { .. } | Expected::OwnSync));
+                if !own && !scrub::is_the_backends_own(body) {
                     self.write_told(tag, body);
                 }
                 Ok(())

@@ -72,6 +72,13 @@ pub fn message(body: &[u8]) -> &[u8] {
     fields(body).find(|(kind, _)| *kind == b'M').map_or(b"", |(_, value)| value)
 }
 
+/// Whether a notice is about the connection that happened to serve the client: that a collation's version differs is told
+/// when a backend first uses it, so it would tell what others have run on it. The server's log has it.
+pub fn is_the_backends_own(body: &[u8]) -> bool {
+    const ROUTINES: [&[u8]; 2] = [b"pg_newlocale_from_collation", b"create_pg_locale"];
+    fields(body).any(|(kind, value)| kind == b'R' && ROUTINES.contains(&value))
+}
+
 /// Writes the message (`tag`: `E` or `N`) that the client gets for the server's.
 pub fn write(tag: u8, body: &[u8], own: OwnRows, out: &mut BytesMut) {
     if let Some(table) = std::str::from_utf8(message(body)).ok().and_then(sentinel::parse) {
@@ -146,6 +153,18 @@ mod tests {
         assert_eq!(got, [(b'C', "23P01".into()), (b'M', "excl".into())]);
         let got = scrubbed(&[(b'C', "40P01"), (b'M', "deadlock"), (b'W', "while updating tuple (0,7)")]);
         assert_eq!(got, [(b'C', "40P01".into()), (b'M', "deadlock".into())]);
+    }
+
+    #[test]
+    fn what_a_backend_says_of_itself_is_no_tenants() {
+        let told = |routine: &str| {
+            let mut body = BytesMut::new();
+            field(b'C', b"01000", &mut body);
+            field(b'R', routine.as_bytes(), &mut body);
+            body.put_u8(0);
+            is_the_backends_own(&body)
+        };
+        assert!(told("pg_newlocale_from_collation") && !told("exec_stmt_raise"));
     }
 
     #[test]
