@@ -116,6 +116,7 @@ impl Rewriter<'_> {
         one_time: bool,
     ) -> Result<Vec<Node>, Denial> {
         let own = aliases_inside(expression);
+        let filtered = |id| self.permit.rows(id).is_some() || self.is_filtered(id) && !crate::mutant!("guard.catalogs");
         let mut direct: BTreeSet<RteId> = BTreeSet::new();
         let mut reads_columns = false;
         let mut derived: BTreeSet<RteId> = BTreeSet::new();
@@ -127,7 +128,7 @@ impl Rewriter<'_> {
             }
             let Some((id, rte)) = self.rte(name) else { return };
             reads_columns = true;
-            if self.is_filtered(id) && (self.permit.rows(id).is_some() || !crate::mutant!("guard.catalogs")) {
+            if filtered(id) {
                 direct.insert(id);
                 return;
             }
@@ -140,7 +141,7 @@ impl Rewriter<'_> {
             if crate::mutant!("guard.derived-columns") {
                 return;
             }
-            derived.extend(columns.into_iter().flat_map(|x| &x.sources).filter(|s| self.is_filtered(**s)));
+            derived.extend(columns.into_iter().flat_map(|x| &x.sources).filter(|s| filtered(**s)));
         });
         if !reads_columns && !crate::mutant!("guard.without-columns") {
             if one_time && (!is_volatile(expression, self.catalog) || crate::mutant!("guard.volatile-without-columns")) {
@@ -148,11 +149,11 @@ impl Rewriter<'_> {
             }
             let level = self.in_scope.last().map(|l| l.members.clone()).unwrap_or_default();
             for id in members.union(&level) {
-                if self.is_filtered(*id) {
+                if filtered(*id) {
                     direct.insert(*id);
                 }
                 let sources = self.analysis.rtes[*id].columns.iter().flat_map(|c| &c.sources);
-                derived.extend(sources.filter(|s| self.is_filtered(**s)));
+                derived.extend(sources.filter(|s| filtered(**s)));
             }
         }
         let passed = self.passed();
@@ -182,24 +183,32 @@ impl Rewriter<'_> {
     /// planner would still try `column op constant` with the values in `pg_statistic`, which are everybody's. It looks through
     /// sub-selects for them, but not into CASE. `None`: no such value can be in reach.
     fn shade(&self, expression: &Node) -> Option<Node> {
-        let own = aliases_inside(expression);
-        let passed = self.passed();
-        let mut in_reach = false;
-        walk(expression, &mut |n| {
-            let Some(NodeEnum::ColumnRef(c)) = &n.node else { return };
-            let Some(name) = c.fields.first().and_then(as_string).filter(|a| !own.contains(*a)) else { return };
-            // The rows of an outer level come as a parameter.
-            let Some((id, rte)) = self.rte(name).filter(|(id, _)| !passed.contains(id)) else { return };
-            in_reach |= match rte.kind {
-                RteKind::Relation { oid: _, usage: _ } => self.is_filtered(id),
-                // A column without sources is computed, or behind a LIMIT.
-                RteKind::Derived | RteKind::Cte | RteKind::Merged => {
-                    rte.columns.iter().any(|c| c.sources.is_empty() || c.sources.iter().any(|s| self.is_filtered(*s)))
-                }
-                RteKind::Function | RteKind::Excluded | RteKind::Version => false,
-            };
-        });
-        (in_reach && !crate::mutant!("guard.statistics")).then(|| is_not_null(current_timestamp()))
+        let in_reach = self.reaches_statistics(expression, &self.passed()) && !crate::mutant!("guard.statistics");
+        in_reach.then(|| is_not_null(current_timestamp()))
+    }
+
+    fn reaches_statistics(&self, expression: &Node, passed: &BTreeSet<RteId>) -> bool {
+        match &expression.node {
+            // What a sub-select reads from outside comes as a parameter.
+            Some(NodeEnum::SubLink(_)) => return false,
+            Some(NodeEnum::ColumnRef(c)) => {
+                let rte = c.fields.first().and_then(as_string).and_then(|name| self.rte(name));
+                // So do the rows of an outer level.
+                let Some((id, rte)) = rte.filter(|(id, _)| !passed.contains(id)) else { return false };
+                return match rte.kind {
+                    RteKind::Relation { oid: _, usage: _ } => self.is_filtered(id),
+                    // A column without sources is computed, or behind a LIMIT.
+                    RteKind::Derived | RteKind::Cte | RteKind::Merged => {
+                        rte.columns.iter().any(|c| c.sources.is_empty() || c.sources.iter().any(|s| self.is_filtered(*s)))
+                    }
+                    RteKind::Function | RteKind::Excluded | RteKind::Version => false,
+                };
+            }
+            Some(_) | None => {}
+        }
+        let mut found = false;
+        each_child(expression, &mut |child| found = found || self.reaches_statistics(child, passed));
+        found
     }
 
     /// Guards the loud entries of a target list that PostgreSQL may move conditions into.
@@ -251,6 +260,10 @@ impl Rewriter<'_> {
                 *value = case(vec![(guard, inner)], otherwise);
             }
             (_, _) if guarded => self.fence_sources(value, members), // tidy: not a syntax kind
+            // Twice the text of a sub-select, whose own is doubled, has no bound.
+            (Some(_), None) if holds_sub_select(value) => {
+                return Err(Denial::unsupported("a value of unknown type with a sub-select in it cannot be secured here"));
+            }
             // Fenced already; both arms alike keep any type.
             (Some(shade), None) => {
                 let inner = std::mem::take(value);
@@ -397,6 +410,12 @@ fn aliases_inside(expression: &Node) -> BTreeSet<String> {
         };
         found.extend(alias.map(|a| a.aliasname.clone()));
     });
+    found
+}
+
+fn holds_sub_select(expression: &Node) -> bool {
+    let mut found = false;
+    walk(expression, &mut |n| found |= matches!(&n.node, Some(NodeEnum::SubLink(_))));
     found
 }
 
