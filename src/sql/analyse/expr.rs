@@ -549,11 +549,27 @@ impl Analyser<'_> {
             }
             return Ok(());
         }
-        // A field that is no column would be a function call: allowed only where no function has that name.
-        for field in steps.iter().filter_map(as_string) {
-            if callable(self.context.catalog, field) {
-                return Err(Denial::unsupported(format!("field \"{field}\" cannot be told from a function of that name")));
-            }
+        let base = arg.as_deref().map_or(0, |a| type_of(a, self).oid);
+        self.fields(base, steps)
+    }
+
+    /// A name after a value is a field of its type, or else a call of the function of that name, whatever the type is:
+    /// `('..'::text).ts_stat`. Only a field that is surely one may have the name of a function.
+    fn fields(&self, mut base: u32, steps: &[Node]) -> Result<(), Denial> {
+        let catalog = self.context.catalog;
+        for step in steps {
+            let Some(name) = as_string(step) else {
+                base = 0;
+                continue;
+            };
+            let composite = catalog.type_(base).filter(|t| t.kind == 'c').and_then(|t| catalog.relation(t.relation));
+            base = match composite.and_then(|c| c.column(name)) {
+                Some(field) => field.type_oid,
+                None if callable(catalog, name) && !crate::mutant!("names.fields-that-call") => {
+                    return Err(Denial::unsupported(format!("field \"{name}\" cannot be told from a function of that name")));
+                }
+                None => 0,
+            };
         }
         Ok(())
     }
@@ -583,10 +599,6 @@ impl Analyser<'_> {
         let Some(fields) = composite.and_then(|t| catalog.relation(t.relation)) else {
             return Err(Denial::unsupported("(row).* of a type that is not known cannot be secured; name the fields"));
         };
-        if let Some(field) = fields.columns.iter().find(|f| callable(catalog, &f.name)) {
-            let name = &field.name;
-            return Err(Denial::unsupported(format!("field \"{name}\" cannot be told from a function of that name")));
-        }
         let field = |name: &str| {
             let step = super::super::tree::string(name);
             node(NodeEnum::AIndirection(Box::new(pg::AIndirection { arg: boxed(base.clone()), indirection: vec![step] })))
@@ -715,7 +727,9 @@ fn ambiguous(name: &str) -> Denial {
 
 /// Whether `x.name` could be a call: a function of that name that takes one argument.
 fn callable(catalog: &Catalog, name: &str) -> bool {
-    catalog.functions_named(name).any(|f| f.schema != "pg_catalog" && f.arguments.len() <= 1 + usize::from(f.defaults))
+    let least =
+        |f: &crate::catalog::Function| f.arguments.len().saturating_sub(usize::from(f.defaults) + usize::from(f.variadic));
+    catalog.functions_named(name).any(|f| !f.arguments.is_empty() && least(f) <= 1)
 }
 
 fn function_node(name: &str, args: Vec<Node>) -> FuncCall {

@@ -191,22 +191,20 @@ impl Verifier<'_> {
         }
     }
 
-    /// `row.name` calls the function `name(row)` where the row has no such column.
+    /// `value.name` calls the function `name(value)` where the value has no such field, whatever its type is.
     fn attribute(&self, name: &str) -> Result<(), Denial> {
-        let takes_row = |f: &&crate::catalog::Function| {
-            let required = f.arguments.len().saturating_sub(usize::from(f.defaults));
-            required <= 1 && f.arguments.first().is_some_and(|t| self.is_row_type(*t))
+        let takes_one = |f: &&crate::catalog::Function| {
+            let required = f.arguments.len().saturating_sub(usize::from(f.defaults) + usize::from(f.variadic));
+            required <= 1 && !f.arguments.is_empty()
         };
-        let off_list = |f: &crate::catalog::Function| !self.expected.names.allows_function(&f.schema, &f.name, Some(1));
-        if self.catalog.functions_named(name).filter(takes_row).any(off_list) && !crate::mutant!("check.attributes-that-call") {
+        let names = self.expected.names;
+        let off_list = |f: &crate::catalog::Function| {
+            !names.allows_function(&f.schema, &f.name, Some(1)) || !names.allows_arguments(&f.name, &[Argument::Other])
+        };
+        if self.catalog.functions_named(name).filter(takes_one).any(off_list) && !crate::mutant!("check.attributes-that-call") {
             return Err(refused(format!("attribute \"{name}\", which may call a function")));
         }
         Ok(())
-    }
-
-    /// Composite types, and the pseudo-types that take them.
-    fn is_row_type(&self, oid: u32) -> bool {
-        self.catalog.type_(oid).is_none_or(|t| matches!(t.kind, 'c' | 'p'))
     }
 
     /// A name that PostgreSQL may find in any entry in scope.

@@ -92,24 +92,28 @@ fn catalog() -> Catalog {
             relation(PG_DATABASE, "pg_catalog", "pg_database", &["oid", "datname"]),
         ],
         types: vec![text_type()],
-        // Takes a row of any kind, and is on no list.
-        functions: vec![crate::catalog::Function {
-            oid: 20_000,
-            schema: "public".to_owned(),
-            name: "peek".to_owned(),
-            kind: 'f',
-            arguments: vec![2249],
-            defaults: 0,
-            variadic: false,
-            returns: 25,
-            returns_set: false,
-            volatility: 'v',
-            strict: false,
-            outputs: vec![],
-            extension: None,
-        }],
+        // On no list: they take a row of any kind, and a text.
+        functions: vec![function("peek", 2249), function("spy", 25)],
         ..Snapshot::default()
     })
+}
+
+fn function(name: &str, argument: u32) -> crate::catalog::Function {
+    crate::catalog::Function {
+        oid: 20_000 + argument,
+        schema: "public".to_owned(),
+        name: name.to_owned(),
+        kind: 'f',
+        arguments: vec![argument],
+        defaults: 0,
+        variadic: false,
+        returns: 25,
+        returns_set: false,
+        volatility: 'v',
+        strict: false,
+        outputs: vec![],
+        extension: None,
+    }
 }
 
 /// Row rules of `orders`, as `row.column`; empty: none.
@@ -439,6 +443,8 @@ fn captured_and_unknown_names_are_refused() {
         "SELECT b.id FROM public.accounts a WHERE T(a)",
         "SELECT x.id FROM (SELECT b.id FROM public.accounts b WHERE T(b)) x WHERE b.id = 1",
         "SELECT x.peek FROM (SELECT 1 AS id) x",
+        "SELECT ('x').spy",
+        "SELECT x.spy FROM (SELECT 1 AS id) x",
         "SELECT id FROM public.accounts a WHERE T(a)",
         "SELECT a.* FROM public.accounts a WHERE T(a)",
         "SELECT * FROM public.accounts a WHERE T(a)",
