@@ -27,6 +27,25 @@ pub struct Snapshot {
     /// Generated columns that are computed when they are read (PostgreSQL 18): `attrelid` and `attnum`. Absent from older dumps.
     #[serde(default)]
     pub virtual_columns: Vec<(u32, i16)>,
+    /// Absent from older dumps.
+    #[serde(default)]
+    pub sequences: Vec<SequenceUse>,
+}
+
+/// A column that a sequence belongs to, or whose default calls it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SequenceUse {
+    /// pg_class.oid of the sequence and of the table.
+    pub sequence: u32,
+    pub relation: u32,
+    /// `attnum`
+    pub column: i16,
+    /// The sequence belongs to the column (pg_get_serial_sequence).
+    pub owned: bool,
+    /// The column's default is the sequence's next value and nothing else, on a table without rewrite rules: an INSERT that
+    /// does not name the column advances it.
+    pub fills: bool,
 }
 
 /// pg_namespace
@@ -231,6 +250,16 @@ impl Catalog {
     /// Whether reading the column computes it.
     pub fn is_virtual(&self, relation: u32, column: i16) -> bool {
         self.snapshot.virtual_columns.contains(&(relation, column))
+    }
+
+    /// The columns that a sequence belongs to, or whose defaults call it.
+    pub fn uses_of_sequence(&self, sequence: u32) -> impl Iterator<Item = &SequenceUse> {
+        self.snapshot.sequences.iter().filter(move |s| s.sequence == sequence)
+    }
+
+    /// The sequences of a relation's columns.
+    pub fn sequences_of(&self, relation: u32) -> impl Iterator<Item = &SequenceUse> {
+        self.snapshot.sequences.iter().filter(move |s| s.relation == relation)
     }
 
     pub fn relation_named(&self, schema: &str, name: &str) -> Option<&Relation> {

@@ -52,5 +52,19 @@ SELECT pg_catalog.json_build_object(
       'deterministic', c.collisdeterministic) ORDER BY c.oid)
     FROM pg_catalog.pg_collation c JOIN pg_catalog.pg_namespace n ON n.oid = c.collnamespace),
   'virtual_columns', (SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_array(a.attrelid::pg_catalog.int8, a.attnum)), '[]')
-    FROM pg_catalog.pg_attribute a WHERE a.attgenerated = 'v' AND NOT a.attisdropped)
+    FROM pg_catalog.pg_attribute a WHERE a.attgenerated = 'v' AND NOT a.attisdropped),
+  'sequences', (SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object('sequence', u.sequence::pg_catalog.int8,
+      'relation', u.relation::pg_catalog.int8, 'column', u.number, 'owned', u.owned, 'fills', u.fills AND NOT t.relhasrules)
+      ORDER BY u.sequence, u.relation, u.number), '[]')
+    FROM (
+      SELECT s.sequence, s.relation, s.number, pg_catalog.bool_or(s.owned) AS owned, pg_catalog.bool_or(s.fills) AS fills FROM (
+        SELECT d.objid, d.refobjid, d.refobjsubid, true, d.deptype = 'i' FROM pg_catalog.pg_depend d
+          WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+            AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0
+        UNION ALL SELECT d.refobjid, e.adrelid, e.adnum::pg_catalog.int4, false,
+            pg_catalog.pg_get_expr(e.adbin, e.adrelid) ~ '^nextval\(''[^'']+''::regclass\)$'
+          FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_attrdef e ON e.oid = d.objid
+          WHERE d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+      ) s(sequence, relation, number, owned, fills) GROUP BY s.sequence, s.relation, s.number) u
+    JOIN pg_catalog.pg_class t ON t.oid = u.relation JOIN pg_catalog.pg_class q ON q.oid = u.sequence AND q.relkind = 'S')
 )::pg_catalog.text

@@ -19,6 +19,8 @@ pub mod sqlstate {
     pub const FEATURE_NOT_SUPPORTED: SqlState = SqlState("0A000");
     pub const UNDEFINED_TABLE: SqlState = SqlState("42P01");
     pub const UNDEFINED_COLUMN: SqlState = SqlState("42703");
+    pub const WRONG_OBJECT_TYPE: SqlState = SqlState("42809");
+    pub const NOT_IN_PREREQUISITE_STATE: SqlState = SqlState("55000");
     pub const UNDEFINED_FUNCTION: SqlState = SqlState("42883");
     pub const UNDEFINED_OBJECT: SqlState = SqlState("42704");
     pub const UNDEFINED_PARAMETER: SqlState = SqlState("42P02");

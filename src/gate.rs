@@ -244,6 +244,7 @@ impl State {
             copy_in: None,
             inlines_tenant: false,
             obligations: vec![],
+            advances: vec![],
             epoch: self.policies.epoch,
         }
     }

@@ -32,7 +32,7 @@ pub struct Fingerprint {
 }
 
 /// The catalogs that [`SNAPSHOT_SQL`] reads and DDL can change without a trace in another of these.
-const CATALOGS: [&str; 12] = [
+const CATALOGS: [&str; 13] = [
     "pg_class",
     "pg_attribute",
     "pg_type",
@@ -45,6 +45,7 @@ const CATALOGS: [&str; 12] = [
     "pg_collation",
     "pg_constraint",
     "pg_extension",
+    "pg_sequence",
 ];
 
 static FINGERPRINT_SQL: LazyLock<String> = LazyLock::new(|| {

@@ -6,11 +6,12 @@ use pg_query::{Node, NodeEnum};
 use super::commands;
 use super::copy_from::copy_from;
 use super::rewrite::{Rewritten, rewrite};
+use super::sequences::advanced;
 use super::{Action, Effect, Emulation, Lasts, Obligation, Plan, Segment, TenantForm, TenantValue, TransactionCommand};
 use crate::catalog::Catalog;
 use crate::finding::Denial;
 use crate::policy::expected::Vocabulary;
-use crate::policy::{Permit, PolicySet};
+use crate::policy::{LastValue, Permit, PolicySet};
 use crate::sql::analyse::utility::{ConfigLocal, ConfigValue, TransactionKind, Utility};
 use crate::sql::analyse::{Analysis, Statement};
 use crate::sql::verify::{self, Kind};
@@ -50,7 +51,8 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
         hides_rows: false,
         copy_in: None,
         inlines_tenant: false,
-        obligations: permit.setting_parameters().iter().map(|n| Obligation::ReadableSetting { parameter: *n }).collect(),
+        obligations: obligations(permit),
+        advances: vec![],
         epoch: permit.epoch(),
     };
     let tree = match &analysis.statement {
@@ -58,6 +60,7 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
             let Rewritten { tree, hides_rows } = rewrite(query, analysis, permit, catalog)?;
             plan.hides_rows = hides_rows;
             (plan.command, plan.effect) = command(&tree);
+            plan.advances = advanced(query, analysis, catalog);
             Some(tree)
         }
         Statement::CopyTo { query, options } => {
@@ -130,6 +133,15 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
     Ok(Built { plan, printed })
 }
 
+fn obligations(permit: &Permit) -> Vec<Obligation> {
+    let settings = permit.setting_parameters().iter().map(|n| Obligation::ReadableSetting { parameter: *n });
+    let last_values = permit.last_values().iter().map(|value| match value {
+        LastValue::Of { sequence, name } => Obligation::OwnSequence { sequence: *sequence, name: name.as_str().into() },
+        LastValue::Any => Obligation::OwnLastValue,
+    });
+    settings.chain(last_values).collect()
+}
+
 /// What the output check must find; `None`: no rows, printed as it was parsed.
 fn kind_of_statement(statement: &Statement, check: &Check<'_>) -> Result<Option<Kind>, Denial> {
     match statement {
@@ -160,7 +172,14 @@ fn check_output(printed: &str, kind: Kind, permit: &Permit, catalog: &Catalog, c
         return Ok(());
     }
     let Check { relations, policies, roles, search_path, estimates: _ } = *check;
-    let names = Vocabulary { catalog, policies, roles, search_path, setting_parameters: permit.setting_parameters() };
+    let names = Vocabulary {
+        catalog,
+        policies,
+        roles,
+        search_path,
+        setting_parameters: permit.setting_parameters(),
+        last_values: permit.last_values(),
+    };
     verify::verify(printed, catalog, &verify::Expected { kind, relations, names: &names, marker: super::sentinel::prefix() })
 }
 

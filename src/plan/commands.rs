@@ -62,6 +62,7 @@ pub(super) fn prepare(name: &str, types: &[u32], plan: Plan) -> Plan {
         hides_rows: false,
         inlines_tenant: false,
         obligations: vec![],
+        advances: vec![],
         copy_in: None,
         epoch,
     }

@@ -11,10 +11,12 @@ mod merge;
 mod quiet;
 mod rewrite;
 pub mod sentinel;
+mod sequences;
 mod write;
 
 pub use build::{Built, Check, build, text_of};
 pub use quiet::table as quiet_table;
+pub use sequences::OwnSequences;
 
 use std::sync::Arc;
 
@@ -125,6 +127,10 @@ pub enum Emulation {
 pub enum Obligation {
     /// The n-th parameter, from 1, names a setting that tenants may read.
     ReadableSetting { parameter: u16 },
+    /// The client has advanced the sequence (pg_class.oid) on this backend, in this transaction; `name` is for the error.
+    OwnSequence { sequence: u32, name: Box<str> },
+    /// Likewise, any sequence.
+    OwnLastValue,
 }
 
 /// What a statement does to data, as far as the session must know.
@@ -158,6 +164,8 @@ pub struct Plan {
     /// Parameters cannot stand in it.
     pub(crate) inlines_tenant: bool,
     pub(crate) obligations: Vec<Obligation>,
+    /// Sequences (pg_class.oid) that it advances whenever it succeeds.
+    pub(crate) advances: Vec<u32>,
     pub(crate) epoch: PolicyEpoch,
 }
 
@@ -297,6 +305,7 @@ impl Plan {
         parameters: Parameters<'a>,
         principal: &'a Principal,
         receipt: Receipt,
+        own: &OwnSequences,
     ) -> Result<Bound<'a>, Denial> {
         let tenant = principal.tenant();
         if self.needs_tenant && tenant.is_none() {
@@ -306,7 +315,7 @@ impl Plan {
             self.check_tenant(tenant)?;
         }
         for obligation in &self.obligations {
-            obligation::check(obligation, &parameters)?;
+            obligation::check(obligation, &parameters, own)?;
         }
         Ok(Bound { plan: self, source, literals, tenant, receipt })
     }
@@ -430,7 +439,7 @@ mod obligation {
     //! Discharges value obligations.
     use super::*;
 
-    pub fn check(obligation: &Obligation, parameters: &Parameters<'_>) -> Result<(), Denial> {
+    pub fn check(obligation: &Obligation, parameters: &Parameters<'_>, own: &OwnSequences) -> Result<(), Denial> {
         match obligation {
             Obligation::ReadableSetting { parameter } => {
                 let value = match parameters {
@@ -445,7 +454,20 @@ mod obligation {
                     None => Err(Denial::policy("permission denied to examine this parameter")),
                 }
             }
+            Obligation::OwnSequence { sequence, name: _ } if own.holds(*sequence) => Ok(()),
+            Obligation::OwnSequence { sequence: _, name } => {
+                Err(not_own(format!("currval of sequence \"{name}\" is not yet defined in this session")))
+            }
+            Obligation::OwnLastValue if !own.is_empty() => Ok(()),
+            Obligation::OwnLastValue => Err(not_own("lastval is not yet defined in this session".to_owned())),
         }
+    }
+
+    /// 55000, as PostgreSQL says it to a new session: what the backend keeps may be another client's.
+    fn not_own(message: String) -> Denial {
+        Denial::new(Reason::Policy, SqlError::new(sqlstate::NOT_IN_PREREQUISITE_STATE, message)).hint(
+            "it can be asked for in the transaction that has called nextval, or inserted a row whose default does; else use RETURNING",
+        )
     }
 }
 
@@ -542,6 +564,7 @@ mod tests {
             copy_in: None,
             inlines_tenant: false,
             obligations: vec![],
+            advances: vec![],
             epoch: PolicyEpoch(1),
         };
         assert_eq!(plan(&[TenantType::Int4, TenantType::Int4]).tenant_parameter_type(), 23);

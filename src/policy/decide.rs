@@ -12,9 +12,9 @@ use super::model::{Mask, RuleAction};
 use crate::catalog::{Catalog, Relation};
 use crate::finding::Denial;
 use crate::id::PolicyEpoch;
-use crate::sql::analyse::Analysis;
 use crate::sql::analyse::scope::{MergeActions, Rte, RteId, RteKind, Usage};
 use crate::sql::analyse::utility::is_readable;
+use crate::sql::analyse::{Analysis, Argument, FunctionUse};
 use crate::sql::template::TenantType;
 
 /// The decision to let a statement run, with what must be added to it.
@@ -27,6 +27,16 @@ pub struct Permit {
     masks: BTreeMap<RteId, Vec<MaskedColumn>>,
     touches_data: bool,
     setting_parameters: Vec<u16>,
+    last_values: Vec<LastValue>,
+}
+
+/// What a statement asks of the backend's last values of sequences: they must be the client's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LastValue {
+    /// `currval`
+    Of { sequence: u32, name: String },
+    /// `lastval`
+    Any,
 }
 
 /// A column that reads as its mask.
@@ -98,6 +108,11 @@ impl Permit {
         &self.setting_parameters
     }
 
+    /// The last values that must be the client's own.
+    pub fn last_values(&self) -> &[LastValue] {
+        &self.last_values
+    }
+
     /// Functions whose calls read NULL.
     pub fn masks_function(&self, name: &str) -> bool {
         self.masked_functions.contains(name)
@@ -122,6 +137,7 @@ pub fn decide(analysis: &Analysis, policies: &PolicySet, catalog: &Catalog, role
         masks: BTreeMap::new(),
         touches_data: false,
         setting_parameters: vec![],
+        last_values: vec![],
     };
     for (id, rte) in analysis.rtes.iter().enumerate() {
         match &rte.kind {
@@ -139,7 +155,11 @@ pub fn decide(analysis: &Analysis, policies: &PolicySet, catalog: &Catalog, role
         let candidates: Vec<_> = catalog.functions_named(&call.name).filter(|f| call.candidates.contains(&f.oid)).collect();
         let admitted = |schema: &str, name: &str| policies.admits_function(schema, name, roles);
         match functions::judge(call, &candidates, &admitted) {
-            Verdict::Allowed => permit.setting_parameters.extend(functions::setting_parameters(call)),
+            Verdict::Allowed => {
+                permit.setting_parameters.extend(functions::setting_parameters(call));
+                let by_file = candidates.iter().all(|f| admitted(&f.schema, &f.name));
+                sequence_access(&mut permit, call, by_file, policies, catalog)?;
+            }
             Verdict::Masked => {
                 permit.masked_functions.insert(call.name.clone());
             }
@@ -157,6 +177,29 @@ pub fn decide(analysis: &Analysis, policies: &PolicySet, catalog: &Catalog, role
         }
     }
     Ok(permit)
+}
+
+/// `by_file`: a policy file admits the function by name.
+fn sequence_access(
+    permit: &mut Permit,
+    call: &FunctionUse,
+    by_file: bool,
+    policies: &PolicySet,
+    catalog: &Catalog,
+) -> Result<(), Denial> {
+    if let Some(Argument::Sequence(sequence)) = call.arguments.first() {
+        let relation = catalog.relation(*sequence).ok_or_else(|| Denial::policy("permission denied for an unknown sequence"))?;
+        if !policies.admits_sequence(*sequence, catalog) && !crate::mutant!("write.any-sequence") {
+            return Err(denied(relation));
+        }
+        if call.name == "currval" && !by_file {
+            permit.last_values.push(LastValue::Of { sequence: *sequence, name: relation.name.clone() });
+        }
+    }
+    if call.name == "lastval" && !by_file {
+        permit.last_values.push(LastValue::Any);
+    }
+    Ok(())
 }
 
 #[allow(clippy::too_many_arguments)]

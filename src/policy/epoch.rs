@@ -155,6 +155,14 @@ impl PolicySet {
         })
     }
 
+    /// Whether tenants may use a sequence: one that fills, or belongs to, a column of a table of theirs, or one of no table, for
+    /// which the database's own grants decide.
+    pub fn admits_sequence(&self, sequence: u32, catalog: &Catalog) -> bool {
+        let mut uses = catalog.uses_of_sequence(sequence).peekable();
+        let of_tenants = |table: &Relation| matches!(self.policy_of(table, catalog), Some(RelationPolicy::Tenant(_)));
+        uses.peek().is_none() || uses.any(|u| catalog.relation(u.relation).is_some_and(of_tenants))
+    }
+
     /// Every governed or shared relation, for messages.
     pub fn relations(&self) -> impl Iterator<Item = (u32, &RelationPolicy)> {
         self.relations.iter().map(|(oid, policy)| (*oid, policy))

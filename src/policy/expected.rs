@@ -2,11 +2,12 @@
 //! what was decided about a statement, or how it was rewritten.
 
 use super::catalogs::{self, Rows};
+use super::decide::LastValue;
 use super::epoch::{PolicySet, ROW, RelationPolicy, TenantPolicy};
 use super::functions;
 use super::masks::ColumnMask;
 use super::model::{self, RuleAction};
-use crate::catalog::{Catalog, Function, Operator};
+use crate::catalog::{Catalog, Function, Operator, Relation};
 use crate::sql::analyse::utility::is_readable;
 use crate::sql::analyse::{self, FunctionUse};
 use crate::sql::parse;
@@ -96,6 +97,8 @@ pub struct Vocabulary<'a> {
     pub search_path: &'a [Box<str>],
     /// Parameters whose values the session checks to name settings that may be read.
     pub setting_parameters: &'a [u16],
+    /// Last values of sequences that the session checks to be the client's own.
+    pub last_values: &'a [LastValue],
 }
 
 impl Vocabulary<'_> {
@@ -104,6 +107,30 @@ impl Vocabulary<'_> {
         match named {
             "" => schema == "pg_catalog" || self.search_path.iter().any(|s| **s == *schema),
             named => named == schema,
+        }
+    }
+
+    /// `nextval('schema.name')` of a sequence that tenants may use; of `currval` and `lastval` the session must know.
+    fn allows_sequence(&self, function: &str, argument: Option<&Argument<'_>>) -> bool {
+        let admitted = self.policies.admits_function("pg_catalog", function, self.roles);
+        let is_named = |relation: &&Relation, text: &str| {
+            let plain =
+                |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+            let quoted = |name: &str| if plain(name) { name.to_owned() } else { format!("\"{name}\"") };
+            relation.kind == 'S' && text == format!("{}.{}", quoted(&relation.schema), quoted(&relation.name))
+        };
+        let sequence = match argument {
+            Some(Argument::Text(text)) => self.catalog.snapshot().relations.iter().find(|r| is_named(r, text)),
+            Some(Argument::Parameter(_) | Argument::True | Argument::Other) | None => None,
+        };
+        let may_use = sequence.is_some_and(|s| self.policies.admits_sequence(s.oid, self.catalog));
+        let is_own = |s: &Relation| {
+            self.last_values.iter().any(|v| matches!(v, LastValue::Of { sequence, name: _ } if *sequence == s.oid))
+        };
+        match function {
+            "nextval" => may_use,
+            "currval" => admitted || may_use && sequence.is_some_and(is_own),
+            _ => admitted || self.last_values.contains(&LastValue::Any), // tidy: not a syntax kind
         }
     }
 
@@ -130,6 +157,10 @@ impl Names for Vocabulary<'_> {
     }
 
     fn allows_arguments(&self, name: &str, arguments: &[Argument<'_>]) -> bool {
+        match (name, arguments.first()) {
+            ("nextval" | "currval" | "lastval", first) => return self.allows_sequence(name, first),
+            (_, _) => {}
+        }
         let own = arguments.iter().map(|argument| match argument {
             Argument::Text(text) => analyse::Argument::Text((*text).to_owned()),
             Argument::Parameter(number) => match u16::try_from(*number) {

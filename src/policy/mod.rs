@@ -13,6 +13,6 @@ pub mod masks;
 pub mod model;
 
 pub use catalogs::{CatalogRule, Rows};
-pub use decide::{MaskedColumn, Permit, RowFilter, decide};
+pub use decide::{LastValue, MaskedColumn, Permit, RowFilter, decide};
 pub use epoch::PolicySet;
 pub use load::PolicyProblem;

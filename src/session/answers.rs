@@ -212,6 +212,7 @@ impl Session<'_> {
             }
             Outcome::ResetAll => {
                 self.settings.reset_all();
+                self.forget_sequences();
                 self.choice.choose(&mut self.principal.access, None, false);
             }
             Outcome::Prepared { statement, name } => {
@@ -282,6 +283,8 @@ impl Session<'_> {
         }
         self.batch.failed = true;
         self.copy = None;
+        // What was sent may not have run.
+        self.forget_sequences();
         match self.queue.front() {
             Some(Expected::Query { .. }) => {
                 self.forget_stale_plan(body);

@@ -29,6 +29,7 @@ use crate::error::{Severity, SqlError, SqlState, sqlstate};
 use crate::event::{Command, Event, Flow, Verdict};
 use crate::finding::{Denial, Reason};
 use crate::gate::{Approved, Context, Protocol};
+use crate::plan::OwnSequences;
 use crate::principal::{Access, Principal};
 use crate::session::cancel::Registration;
 use crate::wire::backend::{self as reply, TransactionStatus};
@@ -94,6 +95,9 @@ pub(super) struct Session<'s> {
     pub began_at: Option<u64>,
     /// The backend holds state that cannot be carried.
     pub pinned: bool,
+    /// Sequences that this client has advanced on the backend that it has, in this transaction. INVARIANT: empty for a backend
+    /// that it has just got.
+    pub own_sequences: OwnSequences,
     /// Statements whose Parse is under way.
     pub parsing: SmallVec<[u128; 4]>,
     /// Statements upstream to be closed when the batch is over.
@@ -137,6 +141,7 @@ pub async fn serve(established: Established, shared: &Shared) {
         statements: 0,
         began_at: None,
         pinned: false,
+        own_sequences: OwnSequences::default(),
         parsing: SmallVec::new(),
         doomed: Vec::new(),
         down: frame::Passage::default(),
@@ -362,6 +367,7 @@ impl Session<'_> {
             self.queue.push_back(Expected::Prelude { wanted: wanted.clone(), in_block: false });
         }
         self.parsing.clear();
+        self.forget_sequences();
         self.lease = Some(lease);
     }
 
@@ -392,6 +398,16 @@ impl Session<'_> {
         lease.expect_ready();
         self.queue.push_back(Expected::Prelude { wanted: lease.settings.clone(), in_block });
         Ok(())
+    }
+
+    /// What the backend that is held keeps of sequences is the client's own from here on only where it advances them again.
+    pub fn forget_sequences(&mut self) {
+        self.own_sequences.clear();
+    }
+
+    /// The sequences that the client has advanced on the backend that it has.
+    pub fn held_sequences(&self) -> OwnSequences {
+        if self.lease.is_some() { self.own_sequences.clone() } else { OwnSequences::default() }
     }
 
     /// The schemas of the client's search_path.
@@ -524,6 +540,7 @@ impl Session<'_> {
             }
             self.names.drop_portals();
             self.began_at = None;
+            self.forget_sequences();
         }
         self.batch = Batch::default();
         self.parsing.clear();

@@ -227,13 +227,14 @@ impl Session<'_> {
             .collect();
         let receipt = audit::Log::Null.intend();
         let (plan, source, literals) = (&statement.plan, &statement.source, &statement.literals);
-        let (tenant, copy) = match plan.bind(source, literals, Parameters::Bound(&parameters), &self.principal, receipt) {
-            Ok(bound) => (bound.tenant_parameter().map(SmallVec::<[u8; 32]>::from_slice), bound.copy_in()),
-            Err(denial) => {
-                self.deny(denial, Protocol::Extended);
-                return Ok(());
-            }
-        };
+        let (tenant, copy) =
+            match plan.bind(source, literals, Parameters::Bound(&parameters), &self.principal, receipt, &self.own_sequences) {
+                Ok(bound) => (bound.tenant_parameter().map(SmallVec::<[u8; 32]>::from_slice), bound.copy_in()),
+                Err(denial) => {
+                    self.deny(denial, Protocol::Extended);
+                    return Ok(());
+                }
+            };
         self.ensure_prepared(&statement, ParseFor::Proxy);
         let Some(lease) = &mut self.lease else { return Ok(()) };
         if let Err(error) = request::put_bind(&mut lease.outbox, bind.portal, &upstream.name, bind, tenant.as_deref()) {
@@ -373,6 +374,7 @@ impl Session<'_> {
             return Ok(());
         };
         request::put_execute(&mut lease.outbox, execute.portal, max_rows);
+        self.own_sequences.advance(&statement.target().unwrap_or(&statement).plan);
         self.tell(Command::of_word(statement.plan.command()), Protocol::Extended, Verdict::Permitted);
         self.queue.push_back(Expected::Execute { sent, statement });
         self.batch.sent = true;

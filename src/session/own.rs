@@ -138,6 +138,7 @@ impl Session<'_> {
             self.names.drop_portals();
         }
         self.choice.choose(&mut self.principal.access, tenant, local);
+        self.forget_sequences();
     }
 
     /// Returns the command tag.
@@ -161,7 +162,10 @@ impl Session<'_> {
                 self.names.drop_portals();
                 Ok("DISCARD ALL".to_owned())
             }
-            Emulation::Discard(what) => Ok(format!("DISCARD {}", what.to_ascii_uppercase())),
+            Emulation::Discard(what) => {
+                self.forget_sequences();
+                Ok(format!("DISCARD {}", what.to_ascii_uppercase()))
+            }
             Emulation::DeallocateAll => {
                 self.names.deallocate_all();
                 Ok("DEALLOCATE ALL".to_owned())

@@ -97,6 +97,7 @@ impl Permissive {
             copy_in: copy_in(&words),
             inlines_tenant: false,
             obligations: Vec::new(),
+            advances: Vec::new(),
             epoch: self.epoch(),
         };
         Ok(Approved { plan: Arc::new(plan), literals: Literals::new(), source: 0..0 })
@@ -113,6 +114,7 @@ impl Permissive {
             hides_rows: false,
             inlines_tenant: false,
             obligations: Vec::new(),
+            advances: Vec::new(),
             copy_in: None,
             epoch: self.epoch(),
         };

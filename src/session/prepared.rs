@@ -22,7 +22,7 @@ use crate::error::{SqlError, sqlstate};
 use crate::event::{Command, Event, Verdict};
 use crate::finding::{Denial, Reason};
 use crate::gate::{Approved, Protocol};
-use crate::plan::{Action, Effect, Parameters, Prepare};
+use crate::plan::{Action, Effect, OwnSequences, Parameters, Prepare};
 use crate::wire::backend::{self as reply, TransactionStatus};
 
 /// Statements that this query string prepares, before the session knows them.
@@ -52,7 +52,7 @@ pub(super) fn is_about_prepared(approved: &Approved) -> bool {
 impl Session<'_> {
     /// A query string that holds PREPARE or EXECUTE.
     pub async fn query_prepared(&mut self, text: &str, approved: &[Approved], begun: Instant) -> Step {
-        let pieces = match self.pieces(text, approved) {
+        let (pieces, own_sequences) = match self.pieces(text, approved) {
             Ok(pieces) => pieces,
             Err(denial) => {
                 let failed = self.status == TransactionStatus::Failed;
@@ -83,12 +83,14 @@ impl Session<'_> {
         }
         self.statements += approved.len() as u64;
         self.pinned |= pins;
+        self.own_sequences = own_sequences;
         self.send_query(&text.sql, text.sent, None);
         Ok(())
     }
 
-    fn pieces(&mut self, text: &str, approved: &[Approved]) -> Result<Vec<Piece>, Denial> {
+    fn pieces(&mut self, text: &str, approved: &[Approved]) -> Result<(Vec<Piece>, OwnSequences), Denial> {
         self.check_list(approved)?;
+        let mut own_sequences = self.held_sequences();
         let mut own = Own::new();
         let mut pieces = vec![];
         for (i, one) in approved.iter().enumerate() {
@@ -109,7 +111,8 @@ impl Session<'_> {
                         Some(statement) => statement,
                         None => self.prepared(name)?,
                     };
-                    let sql = self.execution(text, one, &statement, name, *arguments)?;
+                    let sql = self.execution(text, one, &statement, name, *arguments, &own_sequences)?;
+                    own_sequences.advance(&statement.plan);
                     Piece::Execute { sql, statement }
                 }
                 Action::Forward
@@ -120,14 +123,15 @@ impl Session<'_> {
                 | Action::Emulate(_)
                 | Action::Empty => {
                     let receipt = audit::Log::Null.intend();
-                    let bound = one.plan.bind(text, &one.literals, Parameters::None, &self.principal, receipt)?;
+                    let bound = one.plan.bind(text, &one.literals, Parameters::None, &self.principal, receipt, &own_sequences)?;
+                    own_sequences.advance(&one.plan);
                     let mut sql = BytesMut::new();
                     bound.write_text(&mut sql);
                     Piece::Text { sql, sent: Sent::of(&one.plan, at, bound.copy_in()) }
                 }
             });
         }
-        Ok(pieces)
+        Ok((pieces, own_sequences))
     }
 
     /// Adds a statement, and in front of it what upstream needs first.
@@ -211,7 +215,8 @@ impl Session<'_> {
     /// EXECUTE by the extended protocol: a statement whose text executes another one.
     pub fn executing(&mut self, text: &str, one: &Approved, name: &str, arguments: usize) -> Result<Arc<Statement>, Denial> {
         let target = self.prepared(name)?;
-        let sql = self.execution(text, one, &target, name, arguments)?;
+        // It may be executed in any transaction: of none of them anything is known.
+        let sql = self.execution(text, one, &target, name, arguments, &OwnSequences::default())?;
         let (path, tenant) = (self.search_path(), self.principal.tenant());
         let literals = one.literals.clone();
         Ok(Arc::new(Statement::executing(text, literals, one.plan.clone(), path, tenant, target, sql.freeze())))
@@ -245,6 +250,7 @@ impl Session<'_> {
         target: &Statement,
         name: &str,
         arguments: usize,
+        own: &OwnSequences,
     ) -> Result<BytesMut, Denial> {
         let upstream = match (target.plan.action(), target.plan.command(), &target.upstream) {
             (Action::Forward, "SELECT" | "INSERT" | "UPDATE" | "DELETE" | "MERGE", Some(upstream))
@@ -266,7 +272,7 @@ impl Session<'_> {
         }
         // Of what an argument comes to nothing is known here: a value that decides something is refused.
         let receipt = audit::Log::Null.intend();
-        let bound = target.plan.bind(&target.source, &target.literals, Parameters::None, &self.principal, receipt)?;
+        let bound = target.plan.bind(&target.source, &target.literals, Parameters::None, &self.principal, receipt, own)?;
         let mut list = BytesMut::new();
         one.plan.write_parameterised(text, &one.literals, None, &mut list);
         let mut sql = BytesMut::new();

@@ -164,9 +164,10 @@ impl Session<'_> {
         let mut sent = SmallVec::new();
         let mut pins = false;
         let mut at = self.statements;
+        let mut own = self.held_sequences();
         for (i, one) in approved.iter().enumerate() {
             let receipt = audit::Log::Null.intend();
-            let bound = match one.plan.bind(text, &one.literals, Parameters::None, &self.principal, receipt) {
+            let bound = match one.plan.bind(text, &one.literals, Parameters::None, &self.principal, receipt, &own) {
                 Ok(bound) => bound,
                 Err(denial) => {
                     self.deny(denial, Protocol::Simple);
@@ -181,6 +182,7 @@ impl Session<'_> {
                 None => bound.write_text(&mut sql),
             }
             at += 1;
+            own.advance(&one.plan);
             sent.push(Sent::of(&one.plan, at, bound.copy_in()));
             pins |= one.plan.effect() == Effect::Pins;
         }
@@ -197,6 +199,7 @@ impl Session<'_> {
             self.tell(Command::of_word(one.plan.command()), Protocol::Simple, Verdict::Permitted);
         }
         self.statements = at;
+        self.own_sequences = own;
         self.pinned |= pins;
         let instead = match approved {
             [one] if self.reset_to_base(one).is_some() => Some(one.plan.command()),

@@ -472,7 +472,14 @@ impl Analyser<'_> {
             // What a pooled connection must not keep ends with the transaction.
             *local = super::super::tree::bool_constant(true);
         }
-        let arguments = if NAMING_FUNCTIONS.contains(&name.as_str()) { self.argument_values(&call.args) } else { vec![] };
+        let takes_sequence = matches!(name.as_str(), "nextval" | "currval") && schemas.as_slice() == ["pg_catalog"];
+        let arguments = if takes_sequence {
+            self.sequence_arguments(&mut call.args)?
+        } else if NAMING_FUNCTIONS.contains(&name.as_str()) {
+            self.argument_values(&call.args)
+        } else {
+            vec![]
+        };
         if let [only] = schemas.as_slice() {
             call.funcname = names(&[only, &name]);
         }

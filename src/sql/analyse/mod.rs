@@ -18,6 +18,7 @@ pub mod names;
 mod prepare;
 mod query;
 pub mod scope;
+mod sequence;
 mod table_function;
 pub mod utility;
 
@@ -82,6 +83,8 @@ pub enum Argument {
     Text(String),
     /// `$n`
     Parameter(u16),
+    /// pg_class.oid of the sequence that it names.
+    Sequence(u32),
     Other,
 }
 
