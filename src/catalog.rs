@@ -30,6 +30,9 @@ pub struct Snapshot {
     /// Absent from older dumps.
     #[serde(default)]
     pub sequences: Vec<SequenceUse>,
+    /// Views: pg_class.oid, and the definition with every name outside pg_catalog qualified. Absent from older dumps.
+    #[serde(default)]
+    pub views: Vec<(u32, String)>,
 }
 
 /// A column that a sequence belongs to, or whose default calls it.
@@ -205,6 +208,7 @@ pub struct Catalog {
     functions_by_name: HashMap<String, Vec<usize>>,
     operators_by_name: HashMap<String, Vec<usize>>,
     collation_by_oid: HashMap<u32, usize>,
+    view_by_oid: HashMap<u32, usize>,
     children: HashMap<u32, Vec<u32>>,
 }
 
@@ -231,6 +235,7 @@ impl Catalog {
         for (i, c) in snapshot.collations.iter().enumerate() {
             catalog.collation_by_oid.insert(c.oid, i);
         }
+        catalog.view_by_oid.extend(snapshot.views.iter().enumerate().map(|(i, (oid, _))| (*oid, i)));
         catalog.snapshot = snapshot;
         catalog
     }
@@ -250,6 +255,11 @@ impl Catalog {
     /// Whether reading the column computes it.
     pub fn is_virtual(&self, relation: u32, column: i16) -> bool {
         self.snapshot.virtual_columns.contains(&(relation, column))
+    }
+
+    /// The query of a view. Of its names those that have no schema are of pg_catalog.
+    pub fn definition_of_view(&self, oid: u32) -> Option<&str> {
+        self.view_by_oid.get(&oid).map(|i| self.snapshot.views[*i].1.as_str())
     }
 
     /// The columns that a sequence belongs to, or whose defaults call it.

@@ -66,5 +66,10 @@ SELECT pg_catalog.json_build_object(
           FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_attrdef e ON e.oid = d.objid
           WHERE d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
       ) s(sequence, relation, number, owned, fills) GROUP BY s.sequence, s.relation, s.number) u
-    JOIN pg_catalog.pg_class t ON t.oid = u.relation JOIN pg_catalog.pg_class q ON q.oid = u.sequence AND q.relkind = 'S')
+    JOIN pg_catalog.pg_class t ON t.oid = u.relation JOIN pg_catalog.pg_class q ON q.oid = u.sequence AND q.relkind = 'S'),
+  'views', (SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_array(c.oid::pg_catalog.int8,
+      -- Until the end of this statement: so every name outside pg_catalog is written with its schema.
+      CASE WHEN pg_catalog.set_config('search_path', '', true) = '' THEN pg_catalog.pg_get_viewdef(c.oid) END) ORDER BY c.oid), '[]')
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'v' AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\_temp\_%')
 )::pg_catalog.text

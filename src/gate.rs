@@ -160,7 +160,7 @@ impl Gate {
         for (_, policy) in self.state.load().policies.relations() {
             match policy {
                 RelationPolicy::Tenant(t) if !types.contains(&t.type_) => types.push(t.type_),
-                RelationPolicy::Tenant(_) | RelationPolicy::Shared | RelationPolicy::Denied => {}
+                RelationPolicy::Tenant(_) | RelationPolicy::Shared | RelationPolicy::View | RelationPolicy::Denied => {}
             }
         }
         types
@@ -228,7 +228,7 @@ impl Gate {
 
 impl State {
     fn new(level: Level, policies: &PolicyModel, catalog: Arc<Catalog>, epoch: PolicyEpoch) -> Result<State, Vec<PolicyProblem>> {
-        let policies = PolicySet::bind(policies, &catalog, epoch)?;
+        let policies = PolicySet::bind(policies, &catalog, epoch, level == Level::Standard)?;
         Ok(State { level, policies, catalog, templates: DashMap::new(), bytes: AtomicUsize::new(0), expected: DashMap::new() })
     }
 
@@ -307,9 +307,14 @@ impl State {
         self.templates.insert(key.into(), known);
     }
 
+    /// Whether reading it needs a large stack. How deep the definitions of views are is not told by the text.
+    fn is_deep(&self, text: &str) -> bool {
+        parse::is_deep(text) || !self.policies.views().is_empty()
+    }
+
     /// Makes the plan of a key, or tells which literals must be part of it.
     fn make(&self, key: &str, live: u16, context: &Context<'_>, pass: Pass) -> Made {
-        let outcome = if parse::is_deep(key) {
+        let outcome = if self.is_deep(key) {
             parse::on_large_stack(|| self.make_here(key, live, context, pass)).unwrap_or_else(Made::Denied)
         } else {
             self.make_here(key, live, context, pass)
@@ -363,6 +368,7 @@ impl State {
             search_path: context.search_path,
             parameter_types: context.parameter_types,
             tenant_setting: context.principal.tenant_setting.as_deref(),
+            views: self.policies.views(),
         };
         analyse::analyse(node, &context)
     }
@@ -392,7 +398,7 @@ impl State {
                 Denial { error: Box::new(SqlError { position, ..*own.error }), ..own }
             }
         };
-        if parse::is_deep(source) { parse::on_large_stack(again).unwrap_or_else(|failed| failed) } else { again() }
+        if self.is_deep(source) { parse::on_large_stack(again).unwrap_or_else(|failed| failed) } else { again() }
     }
 
     fn finish(&self, analysis: &Analysis, live: u16, context: &Context<'_>) -> Result<Built, Denial> {
@@ -487,6 +493,7 @@ impl State {
             let mut scope = match self.policies.policy_of(relation, &self.catalog) {
                 Some(RelationPolicy::Tenant(policy)) => format!("tenant, by {}", policy.column),
                 Some(RelationPolicy::Shared) => "shared, read-only".to_owned(),
+                Some(RelationPolicy::View) => "view, by its definition".to_owned(),
                 Some(RelationPolicy::Denied) => "denied".to_owned(),
                 None if matches!(relation.schema.as_str(), "pg_catalog" | "information_schema") => "catalog".to_owned(),
                 None => "denied: no policy lists it".to_owned(),

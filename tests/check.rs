@@ -27,7 +27,9 @@ impl World {
         );
         fs::write(directory.path().join("proxy.toml"), config).unwrap();
         fs::create_dir(directory.path().join("policies")).unwrap();
-        fs::copy(repository("tests/check/shop.toml"), directory.path().join("policies/shop.toml")).unwrap();
+        let own = repository(&format!("tests/check/{schema}.toml"));
+        let policies = if own.exists() { own } else { repository("tests/check/shop.toml") };
+        fs::copy(policies, directory.path().join("policies/shop.toml")).unwrap();
         World { directory, cluster }
     }
 
@@ -63,6 +65,13 @@ fn what_a_schema_leaks_is_told_with_what_to_do() {
     let warnings = report["warnings"].as_array().unwrap();
     let nullable = warnings.iter().find(|w| w["lint"] == "nullable").unwrap();
     assert_eq!((nullable["file"].as_str(), nullable["line"].as_i64()), (Some("policies/shop.toml"), Some(2)));
+}
+
+#[test]
+fn what_a_view_needs_is_told() {
+    let (status, said) = World::start("views").check(&[]);
+    compare("views", &said);
+    assert_eq!(status, 1);
 }
 
 #[test]

@@ -137,7 +137,7 @@ impl Database {
         fs::create_dir(&policies).expect("a directory");
         fs::write(policies.join("policy.toml"), POLICIES).expect("write the policies");
         let model = bulkhead::policy::load::load(&policies, &["checked".into()]).unwrap_or_else(|e| panic!("{e}"));
-        let policies = PolicySet::bind(&model, &catalog, PolicyEpoch(1)).unwrap_or_else(|e| panic!("{e:?}"));
+        let policies = PolicySet::bind(&model, &catalog, PolicyEpoch(1), false).unwrap_or_else(|e| panic!("{e:?}"));
         let relations = expected::relations(&policies, &catalog, &[]);
         Database { catalog, policies, relations, path: ["public".into()] }
     }
@@ -146,8 +146,13 @@ impl Database {
     fn rewrite(&self, sql: &str) -> Result<String, Denial> {
         let tree = parse::parse(sql)?;
         let node = tree.stmts[0].stmt.as_deref().cloned().expect("a statement");
-        let context =
-            analyse::Context { catalog: &self.catalog, search_path: &self.path, parameter_types: &[], tenant_setting: None };
+        let context = analyse::Context {
+            catalog: &self.catalog,
+            search_path: &self.path,
+            parameter_types: &[],
+            tenant_setting: None,
+            views: self.policies.views(),
+        };
         let analysis = analyse::analyse(node, &context).map_err(|refusal| refusal.denial)?;
         let permit = decide(&analysis, &self.policies, &self.catalog, &[])?;
         let check =
@@ -166,7 +171,7 @@ impl Database {
             _ => Kind::Select,
         };
         let Database { catalog, policies, relations, path } = self;
-        let names = Vocabulary { catalog, policies, roles: &[], search_path: path, setting_parameters: &[] };
+        let names = Vocabulary { catalog, policies, roles: &[], search_path: path, setting_parameters: &[], last_values: &[] };
         verify::verify(text, catalog, &Expected { kind, relations, names: &names, marker: plan::sentinel::prefix() })
     }
 }

@@ -116,6 +116,20 @@ fn a_file_that_is_wrong_changes_nothing_and_is_told() {
 }
 
 #[test]
+fn a_view_that_changes_is_read_anew() {
+    let world = World::start();
+    world.cluster.execute("shop", "CREATE VIEW v AS SELECT id FROM accounts WHERE id < 3");
+    world.write_policies(&format!("{}\n[[table]]\nname = \"public.v\"\nscope = \"view\"\n", world.policies));
+    let mut client = world.connect("one");
+    poll("the view is known", || client.query("SELECT count(*) FROM v").scalar().as_deref() == Some("2"));
+    // Columns and name stay: only the rule is another one.
+    world.cluster.execute("shop", "CREATE OR REPLACE VIEW v AS SELECT id FROM accounts WHERE id < 5");
+    poll("the new definition is known", || client.query("SELECT count(*) FROM v").scalar().as_deref() == Some("4"));
+    world.cluster.execute("shop", "CREATE TABLE fresh (id int); CREATE OR REPLACE VIEW v AS SELECT id FROM fresh");
+    poll("its table is denied", || client.query("SELECT count(*) FROM v").sqlstate() == "42501");
+}
+
+#[test]
 fn a_new_column_is_known_soon_and_a_new_table_is_denied_until_a_policy_lists_it() {
     let world = World::start();
     let mut client = world.connect("one");

@@ -1,5 +1,5 @@
 //! Statements about statements on a real server, with the whole proxy between: PREPARE and EXECUTE, EXPLAIN, WHERE CURRENT OF;
-//! last values of sequences.
+//! last values of sequences; views.
 
 mod support;
 
@@ -291,4 +291,80 @@ fn the_last_value_of_a_sequence_is_the_clients_own_or_none() {
     assert_eq!(shown(&two.extended(&executes)), NOT_DEFINED);
     session(&mut two, &[("ROLLBACK", "ROLLBACK")]);
     assert_eq!(shown(&two.prepared(&asks, 1)), NOT_DEFINED);
+}
+
+/// The shop with views that policies list; `level` as in the configuration.
+fn with_views(level: &str, views: &str, policies: &str) -> (Cluster, Proxy) {
+    let cluster = Cluster::start();
+    cluster.create_database("shop", &[&repository("tests/attacks/schema.sql")], &[]);
+    cluster.execute("shop", &format!("{views}; GRANT SELECT ON ALL TABLES IN SCHEMA public TO app"));
+    let base = fs::read_to_string(repository("tests/attacks/policies.toml")).expect("read the policies");
+    let users = [User { name: "one", access: "tenant = \"1\"" }];
+    let policies = format!("{base}\n{policies}");
+    let setup = Setup::new(&[("shop".to_owned(), cluster.app_url("shop"))], &users, &[("shop.toml", &policies)]);
+    let config = fs::read_to_string(setup.config()).expect("read the configuration");
+    fs::write(setup.config(), format!("{config}\n[isolation]\nlevel = \"{level}\"\n")).expect("write the configuration");
+    (cluster, Proxy::start(setup))
+}
+
+#[test]
+fn a_view_is_its_definition_over_the_tenants_rows() {
+    let policies = "[[table]]\nname = \"v_account_totals\"\nscope = \"view\"\n[[table]]\nname = \"ratios\"\nscope = \"view\"\n";
+    let views = "CREATE VIEW ratios AS SELECT id, note::int / (amount - 7) AS ratio FROM orders WHERE note::int > 0";
+    let (_cluster, proxy) = with_views("strict", views, policies);
+    let mut one = Wire::connect(&proxy.target("one", "shop")).expect("a session");
+    session(
+        &mut one,
+        &[
+            ("SELECT count(*), min(tenant_id), max(tenant_id) FROM v_account_totals", "5|1|1"),
+            (
+                "SELECT id, total FROM v_account_totals WHERE total > 250 AND email LIKE 'u%' ORDER BY id",
+                "1|315 3|261 4|279 5|297",
+            ),
+            ("SELECT id FROM v_account_totals WHERE 100 / (total - 60) > 5", "SELECT 0"),
+            // Rows of others have an amount of 7, and notes that are no numbers.
+            ("SELECT count(*) FROM ratios", "30"),
+            ("SELECT id FROM ratios WHERE 1 / ratio < 0 ORDER BY id", "1 2"),
+            ("SELECT r.id FROM ratios r JOIN v_account_totals t ON t.id = r.id WHERE r.ratio > 0 ORDER BY 1", "3 4 5"),
+            ("BEGIN", "BEGIN"),
+            ("DECLARE c CURSOR FOR SELECT id FROM ratios ORDER BY id", "DECLARE CURSOR"),
+            ("FETCH 2 FROM c", "1 2"),
+            ("COMMIT", "COMMIT"),
+        ],
+    );
+    assert_eq!(one.query("UPDATE ratios SET ratio = 1").sqlstate(), "0A000");
+}
+
+#[test]
+fn at_the_standard_level_estimates_show_and_views_are_tables() {
+    let policies = "[[table]]\nname = \"v_account_totals\"\nscope = \"tenant\"\ntenant_column = \"tenant_id\"\n\
+        [[table]]\nname = \"plain\"\nscope = \"tenant\"\ntenant_column = \"tenant_id\"\n";
+    let (cluster, proxy) = with_views("standard", "CREATE VIEW plain AS SELECT * FROM orders", policies);
+    // The view has the rights of its owner.
+    cluster.execute("shop", "REVOKE ALL ON orders FROM app");
+    let mut one = Wire::connect(&proxy.target("one", "shop")).expect("a session");
+    session(
+        &mut one,
+        &[
+            ("SELECT count(*), min(tenant_id), max(tenant_id) FROM v_account_totals", "5|1|1"),
+            ("SELECT count(*) FROM plain WHERE note::int > 0", "30"),
+            ("SELECT count(*) FROM (SELECT note FROM plain) p WHERE note::int > 0", "30"),
+            (
+                "SELECT a.id, p.note FROM accounts a LEFT JOIN plain p ON p.account_id = a.id AND p.note::int < 103 ORDER BY 1, 2",
+                "1|NULL 2|101 3|102 4|NULL 5|NULL",
+            ),
+        ],
+    );
+    for refused in [
+        "UPDATE plain SET note = 'x'",
+        "DELETE FROM plain",
+        "INSERT INTO plain (id) VALUES (1)",
+        "SELECT id FROM plain FOR UPDATE",
+        "SELECT a.id FROM accounts a LEFT JOIN plain p ON p.account_id = a.id WHERE p.note::int < 103",
+    ] {
+        assert_eq!(one.query(refused).sqlstate(), "0A000", "{refused}");
+    }
+    let plan = shown(&one.query("EXPLAIN SELECT id FROM accounts"));
+    assert!(plan.contains("cost=") && plan.contains("rows="), "{plan}");
+    assert_eq!(one.query("EXPLAIN ANALYZE SELECT id FROM accounts").sqlstate(), "42501");
 }

@@ -32,7 +32,7 @@ pub struct Fingerprint {
 }
 
 /// The catalogs that [`SNAPSHOT_SQL`] reads and DDL can change without a trace in another of these.
-const CATALOGS: [&str; 13] = [
+const CATALOGS: [&str; 14] = [
     "pg_class",
     "pg_attribute",
     "pg_type",
@@ -46,6 +46,7 @@ const CATALOGS: [&str; 13] = [
     "pg_constraint",
     "pg_extension",
     "pg_sequence",
+    "pg_rewrite",
 ];
 
 static FINGERPRINT_SQL: LazyLock<String> = LazyLock::new(|| {

@@ -2,6 +2,7 @@
 
 mod lint;
 mod sql;
+mod views;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -178,8 +179,9 @@ fn check_schema(
     let name = database_of(config, args, &snapshot);
     let policies = policies.of_database(&name);
     let catalog = Arc::new(Catalog::new(snapshot));
-    if let Err(problems) = Gate::new(config.level, Arc::clone(&catalog), &policies) {
-        findings.problems.0.extend(problems);
+    match Gate::new(config.level, Arc::clone(&catalog), &policies) {
+        Ok(gate) => findings.problems.0.extend(views::problems(&gate, &policies, &name)),
+        Err(problems) => findings.problems.0.extend(problems),
     }
     let relations = &catalog.snapshot().relations;
     findings.summary.push(format!(

@@ -11,7 +11,7 @@ use crate::catalog::Catalog;
 use crate::finding::Denial;
 use crate::policy::Rows;
 use crate::sql::analyse::scope::{RteId, RteKind};
-use crate::sql::parse::shape;
+use crate::sql::shape::shape;
 use crate::sql::tree::{
     after_grouping, and, as_string, bool_constant, case, cast, column, conjuncts, each_child, is_not_null, is_null, node, null,
     operator, or, qualified_column, walk,
@@ -64,10 +64,25 @@ impl Rewriter<'_> {
     pub(super) fn guard_condition(&self, id: RteId) -> Result<Node, Denial> {
         let policy = self.policy(id)?;
         if self.nullable.contains(&id) {
+            self.has_tableoid(id)?;
             let extended = is_null(column(&[&self.analysis.rtes[id].alias, "tableoid"]));
             return Ok(or(vec![extended, policy]).unwrap_or_else(null));
         }
         Ok(policy)
+    }
+
+    /// What tells a null-extended row from one with NULLs; a view does not have it.
+    pub(super) fn has_tableoid(&self, id: RteId) -> Result<(), Denial> {
+        let rte = &self.analysis.rtes[id];
+        let is_view = match rte.kind {
+            RteKind::Relation { oid, usage: _ } => self.catalog.relation(oid).is_none_or(|r| r.kind == 'v'),
+            RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Version | RteKind::Merged => false,
+        };
+        if is_view {
+            let message = format!("this expression over the view {} on the nullable side of a join cannot be secured", rte.alias);
+            return Err(Denial::unsupported(message));
+        }
+        Ok(())
     }
 
     /// Rewrites a condition: each loud top-level conjunct is guarded by the filters of what it reads.

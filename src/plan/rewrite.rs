@@ -467,7 +467,7 @@ impl Rewriter<'_> {
             let row = if self.permit.masks(id).is_empty() { column(&[&inner]) } else { self.masked_row(id, &inner)? };
             targets.push(target(WHOLE_ROW, row));
         }
-        if !rte.system_columns.contains("tableoid") {
+        if !rte.system_columns.contains("tableoid") && base.kind != 'v' {
             targets.push(target("tableoid", column(&[&inner, "tableoid"])));
         }
         let mut source = item.clone();

@@ -234,12 +234,21 @@ fn relation_access(
     if !masks.is_empty() {
         permit.masks.insert(id, masks);
     }
+    let only_read = usage == Usage::Select && !rte.locked;
     match policies.policy_of(relation, catalog) {
+        Some(RelationPolicy::View) => Err(Denial::unsupported(format!(
+            "what is done to the view \"{}\" here cannot be secured: it can be read in FROM, and its tables can be written",
+            relation.name
+        ))),
+        Some(RelationPolicy::Tenant(_)) if relation.kind == 'v' && !only_read => {
+            let message = format!("writes to the view \"{}\", and row locks, cannot be secured: write its tables", relation.name);
+            Err(Denial::unsupported(message))
+        }
         Some(RelationPolicy::Tenant(policy)) => {
             permit.rows.insert(id, row_filter(rte, relation, policy, usage, roles)?);
             Ok(())
         }
-        Some(RelationPolicy::Shared) if usage == Usage::Select && !rte.locked => Ok(()),
+        Some(RelationPolicy::Shared) if only_read => Ok(()),
         Some(RelationPolicy::Shared | RelationPolicy::Denied) | None => Err(denied(relation)),
     }
 }

@@ -25,12 +25,15 @@ pub struct PolicySet {
     relations: HashMap<u32, RelationPolicy>,
     masks: Masks,
     allows: Vec<Allow>,
+    views: HashSet<u32>,
 }
 
 #[derive(Clone, Debug)]
 pub enum RelationPolicy {
     Tenant(TenantPolicy),
     Shared,
+    /// Read through its definition.
+    View,
     Denied,
 }
 
@@ -52,15 +55,22 @@ struct BoundRule {
 }
 
 impl PolicySet {
-    /// Binds the tables and rules of `model` (those of one database) to its catalog.
+    /// Binds the tables and rules of `model` (those of one database) to its catalog. `owner_views`: views may be governed as
+    /// tables are, though their own conditions run on the rows of all tenants.
     ///
     /// # Errors
     /// Every problem, not only the first.
-    pub fn bind(model: &PolicyModel, catalog: &Catalog, epoch: PolicyEpoch) -> Result<PolicySet, Vec<PolicyProblem>> {
-        let mut set = PolicySet { epoch, relations: HashMap::new(), masks: Masks::default(), allows: vec![] };
+    pub fn bind(
+        model: &PolicyModel,
+        catalog: &Catalog,
+        epoch: PolicyEpoch,
+        owner_views: bool,
+    ) -> Result<PolicySet, Vec<PolicyProblem>> {
+        let mut set =
+            PolicySet { epoch, relations: HashMap::new(), masks: Masks::default(), allows: vec![], views: HashSet::new() };
         let mut problems = vec![];
         for table in &model.tables {
-            match bind_table(table, catalog) {
+            match bind_table(table, catalog, owner_views) {
                 Ok((relation, policy)) => {
                     set.relations.insert(relation, policy);
                 }
@@ -74,17 +84,19 @@ impl PolicySet {
         for (table, relation) in model.tables.iter().filter_map(|t| found(t).map(|r| (t, r))) {
             let tenant_column = match &table.scope {
                 Scope::Tenant { column } => Some(column.as_str()),
-                Scope::Shared | Scope::Denied => None,
+                Scope::Shared | Scope::View | Scope::Denied => None,
             };
             problems.extend(set.masks.bind(table, tenant_column, relation, catalog).err().into_iter().flatten());
         }
         let readable = |oid: u32| match set.relations.get(&oid) {
             Some(RelationPolicy::Tenant(_) | RelationPolicy::Shared) => true,
-            Some(RelationPolicy::Denied) | None => false,
+            Some(RelationPolicy::View | RelationPolicy::Denied) | None => false,
         };
         for (table, relation) in model.tables.iter().filter_map(|t| found(t).map(|r| (t, r))) {
             problems.extend(set.masks.check_parents(table, relation, &readable, catalog).err().into_iter().flatten());
         }
+        let views = set.relations.iter().filter(|(_, policy)| matches!(policy, RelationPolicy::View));
+        set.views = views.map(|(oid, _)| *oid).collect();
         set.allows.clone_from(&model.allows);
         if problems.is_empty() { Ok(set) } else { Err(problems) }
     }
@@ -103,7 +115,7 @@ impl PolicySet {
             }
             ancestors.extend(&parent.parents);
             let agrees = match (self.relations.get(&parent.oid), own) {
-                (None | Some(RelationPolicy::Denied), _) => true,
+                (None | Some(RelationPolicy::Denied | RelationPolicy::View), _) | (_, RelationPolicy::View) => true,
                 (Some(RelationPolicy::Shared), own) => matches!(own, RelationPolicy::Shared),
                 (Some(RelationPolicy::Tenant(_)), RelationPolicy::Denied) => true,
                 (Some(RelationPolicy::Tenant(a)), RelationPolicy::Tenant(b)) => a.column == b.column,
@@ -163,6 +175,11 @@ impl PolicySet {
         uses.peek().is_none() || uses.any(|u| catalog.relation(u.relation).is_some_and(of_tenants))
     }
 
+    /// The views (pg_class.oid) that are read through their definitions.
+    pub fn views(&self) -> &HashSet<u32> {
+        &self.views
+    }
+
     /// Every governed or shared relation, for messages.
     pub fn relations(&self) -> impl Iterator<Item = (u32, &RelationPolicy)> {
         self.relations.iter().map(|(oid, policy)| (*oid, policy))
@@ -207,20 +224,30 @@ fn at(message: String, place: &Place) -> PolicyProblem {
     PolicyProblem::new(message).at(&place.source.path.display().to_string(), &text, place.span.clone(), "here")
 }
 
-fn bind_table(table: &TablePolicy, catalog: &Catalog) -> Result<(u32, RelationPolicy), Vec<PolicyProblem>> {
+fn bind_table(table: &TablePolicy, catalog: &Catalog, owner_views: bool) -> Result<(u32, RelationPolicy), Vec<PolicyProblem>> {
     let problem = |message: String| vec![at(message, &table.place)];
     let Some(relation) = catalog.relation_named(&table.schema, &table.name) else {
         return Err(problem(format!("table {}.{} does not exist in the database", table.schema, table.name)));
     };
-    // What a view's own conditions do with rows of others is not known, and it has no tableoid. A materialised view holds rows.
-    if !matches!(relation.kind, 'r' | 'p' | 'm') && table.scope != Scope::Denied {
-        return Err(problem(format!(
-            "{}.{} is not a table or materialized view: views and foreign tables cannot be governed yet",
-            table.schema, table.name
-        )));
+    let name = format!("{}.{}", table.schema, table.name);
+    match (relation.kind, &table.scope) {
+        (_, Scope::Denied) | ('v', Scope::View) => {}
+        (_, Scope::View) => return Err(problem(format!("{name} is not a view"))),
+        // What a view's own conditions do with rows of others is not known. A materialised view holds rows.
+        ('r' | 'p' | 'm', Scope::Tenant { column: _ } | Scope::Shared) => {}
+        ('v', Scope::Tenant { column: _ } | Scope::Shared) if owner_views => {}
+        ('v', Scope::Tenant { column: _ } | Scope::Shared) => {
+            let message = format!("{name} is a view, whose own conditions would run on the rows of all tenants");
+            let help = "write scope = \"view\" and an entry for each table that it reads; level = \"standard\" lets it through as a table";
+            return Err(vec![at(message, &table.place).help(help)]);
+        }
+        (_, Scope::Tenant { column: _ } | Scope::Shared) => {
+            return Err(problem(format!("{name} is not a table or view: it cannot be governed")));
+        }
     }
     let column_name = match &table.scope {
         Scope::Shared => return Ok((relation.oid, RelationPolicy::Shared)),
+        Scope::View => return Ok((relation.oid, RelationPolicy::View)),
         Scope::Denied => return Ok((relation.oid, RelationPolicy::Denied)),
         Scope::Tenant { column } => column,
     };
@@ -288,7 +315,8 @@ fn bind_expression(sql: &SqlText, relation: &Relation, catalog: &Catalog) -> Res
         return Err(problem("not an expression".to_owned()));
     }
     let path: [Box<str>; 1] = ["public".into()];
-    let context = analyse::Context { catalog, search_path: &path, parameter_types: &[], tenant_setting: None };
+    let context =
+        analyse::Context { catalog, search_path: &path, parameter_types: &[], tenant_setting: None, views: &HashSet::new() };
     let analysis = analyse::analyse(node, &context).map_err(|r| problem(r.denial.error.message.to_string()))?;
     if analysis.rtes.len() != 1 || analysis.parameters > 0 {
         return Err(problem("a rule may read the columns of its own table only".to_owned()));
@@ -369,13 +397,13 @@ mod tests {
         let text: String = tables
             .iter()
             .map(|(name, scope)| match *scope {
-                "shared" | "denied" => format!("[[table]]\nname = \"{name}\"\nscope = \"{scope}\"\n"),
+                "shared" | "view" | "denied" => format!("[[table]]\nname = \"{name}\"\nscope = \"{scope}\"\n"),
                 column => format!("[[table]]\nname = \"{name}\"\nscope = \"tenant\"\ntenant_column = \"{column}\"\n"),
             })
             .collect();
         let model = super::super::load::read(vec![("p.toml".into(), text)], &["shop".to_owned()]);
         let model = model.unwrap_or_else(|p| panic!("{}", p.render(false)));
-        match PolicySet::bind(&model, &catalog, PolicyEpoch(1)) {
+        match PolicySet::bind(&model, &catalog, PolicyEpoch(1), false) {
             Ok(_) => vec![],
             Err(problems) => problems.iter().map(|p| format!("{p:?}")).collect(),
         }
@@ -402,6 +430,8 @@ mod tests {
             let problems = bind(bad);
             assert!(problems.iter().any(|p| p.contains("public.top")), "{bad:?}: {problems:?}");
         }
-        assert!(bind(&[("seen", "shared")]).concat().contains("views"), "a view is refused");
+        assert!(bind(&[("seen", "shared")]).concat().contains("is a view"), "a view is no table");
+        assert!(bind(&[("top", "view")]).concat().contains("not a view"));
+        assert_eq!(bind(&[("seen", "view")]), Vec::<String>::new());
     }
 }

@@ -41,7 +41,7 @@ pub fn relations(policies: &PolicySet, catalog: &Catalog, roles: &[Box<str>]) ->
             Some(RelationPolicy::Shared) => {
                 relations.shared.insert(relation.oid);
             }
-            Some(RelationPolicy::Denied) | None => continue,
+            Some(RelationPolicy::View | RelationPolicy::Denied) | None => continue,
         }
         let masks: Vec<Mask> = policies.masks_of(relation, catalog, roles).into_iter().map(mask).collect();
         if !masks.is_empty() {

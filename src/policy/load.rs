@@ -28,7 +28,11 @@ pub const TABLE_KEYS: &[Key] = &[
         "\"public.accounts\"",
         "schema.table as in SQL: folded to lower case unless in double quotes. Default schema: public.",
     ),
-    key("scope", "\"tenant\"", "tenant, shared (read-only for tenants) or denied."),
+    key(
+        "scope",
+        "\"tenant\"",
+        "tenant, shared (read-only for tenants), view (read through its definition, whose tables have entries of their own) or denied.",
+    ),
     key("tenant_column", "\"tenant_id\"", "With scope tenant: the column that says whose row it is."),
     key("default", "\"deny\"", "For actions that no rule names: tenant (the whole tenant, the default) or deny (nothing)."),
     key("rule", "[[table.rule]]", "A row rule."),
@@ -219,7 +223,7 @@ impl File<'_> {
 
     fn scope(&self, table: &Table<'_>) -> Option<Scope> {
         let scope = match table.required_text("scope") {
-            Some(_) => self.word(table, "scope", &["tenant", "shared", "denied"]),
+            Some(_) => self.word(table, "scope", &["tenant", "shared", "view", "denied"]),
             None => None,
         };
         if scope == Some("tenant") {
@@ -233,6 +237,7 @@ impl File<'_> {
         }
         match scope? {
             "shared" => Some(Scope::Shared),
+            "view" => Some(Scope::View),
             _denied => Some(Scope::Denied),
         }
     }
@@ -240,6 +245,11 @@ impl File<'_> {
     fn rules(&self, table: &Table<'_>, scope: Option<&Scope>) -> Vec<Rule> {
         let mut rules: Vec<Rule> = Vec::new();
         for entry in table.tables("rule", "[[table.rule]]", RULE_KEYS) {
+            if scope == Some(&Scope::View) {
+                let problem = Problem::new("rules of a view").help("put them on the tables that it reads");
+                table.report(problem, table.span_of("rule"), "would have no effect");
+                continue;
+            }
             if scope == Some(&Scope::Denied) {
                 let problem = Problem::new("a rule of a table that is denied");
                 entry.report(problem, entry.span.clone(), "would have no effect");
@@ -324,7 +334,11 @@ impl File<'_> {
                     let problem = Problem::new("a mask of a table that is denied");
                     entry.report(problem, entry.span_of("mask"), "would have no effect");
                 }
-                Some(Scope::Tenant { column: _ } | Scope::Shared | Scope::Denied) | None => {}
+                Some(Scope::View) if mask.is_some() => {
+                    let problem = Problem::new("a mask of a view").help("put it on the column of the table that the view reads");
+                    entry.report(problem, entry.span_of("mask"), "would have no effect");
+                }
+                Some(Scope::Tenant { column: _ } | Scope::Shared | Scope::View | Scope::Denied) | None => {}
             }
             columns.push(ColumnPolicy { name: column, class, mask, place: self.place(inner(self.document, name.span)) });
         }

@@ -137,7 +137,7 @@ fn quoted(name: &str) -> String {
 /// # Errors
 /// The policies do not fit the catalog.
 pub fn governed(policies: &PolicyModel, catalog: &Catalog) -> Result<Vec<Governed>, Vec<PolicyProblem>> {
-    let set = PolicySet::bind(policies, catalog, PolicyEpoch(0))?;
+    let set = PolicySet::bind(policies, catalog, PolicyEpoch(0), false)?;
     let mut found = vec![];
     for relation in catalog.snapshot().relations.iter().filter(|r| matches!(r.kind, 'r' | 'p')) {
         let Some(RelationPolicy::Tenant(policy)) = set.policy_of(relation, catalog) else { continue };

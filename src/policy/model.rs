@@ -67,6 +67,8 @@ pub enum Scope {
     Tenant { column: String },
     /// Read-only for every tenant.
     Shared,
+    /// A view, read through its definition, every table of which has an entry of its own.
+    View,
     /// Not for tenants at all. Unlisted tables are denied too.
     Denied,
 }

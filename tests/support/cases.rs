@@ -93,7 +93,7 @@ pub struct Case {
 impl Case {
     /// What would be sent for each statement, or the error.
     pub fn sent(&self) -> Vec<Result<String, String>> {
-        let gate = match Gate::new(Level::Standard, self.catalog.clone(), &self.model) {
+        let gate = match Gate::new(Level::Strict, self.catalog.clone(), &self.model) {
             Ok(gate) => gate,
             Err(problems) => return vec![Err(format!("{problems:?}"))],
         };

@@ -1,6 +1,6 @@
 //! SELECT in its forms.
 
-use super::scope::{Column, Entry, Generator, Kind, TABLES, With};
+use super::scope::{Column, Entry, Generator, Kind, TABLES, VIEWS, With};
 
 /// A generated query: its text, its columns, and whether its ORDER BY is total.
 pub struct Query {
@@ -445,6 +445,12 @@ impl Generator {
     }
 
     fn base(&mut self, used: &mut Vec<String>) -> String {
+        if self.random.percent(12) {
+            let view = self.random.pick(&VIEWS);
+            let alias = self.alias(used);
+            self.add(Entry { alias: alias.clone(), columns: view.columns(), table: false });
+            return format!("{} {alias}", view.name);
+        }
         let table = self.random.pick(&TABLES);
         let mut columns = table.columns();
         let shadowed = self.withs.iter().any(|w| w.name == table.name);

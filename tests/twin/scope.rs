@@ -136,6 +136,17 @@ pub static TABLES: [Table; 6] = [
     Table { name: "item", columns: &[("id", Int), ("name", Text), ("cost", Num), ("category", Text)] },
 ];
 
+/// They can be read, and not locked.
+pub static VIEWS: [Table; 4] = [
+    Table {
+        name: "busy",
+        columns: &[("id", Int), ("customer_id", Int), ("load", Int), ("num", Digits), ("divisor", Divisor), ("note", Text)],
+    },
+    Table { name: "known", columns: &[("id", Int), ("label", Text), ("spent", Num)] },
+    Table { name: "words", columns: &[("body", Text), ("stars", Int)] },
+    Table { name: "busy_known", columns: &[("id", Int), ("label", Text), ("part", Int)] },
+];
+
 impl Table {
     pub fn columns(&self) -> Vec<Column> {
         self.columns.iter().map(|(name, kind)| Column { name: (*name).to_owned(), kind: *kind }).collect()

@@ -197,7 +197,7 @@ fn governed<'a>(policies: &'a PolicyModel, relation: &Relation) -> Option<(&'a T
     let policy = policy_of(policies, &relation.schema, &relation.name)?;
     match &policy.scope {
         Scope::Tenant { column } => Some((policy, column)),
-        Scope::Shared | Scope::Denied => None,
+        Scope::Shared | Scope::View | Scope::Denied => None,
     }
 }
 
@@ -249,6 +249,10 @@ fn of_table(policies: &PolicyModel, schema: &Schema, relation: &Relation, column
 /// A view that reads governed tables with the rights of its owner.
 fn of_view(policies: &PolicyModel, schema: &Schema, view: &Relation) -> Option<Warning> {
     let name = format!("{}.{}", view.schema, view.name);
+    if policy_of(policies, &view.schema, &view.name).is_some_and(|p| p.scope == Scope::View) {
+        // Nobody reads the view itself.
+        return None;
+    }
     let table = governed_below(policies, schema, view, &mut HashSet::new())?;
     match view.kind {
         'm' => Some(Warning::new(

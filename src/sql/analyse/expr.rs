@@ -384,7 +384,8 @@ impl Analyser<'_> {
             [schema, operator] => (Some(*schema), *operator),
             [] | [_, _, _, ..] => return Err(Denial::unsupported("this operator name cannot be secured")),
         };
-        let path: Vec<&str> = self.path().collect();
+        // Also in a view: what is printed is without a schema, and the session's path decides.
+        let path: Vec<&str> = self.context.search_path.iter().map(|s| &**s).collect();
         let foreign: Vec<u32> = self
             .context
             .catalog

@@ -58,7 +58,14 @@ impl Analyser<'_> {
             return Err(Denial::unsupported("an empty FROM item cannot be secured"));
         };
         match kind {
-            NodeEnum::RangeVar(r) => Ok(vec![self.range_var(r)?]),
+            NodeEnum::RangeVar(r) => match self.view_named(r)? {
+                Some(view) => {
+                    let (sub_select, read) = self.read_view(view, r)?;
+                    *item = sub_select;
+                    Ok(vec![read])
+                }
+                None => Ok(vec![self.range_var(r)?]),
+            },
             NodeEnum::RangeSubselect(s) => Ok(vec![self.sub_select(s)?]),
             NodeEnum::RangeFunction(f) => Ok(vec![self.range_function(f)?]),
             NodeEnum::RangeTableFunc(t) => Ok(vec![self.xml_table(t)?]),
@@ -86,12 +93,17 @@ impl Analyser<'_> {
     }
 
     fn range_var(&mut self, range: &mut RangeVar) -> Result<Item, Denial> {
-        if (range.schemaname.is_empty() || crate::mutant!("names.cte-despite-schema"))
-            && let Some(cte) = self.find_cte(&range.relname)?
-        {
+        if let Some(cte) = self.cte_named(range)? {
             return self.cte_reference(range, cte);
         }
         self.relation(range, Usage::Select)
+    }
+
+    pub(super) fn cte_named(&mut self, range: &RangeVar) -> Result<Option<usize>, Denial> {
+        if range.schemaname.is_empty() || crate::mutant!("names.cte-despite-schema") {
+            return self.find_cte(&range.relname);
+        }
+        Ok(None)
     }
 
     fn cte_reference(&mut self, range: &mut RangeVar, cte: usize) -> Result<Item, Denial> {

@@ -21,8 +21,9 @@ pub mod scope;
 mod sequence;
 mod table_function;
 pub mod utility;
+mod view;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use pg_query::{Node, NodeEnum};
 
@@ -45,6 +46,8 @@ pub struct Context<'a> {
     pub parameter_types: &'a [u32],
     /// A setting that the application uses in the place of `bulkhead.tenant`.
     pub tenant_setting: Option<&'a str>,
+    /// Views (pg_class.oid) that are read through their definitions.
+    pub views: &'a HashSet<u32>,
 }
 
 impl Context<'_> {
@@ -187,6 +190,11 @@ struct Analyser<'a> {
     ctes: Vec<Cte>,
     /// One frame a WITH clause, innermost last: indexes into `ctes`.
     cte_frames: Vec<Vec<usize>>,
+    /// How many definitions of views are being read, each inside the one before: there, names without a schema are of
+    /// pg_catalog.
+    in_views: usize,
+    /// How many views were put in the place of their names.
+    expanded: usize,
 }
 
 impl<'a> Analyser<'a> {
@@ -203,6 +211,8 @@ impl<'a> Analyser<'a> {
             scopes: vec![],
             ctes: vec![],
             cte_frames: vec![],
+            in_views: 0,
+            expanded: 0,
         }
     }
 }
@@ -289,7 +299,7 @@ impl Analyser<'_> {
 
     /// Schemas in the order in which PostgreSQL looks for an unqualified name. There are no temporary schemas for tenants.
     fn path(&self) -> impl Iterator<Item = &str> {
-        let path = self.context.search_path;
+        let path = if self.in_views == 0 { self.context.search_path } else { &[] };
         let implicit = !path.iter().any(|s| &**s == "pg_catalog") && !crate::mutant!("names.pg-catalog-not-first");
         implicit.then_some("pg_catalog").into_iter().chain(path.iter().map(|s| &**s))
     }
