@@ -21,7 +21,7 @@ const OWN: &str =
     "SELECT 'a', id, email, balance::text FROM account UNION ALL SELECT 'p', id, note, amount::text FROM part ORDER BY 1, 2";
 
 /// `pristine` holds copies of the tables.
-const RESTORE: &str = "TRUNCATE account, part, ratio; INSERT INTO account SELECT * FROM pristine.account; INSERT INTO part SELECT * FROM pristine.part; INSERT INTO ratio SELECT id, tenant_id, base FROM pristine.ratio";
+const RESTORE: &str = "TRUNCATE account, part, ratio, card; INSERT INTO card SELECT * FROM pristine.card; INSERT INTO account SELECT * FROM pristine.account; INSERT INTO part SELECT * FROM pristine.part; INSERT INTO ratio SELECT id, tenant_id, base FROM pristine.ratio";
 
 #[test]
 fn statements_of_newer_servers_are_those_of_the_tenants_own_database() {
@@ -34,7 +34,7 @@ fn statements_of_newer_servers_are_those_of_the_tenants_own_database() {
     let (names, twin_names) = (Names::load(&cluster, ALL), Names::load(&cluster, TWIN));
     let foreign = || {
         let mut wire = Wire::connect(&cluster.superuser(ALL)).expect("superuser connection");
-        wire.query("SELECT md5(string_agg(t::text, ',' ORDER BY t::text)) FROM (SELECT a::text FROM account a WHERE tenant_id <> 1 UNION ALL SELECT p::text FROM part p WHERE tenant_id <> 1 UNION ALL SELECT concat(id, tenant_id, base) FROM ratio WHERE tenant_id <> 1) t").scalar()
+        wire.query("SELECT md5(string_agg(t::text, ',' ORDER BY t::text)) FROM (SELECT a::text FROM account a WHERE tenant_id <> 1 UNION ALL SELECT p::text FROM part p WHERE tenant_id <> 1 UNION ALL SELECT concat(id, tenant_id, base) FROM ratio WHERE tenant_id <> 1 UNION ALL SELECT c::text FROM card c WHERE tenant_id <> 1) t").scalar()
     };
     let before = foreign();
     let mut failures = Vec::new();

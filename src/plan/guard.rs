@@ -76,7 +76,9 @@ impl Rewriter<'_> {
         let rte = &self.analysis.rtes[id];
         let is_view = match rte.kind {
             RteKind::Relation { oid, usage: _ } => self.catalog.relation(oid).is_none_or(|r| r.kind == 'v'),
-            RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Version | RteKind::Merged => false,
+            RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Version(_) | RteKind::Merged => {
+                false
+            }
         };
         if is_view {
             let message = format!("this expression over the view {} on the nullable side of a join cannot be secured", rte.alias);

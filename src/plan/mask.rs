@@ -232,17 +232,17 @@ impl Rewriter<'_> {
     fn base(&self, id: RteId) -> Option<&Relation> {
         let of = |id: RteId| match self.analysis.rtes[id].kind {
             RteKind::Relation { oid, usage } => Some((oid, usage)),
-            RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Version | RteKind::Merged => None,
+            RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Version(_) | RteKind::Merged => {
+                None
+            }
         };
         let oid = match self.analysis.rtes[id].kind {
             // All targets have the same masks, on columns of the same types.
             RteKind::Excluded => (0..self.analysis.rtes.len()).filter_map(of).find(|(_, u)| *u == Usage::Insert)?.0,
-            RteKind::Relation { oid: _, usage: _ }
-            | RteKind::Derived
-            | RteKind::Function
-            | RteKind::Cte
-            | RteKind::Version
-            | RteKind::Merged => of(id)?.0,
+            RteKind::Version(target) => of(target)?.0,
+            RteKind::Relation { oid: _, usage: _ } | RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Merged => {
+                of(id)?.0
+            }
         };
         self.catalog.relation(oid)
     }
@@ -273,7 +273,9 @@ impl Rewriter<'_> {
             location: 0,
         })));
         let row = cast(row, type_name(&[&base.schema, &base.name]));
-        if !self.nullable.contains(&id) || crate::mutant!("mask.null-extended-row") {
+        // Of what was inserted there is no old row, of what was deleted no new one.
+        let may_be_missing = self.nullable.contains(&id) || matches!(rte.kind, RteKind::Version(_));
+        if !may_be_missing || crate::mutant!("mask.null-extended-row") {
             return Ok(row);
         }
         // The row of a null-extended entry is NULL, not a row of NULLs.

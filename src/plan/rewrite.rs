@@ -177,7 +177,7 @@ impl Rewriter<'_> {
     fn keep_targets_out_of_fences(&mut self) -> Result<(), Denial> {
         let usage = |id: &RteId| match self.analysis.rtes[*id].kind {
             RteKind::Relation { oid: _, usage } => usage,
-            RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Version | RteKind::Merged => {
+            RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Version(_) | RteKind::Merged => {
                 Usage::Select
             }
         };

@@ -146,11 +146,11 @@ pub fn decide(analysis: &Analysis, policies: &PolicySet, catalog: &Catalog, role
                     catalog.relation(*oid).ok_or_else(|| Denial::policy("permission denied for an unknown relation"))?;
                 relation_access(&mut permit, id, rte, relation, *usage, policies, catalog, roles)?;
             }
-            RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Version | RteKind::Merged => {}
+            RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Version(_) | RteKind::Merged => {}
         }
     }
     mask_excluded(&mut permit, analysis)?;
-    refuse_masked_versions(&permit, analysis)?;
+    mask_versions(&mut permit, analysis);
     for call in &analysis.functions {
         let candidates: Vec<_> = catalog.functions_named(&call.name).filter(|f| call.candidates.contains(&f.oid)).collect();
         let admitted = |schema: &str, name: &str| policies.admits_function(schema, name, roles);
@@ -276,7 +276,7 @@ fn mask_excluded(permit: &mut Permit, analysis: &Analysis) -> Result<(), Denial>
             | RteKind::Function
             | RteKind::Cte
             | RteKind::Excluded
-            | RteKind::Version
+            | RteKind::Version(_)
             | RteKind::Merged => None,
         });
         let masks = targets.next().unwrap_or_default().to_vec();
@@ -290,13 +290,15 @@ fn mask_excluded(permit: &mut Permit, analysis: &Analysis) -> Result<(), Denial>
     Ok(())
 }
 
-/// `old` and `new` of RETURNING would show what their target hides.
-fn refuse_masked_versions(permit: &Permit, analysis: &Analysis) -> Result<(), Denial> {
-    let named = analysis.rtes.iter().any(|r| matches!(r.kind, RteKind::Version) && r.read);
-    if named && permit.has_masks() {
-        return Err(Denial::unsupported("old and new in RETURNING cannot be secured where columns are masked"));
+/// `old` and `new` of RETURNING show what their target shows.
+fn mask_versions(permit: &mut Permit, analysis: &Analysis) {
+    for (id, rte) in analysis.rtes.iter().enumerate() {
+        let RteKind::Version(target) = rte.kind else { continue };
+        let masks = permit.masks(target).to_vec();
+        if !masks.is_empty() && !crate::mutant!("mask.versions") {
+            permit.masks.insert(id, masks);
+        }
     }
-    Ok(())
 }
 
 fn denied(relation: &Relation) -> Denial {

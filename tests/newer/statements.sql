@@ -91,3 +91,17 @@ UPDATE ratio SET base = 1 WHERE share IS NOT NULL
 
 -- refused: 0A000
 DELETE FROM ratio WHERE id = 1 RETURNING *
+
+UPDATE card SET note = 'x' WHERE id = 1 RETURNING old.number, new.number, old.note, new.note, number
+
+UPDATE card SET note = note || 'x' RETURNING WITH (OLD AS before) before.number || note AS shown, before.number LIKE '%own%'
+
+DELETE FROM card WHERE id = 2 RETURNING old.*, new.*
+
+DELETE FROM card WHERE id = 2 RETURNING to_json(old), to_json(new), old IS NULL, new IS NULL, (old).number
+
+INSERT INTO card (id, note) VALUES (70, 'n'), (1, 'z') ON CONFLICT (id) DO UPDATE SET note = excluded.note RETURNING old.number, new.number, to_json(old)
+
+MERGE INTO card c USING item i ON c.id = i.id WHEN MATCHED THEN UPDATE SET note = i.name WHEN NOT MATCHED THEN INSERT (id, note) VALUES (i.id + 20, i.name) RETURNING merge_action(), old.number, new.number, to_json(old) IS NULL
+
+WITH u AS (DELETE FROM card WHERE id < 3 RETURNING old.number AS number) SELECT number, count(*) FROM u GROUP BY number

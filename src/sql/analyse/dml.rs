@@ -91,7 +91,7 @@ impl Analyser<'_> {
         }
         let relation = match &self.rtes[target].kind {
             RteKind::Relation { oid, usage: _ } => self.context.catalog.relation(*oid).map_or("", |r| r.name.as_str()),
-            RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Version | RteKind::Merged => "",
+            RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Version(_) | RteKind::Merged => "",
         };
         Err(Denial::invalid(sqlstate::UNDEFINED_COLUMN, format!("column \"{name}\" of relation \"{relation}\" does not exist")))
     }
@@ -251,7 +251,7 @@ impl Analyser<'_> {
         {
             let Some(name) = self.version_name(options, kind, usual)? else { continue };
             let columns = self.rtes[target].columns.iter().map(|c| RteColumn { sources: vec![], ..c.clone() }).collect();
-            let id = self.add_rte(&name, RteKind::Version, columns);
+            let id = self.add_rte(&name, RteKind::Version(target), columns);
             let item = Item { columns_visible: false, ..self.item(id, name, None) };
             if let Some(scope) = self.scopes.last_mut() {
                 scope.items.push(item);

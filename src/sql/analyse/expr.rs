@@ -285,7 +285,7 @@ impl Analyser<'_> {
         let rte = &mut self.rtes[id];
         match &rte.kind {
             RteKind::Relation { oid: _, usage: _ } => {}
-            RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Version => {}
+            RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Version(_) => {}
             RteKind::Excluded | RteKind::Merged => {
                 return Err(Denial::unsupported("this whole-row reference cannot be secured"));
             }

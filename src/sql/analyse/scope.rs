@@ -45,8 +45,8 @@ pub enum RteKind {
     Cte,
     /// `excluded` of ON CONFLICT.
     Excluded,
-    /// `old` or `new` of RETURNING: a row of the target.
-    Version,
+    /// `old` or `new` of RETURNING: a row of that target.
+    Version(RteId),
     /// The merged columns of JOIN .. USING.
     Merged,
 }

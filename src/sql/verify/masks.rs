@@ -261,6 +261,7 @@ mod tests {
             "INSERT INTO public.accounts AS a (ssn, tenant_id) VALUES ('x', $T) ON CONFLICT (ssn) WHERE a.ssn = 'x' DO UPDATE SET email = M(excluded.ssn) WHERE CASE WHEN T(a) THEN M(a.ssn) = 'x' ELSE $R(a)::pg_catalog.bool END RETURNING M(a.ssn)",
             "UPDATE public.accounts a SET email = 'x' WHERE T(a) RETURNING M(a.ssn)",
             "DELETE FROM public.accounts a WHERE T(a) AND M(a.ssn) = 'x'",
+            "UPDATE public.accounts a SET email = 'x' WHERE T(a) RETURNING WITH (OLD AS v, NEW AS w) M(v.ssn), M(w.ssn), M(a.ssn), v.email",
             "MERGE INTO public.accounts a USING (VALUES (1)) v(id) ON T(a) AND M(a.ssn) = 'x' WHEN MATCHED AND M(a.ssn) > 'x' THEN DELETE WHEN NOT MATCHED THEN INSERT (ssn, tenant_id) VALUES ('x', $T)",
         ] {
             check(text).unwrap_or_else(|d| panic!("{text}: {d}"));
@@ -300,6 +301,9 @@ mod tests {
             "UPDATE public.accounts a SET ssn = 'x' WHERE T(a)",
             "UPDATE public.accounts a SET ssn = M(a.ssn) WHERE T(a)",
             "DELETE FROM public.accounts a WHERE T(a) RETURNING a.ssn",
+            "DELETE FROM public.accounts a WHERE T(a) RETURNING WITH (OLD AS v) v.ssn",
+            "DELETE FROM public.accounts a WHERE T(a) RETURNING WITH (OLD AS v) pg_catalog.to_json(v)",
+            "DELETE FROM public.accounts a WHERE T(a) RETURNING WITH (OLD AS v) CASE WHEN v.ssn IS NULL THEN NULL::pg_catalog.text ELSE a.ssn END",
             "MERGE INTO public.accounts a USING (VALUES (1)) v(id) ON T(a) AND a.ssn = 'x' WHEN MATCHED THEN DELETE",
             "MERGE INTO public.accounts a USING (VALUES (1)) v(id) ON T(a) WHEN MATCHED AND a.ssn = 'x' THEN DELETE",
             "MERGE INTO public.accounts a USING (VALUES (1)) v(id) ON T(a) WHEN MATCHED THEN UPDATE SET email = a.ssn",

@@ -148,8 +148,13 @@ impl Verifier<'_> {
 
     fn excluded_columns(&self, target: &Target) -> Result<Named, Denial> {
         let Entry::Governed { oid, .. } = &target.entry else { return Err(refused("a target that is not governed")) };
-        let known = self.catalog.relation(*oid).ok_or_else(|| refused("a write to an unknown relation"))?;
-        self.named(known, "excluded", guard::renamed(known, &[]))
+        self.columns_of(*oid, "excluded")
+    }
+
+    /// The columns of a written relation under another alias of its rows.
+    fn columns_of(&self, oid: u32, alias: &str) -> Result<Named, Denial> {
+        let known = self.catalog.relation(oid).ok_or_else(|| refused("a write to an unknown relation"))?;
+        self.named(known, alias, guard::renamed(known, &[]))
     }
 
     /// RETURNING, the first entry of which raises where a new row does not meet its checks.
@@ -167,13 +172,13 @@ impl Verifier<'_> {
             }
             // A version of the target's row: who reads it reads the target.
             let entry = match target.entry.clone() {
-                Entry::Governed { oid, exposure: _, tenant_column, required: _, when_read: _, columns } => Entry::Governed {
+                Entry::Governed { oid, exposure: _, tenant_column, required: _, when_read: _, columns: _ } => Entry::Governed {
                     oid,
                     exposure: Exposure::Own,
                     tenant_column,
                     required: Vec::new(),
                     when_read: Vec::new(),
-                    columns,
+                    columns: self.columns_of(oid, value)?,
                 },
                 Entry::System { .. } | Entry::Shared { columns: _ } | Entry::Other => return Err(refused("RETURNING WITH")),
             };
