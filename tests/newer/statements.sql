@@ -105,3 +105,10 @@ INSERT INTO card (id, note) VALUES (70, 'n'), (1, 'z') ON CONFLICT (id) DO UPDAT
 MERGE INTO card c USING item i ON c.id = i.id WHEN MATCHED THEN UPDATE SET note = i.name WHEN NOT MATCHED THEN INSERT (id, note) VALUES (i.id + 20, i.name) RETURNING merge_action(), old.number, new.number, to_json(old) IS NULL
 
 WITH u AS (DELETE FROM card WHERE id < 3 RETURNING old.number AS number) SELECT number, count(*) FROM u GROUP BY number
+
+COPY (MERGE INTO account a USING item i ON a.id = i.id WHEN MATCHED THEN UPDATE SET email = i.name WHEN NOT MATCHED THEN INSERT (id, email) VALUES (i.id + 20, i.name) RETURNING merge_action(), a.*) TO STDOUT
+
+COPY (MERGE INTO card c USING item i ON c.id = i.id WHEN MATCHED THEN DELETE RETURNING c.number, old.number, new.number) TO STDOUT WITH (FORMAT csv)
+
+-- refused: 0A000
+COPY (MERGE INTO account a USING item i ON a.id = i.id WHEN MATCHED THEN DELETE) TO STDOUT

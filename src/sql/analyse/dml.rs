@@ -348,6 +348,10 @@ impl Analyser<'_> {
             Some(NodeEnum::DeleteStmt(s)) => {
                 self.delete(s)?;
             }
+            // It has had RETURNING since PostgreSQL 17.
+            Some(NodeEnum::MergeStmt(s)) => {
+                self.merge(s)?;
+            }
             Some(_) | None => return Err(Denial::unsupported("this COPY cannot be secured")),
         }
         Ok(Statement::CopyTo { query, options: std::mem::take(options) })
