@@ -5,6 +5,7 @@ mod commands;
 mod computed;
 mod copy_from;
 mod current;
+mod grouping;
 mod guard;
 mod mask;
 mod merge;

@@ -234,6 +234,9 @@ impl Rewriter<'_> {
             self.filtered();
         }
         self.having(select)?;
+        if !select.group_clause.iter().any(is_grouping_set) {
+            self.group_by_dependents(select, &from.members);
+        }
         for list in [&mut select.group_clause, &mut select.window_clause, &mut select.distinct_clause, &mut select.sort_clause] {
             for entry in list {
                 self.sub_links(entry)?;

@@ -23,7 +23,7 @@ CREATE TABLE item (id int PRIMARY KEY, name text NOT NULL, cost numeric(10,2), c
 -- Their own conditions raise on the rows of others.
 CREATE VIEW busy WITH (security_invoker = true) AS SELECT id, customer_id, num::int / divisor AS load, num, divisor, note FROM sale WHERE num::int / divisor > 3;
 CREATE VIEW known(id, label, spent) WITH (security_invoker = true) AS
-  SELECT c.id, c.name || '!', sum(s.price) FROM customer c LEFT JOIN sale s ON s.customer_id = c.id AND s.num::int > 11 GROUP BY c.id, c.name;
+  SELECT c.id, c.name || '!', sum(s.price) FROM customer c LEFT JOIN sale s ON s.customer_id = c.id AND s.num::int > 11 GROUP BY c.tenant_id, c.id;
 CREATE VIEW words WITH (security_invoker = true) AS WITH sale AS (SELECT body, stars FROM remark) SELECT body, stars FROM sale UNION ALL SELECT name, id FROM item;
 CREATE VIEW busy_known WITH (security_invoker = true) AS SELECT b.id, k.label, 100 / b.divisor AS part FROM busy b LEFT JOIN known k ON k.id = b.customer_id;
 CREATE INDEX ON customer (name);
