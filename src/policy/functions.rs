@@ -36,6 +36,12 @@ const ALLOWED: &[&str] = &[
     "to_date",
     "to_timestamp",
     "interval_pl_timestamptz",
+    "timestamptz_mi_interval",
+    "timestamptz_pl_interval",
+    // numbers and money, by the locale's settings
+    "money",
+    "numeric",
+    "to_number",
     // text, arrays, json: stable because output functions may be
     "array_to_json",
     "array_to_string",
@@ -86,7 +92,6 @@ const ALLOWED: &[&str] = &[
     "jsonb_path_query_tz",
     "array_agg",
     "string_agg",
-    "date_cmp_timestamptz",
     "bpchar",
     "enum_first",
     "enum_last",
@@ -117,6 +122,7 @@ const ALLOWED: &[&str] = &[
     "current_schema",
     "current_schemas",
     "current_user",
+    "getpgusername",
     "inet_client_addr",
     "inet_client_port",
     "inet_server_addr",
@@ -126,6 +132,7 @@ const ALLOWED: &[&str] = &[
     "pg_is_in_recovery",
     "pg_postmaster_start_time",
     "pg_my_temp_schema",
+    "pg_trigger_depth",
     "session_user",
     "version",
     "pg_typeof",
@@ -272,7 +279,11 @@ pub(super) fn is_allowed(f: &Function) -> bool {
         let pure = matches!(f.kind, 'a' | 'w') || f.volatility == 'i';
         return f.kind != 'p'
             && !REFUSED.contains(&name)
-            && (pure || ALLOWED.contains(&name) || is_sequence(name) || matches!(name, "current_setting" | "set_config"));
+            && (pure
+                || ALLOWED.contains(&name)
+                || compares_times(name)
+                || is_sequence(name)
+                || matches!(name, "current_setting" | "set_config"));
     }
     if f.schema == "information_schema" {
         return f.volatility == 'i';
@@ -281,6 +292,17 @@ pub(super) fn is_allowed(f: &Function) -> bool {
     trusted
         && (f.volatility == 'i'
             || matches!(name, "gen_random_bytes" | "gen_salt" | "gen_random_uuid" | "uuid_generate_v4" | "uuid_generate_v1"))
+}
+
+/// What the comparison operators between dates and times call (`timestamp_lt_timestamptz`): stable for the time zone.
+fn compares_times(name: &str) -> bool {
+    let is_type = |word: &str| matches!(word, "date" | "timestamp" | "timestamptz");
+    let is_comparison = |word: &str| matches!(word, "lt" | "le" | "eq" | "ne" | "ge" | "gt" | "cmp");
+    let mut words = name.split('_');
+    words.next().is_some_and(is_type)
+        && words.next().is_some_and(is_comparison)
+        && words.next().is_some_and(is_type)
+        && words.next().is_none()
 }
 
 /// Functions of sequences: which sequence is judged by its name, and whether its last value is the client's own by the session.

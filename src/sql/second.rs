@@ -15,6 +15,7 @@ use sqlparser::ast::{
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::{ALL_KEYWORDS, ALL_KEYWORDS_INDEX, RESERVED_FOR_COLUMN_ALIAS, RESERVED_FOR_TABLE_ALIAS};
 use sqlparser::parser::Parser;
+use sqlparser::tokenizer::Tokenizer;
 
 use super::parse;
 use crate::finding::Denial;
@@ -84,7 +85,7 @@ fn unreadable(message: String) -> Denial {
 
 /// Forms that the second parser reads as something else without an error: ONLY, TABLESAMPLE, ROLLUP within GROUPING SETS,
 /// VALUES as an expression, SELECT of nothing, a frame's bound that is a string, `interval(p)`, `U&"name"`, names that are
-/// words to it; and what it does not print as it read it: options of COPY and EXPLAIN, LIMIT ALL, `- -x` (as a comment).
+/// words to it, operators that it takes apart; and what it does not print as it read it: options of COPY and EXPLAIN, LIMIT ALL, `- -x` (as a comment).
 fn has_foreign_forms(text: &str, json: &Json) -> bool {
     let mut found = parse::scan(text).is_ok_and(|tokens| has_foreign_tokens(text, &tokens));
     walk_json(json, &mut |name, value| {
@@ -105,9 +106,17 @@ fn has_foreign_forms(text: &str, json: &Json) -> bool {
 
 fn has_foreign_tokens(text: &str, tokens: &[ScanToken]) -> bool {
     let is_operator = |t: &ScanToken| matches!(t.token(), Token::Op | Token::Ascii43 | Token::Ascii45);
+    let is_taken_apart = |t: &ScanToken| t.token() == Token::Op && !is_one_token(&text[t.start as usize..t.end as usize]);
     tokens.iter().any(|t| text[t.start as usize..].starts_with(['U', 'u']) && text[t.start as usize + 1..].starts_with("&\""))
         || tokens.windows(2).any(|pair| pair.iter().all(is_operator))
+        || tokens.iter().any(is_taken_apart)
         || foreign_words(text, tokens).next().is_some()
+}
+
+/// Whether an operator is one to the second parser too: it takes `@@@` for `@@` and `@`.
+fn is_one_token(operator: &str) -> bool {
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, operator).tokenize();
+    tokens.is_ok_and(|tokens| matches!(tokens.as_slice(), [one] if one.to_string() == operator))
 }
 
 /// Where names stand without quotes that are reserved words to the second parser only (`FROM a anti JOIN b`).
@@ -552,6 +561,8 @@ mod tests {
             "PREPARE p AS UPDATE t SET a[1] = $1",
             "SELECT E'\\'' FROM ONLY t",
             "SELECT - -a, - -1, @ -1 FROM t",
+            "SELECT a @@@ b, c ?# d, e <<<-> f, g ?@ h FROM t WHERE f(i) @@@ ($1 #@# j)",
+            "SELECT pg_catalog.overlay(a, b, 1, 2), NULL::pg_catalog.bpchar FROM ONLY t",
             "SELECT a FROM t LIMIT ALL OFFSET 1",
             "COPY t TO STDOUT (FORMAT csv, HEADER true)",
             "SELECT a FROM t qualify",
