@@ -16,7 +16,7 @@ use std::fs;
 use support::answer::Answer;
 use support::cluster::Cluster;
 use support::compare::{Names, Order, Shape};
-use support::subject::Subject;
+use support::subject::{Subject, like_the_others};
 use support::wire::{ConnectError, Extended, Target, Wire};
 use support::{repository, update_wanted};
 
@@ -217,6 +217,7 @@ impl Bench {
         let policies = fs::read_to_string(repository(policies)).expect("read the policies");
         let rls = fs::read_to_string(repository("tests/attacks/rls.sql")).expect("read the row security");
         let subject = Subject::start(&cluster, &[ALL.to_owned()], &policies, &rls, None);
+        like_the_others(&cluster, TWIN);
         let (names, twin_names) = (Names::load(&cluster, ALL), Names::load(&cluster, TWIN));
         let superuser = |database| RefCell::new(Wire::connect(&cluster.superuser(database)).expect("superuser connection"));
         let (watch, twin_watch) = (superuser(ALL), superuser(TWIN));

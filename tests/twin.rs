@@ -29,7 +29,7 @@ use support::cluster::Cluster;
 use support::compare::{Names, Order, Shape};
 use support::random::Random;
 use support::repository;
-use support::subject::Subject;
+use support::subject::{Subject, like_the_others};
 use support::wire::{Extended, Wire};
 
 const WORKERS: usize = 2;
@@ -270,6 +270,7 @@ impl World {
         let rls = fs::read_to_string(repository("tests/twin/rls.sql")).expect("read the row security");
         let views = fs::read_to_string(repository("tests/twin/views.sql")).expect("read the views");
         let subject = Subject::start(&cluster, &everyone, &policies, &rls, Some(&views));
+        like_the_others(&cluster, "solo");
         World { cluster, subject }
     }
 }

@@ -6,6 +6,23 @@ use super::cluster::{APP_PASSWORD, Cluster};
 use super::proxy::{Proxy, Setup, User};
 use super::wire::Target;
 
+/// What `bulkhead harden` adds to a database besides row security shows in the catalog (it holds no row that a tenant reads): the
+/// twin has as much.
+const SCHEMA_OF_THE_LOCK: &str = "CREATE SCHEMA bulkhead; GRANT USAGE ON SCHEMA bulkhead TO PUBLIC;
+    CREATE TABLE bulkhead.lock_key (one boolean PRIMARY KEY DEFAULT true CHECK (one), inner_pad bytea NOT NULL, outer_pad bytea NOT NULL);
+    CREATE TABLE bulkhead.hardened (relation regclass PRIMARY KEY, had_enabled boolean NOT NULL, had_forced boolean NOT NULL)";
+
+fn is_paranoid() -> bool {
+    std::env::var("LEVEL").is_ok_and(|level| level == "paranoid")
+}
+
+/// Gives a twin the schema that the second lock gives the others, where they have it.
+pub fn like_the_others(cluster: &Cluster, twin: &str) {
+    if is_paranoid() {
+        cluster.execute(twin, SCHEMA_OF_THE_LOCK);
+    }
+}
+
 pub enum Subject {
     Proxy(Box<Proxy>),
     /// A role without any filter.
@@ -39,7 +56,7 @@ impl Subject {
                 let databases: Vec<(String, String)> = databases.iter().map(|d| (d.clone(), cluster.app_url(d))).collect();
                 let users = [User { name: "tenant_1", access: "tenant = \"1\"\nroles = [\"app\"]" }];
                 let setup = Setup::new(&databases, &users, &[("policies.toml", policies)]);
-                if std::env::var("LEVEL").is_ok_and(|level| level == "paranoid") {
+                if is_paranoid() {
                     let urls: Vec<String> = databases.iter().map(|(d, _)| cluster.superuser_url(d)).collect();
                     setup.harden(&urls);
                 }
