@@ -38,7 +38,8 @@
 //! * **TOTAL**: analysis is total. A syntax node it does not know is a [`finding::Denial`]; there is no `_ =>` over
 //!   kinds of syntax nodes and no `..` in patterns over them.
 //! * **REFUSE**: a parse error, a missing catalog entry, a disagreement between parsers is a `Denial`.
-//! * **EPOCH**: a permit carries its epoch; a prepared statement whose epoch is old is reviewed again when it is used.
+//! * **EPOCH**: a permit carries its epoch; a prepared statement whose epoch is old is reviewed again when it is used. No review is
+//!   older than definitions that an unrestricted user was told are changed: tenants wait for them.
 //! * **KNOWN-STATE**: the pool takes back only a connection whose state is known; on any doubt it is closed.
 //! * **VERDICT**: a verdict is a returned value bound to its statement. A query string of n statements is refused whole
 //!   if one is refused. A denial inside a transaction aborts that transaction upstream.

@@ -23,11 +23,23 @@ struct World {
 
 impl World {
     fn start() -> World {
+        World::with("")
+    }
+
+    /// `more`: lines of the configuration.
+    fn with(more: &str) -> World {
         let cluster = Cluster::start();
         cluster.create_database("shop", &[&repository("tests/attacks/schema.sql")], &[]);
         let policies = fs::read_to_string(repository("tests/attacks/policies.toml")).expect("read the policies");
-        let users = [User { name: "one", access: "tenant = \"1\"" }, User { name: "web", access: "tenants = [\"1\", \"2\"]" }];
+        let owner = format!("unrestricted = true\nupstream = \"{}\"", cluster.superuser_url("shop"));
+        let users = [
+            User { name: "one", access: "tenant = \"1\"" },
+            User { name: "web", access: "tenants = [\"1\", \"2\"]" },
+            User { name: "operator", access: &owner },
+        ];
         let setup = Setup::new(&[("shop".to_owned(), cluster.app_url("shop"))], &users, &[("shop.toml", &policies)]);
+        let config = fs::read_to_string(setup.config()).expect("the configuration") + more;
+        fs::write(setup.config(), config).expect("write the configuration");
         World { proxy: Proxy::start(setup), cluster, policies }
     }
 
@@ -141,6 +153,67 @@ fn a_new_column_is_known_soon_and_a_new_table_is_denied_until_a_policy_lists_it(
     assert_eq!(client.query("SELECT * FROM fresh").sqlstate(), "42501");
     world.write_policies(&format!("{}\n[[table]]\nname = \"public.fresh\"\nscope = \"shared\"\n", world.policies));
     poll("the table is known", || client.query("SELECT count(*) FROM fresh").scalar().as_deref() == Some("0"));
+}
+
+/// The promise: a tenant's statement is never planned on definitions older than those that a client was told of.
+#[test]
+fn what_an_unrestricted_user_has_changed_is_known_to_the_next_statement_of_a_tenant() {
+    let world = World::start();
+    let (mut operator, mut client) = (world.connect("operator"), world.connect("one"));
+    let mut prepare = Vec::new();
+    put_parse(&mut prepare, "whole", b"SELECT * FROM accounts WHERE id = 1", &[]);
+    put_message(&mut prepare, b'S', b"");
+    client.send_raw(&prepare).expect("send");
+    assert!(client.answer().error.is_none());
+    let mut execute = Vec::new();
+    put_bind(&mut execute, "", "whole", &[], 0);
+    put_execute(&mut execute, "", 0);
+    put_message(&mut execute, b'S', b"");
+    let change = |operator: &mut Wire, sql: &str| assert!(operator.query(sql).error.is_none(), "{sql}");
+    for n in 0..10 {
+        let add = format!("ALTER TABLE accounts ADD COLUMN c{n} int DEFAULT {n}");
+        match n % 4 {
+            0 => change(&mut operator, &add),
+            1 => ["BEGIN", &add, "COMMIT"].into_iter().for_each(|sql| change(&mut operator, sql)),
+            2 => change(&mut operator, &format!("BEGIN; {add}; COMMIT; SELECT 1")),
+            _ => change(&mut operator, &format!("DO $$ BEGIN {add}; END $$")),
+        }
+        let answer = client.query(format!("SELECT c{n} FROM accounts WHERE id = 1"));
+        assert_eq!(answer.scalar().as_deref(), Some(&*n.to_string()), "{answer:?}");
+    }
+    // A prepared statement whose row has other columns by now is the server's to refuse, as without the proxy.
+    change(&mut operator, "ALTER TABLE accounts RENAME COLUMN ssn TO number");
+    client.send_raw(&execute).expect("send");
+    let answer = client.answer();
+    assert!(answer.error.is_some() || format!("{answer:?}").contains("number") || answer.rows().count() == 1, "{answer:?}");
+    assert_eq!(client.query("SELECT ssn FROM accounts").sqlstate(), "42703");
+}
+
+#[test]
+fn a_migration_of_many_statements_is_not_a_load_of_the_catalog_for_each() {
+    let world = World::start();
+    let mut operator = world.connect("operator");
+    let before: u64 = world.metric("bulkhead_policy_epoch").parse().expect("a number");
+    let begun = Instant::now();
+    for n in 0..300 {
+        assert!(operator.query(format!("CREATE TABLE made_{n} (id int)")).error.is_none());
+    }
+    let epochs = world.metric("bulkhead_policy_epoch").parse::<u64>().expect("a number") - before;
+    // Once a second, and one that was under way.
+    assert!(epochs <= begun.elapsed().as_secs() + 2, "{epochs} loads in {:?}", begun.elapsed());
+}
+
+/// What cannot be known is not passed over: a tenant waits, and is refused.
+#[test]
+fn where_changed_definitions_cannot_be_read_tenants_are_refused_until_they_can() {
+    let world = World::with("[limits]\npool_wait = \"2s\"\n");
+    let (mut operator, mut client) = (world.connect("operator"), world.connect("one"));
+    assert_eq!(client.query("SELECT count(*) FROM accounts").scalar().as_deref(), Some("5"));
+    // The proxy's connections are open; no new one is let in to read the catalog.
+    assert!(operator.query("ALTER ROLE app CONNECTION LIMIT 1").error.is_none());
+    assert_eq!(client.query("SELECT count(*) FROM accounts").sqlstate(), "57P03");
+    assert!(operator.query("ALTER ROLE app CONNECTION LIMIT -1").error.is_none());
+    poll("the catalog is read", || client.query("SELECT count(*) FROM accounts").scalar().as_deref() == Some("5"));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
@@ -27,17 +28,16 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long a server that is not there yet is waited for at start.
 const START: Duration = Duration::from_secs(30);
 
-/// Something that asks for a look now: SIGHUP, or DDL of an unrestricted user.
+/// Asks for a look now: SIGHUP does, and a tenant that waits for what an unrestricted user has changed.
 #[derive(Clone, Debug, Default)]
 pub struct Nudge(Arc<Asked>);
 
 #[derive(Debug, Default)]
 struct Asked {
+    /// For a look at everything.
     now: Notify,
-    /// Looks that were asked for.
-    count: watch::Sender<u64>,
-    /// Of those, how many were asked for before the last look began.
-    done: watch::Sender<u64>,
+    /// For a look at the catalogs that are not known to be as they were.
+    catalogs: Notify,
 }
 
 impl Nudge {
@@ -45,16 +45,42 @@ impl Nudge {
     pub fn nudge(&self) {
         self.0.now.notify_one();
     }
+}
 
-    /// Asks for a look at the catalogs and waits until one is done that began after this call.
-    async fn look(&self) {
-        let mut number = 0;
-        self.0.count.send_modify(|count| {
-            *count += 1;
-            number = *count;
-        });
-        // The sender lives as long as `self`.
-        let _ = self.0.done.subscribe().wait_for(|done| *done >= number).await;
+/// Whether a gate's catalog is as new as what clients were told. Changes are counted and nothing else; the catalog is loaded when a
+/// tenant needs it, so that a migration of thousands of statements costs one load and not thousands.
+#[derive(Debug, Default)]
+pub struct Freshness {
+    /// Changes that unrestricted users made, counted before they hear of it.
+    changes: AtomicU64,
+    /// Of those, how many were made before the last look at the catalog began.
+    known: AtomicU64,
+    looked: Notify,
+}
+
+impl Freshness {
+    fn is_fresh(&self) -> bool {
+        self.known.load(Ordering::SeqCst) >= self.changes.load(Ordering::SeqCst)
+    }
+
+    fn learn(&self, changes: u64) {
+        self.known.store(changes, Ordering::SeqCst);
+        self.looked.notify_waiters();
+    }
+
+    /// Ends after a look that began after this call.
+    async fn until_known(&self, nudge: &Nudge) {
+        let wanted = self.changes.load(Ordering::SeqCst);
+        nudge.0.catalogs.notify_one();
+        loop {
+            let looked = self.looked.notified();
+            tokio::pin!(looked);
+            looked.as_mut().enable();
+            if self.known.load(Ordering::SeqCst) >= wanted {
+                return;
+            }
+            looked.await;
+        }
     }
 }
 
@@ -64,6 +90,7 @@ pub struct Kept {
     pub gate: Arc<Gate>,
     pub nudge: Nudge,
     pub lock: Arc<Open>,
+    pub freshness: Arc<Freshness>,
     /// Counts the times when what new sessions start with was changed on the server.
     pub settings: watch::Receiver<u64>,
 }
@@ -93,9 +120,16 @@ impl Review for Kept {
         self.gate.masks_for(roles)
     }
 
-    fn refreshed(&self) -> Refreshed {
-        let nudge = self.nudge.clone();
-        Box::pin(async move { nudge.look().await })
+    fn changed(&self) {
+        self.freshness.changes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn refreshed(&self) -> Option<Refreshed> {
+        if self.freshness.is_fresh() {
+            return None;
+        }
+        let (freshness, nudge) = (self.freshness.clone(), self.nudge.clone());
+        Some(Box::pin(async move { freshness.until_known(&nudge).await }))
     }
 
     fn renewals(&self) -> watch::Receiver<u64> {
@@ -110,6 +144,7 @@ pub struct Keeper {
     /// Level paranoid: the key of the second lock.
     key: Option<LockKey>,
     lock: Arc<Open>,
+    freshness: Arc<Freshness>,
     /// In force.
     policies: PolicyModel,
     /// Read, but contradicted by the catalog so far: its tables may be on their way.
@@ -148,10 +183,18 @@ impl Keeper {
             Level::Paranoid => Some(LockKey::of(database)?),
             Level::Strict | Level::Standard => None,
         };
-        let (gate, lock) = (Arc::new(gate), Arc::new(Open::default()));
-        let settings = watch::Sender::default();
-        let keeper =
-            Keeper { database: database.clone(), gate, key, lock, policies, wanted: None, snapshot, fingerprint, settings };
+        let keeper = Keeper {
+            database: database.clone(),
+            gate: Arc::new(gate),
+            key,
+            lock: Arc::default(),
+            freshness: Arc::default(),
+            policies,
+            wanted: None,
+            snapshot,
+            fingerprint,
+            settings: watch::Sender::default(),
+        };
         let faults = keeper.faults_of_lock().await.unwrap_or_else(|error| vec![error]);
         if !faults.is_empty() {
             return Err(format!(
@@ -165,7 +208,13 @@ impl Keeper {
 
     /// The gate, for sessions.
     pub fn kept(&self, nudge: Nudge) -> Kept {
-        Kept { gate: self.gate.clone(), nudge, lock: self.lock.clone(), settings: self.settings.subscribe() }
+        Kept {
+            gate: self.gate.clone(),
+            nudge,
+            lock: self.lock.clone(),
+            freshness: self.freshness.clone(),
+            settings: self.settings.subscribe(),
+        }
     }
 
     /// What of the second lock is not in place, where it is required.
@@ -222,27 +271,28 @@ impl Keeper {
         self.wanted = if self.install(policies.clone(), None, events) { None } else { Some(policies) };
     }
 
-    /// Loads the catalog again if the server's has changed.
-    async fn look(&mut self, events: &Events) {
-        let Ok(fingerprint) = backend::catalog::fingerprint(&self.database.upstream).await else { return };
-        let Some(old) = &mut self.fingerprint else { return self.load(fingerprint, events).await };
+    /// Loads the catalog again if the server's has changed. The number of changes that are known by then; none: the server did
+    /// not say.
+    async fn look(&mut self, events: &Events) -> Option<u64> {
+        let changes = self.freshness.changes.load(Ordering::SeqCst);
+        let fingerprint = backend::catalog::fingerprint(&self.database.upstream).await.ok()?;
+        let Some(old) = &mut self.fingerprint else { return self.load(fingerprint, events).await.then_some(changes) };
         if old.settings != fingerprint.settings {
             old.settings.clone_from(&fingerprint.settings);
             self.settings.send_modify(|count| *count += 1);
         }
-        if old.catalog != fingerprint.catalog {
-            self.load(fingerprint, events).await;
-        }
+        if old.catalog == fingerprint.catalog || self.load(fingerprint, events).await { Some(changes) } else { None }
     }
 
-    async fn load(&mut self, fingerprint: Fingerprint, events: &Events) {
+    /// `false`: the server did not say. Policies that do not fit what it says leave the old epoch in force.
+    async fn load(&mut self, fingerprint: Fingerprint, events: &Events) -> bool {
         match backend::catalog::load(&self.database.upstream).await {
             Ok(snapshot) if snapshot == self.snapshot => self.fingerprint = Some(fingerprint),
             Ok(snapshot) => {
                 if let Some(wanted) = self.wanted.take() {
                     if self.install(wanted.clone(), Some(snapshot.clone()), events) {
                         self.fingerprint = Some(fingerprint);
-                        return;
+                        return true;
                     }
                     self.wanted = Some(wanted);
                 }
@@ -250,8 +300,12 @@ impl Keeper {
                     self.fingerprint = Some(fingerprint);
                 }
             }
-            Err(error) => tracing::warn!(database = %self.database.name, %error, "the catalog cannot be read"),
+            Err(error) => {
+                tracing::warn!(database = %self.database.name, %error, "the catalog cannot be read");
+                return false;
+            }
         }
+        true
     }
 
     fn install(&mut self, policies: PolicyModel, snapshot: Option<Snapshot>, events: &Events) -> bool {
@@ -278,28 +332,36 @@ impl Keeper {
 pub async fn keep(mut keepers: Vec<Keeper>, config: Arc<Config>, nudge: Nudge, events: Events) {
     let directory = config.server.policies.clone();
     let mut seen = stamp(&directory);
-    let mut asked = nudge.0.count.subscribe();
+    let mut tick = tokio::time::interval(LOOK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            () = nudge.0.now.notified() => seen.clear(),
-            _ = asked.changed() => {}
-            () = tokio::time::sleep(LOOK) => {}
-        }
-        // Whoever asks from here on waits for the next look.
-        let count = *asked.borrow_and_update();
+        let whole = tokio::select! {
+            () = nudge.0.now.notified() => {
+                seen.clear();
+                true
+            }
+            () = nudge.0.catalogs.notified() => false,
+            _ = tick.tick() => true,
+        };
         // Catalogs first: new policies speak of them.
+        let mut looked = vec![];
         for keeper in &mut keepers {
-            keeper.look(&events).await;
+            let known = if whole || !keeper.freshness.is_fresh() { keeper.look(&events).await } else { None };
+            looked.push(known);
         }
-        let now = stamp(&directory);
+        let now = if whole { stamp(&directory) } else { seen.clone() };
         if now != seen {
             seen = now;
             reload_policies(&mut keepers, &config, &events);
         }
-        for keeper in &keepers {
-            keeper.look_at_lock().await;
+        for (keeper, known) in keepers.iter().zip(looked) {
+            if whole || known.is_some() {
+                keeper.look_at_lock().await;
+            }
+            if let Some(changes) = known {
+                keeper.freshness.learn(changes);
+            }
         }
-        nudge.0.done.send_replace(count);
     }
 }
 

@@ -424,6 +424,19 @@ impl Session<'_> {
         }
     }
 
+    /// Waits, where an unrestricted user has changed definitions, until they are known.
+    ///
+    /// # Errors
+    /// The server does not tell them.
+    pub async fn catalog_known(&mut self) -> Result<(), Denial> {
+        let Some(refreshed) = self.database.gate.refreshed() else { return Ok(()) };
+        tokio::time::timeout(self.shared.limits.pool_wait, refreshed).await.map_err(|_| {
+            let message = "definitions have changed on the server, and its catalog cannot be read";
+            let error = SqlError::new(sqlstate::CANNOT_CONNECT_NOW, message).with_hint("try again");
+            Denial::new(Reason::Limit, error)
+        })
+    }
+
     /// INVARIANT (VERDICT): the verdict is returned, bound to its statement.
     pub fn review(&mut self, text: &str, protocol: Protocol, types: &[u32]) -> Result<SmallVec<[Approved; 1]>, Denial> {
         if text.len() > self.shared.limits.max_statement {

@@ -39,9 +39,13 @@ pub trait Review: Send + Sync + fmt::Debug {
     /// See [`Gate::masks_for`].
     fn masks_for(&self, roles: &[Box<str>]) -> bool;
 
-    /// Ends once what changed in the server's catalog before this call is known.
-    fn refreshed(&self) -> Refreshed {
-        Box::pin(std::future::ready(()))
+    /// An unrestricted user has changed definitions, and does not know of it yet.
+    fn changed(&self) {}
+
+    /// Ends once what was changed before this call is known; none: it is. INVARIANT: what a tenant sends is reviewed only after
+    /// that, so that no plan is older than a change that somebody was told of.
+    fn refreshed(&self) -> Option<Refreshed> {
+        None
     }
 
     /// Changes when new sessions on the server would start with other settings than before (ALTER ROLE .. SET).

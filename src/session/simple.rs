@@ -65,6 +65,12 @@ impl Session<'_> {
         if let Phase::CopyIn { extended } = self.phase {
             return self.copy_in(&message, tag, body, extended);
         }
+        if matches!(tag, b'Q' | b'P' | b'B')
+            && let Err(denial) = self.catalog_known().await
+        {
+            self.deny(denial, if tag == b'Q' { Protocol::Simple } else { Protocol::Extended });
+            return Ok(());
+        }
         match message {
             FrontendMessage::Query(text) => self.query(text).await,
             FrontendMessage::Parse(parse) => self.parse(&parse).await,

@@ -5,7 +5,6 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Buf;
 
@@ -102,7 +101,7 @@ struct Relay {
     awaited: u32,
     /// Errors for the poison that is under way, in order.
     refused: Vec<SqlError>,
-    /// Definitions were changed since the last look at the catalog.
+    /// Definitions were changed in the transaction.
     ddl: bool,
     database: Arc<Database>,
 }
@@ -160,12 +159,16 @@ impl Relay {
                     self.awaited = self.awaited.saturating_sub(1);
                     if self.ddl && self.status == TransactionStatus::Idle {
                         self.ddl = false;
-                        // What comes after a migration must find its tables: the client hears that it is done when that is
-                        // so. A look that takes longer is made up for by the next one.
-                        let _ = tokio::time::timeout(REFRESH, self.database.gate.refreshed()).await;
+                        self.database.gate.changed();
                     }
                 }
-                tag::COMMAND_COMPLETE => self.ddl |= changes_definitions(&message.body),
+                tag::COMMAND_COMPLETE => {
+                    self.ddl |= changes_definitions(&message.body);
+                    // Of several in one string the client hears before ReadyForQuery.
+                    if self.ddl && message.body.starts_with(b"COMMIT") {
+                        self.database.gate.changed();
+                    }
+                }
                 tag::ERROR if poison::is_poison(&message.body) => {
                     if let Some(error) = (!self.refused.is_empty()).then(|| self.refused.remove(0)) {
                         reply::put_error(&mut client.outbox, &error);
@@ -217,14 +220,13 @@ impl Relay {
     }
 }
 
-/// How long the answer to DDL is kept back.
-const REFRESH: Duration = Duration::from_secs(2);
-
-/// Whether a command tag tells of a change to definitions, as far as it does: SELECT INTO, DO and functions do not say.
+/// Whether a command tag tells of a change to definitions, as far as it does: SELECT INTO and functions do not say. DO and CALL
+/// may have made one.
 fn changes_definitions(command_tag: &[u8]) -> bool {
-    const WORDS: [&[u8]; 8] = [b"CREATE", b"ALTER", b"DROP", b"GRANT", b"REVOKE", b"IMPORT", b"REASSIGN", b"REFRESH"];
+    const WORDS: [&[u8]; 11] =
+        [b"CREATE", b"ALTER", b"DROP", b"GRANT", b"REVOKE", b"IMPORT", b"REASSIGN", b"REFRESH", b"SECURITY", b"DO", b"CALL"];
     let word = command_tag.split(|b| matches!(b, b' ' | 0)).next().unwrap_or_default();
-    WORDS.contains(&word)
+    WORDS.contains(&word) || command_tag.starts_with(b"COMMIT PREPARED")
 }
 
 pub(super) fn going_down() -> SqlError {

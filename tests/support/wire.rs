@@ -70,9 +70,15 @@ impl Stream {
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(s) => s.read(buffer),
-            Stream::Unix(s) => s.read(buffer),
+        loop {
+            let done = match self {
+                Stream::Tcp(s) => s.read(buffer),
+                Stream::Unix(s) => s.read(buffer),
+            };
+            // A process that was stopped and goes on.
+            if !done.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::Interrupted) {
+                return done;
+            }
         }
     }
 
