@@ -362,6 +362,43 @@ fn startup_settings_stay_with_their_client() {
 
 // What cannot be carried
 
+/// A timeout that one client has set ends no statement of the next: neither its own nor what the proxy sends before it.
+#[test]
+fn a_short_statement_timeout_stays_with_its_client() {
+    let world = World::start();
+    let (mut a, mut b) = world.pair();
+    // What must be set for the second client takes longer than the first one's timeout.
+    let path = (0..40_000).map(|n| format!("nowhere_{n}")).collect::<Vec<_>>().join(", ");
+    run(&mut b, &format!("SET search_path = public, {path}"));
+    for n in 0..20 {
+        run(&mut a, "SET statement_timeout = '1ms'");
+        let own = a.query("SELECT 1");
+        assert!(own.error.is_none() || own.sqlstate() == "57014", "{own:?}");
+        let answer = b.query("SELECT 1");
+        assert_eq!(answer.scalar().as_deref(), Some("1"), "{n}: {answer:?}");
+        let answer = b.extended(&Extended { sql: b"SELECT 1", ..Extended::default() });
+        assert_eq!(answer.scalar().as_deref(), Some("1"), "{n}: {answer:?}");
+        assert_eq!(get(&mut b, "SHOW statement_timeout"), "0");
+    }
+}
+
+#[test]
+fn a_short_idle_timeout_stays_with_its_client() {
+    let world = World::start();
+    let (mut a, mut b) = world.pair();
+    for n in 0..20 {
+        run(&mut a, "SET idle_session_timeout = '1ms'");
+        #[expect(clippy::disallowed_methods, reason = "the timeout passes, or does not")]
+        std::thread::sleep(Duration::from_millis(n % 4));
+        let answer = b.query("SELECT 1");
+        assert_eq!(answer.scalar().as_deref(), Some("1"), "{n}: {answer:?}");
+        // Its own session is the one that it may end.
+        if a.query("RESET idle_session_timeout").error.is_some() {
+            a = world.connect("one");
+        }
+    }
+}
+
 #[test]
 fn set_role_and_session_authorization_are_refused() {
     let world = World::start();

@@ -14,7 +14,6 @@ use smallvec::SmallVec;
 use super::copy::Copying;
 use super::drive::{DrainWatch, HIGH, Happened, Wants, drive};
 use super::expect::{Expected, Queue};
-use super::poison;
 use super::settings::{self, Settings, Tracker};
 use super::shared::{Database, Drain, Login, Report, Shared};
 use super::socket::Client;
@@ -22,6 +21,7 @@ use super::startup::Established;
 use super::statements::Names;
 use super::tenant::Choice;
 use super::unrestricted::going_down;
+use super::{poison, prelude};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::backend::pool::Lease;
@@ -157,8 +157,8 @@ async fn report(database: &Database, base: &Settings) -> Result<Report, SqlError
     if let Some(report) = database.reports.get(base) {
         return Ok(report);
     }
-    let mut lease = database.pool.lease().await?;
-    super::prelude::apply(&mut lease, base).await?;
+    let mut lease = prelude::lease(&database.pool, base).await?;
+    prelude::apply(&mut lease, base).await?;
     let rows = lease.query("SHOW search_path").await?;
     let search_path = rows.into_iter().flatten().flatten().next().unwrap_or_default().into();
     let parameters = lease.parameters().iter().map(|(n, v)| (n.clone(), v.clone())).collect();
@@ -304,7 +304,8 @@ impl Session<'_> {
             tokio::pin!(interrupted);
             interrupted.as_mut().enable();
             slot.set_waiting();
-            let leasing = pool.lease();
+            let wanted = self.settings.committed().clone();
+            let leasing = prelude::lease(&pool, &wanted);
             tokio::pin!(leasing);
             loop {
                 let drain = &mut self.drain;

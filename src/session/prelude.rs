@@ -1,10 +1,38 @@
 //! Gives a leased backend the settings that a session starts with, before the session's first statement.
 
 use super::settings::{Settings, write_prelude};
-use crate::backend::pool::Lease;
+use crate::backend::pool::{Lease, Pool};
 use crate::error::{SqlError, sqlstate};
 use crate::wire::backend::{self as reply, ErrorFields, TransactionStatus, tag};
 use crate::wire::{frame, frontend};
+
+/// Settings of one client that may end what is done for the next on the same backend, the prelude included.
+const ENDING: [&str; 2] = ["statement_timeout", "idle_session_timeout"];
+
+/// Backends that may be lost before one has the settings.
+const ATTEMPTS: usize = 8;
+
+/// A backend for a client with these settings. One that has another client's timeouts is rid of them here, and not in the packet of
+/// the client's statement: where they end that, the backend is closed, and the client gets another.
+///
+/// # Errors
+/// There is no backend, or none takes the settings.
+pub async fn lease(pool: &Pool, wanted: &Settings) -> Result<Lease, SqlError> {
+    let mut failed = None;
+    for _ in 0..ATTEMPTS {
+        let mut lease = pool.lease().await?;
+        let value = |settings: &Settings, name: &str| settings.map().get(name).cloned();
+        let has_anothers = |name: &&str| value(&lease.settings, name).is_some_and(|v| Some(v) != value(wanted, name));
+        if !ENDING.iter().any(has_anothers) {
+            return Ok(lease);
+        }
+        match apply(&mut lease, wanted).await {
+            Ok(()) => return Ok(lease),
+            Err(error) => failed = Some(error),
+        }
+    }
+    Err(failed.unwrap_or_else(|| SqlError::new(sqlstate::CONNECTION_FAILURE, "lost the connection to the upstream server")))
+}
 
 /// Makes the settings of `lease` those of `wanted`, if they are not.
 ///
