@@ -45,6 +45,8 @@ pub mod sqlstate {
     pub const CANNOT_CONNECT_NOW: SqlState = SqlState("57P03");
     pub const IDLE_SESSION_TIMEOUT: SqlState = SqlState("57P05");
     pub const CONNECTION_FAILURE: SqlState = SqlState("08006");
+    /// There is a server, and it cannot be used.
+    pub const CONNECTION_REJECTED: SqlState = SqlState("08004");
     pub const PROTOCOL_VIOLATION: SqlState = SqlState("08P01");
     pub const PROGRAM_LIMIT_EXCEEDED: SqlState = SqlState("54000");
     pub const STATEMENT_TOO_COMPLEX: SqlState = SqlState("54001");

@@ -36,6 +36,9 @@ pub enum Event {
     /// A server connection could not be made.
     BackendFailed,
     PoliciesReloaded(Reload),
+    /// Level paranoid: row security is not in place in a database, and its tenants are refused.
+    LockLost,
+    LockRestored,
     /// The time that Bulkhead itself spent on a statement.
     LatencyAdded(Duration),
     DrainStarted,

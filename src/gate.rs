@@ -102,6 +102,8 @@ pub struct Explanation {
     pub sql: String,
     /// The final SQL, with the tenant's value in it.
     pub outcome: Result<String, Denial>,
+    /// Why it is refused to whom was asked about, who has chosen no tenant, though the statement itself may run.
+    pub lacks_tenant: Option<Denial>,
     /// `schema.table`, and its scope and predicate in words.
     pub relations: Vec<(String, String)>,
     pub remarks: Vec<String>,
@@ -217,6 +219,7 @@ impl Gate {
             return vec![Explanation {
                 sql: sql.to_owned(),
                 outcome: Err(denial),
+                lacks_tenant: None,
                 relations: vec![],
                 remarks: vec![],
                 cacheable: Err("it is refused".to_owned()),
@@ -439,7 +442,9 @@ impl State {
         key: &mut Vec<u8>,
     ) -> Explanation {
         let source = &text[statement.source.start as usize..statement.source.end as usize];
+        let mut lacks_tenant = None;
         let outcome = self.plan(text, scratch, statement, context, key).map(|plan| {
+            lacks_tenant = (plan.needs_tenant() && context.principal.tenant().is_none()).then(|| plan.no_tenant());
             let literal = |i: u16| {
                 let range = &statement.literals[usize::from(i)];
                 text[range.start as usize..range.end as usize].to_owned()
@@ -476,6 +481,7 @@ impl State {
         Explanation {
             sql: source.to_owned(),
             outcome,
+            lacks_tenant,
             relations,
             remarks: vec![],
             cacheable: Err("there is no result cache".to_owned()),

@@ -78,6 +78,12 @@ const RELOAD_SUCCESS: Metric = metric(
 const RELOAD_TIME: Metric =
     metric("bulkhead_policy_last_reload_timestamp_seconds", Kind::Gauge, &[], "When policies and catalog were last loaded well.");
 const EPOCH: Metric = metric("bulkhead_policy_epoch", Kind::Gauge, &[], "The epoch of policies and catalog that is in force.");
+const REFUSED: Metric = metric(
+    "bulkhead_databases_refused",
+    Kind::Gauge,
+    &[],
+    "Level paranoid: databases whose tenants are refused, since row security is not in place.",
+);
 const DRAINING: Metric = metric("bulkhead_draining", Kind::Gauge, &[], "1 while the process ends its sessions.");
 
 /// Every metric.
@@ -100,6 +106,7 @@ pub const METRICS: &[Metric] = &[
     RELOAD_SUCCESS,
     RELOAD_TIME,
     EPOCH,
+    REFUSED,
     DRAINING,
 ];
 
@@ -149,6 +156,7 @@ pub struct Metrics {
     reload_success: IntGauge,
     reload_time: IntGauge,
     epoch: IntGauge,
+    refused: IntGauge,
     draining: IntGauge,
 }
 
@@ -189,6 +197,7 @@ impl Metrics {
             reload_success: gauge(&r, &RELOAD_SUCCESS)?,
             reload_time: gauge(&r, &RELOAD_TIME)?,
             epoch: gauge(&r, &EPOCH)?,
+            refused: gauge(&r, &REFUSED)?,
             draining: gauge(&r, &DRAINING)?,
             registry: r,
         })
@@ -256,6 +265,8 @@ impl Observe for Metrics {
             Event::PoliciesReloaded(reload) => self.reloaded(reload),
             Event::LatencyAdded(time) => self.added.observe(time.as_secs_f64()),
             Event::DrainStarted => self.draining.set(1),
+            Event::LockLost => self.refused.inc(),
+            Event::LockRestored => self.refused.dec(),
         }
     }
 }

@@ -88,6 +88,7 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
     let keeping = tokio::spawn(epochs::keep(keepers, Arc::new(config.clone()), nudge.clone(), events.clone()));
     if let Some(address) = config.server.admin_listen {
         let listener = TcpListener::bind(address).await.map_err(|e| format!("cannot listen on {address} (admin_listen): {e}"))?;
+        tracing::info!("listening on {address} for /health{}", if config.metrics { " and /metrics" } else { "" });
         let metrics = config.metrics.then_some(metrics);
         tokio::spawn(admin::serve(listener, Admin { health, metrics }, std::future::pending()));
     }
@@ -95,6 +96,19 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
     let served = serve(config, gates, events, reload).await.map_err(|e| e.to_string());
     keeping.abort();
     served
+}
+
+/// One line for whoever has started it.
+fn tell_start(config: &Config, address: SocketAddr) {
+    let names: Vec<&str> = config.databases.iter().map(|d| d.name.as_str()).collect();
+    tracing::info!(
+        level = config.level.as_str(),
+        users = config.users.len(),
+        tls = config.server.tls.is_some(),
+        policies = %config.server.policies.display(),
+        "listening on {address} for {}",
+        names.join(", ")
+    );
 }
 
 /// Every configured tenant must be a value of the columns that tell tenants apart: a typing mistake is told at start.
@@ -153,6 +167,7 @@ impl Server {
         let shared = Arc::new(share(&config, gates, watch, events)?);
         let address = config.server.listen;
         let listener = TcpListener::bind(address).await.map_err(|error| ServeError::Listen { address, error })?;
+        tell_start(&config, listener.local_addr().unwrap_or(address));
         shared.events.emit(Event::ListenerOpened);
         Ok(Server { config, shared, drain, listener })
     }

@@ -378,11 +378,21 @@ fn a_lock_that_is_opened_while_it_serves_stops_tenants_until_it_is_closed() {
             std::thread::sleep(Duration::from_millis(20));
         }
     };
+    let health = || {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", proxy.setup.admin_port)).expect("the admin port");
+        std::io::Write::write_all(&mut stream, b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("send");
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut stream, &mut text).expect("an answer");
+        text
+    };
     until(Some("5"), "");
+    assert!(health().starts_with("HTTP/1.0 200"), "{}", health());
     cluster.execute("shop", "CREATE POLICY wide ON accounts USING (true)");
     until(None, "public.accounts");
+    assert!(health().starts_with("HTTP/1.0 503") && health().contains("second lock"), "{}", health());
     cluster.execute("shop", "DROP POLICY wide ON accounts");
     until(Some("5"), "");
+    assert!(health().starts_with("HTTP/1.0 200"), "{}", health());
 }
 
 #[test]

@@ -4,7 +4,7 @@
 mod support;
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use support::cluster::Cluster;
 use support::proxy::{Proxy, Setup, User};
 use support::repository;
-use support::wire::{Wire, put_bind, put_execute, put_message, put_parse};
+use support::wire::{Extended, Wire, put_bind, put_execute, put_message, put_parse};
 
 struct World {
     proxy: Proxy,
@@ -51,7 +51,7 @@ impl World {
         fs::write(self.proxy.setup.path().join("policies/shop.toml"), text).expect("write the policies");
     }
 
-    /// The value of a metric without labels.
+    /// The value of a metric; labels are part of its name.
     fn metric(&self, name: &str) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.proxy.setup.admin_port)).expect("the admin port");
         stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("send");
@@ -230,6 +230,55 @@ fn a_tenant_that_is_no_value_of_the_column_is_told_at_start() {
         assert_eq!(output.status.code(), Some(2), "{told}");
         assert!(told.contains(&format!("tenant \"{tenant}\"")) && told.contains("int4"), "{told}");
     }
+}
+
+#[test]
+fn a_wrong_password_of_the_upstream_is_told_at_once_with_the_place() {
+    let cluster = Cluster::start();
+    cluster.create_database("shop", &[&repository("tests/attacks/schema.sql")], &[]);
+    let policies = fs::read_to_string(repository("tests/attacks/policies.toml")).expect("read the policies");
+    let url = format!("postgres://app:wrong@127.0.0.1:{}/shop", cluster.port);
+    let users = [User { name: "one", access: "tenant = \"1\"" }];
+    let setup = Setup::new(&[("shop".to_owned(), url.clone())], &users, &[("shop.toml", &policies)]);
+    for command in [&["serve"][..], &["harden", "--database", &url]] {
+        let begun = Instant::now();
+        let output = setup.run(command);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        let place = format!("127.0.0.1:{}/shop as app: password authentication failed", cluster.port);
+        let plain = told.split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ");
+        assert!(plain.contains(&place) && plain.matches("28P01").count() == 1, "{told}");
+    }
+}
+
+#[test]
+fn serve_tells_where_it_listens_and_refused_tenants_are_counted() {
+    let cluster = Cluster::start();
+    cluster.create_database("shop", &[&repository("tests/attacks/schema.sql")], &[]);
+    let policies = fs::read_to_string(repository("tests/attacks/policies.toml")).expect("read the policies");
+    let users = [User { name: "web", access: "tenants = [\"1\", \"2\"]" }];
+    let setup = Setup::new(&[("shop".to_owned(), cluster.app_url("shop"))], &users, &[("shop.toml", &policies)]);
+    let mut process = Command::new(env!("CARGO_BIN_EXE_bulkhead"))
+        .arg("serve")
+        .current_dir(setup.path())
+        .env_remove("LOG_LEVEL")
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("serve starts");
+    let lines = std::io::BufReader::new(process.stderr.take().expect("its standard error"));
+    let line = lines.lines().map_while(Result::ok).find(|line| line.contains("listening on") && line.contains("shop"));
+    process.kill().and_then(|()| process.wait()).expect("it ends");
+    let line = line.expect("a line that tells");
+    for part in [&setup.port.to_string(), "level=\"strict\"", "users=1", "policies"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+
+    let world = World { proxy: Proxy::start(setup), cluster, policies };
+    let mut web = world.connect("web");
+    assert_eq!(web.query("SET bulkhead.tenant = '9'").sqlstate(), "28000");
+    assert_eq!(web.extended(&Extended { sql: b"SET bulkhead.tenant = '9'", ..Extended::default() }).sqlstate(), "28000");
+    assert_eq!(world.metric("bulkhead_denials_total{reason=\"tenant\"}"), "2");
 }
 
 #[test]

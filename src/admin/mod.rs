@@ -20,6 +20,8 @@ pub struct Health {
     /// The epoch in force; 0: none yet.
     epoch: AtomicU64,
     upstream: AtomicU8,
+    /// Databases whose tenants are refused, since the second lock is not in place.
+    refused: AtomicU64,
 }
 
 /// States of what is watched; 0 is "not known yet".
@@ -32,13 +34,15 @@ impl Health {
         let listener = self.listener.load(Ordering::Relaxed);
         let epoch = self.epoch.load(Ordering::Relaxed);
         let upstream = self.upstream.load(Ordering::Relaxed);
-        let ok = listener == UP && epoch > 0 && upstream == UP;
+        let refused = self.refused.load(Ordering::Relaxed);
+        let ok = listener == UP && epoch > 0 && upstream == UP && refused == 0;
         let report = serde_json::json!({
             "status": if ok { "ok" } else { "unavailable" },
             "listener": match listener { UP => "open", DOWN => "draining", _ => "not open yet" },
             "policies": if epoch > 0 { "loaded" } else { "not loaded yet" },
             "policy_epoch": epoch,
             "upstream": match upstream { UP => "up", DOWN => "down", _ => "not seen yet" },
+            "tenants": if refused == 0 { "served" } else { "refused: the second lock is not in place" },
             "version": env!("CARGO_PKG_VERSION"),
         });
         (ok, report)
@@ -53,6 +57,12 @@ impl Observe for Health {
             Event::PoliciesReloaded(Reload::Done(epoch)) => self.epoch.store(epoch.0.max(1), Ordering::Relaxed),
             Event::BackendOpened => self.upstream.store(UP, Ordering::Relaxed),
             Event::BackendFailed => self.upstream.store(DOWN, Ordering::Relaxed),
+            Event::LockLost => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+            }
+            Event::LockRestored => {
+                self.refused.fetch_sub(1, Ordering::Relaxed);
+            }
             Event::PoliciesReloaded(Reload::Failed)
             | Event::ConnectionAccepted
             | Event::ConnectionClosed
@@ -138,6 +148,12 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"policy_epoch\":3"), "{answer}");
         health.observe(Event::BackendFailed);
         assert!(fetch(address, "/health").await.contains("\"upstream\":\"down\""));
+        health.observe(Event::BackendOpened);
+        health.observe(Event::LockLost);
+        let answer = fetch(address, "/health").await;
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("second lock"), "{answer}");
+        health.observe(Event::LockRestored);
+        assert!(fetch(address, "/health").await.starts_with("HTTP/1.1 200"));
         assert!(fetch(address, "/metrics").await.contains("\nbulkhead_build_info{version="));
         server.abort();
     }

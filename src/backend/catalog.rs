@@ -2,9 +2,7 @@
 
 use std::sync::LazyLock;
 
-use super::ConnectError;
-use super::connection::{Connection, Settings};
-use super::stream::Dialer;
+use super::connection::Connection;
 use crate::catalog::{SNAPSHOT_SQL, Snapshot};
 use crate::config::Upstream;
 use crate::error::{SqlError, sqlstate};
@@ -14,9 +12,7 @@ use crate::error::{SqlError, sqlstate};
 /// # Errors
 /// No connection, or as [`load_over`].
 pub async fn load(upstream: &Upstream) -> Result<Snapshot, SqlError> {
-    let told = |error: ConnectError| error.to_sql_error().with_detail(error.to_string());
-    let dialer = Dialer::new(upstream.clone()).map_err(told)?;
-    let mut connection = Connection::connect(&dialer, 0, &Settings::default()).await.map_err(told)?;
+    let mut connection = super::connect(upstream).await?;
     let snapshot = load_over(&mut connection).await?;
     connection.terminate().await;
     Ok(snapshot)
@@ -81,9 +77,7 @@ pub async fn fingerprint(upstream: &Upstream) -> Result<Fingerprint, SqlError> {
 /// # Errors
 /// No connection, or the query failed.
 pub async fn ask(upstream: &Upstream, sql: &'static str) -> Result<String, SqlError> {
-    let told = |error: ConnectError| error.to_sql_error().with_detail(error.to_string());
-    let dialer = Dialer::new(upstream.clone()).map_err(told)?;
-    let mut connection = Connection::connect(&dialer, 0, &Settings::default()).await.map_err(told)?;
+    let mut connection = super::connect(upstream).await?;
     let rows = connection.query(sql).await?;
     connection.terminate().await;
     let text = rows.into_iter().next().and_then(|row| row.into_iter().next()).flatten();

@@ -1,8 +1,6 @@
 //! Asks a server about the second lock.
 
-use super::ConnectError;
-use super::connection::{Connection, Settings};
-use super::stream::Dialer;
+use super::connection::Connection;
 use crate::config::Upstream;
 use crate::error::{SqlError, sqlstate};
 use crate::policy::lock::{LockKey, STATE_SQL, State};
@@ -13,9 +11,7 @@ use crate::principal::Tenant;
 /// # Errors
 /// No connection, or the server's answer cannot be read.
 pub async fn state(upstream: &Upstream, key: &LockKey) -> Result<State, SqlError> {
-    let told = |error: ConnectError| error.to_sql_error().with_detail(error.to_string());
-    let dialer = Dialer::new(upstream.clone()).map_err(told)?;
-    let mut connection = Connection::connect(&dialer, 0, &Settings::default()).await.map_err(told)?;
+    let mut connection = super::connect(upstream).await?;
     let unreadable =
         |what: String| SqlError::new(sqlstate::INTERNAL_ERROR, format!("the state of the second lock cannot be read: {what}"));
     let text = one(connection.query(STATE_SQL).await?).ok_or_else(|| unreadable("no row".to_owned()))?;
@@ -48,9 +44,7 @@ fn one(rows: Vec<Vec<Option<String>>>) -> Option<String> {
 /// # Errors
 /// No connection, or what the server says of the statement that failed.
 pub async fn run(upstream: &Upstream, sql: &str) -> Result<(), SqlError> {
-    let told = |error: ConnectError| error.to_sql_error().with_detail(error.to_string());
-    let dialer = Dialer::new(upstream.clone()).map_err(told)?;
-    let mut connection = Connection::connect(&dialer, 0, &Settings::default()).await.map_err(told)?;
+    let mut connection = super::connect(upstream).await?;
     // Where it fails the connection is dropped, and with it the transaction that was begun.
     connection.ask(sql).await?;
     connection.terminate().await;
@@ -63,9 +57,7 @@ pub async fn run(upstream: &Upstream, sql: &str) -> Result<(), SqlError> {
 /// # Errors
 /// No connection, or it was lost.
 pub async fn answers(upstream: &Upstream, queries: &[String]) -> Result<Vec<Option<String>>, SqlError> {
-    let told = |error: ConnectError| error.to_sql_error().with_detail(error.to_string());
-    let dialer = Dialer::new(upstream.clone()).map_err(told)?;
-    let mut connection = Connection::connect(&dialer, 0, &Settings::default()).await.map_err(told)?;
+    let mut connection = super::connect(upstream).await?;
     let mut answers = Vec::with_capacity(queries.len());
     for sql in queries {
         answers.push(match connection.ask(sql).await {

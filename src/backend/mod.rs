@@ -11,6 +11,7 @@ pub mod lock;
 pub mod pool;
 pub mod stream;
 
+use crate::config::Upstream;
 use crate::error::{SqlError, SqlState, sqlstate};
 
 /// Why there is no connection to the server.
@@ -43,6 +44,23 @@ impl ConnectError {
         }
     }
 
+    /// What an operator is told, with where it was tried.
+    pub fn at(&self, upstream: &Upstream) -> SqlError {
+        let mut error = self.to_sql_error();
+        let place = format!("{}:{}/{} as {}", upstream.host, upstream.port, upstream.database, upstream.user);
+        let what = match self {
+            ConnectError::Refused { sqlstate: _, message } => message.clone(),
+            other => other.to_string(),
+        };
+        if error.sqlstate == sqlstate::CONNECTION_FAILURE
+            && !matches!(self, ConnectError::Io(_) | ConnectError::TimedOut | ConnectError::Refused { .. })
+        {
+            error.sqlstate = sqlstate::CONNECTION_REJECTED;
+        }
+        error.message = format!("cannot connect to {place}: {what}").into();
+        error
+    }
+
     /// What a client is told: the server's own words and code where it refused, else 08006 without names of hosts.
     pub fn to_sql_error(&self) -> SqlError {
         let text = match self {
@@ -58,6 +76,20 @@ impl ConnectError {
         };
         SqlError::new(sqlstate::CONNECTION_FAILURE, text)
     }
+}
+
+/// Whether what [`ConnectError::at`] tells may change without anyone changing anything: no server yet, or one that is starting.
+pub fn is_transient(error: &SqlError) -> bool {
+    let transient =
+        [sqlstate::CONNECTION_FAILURE, sqlstate::TOO_MANY_CONNECTIONS, sqlstate::CANNOT_CONNECT_NOW, sqlstate::ADMIN_SHUTDOWN];
+    transient.contains(&error.sqlstate)
+}
+
+/// A connection of its own, for what the proxy itself asks.
+async fn connect(upstream: &Upstream) -> Result<connection::Connection, SqlError> {
+    let told = |error: ConnectError| error.at(upstream);
+    let dialer = stream::Dialer::new(upstream.clone()).map_err(told)?;
+    connection::Connection::connect(&dialer, 0, &connection::Settings::default()).await.map_err(told)
 }
 
 /// The codes with which PostgreSQL refuses connections, as they are passed on.

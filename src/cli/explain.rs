@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Common, Outcome, catalog, complain, complain_of, say};
 use crate::catalog::Catalog;
 use crate::config::Problems;
+use crate::finding::Denial;
 use crate::gate::{Context, Explanation, Gate, Protocol};
 use crate::principal::{Access, Principal, Tenant, TenantSet};
 
@@ -42,7 +43,7 @@ pub fn run(common: &Common, args: &Args) -> Outcome {
     match explain(common, args) {
         Ok(explanations) => {
             say(&if args.json { as_json(&explanations) } else { as_text(&explanations) });
-            let denied = explanations.iter().any(|e| e.outcome.is_err());
+            let denied = explanations.iter().any(|e| denial(e).is_some());
             if denied { Outcome::FoundSomethingWrong } else { Outcome::Fine }
         }
         Err(outcome) => outcome,
@@ -85,6 +86,10 @@ pub fn context<'a>(sql: &str, principal: &'a Principal, search_path: &'a [Box<st
     Context { principal, search_path, protocol, parameter_types: &[] }
 }
 
+fn denial(explanation: &Explanation) -> Option<&Denial> {
+    explanation.outcome.as_ref().err().or(explanation.lacks_tenant.as_ref())
+}
+
 fn as_text(explanations: &[Explanation]) -> String {
     let mut out = String::new();
     for (i, e) in explanations.iter().enumerate() {
@@ -92,12 +97,9 @@ fn as_text(explanations: &[Explanation]) -> String {
             out.push('\n');
         }
         line(&mut out, "statement", &e.sql);
-        match &e.outcome {
-            Ok(sql) => {
-                line(&mut out, "decision", "permit");
-                line(&mut out, "sends", sql);
-            }
-            Err(denial) => {
+        match denial(e) {
+            None => line(&mut out, "decision", "permit"),
+            Some(denial) => {
                 line(&mut out, "decision", &format!("deny ({})", denial.reason.as_str()));
                 line(&mut out, "error", &denial.error.to_string());
                 for (label, text) in [("detail", &denial.error.detail), ("hint", &denial.error.hint)] {
@@ -107,6 +109,10 @@ fn as_text(explanations: &[Explanation]) -> String {
                     line(&mut out, "position", &position.to_string());
                 }
             }
+        }
+        if let Ok(sql) = &e.outcome {
+            let label = if e.lacks_tenant.is_some() { "would send" } else { "sends" };
+            line(&mut out, label, sql);
         }
         e.relations.iter().for_each(|(name, scope)| line(&mut out, "relation", &format!("{name}: {scope}")));
         e.remarks.iter().for_each(|remark| line(&mut out, "remark", remark));
@@ -127,7 +133,7 @@ fn as_json(explanations: &[Explanation]) -> String {
     let list: Vec<_> = explanations
         .iter()
         .map(|e| {
-            let denial = e.outcome.as_ref().err();
+            let denial = denial(e);
             serde_json::json!({
                 "sql": e.sql,
                 "decision": if denial.is_none() { "permit" } else { "deny" },

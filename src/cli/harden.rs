@@ -59,7 +59,7 @@ async fn harden(config: &Config, policies: &crate::policy::model::PolicyModel, a
         return finish(&server, &revert(), args.apply, Outcome::Fine).await;
     }
     let key = LockKey::of(database)?;
-    let told = |error: crate::error::SqlError| format!("{}:{}/{}: {error}", server.host, server.port, server.database);
+    let told = |error: crate::error::SqlError| error.to_string();
     let catalog = Arc::new(Catalog::new(backend::catalog::load(&server).await.map_err(told)?));
     let governed = lock::governed(&policies.of_database(&database.name), &catalog)
         .map_err(|problems| crate::config::Problems(problems).render(false))?;

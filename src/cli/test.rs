@@ -184,6 +184,7 @@ mod tests {
         let explanation = Explanation {
             sql: "SELECT 1".to_owned(),
             outcome: outcome.map(str::to_owned),
+            lacks_tenant: None,
             relations: Vec::new(),
             remarks: Vec::new(),
             cacheable: Ok(()),

@@ -102,6 +102,9 @@ impl Secrets<'_> {
     }
 }
 
+/// Whoever can run SQL can try keys at leisure: one token tells whether a key is the right one.
+const SHORTEST_LOCK_KEY: usize = 16;
+
 pub(super) fn databases(root: &Table<'_>, secrets: &Secrets<'_>) -> Vec<Database> {
     let mut databases = Vec::new();
     let mut seen = BTreeSet::new();
@@ -110,7 +113,17 @@ pub(super) fn databases(root: &Table<'_>, secrets: &Secrets<'_>) -> Vec<Database
         let default_database = name.as_ref().map_or("", |n| &n.value);
         let upstream = secrets.upstream(&table, default_database);
         let pool_size = table.integer("pool_size", 1..=10_000).and_then(|n| usize::try_from(n).ok()).unwrap_or(20);
-        let lock_key = table.has("lock_key").then(|| secrets.of(&table, "lock_key")).flatten().map(|k| LockSecret(k.value));
+        let lock_key = table.has("lock_key").then(|| secrets.of(&table, "lock_key")).flatten().map(|key| {
+            if key.value.trim().len() < SHORTEST_LOCK_KEY {
+                let problem = Problem::new(format!("`lock_key` must have at least {SHORTEST_LOCK_KEY} characters"));
+                table.report(
+                    problem.help("openssl rand -hex 32 > lock.key; lock_key = \"file:lock.key\""),
+                    key.span,
+                    "too short",
+                );
+            }
+            LockSecret(key.value)
+        });
         let Some(name) = name else { continue };
         if !seen.insert(name.value.clone()) {
             table.report(Problem::new(format!("two databases are named `{}`", name.value)), name.span, "the second one");

@@ -80,6 +80,16 @@ pub enum Level {
     Paranoid,
 }
 
+impl Level {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Level::Standard => "standard",
+            Level::Strict => "strict",
+            Level::Paranoid => "paranoid",
+        }
+    }
+}
+
 /// `[[database]]`
 #[derive(Clone, Debug)]
 pub struct Database {

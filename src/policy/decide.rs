@@ -164,8 +164,9 @@ pub fn decide(analysis: &Analysis, policies: &PolicySet, catalog: &Catalog, role
                 permit.masked_functions.insert(call.name.clone());
             }
             Verdict::Refused => {
-                return Err(Denial::policy(format!("permission denied for function {}", call.name))
-                    .hint("a policy file can admit it: [[allow]] functions = [..]"));
+                return Err(
+                    Denial::policy(format!("permission denied for function {}", call.name)).hint(functions::hint(&call.name))
+                );
             }
         }
     }

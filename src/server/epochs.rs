@@ -166,14 +166,11 @@ impl Keeper {
         let snapshot = loop {
             match backend::catalog::load(&database.upstream).await {
                 Ok(snapshot) => break snapshot,
-                Err(error) if tokio::time::Instant::now() < deadline => {
+                Err(error) if backend::is_transient(&error) && tokio::time::Instant::now() < deadline => {
                     tracing::warn!(database = %database.name, %error, "the catalog cannot be read; trying again");
                     tokio::time::sleep(LOOK).await;
                 }
-                Err(error) => {
-                    let detail = error.detail.as_deref().unwrap_or_default();
-                    return Err(format!("database \"{}\": the catalog cannot be read: {error} {detail}", database.name));
-                }
+                Err(error) => return Err(format!("database \"{}\": the catalog cannot be read: {error}", database.name)),
             }
         };
         let gate = Gate::new(config.level, Arc::new(Catalog::new(snapshot.clone())), &policies)
@@ -231,7 +228,7 @@ impl Keeper {
     }
 
     /// Looks at the second lock again: while it is not in place, tenants are refused.
-    async fn look_at_lock(&self) {
+    async fn look_at_lock(&self, events: &Events) {
         if self.key.is_none() {
             return;
         }
@@ -248,11 +245,13 @@ impl Keeper {
             None => {
                 self.lock.0.store(None);
                 if !was_open {
+                    events.emit(Event::LockRestored);
                     tracing::info!(database = %self.database.name, "the second lock is in place again");
                 }
             }
             Some(first) => {
                 if was_open {
+                    events.emit(Event::LockLost);
                     let faults = faults.join("; ");
                     tracing::error!(database = %self.database.name, "tenants are refused: the second lock is not in place: {faults}");
                 }
@@ -356,7 +355,7 @@ pub async fn keep(mut keepers: Vec<Keeper>, config: Arc<Config>, nudge: Nudge, e
         }
         for (keeper, known) in keepers.iter().zip(looked) {
             if whole || known.is_some() {
-                keeper.look_at_lock().await;
+                keeper.look_at_lock(&events).await;
             }
             if let Some(changes) = known {
                 keeper.freshness.learn(changes);

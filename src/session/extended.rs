@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::enforced::{Session, Step, in_failed_transaction};
 use super::expect::{Expected, ParseFor, Sent};
-use super::own::{column, no_statement};
+use super::own::{column, no_statement, reason_of};
 use super::simple::awaits_context;
 use super::statements::{LocalValues, Origin, Portal, Statement, is_forwarded};
 use crate::audit;
@@ -35,7 +35,7 @@ impl Session<'_> {
     }
 
     fn refuse(&mut self, error: SqlError) {
-        self.deny(Denial::new(Reason::Invalid, error), Protocol::Extended);
+        self.deny(Denial::new(reason_of(&error), error), Protocol::Extended);
     }
 
     pub async fn parse(&mut self, parse: &Parse<'_>) -> Step {

@@ -7,6 +7,7 @@ use super::simple::not_in_transaction;
 use super::statements::LocalValues;
 use super::tenant;
 use crate::error::{SqlError, sqlstate};
+use crate::finding::Reason;
 use crate::gate::Protocol;
 use crate::plan::{Action, Emulation, Lasts, Plan, TenantForm, TenantValue};
 use crate::principal::Tenant;
@@ -177,6 +178,11 @@ impl Session<'_> {
             Emulation::AdvisoryUnlockAll => Ok("SELECT 1".to_owned()),
         }
     }
+}
+
+/// What a refusal of the proxy's own counts as.
+pub(super) fn reason_of(error: &SqlError) -> Reason {
+    if error.sqlstate == sqlstate::INVALID_AUTHORIZATION { Reason::Tenant } else { Reason::Invalid }
 }
 
 /// 26000, as PostgreSQL says it.

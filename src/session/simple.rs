@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::drive::HIGH;
 use super::enforced::{End, Phase, Session, Step};
 use super::expect::{Expected, Outcome, Sent};
+use super::own::reason_of;
 use super::prepared::is_about_prepared;
 use super::statements::{LocalValues, is_forwarded};
 use super::unrestricted::{function_call_refused, unknown_message};
@@ -150,7 +151,7 @@ impl Session<'_> {
                     self.tell(Command::of_word(one.plan.command()), Protocol::Simple, Verdict::Permitted);
                     self.answer(|out| out.unsplit(answer));
                 }
-                Err(error) => return self.deny(Denial::new(Reason::Invalid, error), Protocol::Simple),
+                Err(error) => return self.deny(Denial::new(reason_of(&error), error), Protocol::Simple),
             }
         }
         self.end_query_here();

@@ -1,7 +1,7 @@
 //! Statements without rows: transactions, settings, and what only resets a session. Everything else is refused by name.
 
 use pg_query::protobuf::{
-    self as pg, DiscardMode, TransactionStmt, TransactionStmtKind, VariableSetKind, VariableSetStmt, a_const,
+    self as pg, DiscardMode, ObjectType, TransactionStmt, TransactionStmtKind, VariableSetKind, VariableSetStmt, a_const,
 };
 use pg_query::{Node, NodeEnum};
 
@@ -355,7 +355,35 @@ fn check_value(name: &str, values: &[String]) -> Result<(), Denial> {
     if name == "standard_conforming_strings" {
         return fixed(&["on", "true", "1", "yes"]);
     }
-    Ok(())
+    match CEILINGS.iter().find(|(of, _, _)| *of == name) {
+        Some((_, ceiling, shown)) => check_ceiling(name, values, *ceiling, shown),
+        None => Ok(()),
+    }
+}
+
+/// What a tenant may ask of the server that all share, at most: work_mem in kB, and processes.
+const CEILINGS: [(&str, f64, &str); 2] = [("work_mem", 262_144.0, "256MB"), ("max_parallel_workers_per_gather", 4.0, "4")];
+
+fn check_ceiling(name: &str, values: &[String], ceiling: f64, shown: &str) -> Result<(), Denial> {
+    let denied = |what: String| Denial::invalid(sqlstate::INVALID_PARAMETER_VALUE, what);
+    let [value] = values else { return Err(denied(format!("SET {name} takes only one argument"))) };
+    let text = value.trim();
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text[number.len()..].trim() {
+        "" | "kB" => 1.0,
+        "B" => 1.0 / 1024.0,
+        "MB" => 1024.0,
+        "GB" => 1_048_576.0,
+        "TB" => 1_073_741_824.0,
+        _ => return Err(denied(format!("invalid value for parameter \"{name}\": \"{value}\""))),
+    };
+    // Forms of numbers that only the server knows are refused: what cannot be compared is not permitted.
+    let number: f64 =
+        number.trim().parse().map_err(|_| denied(format!("invalid value for parameter \"{name}\": \"{value}\"")))?;
+    if number * unit <= ceiling {
+        return Ok(());
+    }
+    Err(Denial::policy(format!("parameter \"{name}\" cannot be more than {shown}")))
 }
 
 fn values(args: &[Node], analyser: &mut Analyser<'_>) -> Result<Vec<String>, Denial> {
@@ -424,11 +452,78 @@ pub(super) fn close(statement: &pg::ClosePortalStmt) -> Result<Utility, Denial> 
     Ok(Utility::Close { name: statement.portalname.clone(), node })
 }
 
+/// Statements whose node is not named as SQL names them.
+const NAMES: [(&str, &str); 22] = [
+    ("AlterEnum", "ALTER TYPE"),
+    ("AlterObjectSchema", "ALTER .. SET SCHEMA"),
+    ("AlterOwner", "ALTER .. OWNER"),
+    ("AlterSeq", "ALTER SEQUENCE"),
+    ("CheckPoint", "CHECKPOINT"),
+    ("CompositeType", "CREATE TYPE"),
+    ("ConstraintsSet", "SET CONSTRAINTS"),
+    ("Create", "CREATE TABLE"),
+    ("CreateEnum", "CREATE TYPE"),
+    ("CreateFdw", "CREATE FOREIGN DATA WRAPPER"),
+    ("CreatePLang", "CREATE LANGUAGE"),
+    ("CreateRange", "CREATE TYPE"),
+    ("CreateSeq", "CREATE SEQUENCE"),
+    ("CreateStats", "CREATE STATISTICS"),
+    ("CreateTrig", "CREATE TRIGGER"),
+    ("Createdb", "CREATE DATABASE"),
+    ("Define", "CREATE"),
+    ("Dropdb", "DROP DATABASE"),
+    ("Index", "CREATE INDEX"),
+    ("RefreshMatView", "REFRESH MATERIALIZED VIEW"),
+    ("Rule", "CREATE RULE"),
+    ("View", "CREATE VIEW"),
+];
+
+/// First words of what changes definitions, or tends tables.
+const DEFINING: [&str; 14] = [
+    "ALTER", "ANALYZE", "CLUSTER", "COMMENT", "CREATE", "DROP", "GRANT", "IMPORT", "REASSIGN", "REFRESH", "REINDEX", "REVOKE",
+    "TRUNCATE", "VACUUM",
+];
+
 /// Names the refused kind of statement.
 pub(super) fn refused(kind: &NodeEnum) -> Denial {
+    let name = name_of(kind);
+    let denial = Denial::policy(format!("{name} is not permitted"));
+    let word = name.split(' ').next().unwrap_or_default();
+    if DEFINING.contains(&word) {
+        denial.hint("it is for a login with unrestricted = true, which passes statements as they came")
+    } else {
+        denial
+    }
+}
+
+fn name_of(kind: &NodeEnum) -> String {
+    let of_object = |word: &str, object: i32| {
+        let object = ObjectType::try_from(object).unwrap_or(ObjectType::Undefined).as_str_name();
+        let object = object.trim_start_matches("OBJECT_").replace('_', " ");
+        format!("{word} {}", if object == "MATVIEW" { "MATERIALIZED VIEW" } else { &object })
+    };
+    let either = |first: bool, one: &str, other: &str| if first { one.to_owned() } else { other.to_owned() };
+    if let NodeEnum::DropStmt(s) = kind {
+        return of_object("DROP", s.remove_type);
+    } else if let NodeEnum::AlterTableStmt(s) = kind {
+        return of_object("ALTER", s.objtype);
+    } else if let NodeEnum::RenameStmt(s) = kind {
+        return of_object("ALTER", s.rename_type) + " .. RENAME";
+    } else if let NodeEnum::VacuumStmt(s) = kind {
+        return either(s.is_vacuumcmd, "VACUUM", "ANALYZE");
+    } else if let NodeEnum::GrantStmt(s) = kind {
+        return either(s.is_grant, "GRANT", "REVOKE");
+    } else if let NodeEnum::GrantRoleStmt(s) = kind {
+        return either(s.is_grant, "GRANT", "REVOKE");
+    } else if let NodeEnum::CreateTableAsStmt(s) = kind {
+        return either(s.objtype == ObjectType::ObjectMatview as i32, "CREATE MATERIALIZED VIEW", "CREATE TABLE AS");
+    }
     let debug = format!("{kind:?}");
     let name = debug.split(['(', ' ', '{']).next().unwrap_or_default().trim_end_matches("Stmt");
-    // CreateTableAs -> CREATE TABLE AS
+    if let Some((_, known)) = NAMES.iter().find(|(node, _)| *node == name) {
+        return (*known).to_owned();
+    }
+    // CreateForeignTable -> CREATE FOREIGN TABLE
     let mut words = String::new();
     for (i, c) in name.char_indices() {
         if c.is_ascii_uppercase() && i > 0 {
@@ -436,5 +531,5 @@ pub(super) fn refused(kind: &NodeEnum) -> Denial {
         }
         words.push(c.to_ascii_uppercase());
     }
-    Denial::policy(format!("{words} is not permitted"))
+    words
 }
