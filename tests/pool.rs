@@ -528,6 +528,39 @@ fn a_prepared_plan_is_not_shared_across_search_paths() {
     assert_eq!(names(&mut b), ["blue"]);
 }
 
+/// What the proxy answers itself where it stands alone keeps its place among the server's statements.
+#[test]
+fn what_only_resets_may_stand_with_other_statements() {
+    let world = World::start();
+    let (mut a, mut b) = world.pair();
+    let prepare = |wire: &mut Wire| {
+        for name in ["p", "q"] {
+            run(wire, &format!("PREPARE {name} AS SELECT count(*) FROM accounts"));
+        }
+    };
+    let tags = |answer: &Answer| answer.parts.iter().filter_map(|p| p.tag.clone()).collect::<Vec<_>>().join(", ");
+    prepare(&mut a);
+    prepare(&mut b);
+    let answer = run(&mut a, "SELECT 1; DEALLOCATE p; SELECT count(*) FROM accounts");
+    assert_eq!(tags(&answer), "SELECT 1, DEALLOCATE, SELECT 1");
+    assert_eq!(column(&answer), ["1", "5"]);
+    assert_eq!(a.query("EXECUTE p").sqlstate(), "26000");
+    assert_eq!(get(&mut a, "EXECUTE q"), "5");
+    assert_eq!(a.query("SELECT 1; DEALLOCATE nosuch").sqlstate(), "26000");
+    // What stands behind an error was not done.
+    assert_eq!(a.query("SELECT 1 / 0; DEALLOCATE q").sqlstate(), "22012");
+    assert_eq!(get(&mut a, "EXECUTE q"), "5");
+    let answer =
+        run(&mut a, "BEGIN; DEALLOCATE ALL; UNLISTEN *; DISCARD PLANS; CLOSE ALL; SELECT pg_advisory_unlock_all(); COMMIT");
+    assert_eq!(tags(&answer), "BEGIN, DEALLOCATE ALL, UNLISTEN, DISCARD PLANS, CLOSE CURSOR ALL, SELECT 1, COMMIT");
+    assert_eq!(a.query("EXECUTE q").sqlstate(), "26000");
+    assert_eq!(get(&mut b, "EXECUTE p"), get(&mut b, "SELECT count(*) FROM accounts"));
+    for alone in ["DEALLOCATE p; EXECUTE q", "RESET ALL; SELECT 1", "SELECT 1; SET bulkhead.tenant = '1'"] {
+        assert_eq!(b.query(alone).sqlstate(), "0A000", "{alone}");
+    }
+    both_work(&mut a, &mut b);
+}
+
 #[test]
 fn a_statement_whose_parse_failed_or_was_skipped_is_nobodys() {
     let world = World::start();

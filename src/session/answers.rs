@@ -215,6 +215,10 @@ impl Session<'_> {
                 self.forget_sequences();
                 self.choice.choose(&mut self.principal.access, None, false);
             }
+            Outcome::Deallocated(Some(name)) => {
+                self.names.remove(name);
+            }
+            Outcome::Deallocated(None) => self.names.deallocate_all(),
             Outcome::Prepared { statement, name } => {
                 if let Some(upstream) = &statement.upstream {
                     self.note_prepared(upstream.id);

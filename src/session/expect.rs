@@ -23,6 +23,8 @@ pub enum Outcome {
     Of(Arc<Plan>),
     /// RESET ALL: the settings of the startup message again.
     ResetAll,
+    /// DEALLOCATE; no name: ALL.
+    Deallocated(Option<Box<str>>),
     /// PREPARE: the server has the statement; `name`: the client has it under that name.
     Prepared {
         statement: Arc<Statement>,
@@ -49,7 +51,7 @@ impl Outcome {
     pub fn changes_context(&self) -> bool {
         match self {
             Outcome::Nothing | Outcome::Begin { .. } => false,
-            Outcome::Of(_) | Outcome::ResetAll | Outcome::Prepared { .. } => true,
+            Outcome::Of(_) | Outcome::ResetAll | Outcome::Deallocated(_) | Outcome::Prepared { .. } => true,
         }
     }
 }

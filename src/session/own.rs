@@ -3,6 +3,7 @@
 use bytes::BytesMut;
 
 use super::enforced::{Session, in_failed_transaction};
+use super::expect::{Outcome, Sent, Shown};
 use super::simple::not_in_transaction;
 use super::statements::LocalValues;
 use super::tenant;
@@ -177,6 +178,28 @@ impl Session<'_> {
             Emulation::Unlisten => Ok("UNLISTEN".to_owned()),
             Emulation::AdvisoryUnlockAll => Ok("SELECT 1".to_owned()),
         }
+    }
+}
+
+/// What the server is sent, in a string with other statements, for what the proxy answers itself where it stands alone: the server keeps
+/// its place in the order. `None`: it must stand alone.
+pub(super) fn in_a_list(emulation: &Emulation) -> Option<(&'static str, Sent)> {
+    let nothing = |tag: &'static str, outcome: Outcome| {
+        Some(("SELECT", Sent { hides_rows: true, shown: Shown::Instead(tag), ..Sent::own(outcome) }))
+    };
+    match emulation {
+        Emulation::ResetAll | Emulation::DiscardAll => None,
+        Emulation::Discard(what) => match &**what {
+            "PLANS" => nothing("DISCARD PLANS", Outcome::Nothing),
+            "SEQUENCES" => nothing("DISCARD SEQUENCES", Outcome::Nothing),
+            _ => nothing("DISCARD TEMP", Outcome::Nothing),
+        },
+        Emulation::DeallocateAll => nothing("DEALLOCATE ALL", Outcome::Deallocated(None)),
+        Emulation::Deallocate(name) => nothing("DEALLOCATE", Outcome::Deallocated(Some(name.clone()))),
+        Emulation::CloseAll => Some(("CLOSE ALL", Sent::own(Outcome::Nothing))),
+        Emulation::Unlisten => nothing("UNLISTEN", Outcome::Nothing),
+        // Nobody's: no tenant can take one.
+        Emulation::AdvisoryUnlockAll => Some(("SELECT pg_catalog.pg_advisory_unlock_all()", Sent::own(Outcome::Nothing))),
     }
 }
 

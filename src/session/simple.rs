@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::drive::HIGH;
 use super::enforced::{End, Phase, Session, Step};
 use super::expect::{Expected, Outcome, Sent};
-use super::own::reason_of;
+use super::own::{in_a_list, no_statement, reason_of};
 use super::prepared::is_about_prepared;
 use super::statements::{LocalValues, is_forwarded};
 use super::unrestricted::{function_call_refused, unknown_message};
@@ -184,11 +184,18 @@ impl Session<'_> {
             if i > 0 {
                 sql.put_slice(b";");
             }
+            at += 1;
+            if let Action::Emulate(emulation) = one.plan.action()
+                && let Some((statement, expected)) = in_a_list(emulation)
+            {
+                sql.put_slice(statement.as_bytes());
+                sent.push(expected);
+                continue;
+            }
             match self.reset_to_base(one) {
                 Some(statement) => sql.put_slice(statement.as_bytes()),
                 None => bound.write_text(&mut sql),
             }
-            at += 1;
             own.advance(&one.plan);
             sent.push(Sent::of(&one.plan, at, bound.copy_in()));
             pins |= one.plan.effect() == Effect::Pins;
@@ -233,10 +240,23 @@ impl Session<'_> {
     /// since all were reviewed under the search_path of the first.
     pub fn check_list(&self, approved: &[Approved]) -> Result<(), Denial> {
         let Some((_, before)) = approved.split_last().filter(|(_, before)| !before.is_empty()) else { return Ok(()) };
-        let alone = |one: &Approved| !is_forwarded(one.plan.action()) && *one.plan.action() != Action::Empty;
+        let about_prepared = approved.iter().any(is_about_prepared);
+        let alone = |one: &Approved| match one.plan.action() {
+            // What PREPARE and EXECUTE mean depends on what DEALLOCATE has done.
+            Action::Emulate(emulation) => about_prepared || in_a_list(emulation).is_none(),
+            Action::Empty => false,
+            other => !is_forwarded(other),
+        };
         if approved.iter().any(|one| alone(one) || self.reset_to_base(one).is_some()) {
             let message = "a command that changes the session must be alone in its query string";
             return Err(Denial::unsupported(message));
+        }
+        for one in approved {
+            if let Action::Emulate(Emulation::Deallocate(name)) = one.plan.action()
+                && self.names.get(name).is_none()
+            {
+                return Err(Denial::new(Reason::Invalid, no_statement(name)));
+            }
         }
         let changes_path = |one: &Approved| match one.plan.action() {
             Action::Set { name, .. } | Action::Reset { name } => name.eq_ignore_ascii_case("search_path"),
