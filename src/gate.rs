@@ -366,7 +366,9 @@ impl State {
         };
         refuse_slots(tree).map_err(Refusal::of)?;
         second::read(key, tree).map_err(Refusal::of)?;
+        let settings = self.policies.settings_for(&context.principal.roles);
         let context = analyse::Context {
+            settings: &settings,
             catalog: &self.catalog,
             search_path: context.search_path,
             parameter_types: context.parameter_types,

@@ -152,6 +152,7 @@ impl Database {
             parameter_types: &[],
             tenant_setting: None,
             views: self.policies.views(),
+            settings: &[],
         };
         let analysis = analyse::analyse(node, &context).map_err(|refusal| refusal.denial)?;
         let permit = decide(&analysis, &self.policies, &self.catalog, &[])?;

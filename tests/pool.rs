@@ -57,6 +57,7 @@ impl World {
         for schema in ["red", "blue"] {
             policies += &format!("\n[[table]]\nname = \"{schema}.paint\"\nscope = \"shared\"\n");
         }
+        policies += "\n[[allow]]\nsettings = [\"app.user_id\"]\n";
         let owner = format!("unrestricted = true\nupstream = \"postgres://owner:secret@127.0.0.1:{}/{database}\"", cluster.port);
         let users = [
             User { name: "one", access: "tenant = \"1\"" },
@@ -397,6 +398,33 @@ fn a_short_idle_timeout_stays_with_its_client() {
             a = world.connect("one");
         }
     }
+}
+
+#[test]
+fn an_applications_own_settings_stay_with_their_client() {
+    let world = World::start();
+    let (mut a, mut b) = world.pair();
+    const ASK: &str = "SELECT COALESCE(current_setting('app.user_id', true), '')";
+    run(&mut a, "SET app.user_id = '7'");
+    for _ in 0..2 {
+        assert_eq!(get(&mut a, ASK), "7");
+        assert_eq!(get(&mut b, ASK), "");
+    }
+    run(&mut b, "BEGIN; SET LOCAL app.user_id = '8'");
+    assert_eq!(get(&mut b, ASK), "8");
+    run(&mut b, "SELECT set_config('app.user_id', '9', true)");
+    assert_eq!(get(&mut b, ASK), "9");
+    run(&mut b, "COMMIT");
+    assert_eq!((get(&mut a, ASK), get(&mut b, ASK)), ("7".to_owned(), String::new()));
+    run(&mut a, "BEGIN; SET app.user_id = '10'");
+    run(&mut a, "ROLLBACK");
+    assert_eq!(get(&mut a, ASK), "7");
+    run(&mut a, "RESET app.user_id");
+    assert_eq!(get(&mut a, ASK), "");
+    let mut c = world.connect_with("one", &[("options", "-c app.user_id=11")]);
+    assert_eq!((get(&mut c, ASK), get(&mut b, ASK)), ("11".to_owned(), String::new()));
+    run(&mut c, "DISCARD ALL");
+    assert_eq!(get(&mut c, ASK), "11");
 }
 
 #[test]

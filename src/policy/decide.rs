@@ -151,10 +151,11 @@ pub fn decide(analysis: &Analysis, policies: &PolicySet, catalog: &Catalog, role
     }
     mask_excluded(&mut permit, analysis)?;
     mask_versions(&mut permit, analysis);
+    let settings = policies.settings_for(roles);
     for call in &analysis.functions {
         let candidates: Vec<_> = catalog.functions_named(&call.name).filter(|f| call.candidates.contains(&f.oid)).collect();
         let admitted = |schema: &str, name: &str| policies.admits_function(schema, name, roles);
-        match functions::judge(call, &candidates, &admitted) {
+        match functions::judge(call, &candidates, &admitted, &settings) {
             Verdict::Allowed => {
                 permit.setting_parameters.extend(functions::setting_parameters(call));
                 let by_file = candidates.iter().all(|f| admitted(&f.schema, &f.name));

@@ -180,6 +180,11 @@ impl PolicySet {
         &self.views
     }
 
+    /// Settings of the application's own that these roles may read and set.
+    pub fn settings_for(&self, roles: &[Box<str>]) -> Vec<&str> {
+        self.allows.iter().filter(|a| applies_to(&a.roles, roles)).flat_map(|a| &a.settings).map(String::as_str).collect()
+    }
+
     /// Every governed or shared relation, for messages.
     pub fn relations(&self) -> impl Iterator<Item = (u32, &RelationPolicy)> {
         self.relations.iter().map(|(oid, policy)| (*oid, policy))
@@ -315,8 +320,14 @@ fn bind_expression(sql: &SqlText, relation: &Relation, catalog: &Catalog) -> Res
         return Err(problem("not an expression".to_owned()));
     }
     let path: [Box<str>; 1] = ["public".into()];
-    let context =
-        analyse::Context { catalog, search_path: &path, parameter_types: &[], tenant_setting: None, views: &HashSet::new() };
+    let context = analyse::Context {
+        catalog,
+        search_path: &path,
+        parameter_types: &[],
+        tenant_setting: None,
+        views: &HashSet::new(),
+        settings: &[],
+    };
     let analysis = analyse::analyse(node, &context).map_err(|r| problem(r.denial.error.message.to_string()))?;
     if analysis.rtes.len() != 1 || analysis.parameters > 0 {
         return Err(problem("a rule may read the columns of its own table only".to_owned()));
@@ -324,7 +335,7 @@ fn bind_expression(sql: &SqlText, relation: &Relation, catalog: &Catalog) -> Res
     for call in &analysis.functions {
         let candidates: Vec<_> = catalog.functions_named(&call.name).filter(|f| call.candidates.contains(&f.oid)).collect();
         let pure = candidates.iter().all(|f| f.kind == 'f' && f.volatility != 'v' && !f.returns_set);
-        if !pure || functions::judge(call, &candidates, &|_, _| false) != Verdict::Allowed {
+        if !pure || functions::judge(call, &candidates, &|_, _| false, &[]) != Verdict::Allowed {
             return Err(problem(format!("function {} cannot be used in a rule", call.name)));
         }
     }

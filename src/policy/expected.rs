@@ -161,10 +161,11 @@ impl Names for Vocabulary<'_> {
             ("nextval" | "currval" | "lastval", first) => return self.allows_sequence(name, first),
             (_, _) => {}
         }
-        let own = arguments.iter().map(|argument| match argument {
+        let own = arguments.iter().enumerate().map(|(at, argument)| match argument {
             Argument::Text(text) => analyse::Argument::Text((*text).to_owned()),
             Argument::Parameter(number) => match u16::try_from(*number) {
-                Ok(number) if self.setting_parameters.contains(&number) => analyse::Argument::Parameter(number),
+                // The first names what is read.
+                Ok(number) if at > 0 || self.setting_parameters.contains(&number) => analyse::Argument::Parameter(number),
                 Ok(_) | Err(_) => analyse::Argument::Other,
             },
             Argument::True | Argument::Other => analyse::Argument::Other,
@@ -172,7 +173,7 @@ impl Names for Vocabulary<'_> {
         let call = FunctionUse { schemas: vec![], name: name.to_owned(), candidates: vec![], arguments: own.collect() };
         // What a pooled connection must not keep ends with the transaction.
         let stays = name == "set_config" && arguments.get(2) != Some(&Argument::True);
-        functions::arguments_allowed(&call) && !stays
+        functions::arguments_allowed(&call, &self.policies.settings_for(self.roles)) && !stays
     }
 
     fn allows_operator(&self, schema: &str, name: &str) -> bool {

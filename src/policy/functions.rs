@@ -267,13 +267,13 @@ pub enum Verdict {
 }
 
 /// Judges one use: every candidate must be allowed. `admitted`: functions that `[[allow]]` names for these roles.
-pub fn judge(call: &FunctionUse, candidates: &[&Function], admitted: &dyn Fn(&str, &str) -> bool) -> Verdict {
+pub fn judge(call: &FunctionUse, candidates: &[&Function], admitted: &dyn Fn(&str, &str) -> bool, settings: &[&str]) -> Verdict {
     if candidates.iter().all(|f| f.schema == "pg_catalog" && MASKED.contains(&f.name.as_str())) {
         return Verdict::Masked;
     }
     let is_admitted = |f: &&Function| admitted(&f.schema, &f.name);
     let allowed = candidates.iter().all(|f| is_admitted(f) || is_allowed(f));
-    let told = arguments_allowed(call) || call.name == "currval" && candidates.iter().all(is_admitted);
+    let told = arguments_allowed(call, settings) || call.name == "currval" && candidates.iter().all(is_admitted);
     if allowed && told { Verdict::Allowed } else { Verdict::Refused }
 }
 
@@ -335,16 +335,22 @@ pub fn setting_parameters(call: &FunctionUse) -> Option<u16> {
     }
 }
 
-/// Functions whose arguments name what they read.
-pub(super) fn arguments_allowed(call: &FunctionUse) -> bool {
+/// Functions whose arguments name what they read. `settings`: those of the application's own that policy admits.
+pub(super) fn arguments_allowed(call: &FunctionUse, settings: &[&str]) -> bool {
+    let is_own = |name: &str| settings.iter().any(|s| s.eq_ignore_ascii_case(name));
     match call.name.as_str() {
         "current_setting" => match call.arguments.first() {
-            Some(Argument::Text(name)) => is_readable(name) || name.eq_ignore_ascii_case(TENANT_SETTING),
+            Some(Argument::Text(name)) => is_readable(name) || name.eq_ignore_ascii_case(TENANT_SETTING) || is_own(name),
             // Checked when the value is bound.
             Some(Argument::Parameter(_)) => true,
             Some(Argument::Sequence(_) | Argument::Other) | None => false,
         },
         "set_config" => match call.arguments.first() {
+            // What comes from a row must not be kept where a later statement reads it.
+            Some(Argument::Text(name)) if is_own(name) => {
+                matches!(call.arguments.get(1), Some(Argument::Text(_) | Argument::Parameter(_)))
+                    || crate::mutant!("names.set-config-keeps-rows")
+            }
             Some(Argument::Text(name)) => PLANNER_SETTINGS.contains(&name.as_str()),
             Some(Argument::Parameter(_) | Argument::Sequence(_) | Argument::Other) | None => false,
         },

@@ -56,6 +56,7 @@ pub const COLUMN_KEYS: &[Key] = &[
 pub const ALLOW_KEYS: &[Key] = &[
     key("roles", "[\"app\"]", "Who. Default: every role."),
     key("functions", "[\"pg_sleep\"]", "Functions, qualified or not."),
+    key("settings", "[\"app.user_id\"]", "Settings of the application's own, to read and to set."),
     key("statements", "[\"listen\"]", "Statements by their command word."),
 ];
 pub const TEST_KEYS: &[Key] = &[
@@ -414,11 +415,22 @@ impl File<'_> {
                 self.report_word(entry, "statement", &word, &STATEMENTS);
             }
         }
-        if !entry.has("functions") && !entry.has("statements") {
-            let problem = Problem::new("[[allow]] has neither `functions` nor `statements`");
+        let mut settings = Vec::new();
+        for setting in entry.texts("settings").unwrap_or_default() {
+            let lower = setting.value.to_ascii_lowercase();
+            let is_custom = lower.split_once('.').is_some_and(|(prefix, _)| !prefix.is_empty() && prefix != "bulkhead");
+            if is_custom {
+                settings.push(lower);
+            } else {
+                let problem = Problem::new(format!("`{}` is no setting of an application's own", setting.value));
+                entry.report(problem, setting.span.clone(), "expected a name with a dot, such as app.user_id");
+            }
+        }
+        if !entry.has("functions") && !entry.has("statements") && !entry.has("settings") {
+            let problem = Problem::new("[[allow]] has neither `functions` nor `settings` nor `statements`");
             entry.report(problem, entry.span.clone(), "allows nothing");
         }
-        Allow { roles: self.roles(entry), functions, place: self.place(entry.span.clone()) }
+        Allow { roles: self.roles(entry), functions, settings, place: self.place(entry.span.clone()) }
     }
 
     fn test(&self, entry: &Table<'_>) -> Option<PolicyTest> {

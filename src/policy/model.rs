@@ -230,6 +230,8 @@ pub struct Allow {
     pub roles: Vec<String>,
     /// Functions by name, qualified or not.
     pub functions: Vec<String>,
+    /// Settings of the application's own (`app.user_id`), in lower case.
+    pub settings: Vec<String>,
     pub place: Place,
 }
 

@@ -27,6 +27,11 @@ pub const WHOLE_ROW: &str = "qz_row";
 /// Columns that every table has (sysatt in heap.c).
 const SYSTEM_COLUMNS: [&str; 6] = ["ctid", "xmin", "cmin", "xmax", "cmax", "tableoid"];
 
+/// The literal `true`.
+fn is_true(node: &Node) -> bool {
+    matches!(&node.node, Some(NodeEnum::AConst(c)) if c.val == Some(pg::a_const::Val::Boolval(pg::Boolean { boolval: true })))
+}
+
 /// Functions whose string arguments name things: their values belong to the template's key.
 const NAMING_FUNCTIONS: [&str; 8] = [
     "current_setting",
@@ -470,8 +475,14 @@ impl Analyser<'_> {
         if name == "set_config"
             && let Some(local) = call.args.get_mut(2)
         {
-            // What a pooled connection must not keep ends with the transaction.
+            // What a pooled connection must not keep ends with the transaction. An application's own setting would be missed.
+            let is_local = is_true(local);
             *local = super::super::tree::bool_constant(true);
+            let own = call.args.first().and_then(super::utility::constant_text).filter(|s| self.context.is_admitted(s));
+            if let Some(setting) = own.filter(|_| !is_local) {
+                return Err(Denial::unsupported(format!("set_config of \"{setting}\" for the session cannot be secured"))
+                    .hint("use SET, or is_local = true in a transaction"));
+            }
         }
         let takes_sequence = matches!(name.as_str(), "nextval" | "currval") && schemas.as_slice() == ["pg_catalog"];
         let arguments = if takes_sequence {

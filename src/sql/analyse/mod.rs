@@ -48,9 +48,16 @@ pub struct Context<'a> {
     pub tenant_setting: Option<&'a str>,
     /// Views (pg_class.oid) that are read through their definitions.
     pub views: &'a HashSet<u32>,
+    /// Settings of the application's own that policy admits, in lower case.
+    pub settings: &'a [&'a str],
 }
 
 impl Context<'_> {
+    /// Whether policy admits a setting of the application's own.
+    fn is_admitted(&self, setting: &str) -> bool {
+        self.settings.iter().any(|s| s.eq_ignore_ascii_case(setting))
+    }
+
     fn is_tenant_setting(&self, name: &str) -> bool {
         name.eq_ignore_ascii_case(utility::TENANT_SETTING) || self.tenant_setting.is_some_and(|s| s.eq_ignore_ascii_case(name))
     }

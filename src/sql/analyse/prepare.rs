@@ -21,8 +21,8 @@ pub(super) fn prepare(prepare: pg::PrepareStmt, context: &Context<'_>) -> Result
         Ok(types) => types,
         Err(denial) => return Err(Refusal { denial, pinned: types_of.pinned }),
     };
-    let Context { catalog, search_path, parameter_types: _, tenant_setting, views } = *context;
-    let inner = Context { catalog, search_path, parameter_types: &types, tenant_setting, views };
+    let Context { catalog, search_path, parameter_types: _, tenant_setting, views, settings } = *context;
+    let inner = Context { catalog, search_path, parameter_types: &types, tenant_setting, views, settings };
     let query = query.map(|q| *q).unwrap_or_default();
     if !matches!(
         &query.node,

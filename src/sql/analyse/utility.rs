@@ -254,7 +254,7 @@ pub(super) fn set(statement: &VariableSetStmt, analyser: &mut Analyser<'_>) -> R
                     }
                 };
             }
-            check_settable(&lower)?;
+            check_settable(&lower, analyser)?;
             check_value(&lower, &values)?;
             Ok(Utility::Set { name: lower, values: Some(values), local: *is_local, node })
         }
@@ -265,11 +265,11 @@ pub(super) fn set(statement: &VariableSetStmt, analyser: &mut Analyser<'_>) -> R
             Ok(Utility::ChooseTenant { value: None, local: false })
         }
         Ok(VariableSetKind::VarSetDefault) => {
-            check_settable(&lower)?;
+            check_settable(&lower, analyser)?;
             Ok(Utility::Set { name: lower, values: None, local: *is_local, node })
         }
         Ok(VariableSetKind::VarReset) => {
-            check_settable(&lower)?;
+            check_settable(&lower, analyser)?;
             Ok(Utility::Reset { name: lower, node })
         }
         Ok(VariableSetKind::VarResetAll) => Ok(Utility::ResetAll),
@@ -329,11 +329,12 @@ fn on_off(value: i32) -> String {
     if value == 0 { "off".to_owned() } else { "on".to_owned() }
 }
 
-fn check_settable(name: &str) -> Result<(), Denial> {
-    if SETTABLE.contains(&name) {
+fn check_settable(name: &str, analyser: &Analyser<'_>) -> Result<(), Denial> {
+    if SETTABLE.contains(&name) || analyser.context.is_admitted(name) {
         return Ok(());
     }
-    Err(Denial::policy(format!("permission denied to set parameter \"{name}\"")))
+    let denial = Denial::policy(format!("permission denied to set parameter \"{name}\""));
+    Err(if name.contains('.') { denial.hint("a policy file can admit it: [[allow]] settings = [..]") } else { denial })
 }
 
 /// Settings that may be named but not changed, since reading SQL depends on them.
@@ -415,7 +416,7 @@ pub(super) fn show(statement: &pg::VariableShowStmt, analyser: &Analyser<'_>) ->
         "transaction isolation level" => "transaction_isolation",
         other => other,
     };
-    if !is_readable(alias) {
+    if !is_readable(alias) && !analyser.context.is_admitted(alias) {
         return Err(Denial::policy(format!("permission denied to examine \"{name}\"")));
     }
     Ok(Utility::Show { name, node: Node { node: Some(NodeEnum::VariableShowStmt(statement.clone())) } })
