@@ -290,6 +290,8 @@ pub fn is_quiet(expression: &Node, env: &dyn Environment) -> bool {
         | NodeEnum::CaseWhen(_)
         | NodeEnum::XmlExpr(_)
         | NodeEnum::XmlSerialize(_)
+        | NodeEnum::JsonIsPredicate(_)
+        | NodeEnum::JsonFuncExpr(_)
         | NodeEnum::RowExpr(_)
         | NodeEnum::GroupingFunc(_)
         | NodeEnum::NamedArgExpr(_)

@@ -91,7 +91,7 @@ fn has_foreign_forms(text: &str, json: &Json) -> bool {
     walk_json(json, &mut |name, value| {
         let list = |path: &str| value.pointer(path).and_then(Json::as_array);
         found |= relation_of_json(value).is_some() && value.get("inh").and_then(Json::as_bool) == Some(false);
-        found |= matches!(name, "RangeTableSample" | "GroupingSet");
+        found |= matches!(name, "RangeTableSample" | "GroupingSet" | "JsonIsPredicate" | "JsonFuncExpr");
         found |= matches!(name, "start_offset" | "end_offset") && value.pointer("/node/AConst/val/Sval").is_some();
         let is_empty = |path: &str| list(path).is_some_and(Vec::is_empty);
         found |= is_empty("/target_list") && is_empty("/values_lists") && value.get("larg").is_some_and(Json::is_null);
@@ -563,6 +563,9 @@ mod tests {
             "SELECT - -a, - -1, @ -1 FROM t",
             "SELECT a @@@ b, c ?# d, e <<<-> f, g ?@ h FROM t WHERE f(i) @@@ ($1 #@# j)",
             "SELECT pg_catalog.overlay(a, b, 1, 2), NULL::pg_catalog.bpchar FROM ONLY t",
+            "SELECT a IS JSON, a IS NOT JSON OBJECT WITH UNIQUE KEYS FROM t",
+            "SELECT JSON_VALUE(a, '$.x' PASSING f(b) AS y RETURNING int DEFAULT g(1) ON EMPTY ERROR ON ERROR) FROM t",
+            "SELECT JSON_QUERY(a, '$' WITH WRAPPER), JSON_EXISTS(a, $1) FROM t WHERE JSON_EXISTS(b, '$.x' ERROR ON ERROR)",
             "SELECT a FROM t LIMIT ALL OFFSET 1",
             "COPY t TO STDOUT (FORMAT csv, HEADER true)",
             "SELECT a FROM t qualify",

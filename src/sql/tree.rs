@@ -301,8 +301,9 @@ macro_rules! children {
                     each!(using_clause); some!(where_clause);
                     if let Some(r) = returning_clause { each!(&$($mutability)? r.exprs) }
                 }
+                NodeEnum::JsonIsPredicate(e) => { let pg::JsonIsPredicate { expr, format: _, item_type: _, unique_keys: _, location: _ } = &$($mutability)? **e; some!(expr) }
                 NodeEnum::RangeTableFunc(_) | NodeEnum::RangeTableFuncCol(_) | NodeEnum::JsonTable(_) | NodeEnum::JsonArgument(_)
-                | NodeEnum::JsonTableColumn(_) => $table(kind, visit),
+                | NodeEnum::JsonTableColumn(_) | NodeEnum::JsonFuncExpr(_) => $table(kind, visit),
                 NodeEnum::MergeStmt(s) => {
                     let pg::MergeStmt { relation: _, source_relation, join_condition, merge_when_clauses, returning_clause, with_clause } = &$($mutability)? **s;
                     if let Some(w) = with_clause { each!(&$($mutability)? w.ctes) }
@@ -319,7 +320,7 @@ macro_rules! children {
     };
 }
 
-/// XMLTABLE and JSON_TABLE, and what stands in them.
+/// XMLTABLE, JSON_TABLE and the functions of JSON that are syntax, and what stands in them.
 macro_rules! table_children {
     ($name:ident, $($mutability:tt)?) => {
         fn $name<'a>(kind: &'a $($mutability)? NodeEnum, visit: &mut dyn FnMut(&'a $($mutability)? Node)) {
@@ -346,6 +347,9 @@ macro_rules! table_children {
             } else if let NodeEnum::JsonTable(t) = kind {
                 let pg::JsonTable { context_item, pathspec, passing, columns, on_error, alias: _, lateral: _, location: _ } = &$($mutability)? **t;
                 value!(context_item); path!(pathspec); each!(passing); each!(columns); behaviour!(on_error)
+            } else if let NodeEnum::JsonFuncExpr(f) = kind {
+                let pg::JsonFuncExpr { op: _, column_name: _, context_item, pathspec, passing, output: _, on_empty, on_error, wrapper: _, quotes: _, location: _ } = &$($mutability)? **f;
+                value!(context_item); some!(pathspec); each!(passing); behaviour!(on_empty); behaviour!(on_error)
             } else if let NodeEnum::JsonArgument(a) = kind {
                 let pg::JsonArgument { val, name: _ } = &$($mutability)? **a;
                 value!(val)

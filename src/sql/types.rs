@@ -106,7 +106,7 @@ pub fn type_of(expression: &Node, env: &dyn Environment) -> Typed {
                 Typed::of(oid::BOOL)
             }
         }
-        NodeEnum::NullTest(_) | NodeEnum::BooleanTest(_) => Typed::of(oid::BOOL),
+        NodeEnum::NullTest(_) | NodeEnum::BooleanTest(_) | NodeEnum::JsonIsPredicate(_) => Typed::of(oid::BOOL),
         NodeEnum::SubLink(s) => match SubLinkType::try_from(s.sub_link_type) {
             Ok(SubLinkType::ExistsSublink | SubLinkType::AnySublink | SubLinkType::AllSublink) => Typed::of(oid::BOOL),
             Ok(SubLinkType::ExprSublink) => scalar(s.subselect.as_deref(), env),
@@ -143,6 +143,7 @@ pub fn type_of(expression: &Node, env: &dyn Environment) -> Typed {
         | NodeEnum::CaseWhen(_)
         | NodeEnum::XmlExpr(_)
         | NodeEnum::XmlSerialize(_)
+        | NodeEnum::JsonFuncExpr(_)
         | NodeEnum::RowExpr(_)
         | NodeEnum::GroupingFunc(_)
         | NodeEnum::NamedArgExpr(_)

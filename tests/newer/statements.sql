@@ -112,3 +112,19 @@ COPY (MERGE INTO card c USING item i ON c.id = i.id WHEN MATCHED THEN DELETE RET
 
 -- refused: 0A000
 COPY (MERGE INTO account a USING item i ON a.id = i.id WHEN MATCHED THEN DELETE) TO STDOUT
+
+SELECT id, note IS JSON, attributes::text IS JSON OBJECT WITH UNIQUE KEYS, attributes->'l' IS NOT JSON ARRAY FROM part ORDER BY id
+
+SELECT id FROM part WHERE JSON_VALUE(attributes, '$.k' RETURNING int ERROR ON ERROR) > 2 ORDER BY id
+
+SELECT id, JSON_QUERY(attributes, '$.l' WITH WRAPPER) AS q, JSON_EXISTS(attributes, '$.l[*] ? (@ > $x)' PASSING id AS x), JSON_VALUE(attributes, '$.none' RETURNING int DEFAULT -1 ON EMPTY) FROM part ORDER BY id
+
+SELECT json_value(note, '$' ERROR ON ERROR) FROM part WHERE id = 1
+
+SELECT a.id FROM account a JOIN part p ON JSON_VALUE(p.attributes, '$.k' RETURNING int ERROR ON ERROR) = a.id AND p.note IS NOT JSON ORDER BY 1
+
+SELECT JSON_EXISTS((SELECT jsonb_agg(attributes) FROM part), 'strict $[*].nosuch' ERROR ON ERROR)
+
+SELECT JSON_VALUE((SELECT jsonb_agg(p.attributes ORDER BY p.id) FROM part p), '$[0].k' RETURNING int) AS k, count(*) FROM account GROUP BY 1
+
+UPDATE part SET note = JSON_VALUE(attributes, '$.k' ERROR ON ERROR) WHERE JSON_VALUE(attributes, '$.k' RETURNING int ERROR ON ERROR) = 3 RETURNING id, note

@@ -121,6 +121,11 @@ impl Analyser<'_> {
                 self.child(expr)?;
                 type_name.as_mut().map_or(Ok(()), |t| self.type_name(t))
             }
+            NodeEnum::JsonIsPredicate(p) => {
+                let pg::JsonIsPredicate { expr, format: _, item_type: _, unique_keys: _, location: _ } = &mut **p;
+                self.child(expr)
+            }
+            NodeEnum::JsonFuncExpr(f) => self.json_function(f),
             NodeEnum::NullTest(t) => {
                 let NullTest { xpr: _, arg, nulltesttype: _, argisrow: _, location: _ } = &mut **t;
                 self.child(arg)

@@ -1,6 +1,6 @@
 //! The name that PostgreSQL gives to a column that has none: `FigureColname` of parse_target.c.
 
-use pg_query::protobuf::{AExprKind, MinMaxOp, SqlValueFunctionOp, SubLinkType, XmlExprOp};
+use pg_query::protobuf::{AExprKind, JsonExprOp, MinMaxOp, SqlValueFunctionOp, SubLinkType, XmlExprOp};
 use pg_query::{Node, NodeEnum};
 
 use super::super::kinds::not_an_expression;
@@ -71,12 +71,19 @@ fn figure(expression: &Node) -> (Option<String>, Strength) {
         NodeEnum::MergeSupportFunc(_) => strong("merge_action"),
         NodeEnum::XmlExpr(x) => xml_name(x.op).map_or(NONE, strong),
         NodeEnum::XmlSerialize(_) => strong("xmlserialize"),
+        NodeEnum::JsonFuncExpr(f) => match JsonExprOp::try_from(f.op) {
+            Ok(JsonExprOp::JsonExistsOp) => strong("json_exists"),
+            Ok(JsonExprOp::JsonQueryOp) => strong("json_query"),
+            Ok(JsonExprOp::JsonValueOp) => strong("json_value"),
+            Ok(JsonExprOp::JsonTableOp | JsonExprOp::Undefined) | Err(_) => NONE,
+        },
         NodeEnum::ParamRef(_)
         | NodeEnum::AConst(_)
         | NodeEnum::BoolExpr(_)
         | NodeEnum::CaseWhen(_)
         | NodeEnum::NullTest(_)
         | NodeEnum::BooleanTest(_)
+        | NodeEnum::JsonIsPredicate(_)
         | NodeEnum::NamedArgExpr(_)
         | NodeEnum::SetToDefault(_)
         | NodeEnum::List(_) => NONE,

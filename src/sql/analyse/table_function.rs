@@ -3,8 +3,8 @@
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    Alias, JsonArgument, JsonBehavior, JsonTable, JsonTableColumn, JsonTableColumnType, JsonTablePathSpec, JsonValueExpr,
-    RangeTableFunc, RangeTableFuncCol, ResTarget, TypeName,
+    Alias, JsonArgument, JsonBehavior, JsonFuncExpr, JsonOutput, JsonTable, JsonTableColumn, JsonTableColumnType,
+    JsonTablePathSpec, JsonValueExpr, RangeTableFunc, RangeTableFuncCol, ResTarget, TypeName,
 };
 
 use super::super::types::{Typed, oid, type_named};
@@ -54,17 +54,47 @@ impl Analyser<'_> {
         let found = self.lateral(|a| {
             a.json_value(context_item)?;
             a.json_path(pathspec)?;
-            for argument in passing {
-                let Some(NodeEnum::JsonArgument(argument)) = &mut argument.node else { return Err(unsupported("JSON_TABLE")) };
-                let JsonArgument { val, name: _ } = &mut **argument;
-                a.json_value(val)?;
-            }
+            a.json_arguments(passing)?;
             let mut found = vec![];
             a.json_columns(columns, &mut found)?;
             a.json_behaviour(on_error)?;
             Ok(found)
         })?;
         self.table_function(alias, "json_table", found)
+    }
+
+    /// JSON_EXISTS, JSON_VALUE, JSON_QUERY.
+    pub(super) fn json_function(&mut self, function: &mut JsonFuncExpr) -> Result<(), Denial> {
+        let JsonFuncExpr {
+            op: _,
+            column_name: _,
+            context_item,
+            pathspec,
+            passing,
+            output,
+            on_empty,
+            on_error,
+            wrapper: _,
+            quotes: _,
+            location: _,
+        } = function;
+        self.json_value(context_item)?;
+        self.child(pathspec)?;
+        self.json_arguments(passing)?;
+        if let Some(JsonOutput { type_name: Some(name), returning: _ }) = output {
+            self.type_name(name)?;
+        }
+        self.json_behaviour(on_empty)?;
+        self.json_behaviour(on_error)
+    }
+
+    fn json_arguments(&mut self, passing: &mut [pg_query::Node]) -> Result<(), Denial> {
+        for argument in passing {
+            let Some(NodeEnum::JsonArgument(argument)) = &mut argument.node else { return Err(unsupported("PASSING")) };
+            let JsonArgument { val, name: _ } = &mut **argument;
+            self.json_value(val)?;
+        }
+        Ok(())
     }
 
     fn json_value(&mut self, value: &mut Option<Box<JsonValueExpr>>) -> Result<(), Denial> {

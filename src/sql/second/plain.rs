@@ -106,6 +106,12 @@ fn replacement(kind: NodeEnum) -> ControlFlow<NodeEnum, Node> {
         let mut parts = Vec::new();
         parts_of_json(&mut tree::node(NodeEnum::JsonTable(e)), &mut parts);
         ControlFlow::Continue(subselect(parts, alias))
+    } else if let NodeEnum::JsonIsPredicate(mut e) = kind {
+        operand(e.expr.take(), || NodeEnum::JsonIsPredicate(e))
+    } else if let NodeEnum::JsonFuncExpr(e) = kind {
+        let mut parts = Vec::new();
+        parts_of_json(&mut tree::node(NodeEnum::JsonFuncExpr(e)), &mut parts);
+        ControlFlow::Continue(row(parts))
     } else if let NodeEnum::RangeFunction(f) = kind {
         if is_plain_function(&f) {
             return ControlFlow::Break(NodeEnum::RangeFunction(f));
@@ -148,9 +154,12 @@ fn expressions_of_column(node: Node) -> Vec<Node> {
     }
 }
 
-/// The expressions of JSON_TABLE, those of its columns and arguments too.
+/// The expressions of JSON_TABLE and its like, those of columns and arguments too.
 fn parts_of_json(node: &mut Node, parts: &mut Vec<Node>) {
-    if matches!(&node.node, Some(NodeEnum::JsonTable(_) | NodeEnum::JsonTableColumn(_) | NodeEnum::JsonArgument(_))) {
+    if matches!(
+        &node.node,
+        Some(NodeEnum::JsonFuncExpr(_) | NodeEnum::JsonTable(_) | NodeEnum::JsonTableColumn(_) | NodeEnum::JsonArgument(_))
+    ) {
         tree::each_child_mut(node, &mut |child| parts_of_json(child, parts));
     } else {
         parts.push(std::mem::take(node));

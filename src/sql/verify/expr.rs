@@ -3,9 +3,9 @@
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
     AArrayExpr, AConst, AExpr, AExprKind, AIndices, AIndirection, BoolExpr, BooleanTest, CaseExpr, CaseWhen, CoalesceExpr,
-    CollateClause, ColumnRef, FuncCall, GroupingFunc, GroupingSet, IndexElem, List, MergeSupportFunc, MinMaxExpr, NamedArgExpr,
-    NullTest, ParamRef, ResTarget, RowExpr, SortBy, SqlValueFunction, SubLink, TypeCast, TypeName, WindowDef, XmlExpr,
-    XmlSerialize, a_const,
+    CollateClause, ColumnRef, FuncCall, GroupingFunc, GroupingSet, IndexElem, JsonIsPredicate, List, MergeSupportFunc,
+    MinMaxExpr, NamedArgExpr, NullTest, ParamRef, ResTarget, RowExpr, SortBy, SqlValueFunction, SubLink, TypeCast, TypeName,
+    WindowDef, XmlExpr, XmlSerialize, a_const,
 };
 
 use super::from::{check_catalog_column, check_not_hidden};
@@ -108,6 +108,11 @@ impl Verifier<'_> {
                 self.type_name(type_name.as_ref())?;
                 self.needed(expr.as_deref())
             }
+            NodeEnum::JsonIsPredicate(p) => {
+                let JsonIsPredicate { expr, format: _, item_type: _, unique_keys: _, location: _ } = p.as_ref();
+                self.needed(expr.as_deref())
+            }
+            NodeEnum::JsonFuncExpr(f) => self.json_function(f),
             NodeEnum::MergeSupportFunc(f) => {
                 let MergeSupportFunc { xpr: _, msftype: _, msfcollid: _, location: _ } = f.as_ref();
                 Ok(())
@@ -116,7 +121,7 @@ impl Verifier<'_> {
         }
     }
 
-    fn needed(&mut self, node: Option<&Node>) -> Result<(), Denial> {
+    pub(super) fn needed(&mut self, node: Option<&Node>) -> Result<(), Denial> {
         self.expr(node.ok_or_else(|| refused("an operand is missing"))?)
     }
 

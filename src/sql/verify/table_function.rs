@@ -2,8 +2,8 @@
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    JsonArgument, JsonBehavior, JsonTable, JsonTableColumn, JsonTableColumnType, JsonTablePathSpec, JsonValueExpr,
-    RangeTableFunc, RangeTableFuncCol, ResTarget,
+    JsonArgument, JsonBehavior, JsonFuncExpr, JsonOutput, JsonTable, JsonTableColumn, JsonTableColumnType, JsonTablePathSpec,
+    JsonValueExpr, RangeTableFunc, RangeTableFuncCol, ResTarget,
 };
 
 use super::*;
@@ -36,14 +36,44 @@ impl Verifier<'_> {
         let JsonTable { context_item, pathspec, passing, columns, on_error, alias, lateral: _, location: _ } = table;
         self.json_value(context_item.as_deref())?;
         self.json_path(pathspec.as_deref())?;
+        self.json_arguments(passing)?;
+        self.json_columns(columns)?;
+        self.json_behaviour(on_error.as_deref())?;
+        self.register_other(alias.as_ref())
+    }
+
+    /// JSON_EXISTS, JSON_VALUE, JSON_QUERY.
+    pub(super) fn json_function(&mut self, function: &JsonFuncExpr) -> Result<(), Denial> {
+        let JsonFuncExpr {
+            op: _,
+            column_name: _,
+            context_item,
+            pathspec,
+            passing,
+            output,
+            on_empty,
+            on_error,
+            wrapper: _,
+            quotes: _,
+            location: _,
+        } = function;
+        self.json_value(context_item.as_deref())?;
+        self.needed(pathspec.as_deref())?;
+        self.json_arguments(passing)?;
+        if let Some(JsonOutput { type_name, returning: _ }) = output {
+            self.type_name(type_name.as_ref())?;
+        }
+        self.json_behaviour(on_empty.as_deref())?;
+        self.json_behaviour(on_error.as_deref())
+    }
+
+    fn json_arguments(&mut self, passing: &[Node]) -> Result<(), Denial> {
         for argument in passing {
             let NodeEnum::JsonArgument(argument) = inner(argument)? else { return Err(refused("an argument that is none")) };
             let JsonArgument { val, name: _ } = argument.as_ref();
             self.json_value(val.as_deref())?;
         }
-        self.json_columns(columns)?;
-        self.json_behaviour(on_error.as_deref())?;
-        self.register_other(alias.as_ref())
+        Ok(())
     }
 
     fn json_value(&mut self, value: Option<&JsonValueExpr>) -> Result<(), Denial> {
