@@ -181,6 +181,18 @@ fn what_an_unrestricted_user_has_changed_is_known_to_the_next_statement_of_a_ten
         let answer = client.query(format!("SELECT c{n} FROM accounts WHERE id = 1"));
         assert_eq!(answer.scalar().as_deref(), Some(&*n.to_string()), "{answer:?}");
     }
+    for (made, sql) in [
+        ("made_as", "CREATE TABLE made_as AS SELECT 1 AS id"),
+        ("made_of_nothing", "CREATE TABLE made_of_nothing AS SELECT 1 AS id LIMIT 0"),
+        ("made_into", "SELECT 1 AS id INTO made_into"),
+        ("made_view", "SELECT 1; CREATE MATERIALIZED VIEW made_view AS SELECT 1 AS id"),
+    ] {
+        change(&mut operator, sql);
+        assert_eq!(client.query(format!("SELECT id FROM {made}")).sqlstate(), "42501", "{made} is known, and nobody's");
+    }
+    let made = operator.extended(&Extended { sql: b"CREATE TABLE made_extended AS SELECT 1 AS id", ..Extended::default() });
+    assert!(made.error.is_none(), "{made:?}");
+    assert_eq!(client.query("SELECT id FROM made_extended").sqlstate(), "42501");
     // A prepared statement whose row has other columns by now is the server's to refuse, as without the proxy.
     change(&mut operator, "ALTER TABLE accounts RENAME COLUMN ssn TO number");
     client.send_raw(&execute).expect("send");

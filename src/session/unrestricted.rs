@@ -43,6 +43,8 @@ pub async fn serve(established: Established, shared: &Shared, pool: &Pool) {
         awaited: 0,
         refused: Vec::new(),
         ddl: false,
+        rows: Cell::new(false),
+        simple: false,
         database,
     };
     let mut drain = DrainWatch::new(&shared.drain);
@@ -103,6 +105,10 @@ struct Relay {
     refused: Vec<SqlError>,
     /// Definitions were changed in the transaction.
     ddl: bool,
+    /// The statement under way has described or sent rows.
+    rows: Cell<bool>,
+    /// The last of the client's messages was a query string, whose rows are always described.
+    simple: bool,
     database: Arc<Database>,
 }
 
@@ -140,7 +146,12 @@ impl Relay {
     /// Passes the server's messages on.
     async fn downstream(&mut self, client: &mut super::socket::Client, lease: &mut Lease) -> Result<Option<End>, SqlError> {
         loop {
-            let interesting = |tag| matches!(tag, tag::ERROR | tag::READY_FOR_QUERY | tag::COMMAND_COMPLETE);
+            let interesting = |tag| {
+                if matches!(tag, tag::ROW_DESCRIPTION | tag::DATA_ROW) {
+                    self.rows.set(true);
+                }
+                matches!(tag, tag::ERROR | tag::READY_FOR_QUERY | tag::COMMAND_COMPLETE)
+            };
             let plain = self.down.advance(&lease.inbox, frame::CAP_SERVER, interesting)?;
             if plain == lease.inbox.len() && client.outbox.is_empty() {
                 // All of it, and nothing before it: no copy.
@@ -155,6 +166,7 @@ impl Relay {
             let Some(message) = frame::take(&mut lease.inbox, frame::CAP_SERVER)? else { return Ok(None) };
             match message.tag {
                 tag::READY_FOR_QUERY => {
+                    self.rows.set(false);
                     self.status = TransactionStatus::parse(&message.body)?;
                     self.awaited = self.awaited.saturating_sub(1);
                     if self.ddl && self.status == TransactionStatus::Idle {
@@ -163,7 +175,8 @@ impl Relay {
                     }
                 }
                 tag::COMMAND_COMPLETE => {
-                    self.ddl |= changes_definitions(&message.body);
+                    let shown = self.rows.replace(false);
+                    self.ddl |= changes_definitions(&message.body) || !shown && has_made_a_table(&message.body, self.simple);
                     // Of several in one string the client hears before ReadyForQuery.
                     if self.ddl && message.body.starts_with(b"COMMIT") {
                         self.database.gate.changed();
@@ -198,6 +211,7 @@ impl Relay {
             let Some(header) = frame::peek(&client.inbox, self.max_message)? else { return Ok(None) };
             match header.tag {
                 b'Q' | b'S' => {
+                    self.simple = header.tag == b'Q';
                     // Counted at its header; its text is passed on as it comes.
                     self.awaited += 1;
                     let past_it = Cell::new(false);
@@ -220,8 +234,14 @@ impl Relay {
     }
 }
 
-/// Whether a command tag tells of a change to definitions, as far as it does: SELECT INTO and functions do not say. DO and CALL
-/// may have made one.
+/// Whether the SELECT that this command tag tells of, which has shown no rows, was CREATE TABLE AS, SELECT INTO or CREATE MATERIALIZED
+/// VIEW. One of no rows by the extended protocol does not say: what it made is known within a second.
+fn has_made_a_table(command_tag: &[u8], simple: bool) -> bool {
+    command_tag.strip_prefix(b"SELECT ").is_some_and(|count| simple || !count.starts_with(b"0"))
+}
+
+/// Whether a command tag tells of a change to definitions, as far as it does: functions that make one do not say. DO and CALL may
+/// have.
 fn changes_definitions(command_tag: &[u8]) -> bool {
     const WORDS: [&[u8]; 11] =
         [b"CREATE", b"ALTER", b"DROP", b"GRANT", b"REVOKE", b"IMPORT", b"REASSIGN", b"REFRESH", b"SECURITY", b"DO", b"CALL"];
