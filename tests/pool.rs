@@ -307,6 +307,31 @@ fn reset_all_in_a_transaction_reaches_what_set_local_hides() {
 }
 
 #[test]
+fn reset_all_and_close_all_in_a_transaction_work_by_the_extended_protocol_too() {
+    let world = World::start();
+    let (mut a, mut b) = world.pair();
+    run(&mut a, "SET work_mem = '5MB'");
+    run(&mut a, "BEGIN");
+    run(&mut a, "SET LOCAL work_mem = '6MB'");
+    run(&mut a, "DECLARE c CURSOR FOR SELECT id FROM accounts");
+    let answer = Batch::default().run("RESET ALL").run("SHOW work_mem").run("CLOSE ALL").run("SELECT 1").sync().send(&mut a);
+    assert!(answer.error.is_none(), "{answer:?}");
+    let tags: Vec<_> = answer.parts.iter().filter_map(|p| p.tag.clone()).collect();
+    assert_eq!(tags, ["RESET", "SHOW", "CLOSE CURSOR ALL", "SELECT 1"]);
+    assert_eq!(column(&answer), ["4MB", "1"]);
+    assert_eq!(answer.status, Some(b'T'));
+    assert_eq!(a.query("FETCH c").sqlstate(), "34000");
+    run(&mut a, "ROLLBACK");
+    assert_eq!(get(&mut a, "SHOW work_mem"), "5MB");
+    run(&mut a, "BEGIN");
+    let reset = a.extended(&Extended { sql: b"RESET ALL", ..Extended::default() });
+    assert!(reset.error.is_none(), "{reset:?}");
+    run(&mut a, "COMMIT");
+    assert_eq!((get(&mut a, "SHOW work_mem"), get(&mut b, "SHOW work_mem")), ("4MB".to_owned(), "4MB".to_owned()));
+    both_work(&mut a, &mut b);
+}
+
+#[test]
 fn what_holds_for_one_transaction_is_not_carried_as_a_setting() {
     let world = World::start();
     let (mut a, mut b) = world.pair();

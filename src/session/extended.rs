@@ -15,7 +15,7 @@ use crate::error::{SqlError, sqlstate};
 use crate::event::{Command, Verdict};
 use crate::finding::{Denial, Reason};
 use crate::gate::Protocol;
-use crate::plan::{Action, Effect, Lasts, Parameter, Parameters, TenantValue, TransactionCommand};
+use crate::plan::{Action, Effect, Emulation, Lasts, Parameter, Parameters, TenantValue, TransactionCommand};
 use crate::wire::backend::{self as reply, TransactionStatus};
 use crate::wire::frontend::{self as request, Bind, Execute, Format, Parse, Target};
 
@@ -386,6 +386,9 @@ impl Session<'_> {
         if !self.settle(b'E').await? {
             return Ok(());
         }
+        if self.status == TransactionStatus::InTransaction && self.emulate_in_block(statement) {
+            return Ok(());
+        }
         let mut answer = BytesMut::new();
         match self.run_own(&statement.plan, values, Protocol::Extended, &mut answer) {
             Ok(()) => {
@@ -395,6 +398,29 @@ impl Session<'_> {
             Err(error) => self.refuse(error),
         }
         Ok(())
+    }
+
+    /// RESET ALL and CLOSE ALL inside a transaction: the server does them, in a query of the proxy's own, which inside a block ends
+    /// nothing. All before it is answered. `false`: it is neither.
+    fn emulate_in_block(&mut self, statement: &Statement) -> bool {
+        let (sql, tag) = match statement.plan.action() {
+            Action::Emulate(Emulation::ResetAll) => (self.settings.reset_all_text(), "RESET"),
+            Action::Emulate(Emulation::CloseAll) => ("CLOSE ALL".to_owned(), "CLOSE CURSOR ALL"),
+            _ => return false, // tidy: not a syntax kind
+        };
+        let Some(lease) = &mut self.lease else { return false };
+        request::put_query(&mut lease.outbox, &sql);
+        lease.expect_ready();
+        self.queue.push_back(Expected::Prelude { wanted: lease.settings.clone(), in_block: true });
+        if tag == "RESET" {
+            self.settings.reset_all();
+            self.set_tenant(None, false);
+        }
+        self.statements += 1;
+        self.batch.sent = true;
+        self.tell(Command::of_word(statement.plan.command()), Protocol::Extended, Verdict::Permitted);
+        self.answer(|out| reply::put_command_complete(out, tag));
+        true
     }
 
     pub async fn close(&mut self, target: Target<'_>) -> Step {

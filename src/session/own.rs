@@ -134,7 +134,7 @@ impl Session<'_> {
         Ok(shown)
     }
 
-    fn set_tenant(&mut self, tenant: Option<Tenant>, local: bool) {
+    pub fn set_tenant(&mut self, tenant: Option<Tenant>, local: bool) {
         if self.principal.tenant() != tenant.as_ref() {
             // What was bound for the one must not run for the other.
             self.names.drop_portals();
