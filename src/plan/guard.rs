@@ -218,7 +218,7 @@ impl Rewriter<'_> {
                     RteKind::Derived | RteKind::Cte | RteKind::Merged => {
                         rte.columns.iter().any(|c| c.sources.is_empty() || c.sources.iter().any(|s| self.is_filtered(*s)))
                     }
-                    RteKind::Function | RteKind::Excluded | RteKind::Version => false,
+                    RteKind::Function | RteKind::Excluded | RteKind::Version(_) => false,
                 };
             }
             Some(_) | None => {}
