@@ -201,6 +201,35 @@ const COLLATIONS: &[&str] = &["\"C\"", "\"POSIX\"", "nd", "\"und-x-icu\"", "\"de
 /// Writes conditions. Most mean nothing to PostgreSQL, which says so at once.
 struct Writer {
     random: Random,
+    /// Types and values of the parameters of the condition that is being written.
+    parameters: Vec<(&'static str, String)>,
+}
+
+/// A condition, and its parameters.
+#[derive(Clone)]
+struct Written {
+    text: String,
+    parameters: Vec<(&'static str, String)>,
+}
+
+impl Written {
+    /// The statement, PREPARE where it has parameters.
+    fn statement(&self) -> String {
+        let select = format!("SELECT w.id FROM wide w WHERE {}", self.text);
+        if self.parameters.is_empty() {
+            return select;
+        }
+        let types: Vec<&str> = self.parameters.iter().map(|p| p.0).collect();
+        format!("PREPARE p ({}) AS {select}", types.join(", "))
+    }
+
+    /// The call of its test, in which it stands as `statement`.
+    fn attempt(&self, statement: &str) -> String {
+        let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
+        let values: Vec<&str> = self.parameters.iter().map(|p| p.1.as_str()).collect();
+        let execute = if values.is_empty() { "NULL".to_owned() } else { quoted(&format!("EXECUTE p({})", values.join(", "))) };
+        format!("({}, {execute})", quoted(statement))
+    }
 }
 
 impl Writer {
@@ -217,8 +246,9 @@ impl Writer {
         self.like(&column, type_, &value)
     }
 
-    fn like(&mut self, column: &str, type_: &str, value: &str) -> String {
-        match self.random.below(12) {
+    fn like(&mut self, column: &str, type_: &'static str, value: &str) -> String {
+        match self.random.below(14) {
+            12 | 13 => self.parameter(type_, value),
             0 => value.to_owned(),
             1 => format!("{value}::{type_}"),
             2 => "NULL".into(),
@@ -228,8 +258,20 @@ impl Writer {
         }
     }
 
+    fn parameter(&mut self, type_: &'static str, value: &str) -> String {
+        let declared = if self.random.percent(30) { "unknown" } else { type_ };
+        self.parameters.push((declared, value.to_owned()));
+        format!("${}", self.parameters.len())
+    }
+
+    fn written(&mut self, depth: usize) -> Written {
+        self.parameters.clear();
+        let text = self.condition(depth);
+        Written { text, parameters: self.parameters.clone() }
+    }
+
     /// A value that may well go with the ones of a column.
-    fn beside(&mut self, column: &str, type_: &str, value: &str, depth: usize) -> String {
+    fn beside(&mut self, column: &str, type_: &'static str, value: &str, depth: usize) -> String {
         match self.random.below(10) {
             0 | 1 => value.to_owned(),
             2 => format!("{value}::{type_}"),
@@ -339,13 +381,13 @@ fn rows(table: &str, tenant: u32) -> String {
     sql
 }
 
-const ATTEMPT: &str = "CREATE FUNCTION pg_temp.attempt(q text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN EXECUTE q; RETURN NULL; \
-     EXCEPTION WHEN others THEN RETURN sqlerrm; END $$";
+const ATTEMPT: &str = "CREATE FUNCTION pg_temp.attempt(q text, e text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN EXECUTE q; \
+     IF e IS NOT NULL THEN EXECUTE e; DEALLOCATE ALL; END IF; RETURN NULL; \
+     EXCEPTION WHEN others THEN DEALLOCATE ALL; RETURN sqlerrm; END $$";
 
-/// What each statement raises, in a database.
-fn attempts(wire: &mut Wire, statements: &[String]) -> (Vec<Option<String>>, Answer) {
-    let quoted: Vec<String> = statements.iter().map(|s| format!("('{}')", s.replace('\'', "''"))).collect();
-    let answer = wire.query(format!("SELECT pg_temp.attempt(q) FROM (VALUES {}) v(q)", quoted.join(", ")));
+/// What each call raises, in a database.
+fn attempts(wire: &mut Wire, calls: &[String]) -> (Vec<Option<String>>, Answer) {
+    let answer = wire.query(format!("SELECT pg_temp.attempt(q, e) FROM (VALUES {}) v(q, e)", calls.join(", ")));
     assert!(answer.error.is_none(), "{answer:?}");
     let text = |v: &Option<Vec<u8>>| v.as_ref().map(|v| String::from_utf8_lossy(v).into_owned());
     (answer.rows().map(|r| text(&r[0].as_ref().map(|b| b.to_vec()))).collect(), answer)
@@ -363,16 +405,16 @@ fn the_case(cluster: &Cluster) -> Case {
 }
 
 /// The conditions that are sent unguarded, as they are sent, with every row in reach.
-fn quiet(case: &mut Case, conditions: &[String]) -> Vec<String> {
+fn quiet(case: &mut Case, conditions: &[Written]) -> Vec<String> {
     const TENANT: &str = "w.tenant_id OPERATOR(pg_catalog.=) '1'::pg_catalog.int4";
-    let statements: Vec<String> = conditions.iter().map(|c| of_wide(c)).collect();
-    case.sql = statements.join(";\n");
-    let sent = case.sent();
-    sent.into_iter()
-        .flatten()
-        .filter(|text| !text.contains(&format!("CASE WHEN {TENANT}")))
-        .map(|text| text.replace(TENANT, "true"))
-        .collect()
+    let mut calls = Vec::new();
+    for condition in conditions {
+        case.sql = condition.statement();
+        let sent = case.sent().pop().and_then(Result::ok);
+        let unguarded = sent.filter(|text| !text.contains(&format!("CASE WHEN {TENANT}")));
+        calls.extend(unguarded.map(|text| condition.attempt(&text.replace(TENANT, "true").replacen("\"p\"", "p", 1))));
+    }
+    calls
 }
 
 #[test]
@@ -387,13 +429,14 @@ fn what_is_sent_unguarded_raises_for_no_row() {
     let mut wires = ["wide", "filled"].map(|d| Wire::connect(&cluster.superuser(d)).expect("a session"));
     for wire in &mut wires {
         wire.query(ATTEMPT);
+        wire.query("SET plan_cache_mode = force_generic_plan");
     }
     let seed = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
     let rounds = std::env::var("ROUNDS").ok().and_then(|s| s.parse().ok()).unwrap_or(20);
-    let mut writer = Writer { random: Random::new(seed) };
+    let mut writer = Writer { random: Random::new(seed), parameters: Vec::new() };
     let (mut written, mut tried, mut holes) = (0, 0, Vec::new());
     for _ in 0..rounds {
-        let conditions: Vec<String> = (0..500).map(|_| writer.condition(2)).collect();
+        let conditions: Vec<Written> = (0..500).map(|_| writer.written(2)).collect();
         written += conditions.len();
         let valid = valid(&mut wires[0], &conditions);
         let statements = quiet(&mut case, &valid);
@@ -417,21 +460,21 @@ fn what_is_sent_unguarded_raises_for_no_row() {
     }
     println!("{written} conditions, {tried} of them valid and sent unguarded");
     // Without guards there would be errors to see.
-    let bare: Vec<String> =
-        valid(&mut wires[0], &(0..1000).map(|_| writer.condition(2)).collect::<Vec<_>>()).iter().map(|c| of_wide(c)).collect();
-    let (raised, _) = attempts(&mut wires[1], &bare);
-    assert!(raised.iter().flatten().count() > 5, "the rows make hardly anything raise: {raised:?}");
+    let many = vec!["w.big"; 110].join(", ");
+    let loud =
+        ["w.nu::float8 = 1", "w.da::timestamp IS NULL", "w.te::int = 1", "w.i4 + 1 = 2", "w.jb ->> 'a' IS NULL", "w.ca = w.cb"];
+    for condition in loud.into_iter().map(str::to_owned).chain([format!("ARRAY[{many}] IS NULL")]) {
+        let bare = Written { text: condition, parameters: Vec::new() };
+        let (raised, _) = attempts(&mut wires[1], &[bare.attempt(&bare.statement())]);
+        assert!(raised[0].is_some(), "the rows make {} raise nothing", bare.text);
+    }
     assert!(tried > written / 50, "{tried} of {written} conditions are valid and sent unguarded");
     assert!(holes.is_empty(), "{} holes:\n{}", holes.len(), holes.join("\n"));
 }
 
-fn of_wide(condition: &str) -> String {
-    format!("SELECT w.id FROM wide w WHERE {condition}")
-}
-
 /// The conditions that PostgreSQL understands.
-fn valid(wire: &mut Wire, conditions: &[String]) -> Vec<String> {
-    let statements: Vec<String> = conditions.iter().map(|c| of_wide(c)).collect();
-    let (raised, _) = attempts(wire, &statements);
+fn valid(wire: &mut Wire, conditions: &[Written]) -> Vec<Written> {
+    let calls: Vec<String> = conditions.iter().map(|c| c.attempt(&c.statement())).collect();
+    let (raised, _) = attempts(wire, &calls);
     conditions.iter().zip(raised).filter(|(_, r)| r.is_none()).map(|(c, _)| c.clone()).collect()
 }

@@ -29,3 +29,4 @@ CREATE TABLE pristine.account AS TABLE account;
 CREATE TABLE pristine.card AS TABLE card;
 CREATE TABLE pristine.part AS TABLE part;
 CREATE TABLE pristine.ratio AS SELECT id, tenant_id, base FROM ratio;
+ANALYZE;
