@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pg_query::protobuf::{AExprKind, SelectStmt, SqlValueFunction, SqlValueFunctionOp};
+use pg_query::protobuf::{AExprKind, SelectStmt, SqlValueFunction, SqlValueFunctionOp, a_const};
 use pg_query::{Node, NodeEnum};
 
 use super::quiet::{is_quiet, is_quiet_condition, moments_compared};
@@ -239,20 +239,18 @@ impl Rewriter<'_> {
             (true, true) if plain_groups => Guarding::Grouped,
             (_, _) => Guarding::Fence,
         };
-        for entry in &mut select.target_list {
-            let Some(NodeEnum::ResTarget(t)) = &mut entry.node else { continue };
+        for i in 0..select.target_list.len() {
+            let Some(NodeEnum::ResTarget(t)) = &mut select.target_list[i].node else { continue };
             let Some(value) = &mut t.val else { continue };
-            let distinct = matches!(select.distinct_clause.as_slice(), [Node { node: None }]);
-            let before = Some(()).filter(|()| distinct).map(|()| shape(value));
+            if how != Guarding::Fence {
+                self.guard_value(value, members, how)?;
+                continue;
+            }
+            let before = (**value).clone();
             self.guard_value(value, members, how)?;
-            // What a DISTINCT sorts by must be in the list (B8).
-            for by in &mut select.sort_clause {
-                if let Some(NodeEnum::SortBy(by)) = &mut by.node
-                    && before.is_some()
-                    && by.node.as_deref().map(shape) == before
-                {
-                    by.node = Some(value.clone());
-                }
+            let after = (**value).clone();
+            if shape(&before) != shape(&after) {
+                follow(select, i, &before, &after);
             }
         }
         Ok(())
@@ -428,6 +426,39 @@ fn aliases_inside(expression: &Node) -> BTreeSet<String> {
         found.extend(alias.map(|a| a.aliasname.clone()));
     });
     found
+}
+
+/// What else in a SELECT must change, or must not, with an entry of its target list: DISTINCT, and ORDER BY beside it, name
+/// what is in the list (B8); a group is named by its expression, which stands inside the new one.
+fn follow(select: &mut SelectStmt, position: usize, before: &Node, after: &Node) {
+    let alike = |n: &Node| shape(n) == shape(before);
+    if !select.distinct_clause.is_empty() {
+        for on in select.distinct_clause.iter_mut().filter(|on| alike(on)) {
+            *on = after.clone();
+        }
+        for by in &mut select.sort_clause {
+            if let Some(NodeEnum::SortBy(by)) = &mut by.node
+                && by.node.as_deref().is_some_and(alike)
+            {
+                by.node = Some(Box::new(after.clone()));
+            }
+        }
+    }
+    for group in &mut select.group_clause {
+        name_group(group, position, before);
+    }
+}
+
+/// `GROUP BY 2` becomes `GROUP BY expression`.
+fn name_group(group: &mut Node, position: usize, expression: &Node) {
+    let is_it = |ordinal: i32| usize::try_from(ordinal).is_ok_and(|n| n == position + 1);
+    match &mut group.node {
+        Some(NodeEnum::AConst(c)) if matches!(&c.val, Some(a_const::Val::Ival(i)) if is_it(i.ival)) => {
+            *group = expression.clone()
+        }
+        Some(NodeEnum::GroupingSet(set)) => set.content.iter_mut().for_each(|g| name_group(g, position, expression)),
+        Some(_) | None => {}
+    }
 }
 
 fn holds_sub_select(expression: &Node) -> bool {

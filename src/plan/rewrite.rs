@@ -19,7 +19,7 @@ use super::quiet::{equality_is_quiet, is_quiet};
 use crate::catalog::Catalog;
 use crate::finding::Denial;
 use crate::policy::{Permit, RowFilter};
-use crate::sql::analyse::scope::{Rte, RteId, RteKind, Usage};
+use crate::sql::analyse::scope::{Rte, RteColumn, RteId, RteKind, Usage};
 use crate::sql::analyse::{Analysis, WHOLE_ROW, column_type, declared_type};
 use crate::sql::kinds::not_a_from_item;
 use crate::sql::sentinel::slot_node;
@@ -573,9 +573,17 @@ impl Rewriter<'_> {
             Some(t) if t.kind == 'd' => Typed { oid: t.base, ..typed },
             Some(_) | None => typed,
         };
+        // A computed column of a fenced relation is computed in the fence.
+        let type_in = |id: RteId, c: &RteColumn| match self.analysis.rtes[id].kind {
+            RteKind::Relation { oid, usage: _ } if c.typed == Typed::COMPUTED && self.fences.contains(&id) => {
+                let own = self.catalog.relation(oid).and_then(|r| r.column_numbered(c.number));
+                own.map_or(c.typed, |own| Typed { oid: own.type_oid, typmod: own.typmod, collation: own.collation })
+            }
+            _ => c.typed, // tidy: not a syntax kind
+        };
         let types = |members: &BTreeSet<RteId>, name: &str| -> Vec<Typed> {
-            let columns = members.iter().flat_map(|id| &self.analysis.rtes[*id].columns);
-            columns.filter(|c| c.name == name).map(|c| base(c.typed)).collect()
+            let columns = members.iter().flat_map(|id| self.analysis.rtes[*id].columns.iter().map(|c| (*id, c)));
+            columns.filter(|(_, c)| c.name == name).map(|(id, c)| base(type_in(id, c))).collect()
         };
         for name in using.iter().filter_map(as_string) {
             let quiet = |l: &Typed| types(right, name).iter().all(|r| equality_is_quiet(*l, *r, self));
