@@ -239,18 +239,30 @@ impl Rewriter<'_> {
             (true, true) if plain_groups => Guarding::Grouped,
             (_, _) => Guarding::Fence,
         };
+        let mut shaded = false;
         for i in 0..select.target_list.len() {
             let Some(NodeEnum::ResTarget(t)) = &mut select.target_list[i].node else { continue };
             let Some(value) = &mut t.val else { continue };
-            if how != Guarding::Fence {
-                self.guard_value(value, members, how)?;
-                continue;
-            }
-            let before = (**value).clone();
+            let before = (how == Guarding::Fence).then(|| (**value).clone());
             self.guard_value(value, members, how)?;
-            let after = (**value).clone();
-            if shape(&before) != shape(&after) {
-                follow(select, i, &before, &after);
+            if let Some(before) = before.filter(|before| shape(before) != shape(value)) {
+                // A group is named by its expression, which stands inside the new one.
+                select.group_clause.iter_mut().for_each(|group| name_group(group, i, &before));
+                shaded = true;
+            }
+        }
+        if !shaded || select.distinct_clause.is_empty() {
+            return Ok(());
+        }
+        // DISTINCT, and ORDER BY beside it, name what is in the list (B8): alike to begin with, alike in the end.
+        for on in select.distinct_clause.iter_mut().filter(|on| on.node.is_some()) {
+            self.guard_value(on, members, how)?;
+        }
+        for by in &mut select.sort_clause {
+            if let Some(NodeEnum::SortBy(by)) = &mut by.node
+                && let Some(value) = &mut by.node
+            {
+                self.guard_value(value, members, how)?;
             }
         }
         Ok(())
@@ -426,27 +438,6 @@ fn aliases_inside(expression: &Node) -> BTreeSet<String> {
         found.extend(alias.map(|a| a.aliasname.clone()));
     });
     found
-}
-
-/// What else in a SELECT must change, or must not, with an entry of its target list: DISTINCT, and ORDER BY beside it, name
-/// what is in the list (B8); a group is named by its expression, which stands inside the new one.
-fn follow(select: &mut SelectStmt, position: usize, before: &Node, after: &Node) {
-    let alike = |n: &Node| shape(n) == shape(before);
-    if !select.distinct_clause.is_empty() {
-        for on in select.distinct_clause.iter_mut().filter(|on| alike(on)) {
-            *on = after.clone();
-        }
-        for by in &mut select.sort_clause {
-            if let Some(NodeEnum::SortBy(by)) = &mut by.node
-                && by.node.as_deref().is_some_and(alike)
-            {
-                by.node = Some(Box::new(after.clone()));
-            }
-        }
-    }
-    for group in &mut select.group_clause {
-        name_group(group, position, before);
-    }
 }
 
 /// `GROUP BY 2` becomes `GROUP BY expression`.
