@@ -274,6 +274,8 @@ fn the_last_value_of_a_sequence_is_the_clients_own_or_none() {
             ("PREPARE c AS SELECT currval('tickets_id_seq')", "PREPARE"),
             ("PREPARE i AS INSERT INTO tickets (note) VALUES ($1)", "PREPARE"),
             ("EXECUTE c", NOT_DEFINED),
+            ("EXECUTE i(currval('tickets_id_seq')::text)", NOT_DEFINED),
+            ("EXECUTE i(lastval()::text)", NO_LAST),
             ("BEGIN; EXECUTE i('c'); EXECUTE c", "6"),
             ("COMMIT", "COMMIT"),
             ("SELECT setval('tickets_id_seq', 1)", "42501 permission denied for function setval"),

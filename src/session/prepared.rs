@@ -270,6 +270,8 @@ impl Session<'_> {
             error.detail = Some(format!("Expected {wanted} parameters but got {arguments}.").into());
             return Err(Denial::new(Reason::Invalid, error));
         }
+        // The arguments have conditions of their own.
+        one.plan.bind(text, &one.literals, Parameters::None, &self.principal, audit::Log::Null.intend(), own)?;
         // Of what an argument comes to nothing is known here: a value that decides something is refused.
         let receipt = audit::Log::Null.intend();
         let bound = target.plan.bind(&target.source, &target.literals, Parameters::None, &self.principal, receipt, own)?;
