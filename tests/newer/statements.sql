@@ -128,6 +128,7 @@ SELECT JSON_EXISTS((SELECT jsonb_agg(attributes) FROM part), 'strict $[*].nosuch
 SELECT JSON_VALUE((SELECT jsonb_agg(p.attributes ORDER BY p.id) FROM part p), '$[0].k' RETURNING int) AS k, count(*) FROM account GROUP BY 1
 
 UPDATE part SET note = JSON_VALUE(attributes, '$.k' ERROR ON ERROR) WHERE JSON_VALUE(attributes, '$.k' RETURNING int ERROR ON ERROR) = 3 RETURNING id, note
+
 -- The planner tries a condition with the values in pg_statistic, from 17 on through a CTE as well.
 WITH c AS MATERIALIZED (SELECT id, email FROM account) SELECT id FROM c WHERE email LIKE 'C%\'
 
