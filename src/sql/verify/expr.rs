@@ -162,7 +162,7 @@ impl Verifier<'_> {
             {
                 Err(refused("a whole row of a system catalog that hides columns"))
             }
-            Entry::System { .. } | Entry::Governed { .. } | Entry::Shared { columns: _ } | Entry::Other => Ok(()),
+            Entry::System { .. } | Entry::Governed { .. } | Entry::Shared { columns: _ } | Entry::Other(_) => Ok(()),
         }
     }
 
@@ -192,15 +192,19 @@ impl Verifier<'_> {
         match entry.named().map(|n| &n.names) {
             Some(columns) if columns.iter().any(|c| c == column) || SYSTEM_COLUMNS.contains(&column) => Ok(()),
             Some(_) => Err(refused(format!("\"{alias}\" has no column \"{column}\""))),
-            None => self.attribute(column),
+            None => self.attribute(column, if let Entry::Other(whole) = entry { *whole } else { Whole::Value }),
         }
     }
 
     /// `value.name` calls the function `name(value)` where the value has no such field, whatever its type is.
-    fn attribute(&self, name: &str) -> Result<(), Denial> {
+    fn attribute(&self, name: &str, value: Whole) -> Result<(), Denial> {
+        let takes = |first: u32| match value {
+            Whole::Row => self.catalog.type_(first).is_none_or(|t| matches!(t.kind, 'c' | 'p')),
+            Whole::Value => true,
+        };
         let takes_one = |f: &&crate::catalog::Function| {
             let required = f.arguments.len().saturating_sub(usize::from(f.defaults) + usize::from(f.variadic));
-            required <= 1 && !f.arguments.is_empty()
+            required <= 1 && f.arguments.first().is_some_and(|first| takes(*first))
         };
         let names = self.expected.names;
         let off_list = |f: &crate::catalog::Function| {
@@ -349,7 +353,7 @@ impl Verifier<'_> {
                 self.optional(lidx.as_deref())?;
                 self.optional(uidx.as_deref())?;
             } else if let NodeEnum::String(field) = inner(step)? {
-                self.attribute(&field.sval)?;
+                self.attribute(&field.sval, Whole::Value)?;
             } else {
                 return Err(refused(format!("{} of a composite value", kind_name(inner(step)?))));
             }

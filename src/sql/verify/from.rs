@@ -64,7 +64,7 @@ impl Verifier<'_> {
         if schemaname.is_empty() {
             let is_cte = matches!(use_, Use::Read | Use::Lock) && self.ctes.iter().any(|frame| frame.contains(relname));
             return match is_cte || crate::mutant!("check.no-schema") {
-                true => Ok((aliasname.clone(), Entry::Other)),
+                true => Ok((aliasname.clone(), Entry::Other(Whole::Row))),
                 false => Err(refused(format!("\"{relname}\" has no schema and is no CTE in scope"))),
             };
         }
@@ -116,7 +116,7 @@ impl Verifier<'_> {
         };
         self.is_locked = alias.as_ref().is_some_and(|a| self.level_locks(&a.aliasname));
         self.select(select)?;
-        self.register_other(alias.as_ref())
+        self.register_other(alias.as_ref(), Whole::Row)
     }
 
     fn function(&mut self, function: &RangeFunction) -> Result<(), Denial> {
@@ -133,7 +133,7 @@ impl Verifier<'_> {
             }
         }
         self.column_definitions(coldeflist)?;
-        self.register_other(alias.as_ref())
+        self.register_other(alias.as_ref(), Whole::Value)
     }
 
     /// `AS t(a int, b text)`
@@ -177,10 +177,10 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    pub(super) fn register_other(&mut self, alias: Option<&Alias>) -> Result<(), Denial> {
+    pub(super) fn register_other(&mut self, alias: Option<&Alias>, whole: Whole) -> Result<(), Denial> {
         let Some(Alias { aliasname, colnames }) = alias else { return Err(refused("an entry without an alias")) };
         strings(colnames)?;
-        self.register(aliasname, Entry::Other)
+        self.register(aliasname, Entry::Other(whole))
     }
 
     /// A condition filters a side where it removes that side's rows and nothing else: WHERE and inner ON above or at the
@@ -222,11 +222,11 @@ impl Verifier<'_> {
         self.condition(quals.as_deref())?;
         if let Some(alias) = alias {
             self.level()?.aliases.truncate(first);
-            self.register_other(Some(alias))?;
+            self.register_other(Some(alias), Whole::Row)?;
         }
         match (using_clause.is_empty(), join_using_alias) {
             (true, None) => Ok(()),
-            (false, Some(using)) => self.register_other(Some(using)),
+            (false, Some(using)) => self.register_other(Some(using), Whole::Row),
             (true, Some(_)) => Err(refused("an alias of no columns")),
             (false, None) => Err(refused("USING without an alias")),
         }
@@ -273,6 +273,6 @@ pub(super) fn check_catalog_column(entry: &Entry, column: &str) -> Result<(), De
         {
             Err(refused(format!("column \"{column}\" of a system catalog")))
         }
-        Entry::System { .. } | Entry::Governed { .. } | Entry::Shared { columns: _ } | Entry::Other => Ok(()),
+        Entry::System { .. } | Entry::Governed { .. } | Entry::Shared { columns: _ } | Entry::Other(_) => Ok(()),
     }
 }

@@ -274,7 +274,7 @@ enum Entry {
         columns: Named,
     },
     /// A derived table, function, CTE, join.
-    Other,
+    Other(Whole),
 }
 
 /// Which rows expressions on an entry may come to see before its conditions have been tested.
@@ -286,6 +286,15 @@ enum Exposure {
     Own,
 }
 
+/// What a value is whose field is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whole {
+    /// A row: of a derived table, a CTE, a join.
+    Row,
+    /// Of any type: so is the row of a function that returns no rows.
+    Value,
+}
+
 impl Entry {
     /// Its columns, where the catalog knows them.
     fn named(&self) -> Option<&Named> {
@@ -293,7 +302,7 @@ impl Entry {
             Entry::Governed { oid: _, exposure: _, tenant_column: _, required: _, when_read: _, columns }
             | Entry::System { hidden: _, required: _, columns }
             | Entry::Shared { columns } => Some(columns),
-            Entry::Other => None,
+            Entry::Other(_) => None,
         }
     }
 
@@ -302,7 +311,7 @@ impl Entry {
         let (always, when_read): (&[String], &[String]) = match self {
             Entry::Governed { oid: _, exposure: _, tenant_column: _, required, when_read, columns: _ } => (required, when_read),
             Entry::System { hidden: _, required, columns: _ } => (required, &[]),
-            Entry::Shared { columns: _ } | Entry::Other => (&[], &[]),
+            Entry::Shared { columns: _ } | Entry::Other(_) => (&[], &[]),
         };
         always.iter().chain(when_read)
     }
@@ -311,7 +320,7 @@ impl Entry {
         match self {
             Entry::Governed { oid: _, exposure: _, tenant_column: _, required, when_read: _, columns: _ }
             | Entry::System { hidden: _, required, columns: _ } => required,
-            Entry::Shared { columns: _ } | Entry::Other => &[],
+            Entry::Shared { columns: _ } | Entry::Other(_) => &[],
         }
     }
 }

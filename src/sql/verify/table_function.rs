@@ -29,7 +29,7 @@ impl Verifier<'_> {
             self.optional(colexpr.as_deref())?;
             self.optional(coldefexpr.as_deref())?;
         }
-        self.register_other(alias.as_ref())
+        self.register_other(alias.as_ref(), Whole::Row)
     }
 
     pub(super) fn json_table(&mut self, table: &JsonTable) -> Result<(), Denial> {
@@ -39,7 +39,7 @@ impl Verifier<'_> {
         self.json_arguments(passing)?;
         self.json_columns(columns)?;
         self.json_behaviour(on_error.as_deref())?;
-        self.register_other(alias.as_ref())
+        self.register_other(alias.as_ref(), Whole::Row)
     }
 
     /// JSON_EXISTS, JSON_VALUE, JSON_QUERY.

@@ -180,7 +180,7 @@ impl Verifier<'_> {
                     when_read: Vec::new(),
                     columns: self.columns_of(oid, value)?,
                 },
-                Entry::System { .. } | Entry::Shared { columns: _ } | Entry::Other => return Err(refused("RETURNING WITH")),
+                Entry::System { .. } | Entry::Shared { columns: _ } | Entry::Other(_) => return Err(refused("RETURNING WITH")),
             };
             self.register(value, entry)?;
             self.read.insert(target.alias.clone());
