@@ -230,7 +230,7 @@ impl Rewriter<'_> {
 
     /// Guards the loud entries of a target list that PostgreSQL may move conditions into.
     pub(super) fn guard_targets(&mut self, select: &mut SelectStmt, members: &BTreeSet<RteId>) -> Result<(), Denial> {
-        let grouped = !select.group_clause.is_empty() || select.having_clause.is_some();
+        let grouped = !select.group_clause.is_empty() || select.having_clause.is_some() || self.aggregates(select);
         let plain_groups =
             select.group_clause.iter().all(|g| matches!(&g.node, Some(NodeEnum::ColumnRef(c)) if c.fields.len() == 2));
         let how = match (grouped, select.distinct_clause.is_empty() && select.sort_clause.is_empty()) {
@@ -347,6 +347,32 @@ impl Rewriter<'_> {
             }
             None => None,
         }
+    }
+
+    /// Whether it is one group without saying so: an aggregate stands in it.
+    fn aggregates(&self, select: &SelectStmt) -> bool {
+        let places =
+            select.target_list.iter().chain(&select.sort_clause).chain(&select.distinct_clause).chain(&select.window_clause);
+        places.into_iter().any(|place| self.holds_aggregate(place)) && !crate::mutant!("guard.one-group-by-policy")
+    }
+
+    fn holds_aggregate(&self, expression: &Node) -> bool {
+        match &expression.node {
+            Some(NodeEnum::FuncCall(f)) if f.over.is_none() => {
+                let name = f.funcname.last().and_then(as_string).unwrap_or_default();
+                if f.agg_star || self.catalog.functions_named(name).any(|c| c.kind == 'a') {
+                    return true;
+                }
+            }
+            Some(NodeEnum::SubLink(s)) => {
+                return s.testexpr.as_deref().is_some_and(|test| self.holds_aggregate(test))
+                    || self.has_outer_aggregate(expression);
+            }
+            Some(_) | None => {}
+        }
+        let mut found = false;
+        each_child(expression, &mut |child| found = found || self.holds_aggregate(child));
+        found
     }
 
     pub(super) fn has_aggregate(&self, expression: &Node) -> bool {
