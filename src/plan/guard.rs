@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pg_query::protobuf::{AExprKind, SelectStmt, SqlValueFunction, SqlValueFunctionOp, a_const};
+use pg_query::protobuf::{AExprKind, ColumnRef, SelectStmt, SqlValueFunction, SqlValueFunctionOp, SubLink, SubLinkType, a_const};
 use pg_query::{Node, NodeEnum};
 
 use super::quiet::{is_quiet, is_quiet_condition, moments_compared};
@@ -13,8 +13,8 @@ use crate::policy::Rows;
 use crate::sql::analyse::scope::{RteId, RteKind};
 use crate::sql::shape::shape;
 use crate::sql::tree::{
-    after_grouping, and, as_string, bool_constant, case, cast, column, conjuncts, each_child, is_not_null, is_null, node, null,
-    operator, or, qualified_column, walk,
+    after_grouping, and, as_string, bool_constant, case, cast, column, conjuncts, each_child, each_column, is_not_null, is_null,
+    node, null, operator, or, qualified_column, walk,
 };
 use crate::sql::types::{Typed, oid, type_of};
 
@@ -206,26 +206,58 @@ impl Rewriter<'_> {
 
     fn reaches_statistics(&self, expression: &Node, passed: &BTreeSet<RteId>) -> bool {
         match &expression.node {
-            // What a sub-select reads from outside comes as a parameter.
-            Some(NodeEnum::SubLink(_)) => return false,
-            Some(NodeEnum::ColumnRef(c)) => {
-                let rte = c.fields.first().and_then(as_string).and_then(|name| self.rte(name));
-                // So do the rows of an outer level.
-                let Some((id, rte)) = rte.filter(|(id, _)| !passed.contains(id)) else { return false };
-                return match rte.kind {
-                    RteKind::Relation { oid: _, usage: _ } => self.is_filtered(id),
-                    // A column without sources is computed, or behind a LIMIT.
-                    RteKind::Derived | RteKind::Cte | RteKind::Merged => {
-                        rte.columns.iter().any(|c| c.sources.is_empty() || c.sources.iter().any(|s| self.is_filtered(*s)))
-                    }
-                    RteKind::Function | RteKind::Excluded | RteKind::Version(_) => false,
-                };
-            }
+            Some(NodeEnum::SubLink(s)) => return self.joined_statistics(s, expression, passed),
+            Some(NodeEnum::ColumnRef(c)) => return self.has_statistics(c, passed),
             Some(_) | None => {}
         }
         let mut found = false;
         each_child(expression, &mut |child| found = found || self.reaches_statistics(child, passed));
         found
+    }
+
+    /// What a sub-select reads from outside comes as a parameter, unless it becomes a join: EXISTS and IN do, also where a
+    /// condition on them is moved.
+    fn joined_statistics(&self, link: &SubLink, expression: &Node, passed: &BTreeSet<RteId>) -> bool {
+        let tested = link.testexpr.as_deref().is_some_and(|test| self.reaches_statistics(test, passed));
+        let body = match SubLinkType::try_from(link.sub_link_type) {
+            Ok(
+                SubLinkType::ExprSublink
+                | SubLinkType::ArraySublink
+                | SubLinkType::RowcompareSublink
+                | SubLinkType::MultiexprSublink,
+            ) => false,
+            Ok(
+                SubLinkType::ExistsSublink
+                | SubLinkType::AnySublink
+                | SubLinkType::AllSublink
+                | SubLinkType::CteSublink
+                | SubLinkType::Undefined,
+            )
+            | Err(_) => {
+                let inside = aliases_inside(expression);
+                let mut found = false;
+                each_column(expression, &mut |c| {
+                    let from_outside = c.fields.first().and_then(as_string).is_some_and(|alias| !inside.contains(alias));
+                    found = found || from_outside && self.has_statistics(c, passed);
+                });
+                found
+            }
+        };
+        (tested || body) && !crate::mutant!("guard.statistics-of-joined-sub-selects")
+    }
+
+    fn has_statistics(&self, column: &ColumnRef, passed: &BTreeSet<RteId>) -> bool {
+        let rte = column.fields.first().and_then(as_string).and_then(|name| self.rte(name));
+        // The rows of an outer level come as parameters.
+        let Some((id, rte)) = rte.filter(|(id, _)| !passed.contains(id)) else { return false };
+        match rte.kind {
+            RteKind::Relation { oid: _, usage: _ } => self.is_filtered(id),
+            // Whatever it is made of: sources do not tell what lies behind a LIMIT.
+            RteKind::Derived | RteKind::Cte | RteKind::Merged => {
+                (0..self.analysis.rtes.len()).any(|id| self.is_filtered(id)) && !crate::mutant!("guard.statistics-of-derived")
+            }
+            RteKind::Function | RteKind::Excluded | RteKind::Version(_) => false,
+        }
     }
 
     /// Guards the loud entries of a target list that PostgreSQL may move conditions into.
