@@ -104,6 +104,9 @@ impl Analyser<'_> {
             NodeEnum::SubLink(s) => self.sub_link(s),
             NodeEnum::CaseExpr(c) => {
                 let CaseExpr { xpr: _, casetype: _, casecollid: _, arg, args, defresult, location: _ } = &mut **c;
+                if arg.is_some() {
+                    self.unwritten_equality()?;
+                }
                 self.child(arg)?;
                 self.exprs(args)?;
                 self.child(defresult)
@@ -407,6 +410,11 @@ impl Analyser<'_> {
         Ok(())
     }
 
+    /// IN and CASE x WHEN y call an operator that is not written: `=`, by the search_path.
+    fn unwritten_equality(&mut self) -> Result<(), Denial> {
+        if crate::mutant!("names.unwritten-equality") { Ok(()) } else { self.operator(&names(&["="])) }
+    }
+
     fn function_call(&mut self, expression: &mut Node) -> Result<(), Denial> {
         let Some(NodeEnum::FuncCall(call)) = &mut expression.node else { return Ok(()) };
         let FuncCall {
@@ -637,6 +645,8 @@ impl Analyser<'_> {
         }
         if !oper_name.is_empty() {
             self.operator(oper_name)?;
+        } else if testexpr.is_some() {
+            self.unwritten_equality()?;
         }
         match subselect.as_deref_mut().and_then(|n| n.node.as_mut()) {
             Some(NodeEnum::SelectStmt(s)) => self.query(s, None)?,

@@ -364,8 +364,11 @@ impl Verifier<'_> {
     fn sub_link(&mut self, link: &SubLink) -> Result<(), Denial> {
         let SubLink { xpr: _, sub_link_type: _, sub_link_id: _, testexpr, oper_name, subselect, location: _ } = link;
         self.optional(testexpr.as_deref())?;
-        if !oper_name.is_empty() {
-            self.operator_name(oper_name)?;
+        match (oper_name.as_slice(), testexpr) {
+            // IN: the operator that is not written.
+            ([], Some(_)) => self.operator_name(&[super::guard::name("=")])?,
+            ([], _) => {}
+            (written, _) => self.operator_name(written)?,
         }
         match subselect.as_deref().map(inner).transpose()? {
             Some(NodeEnum::SelectStmt(select)) => self.select(select),
@@ -379,6 +382,9 @@ impl Verifier<'_> {
         }
         self.check_guard(case)?;
         let CaseExpr { xpr: _, casetype: _, casecollid: _, arg, args, defresult, location: _ } = case;
+        if arg.is_some() {
+            self.operator_name(&[super::guard::name("=")])?;
+        }
         self.optional(arg.as_deref())?;
         for when in args {
             let NodeEnum::CaseWhen(when) = inner(when)? else { return Err(refused("CASE without WHEN")) };

@@ -25,7 +25,7 @@ pub(super) enum Use {
     Merge,
 }
 
-fn name(s: &str) -> Node {
+pub(super) fn name(s: &str) -> Node {
     Node { node: Some(NodeEnum::String(PgString { sval: s.to_owned() })) }
 }
 
