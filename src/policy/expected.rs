@@ -157,9 +157,8 @@ impl Names for Vocabulary<'_> {
     }
 
     fn allows_arguments(&self, name: &str, arguments: &[Argument<'_>]) -> bool {
-        match (name, arguments.first()) {
-            ("nextval" | "currval" | "lastval", first) => return self.allows_sequence(name, first),
-            (_, _) => {}
+        if matches!(name, "nextval" | "currval" | "lastval") {
+            return self.allows_sequence(name, arguments.first());
         }
         let own = arguments.iter().enumerate().map(|(at, argument)| match argument {
             Argument::Text(text) => analyse::Argument::Text((*text).to_owned()),
