@@ -46,7 +46,8 @@ def words(text):
 
 
 def complete(lines, name):
-    inputrc = os.path.join(os.environ["DRIVER_CACHE"], "inputrc")
+    # Of this process alone: several tenants run at once, and half a file would make readline ask before it lists.
+    inputrc = os.path.join(os.environ["DRIVER_CACHE"], f"inputrc.{os.getpid()}")
     with open(inputrc, "w") as f:
         f.write("set completion-query-items 0\nset page-completions off\n")
     env = dict(os.environ, TERM="dumb", INPUTRC=inputrc, COLUMNS="200", LINES="500", PGAPPNAME=name, PSQL_HISTORY="/dev/null", PAGER="cat")
@@ -65,6 +66,7 @@ def complete(lines, name):
         child.expect("=> ")
     child.send("\\q\r")
     child.expect(pexpect.EOF)
+    os.remove(inputrc)
     return seen
 
 
