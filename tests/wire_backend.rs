@@ -395,7 +395,15 @@ async fn a_connection_waits_for_a_cancel_under_way_and_is_closed_if_that_ends_in
     assert_eq!(lease.id(), id);
 
     let handle = lease.cancel_handle();
+    // Bound and not listening: the port refuses, and no other test can get it. A process that another test starts at this moment
+    // has the listener until it becomes another program.
+    let address = listener.local_addr().unwrap();
     drop(listener);
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.set_reuseaddr(true).unwrap();
+    while held.bind(address).is_err() {
+        tokio::task::yield_now().await;
+    }
     handle.cancel().await.unwrap_err();
     assert_eq!(lease.give_back(), GivenBack::Closed, "it is not known what the cancel did");
 }
