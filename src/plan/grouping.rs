@@ -7,6 +7,7 @@ use pg_query::protobuf::{SelectStmt, a_const};
 use pg_query::{Node, NodeEnum};
 
 use super::rewrite::Rewriter;
+use crate::sql::analyse::is_aggregate;
 use crate::sql::analyse::scope::{RteId, RteKind};
 use crate::sql::tree::{as_string, column, each_child, qualified_column};
 
@@ -40,14 +41,9 @@ impl Rewriter<'_> {
     fn ungrouped(&self, node: &Node, found: &mut BTreeSet<(String, String)>) {
         match &node.node {
             Some(NodeEnum::ColumnRef(c)) => found.extend(qualified_column(c).map(|(a, n)| (a.to_owned(), n.to_owned()))),
-            Some(NodeEnum::FuncCall(f)) if f.over.is_none() && self.is_aggregate(f) => {}
+            Some(NodeEnum::FuncCall(f)) if is_aggregate(f, self.catalog) => {}
             Some(_) | None => each_child(node, &mut |child| self.ungrouped(child, found)),
         }
-    }
-
-    fn is_aggregate(&self, call: &pg_query::protobuf::FuncCall) -> bool {
-        let name = call.funcname.last().and_then(as_string).unwrap_or_default();
-        self.catalog.functions_named(name).any(|f| f.kind == 'a')
     }
 }
 

@@ -11,6 +11,7 @@ use crate::catalog::Catalog;
 use crate::finding::Denial;
 use crate::policy::Rows;
 use crate::sql::analyse::scope::{RteId, RteKind};
+use crate::sql::analyse::{contains_aggregate_or_window, is_aggregate};
 use crate::sql::shape::shape;
 use crate::sql::tree::{
     after_grouping, and, as_string, bool_constant, case, cast, column, conjuncts, each_child, each_column, is_not_null, is_null,
@@ -191,6 +192,11 @@ impl Rewriter<'_> {
         self.permit.rows(id).is_some() || self.permit.catalog_rule(id).is_some_and(|r| r.rows != Rows::All)
     }
 
+    /// Without rows that are filtered there is nothing to find out.
+    pub(super) fn filters_anything(&self) -> bool {
+        (0..self.analysis.rtes.len()).any(|id| self.is_filtered(id))
+    }
+
     /// The relations whose rows have passed their filters where the place that is being rewritten is evaluated.
     fn passed(&self) -> BTreeSet<RteId> {
         self.in_scope.iter().filter(|l| l.filtered).flat_map(|l| l.members.iter().copied()).collect()
@@ -254,7 +260,7 @@ impl Rewriter<'_> {
             RteKind::Relation { oid: _, usage: _ } => self.is_filtered(id),
             // Whatever it is made of: sources do not tell what lies behind a LIMIT.
             RteKind::Derived | RteKind::Cte | RteKind::Merged => {
-                (0..self.analysis.rtes.len()).any(|id| self.is_filtered(id)) && !crate::mutant!("guard.statistics-of-derived")
+                self.filters_anything() && !crate::mutant!("guard.statistics-of-derived")
             }
             RteKind::Function | RteKind::Excluded | RteKind::Version(_) => false,
         }
@@ -390,12 +396,7 @@ impl Rewriter<'_> {
 
     fn holds_aggregate(&self, expression: &Node) -> bool {
         match &expression.node {
-            Some(NodeEnum::FuncCall(f)) if f.over.is_none() => {
-                let name = f.funcname.last().and_then(as_string).unwrap_or_default();
-                if f.agg_star || self.catalog.functions_named(name).any(|c| c.kind == 'a') {
-                    return true;
-                }
-            }
+            Some(NodeEnum::FuncCall(f)) if is_aggregate(f, self.catalog) => return true,
             Some(NodeEnum::SubLink(s)) => {
                 return s.testexpr.as_deref().is_some_and(|test| self.holds_aggregate(test))
                     || self.has_outer_aggregate(expression);
@@ -408,7 +409,7 @@ impl Rewriter<'_> {
     }
 
     pub(super) fn has_aggregate(&self, expression: &Node) -> bool {
-        crate::sql::analyse::contains_aggregate_or_window(expression, self.catalog) || self.has_outer_aggregate(expression)
+        contains_aggregate_or_window(expression, self.catalog) || self.has_outer_aggregate(expression)
     }
 
     /// Whether a sub-select in it holds an aggregate over columns from outside alone, of which some are of this level: that is
@@ -424,7 +425,6 @@ impl Rewriter<'_> {
             let inside = aliases_inside(n);
             walk(n, &mut |call| {
                 let Some(NodeEnum::FuncCall(f)) = &call.node else { return };
-                let name = f.funcname.last().and_then(as_string).unwrap_or_default();
                 let (mut own, mut outer) = (false, false);
                 walk(call, &mut |c| {
                     if let Some(NodeEnum::ColumnRef(c)) = &c.node
@@ -434,8 +434,7 @@ impl Rewriter<'_> {
                         outer |= !inside.contains(alias) && here(alias);
                     }
                 });
-                let aggregate = f.over.is_none() && self.catalog.functions_named(name).any(|c| c.kind == 'a');
-                found |= aggregate && outer && !own;
+                found |= is_aggregate(f, self.catalog) && outer && !own;
             });
         });
         found
@@ -447,12 +446,7 @@ impl Rewriter<'_> {
             Some(NodeEnum::ColumnRef(_)) => return true,
             // What a sub-select reads from outside comes as a parameter.
             Some(NodeEnum::SubLink(_) | NodeEnum::GroupingFunc(_)) => return false,
-            Some(NodeEnum::FuncCall(f)) => {
-                let name = f.funcname.last().and_then(as_string).unwrap_or_default();
-                if self.catalog.functions_named(name).any(|c| c.kind == 'a') {
-                    return false;
-                }
-            }
+            Some(NodeEnum::FuncCall(f)) if is_aggregate(f, self.catalog) => return false,
             Some(_) | None => {}
         }
         let mut found = false;

@@ -130,7 +130,8 @@ impl Vocabulary<'_> {
         match function {
             "nextval" => may_use,
             "currval" => admitted || may_use && sequence.is_some_and(is_own),
-            _ => admitted || self.last_values.contains(&LastValue::Any), // tidy: not a syntax kind
+            "lastval" => admitted || self.last_values.contains(&LastValue::Any),
+            _ => false, // tidy: not a syntax kind
         }
     }
 

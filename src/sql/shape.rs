@@ -75,6 +75,14 @@ impl Shape {
     }
 }
 
+macro_rules! plain {
+    ($($method:ident($type:ty))+) => {$(
+        fn $method(self, value: $type) -> Result<(), Failed> {
+            self.put(value)
+        }
+    )+};
+}
+
 impl<'a> Serializer for &'a mut Shape {
     type Ok = ();
     type Error = Failed;
@@ -86,53 +94,11 @@ impl<'a> Serializer for &'a mut Shape {
     type SerializeStruct = &'a mut Shape;
     type SerializeStructVariant = &'a mut Shape;
 
-    fn serialize_bool(self, value: bool) -> Result<(), Failed> {
-        self.put(value)
-    }
-
-    fn serialize_i8(self, value: i8) -> Result<(), Failed> {
-        self.put(value)
-    }
-
-    fn serialize_i16(self, value: i16) -> Result<(), Failed> {
-        self.put(value)
-    }
-
-    fn serialize_i32(self, value: i32) -> Result<(), Failed> {
-        self.put(value)
-    }
-
-    fn serialize_i64(self, value: i64) -> Result<(), Failed> {
-        self.put(value)
-    }
-
-    fn serialize_u8(self, value: u8) -> Result<(), Failed> {
-        self.put(value)
-    }
-
-    fn serialize_u16(self, value: u16) -> Result<(), Failed> {
-        self.put(value)
-    }
-
-    fn serialize_u32(self, value: u32) -> Result<(), Failed> {
-        self.put(value)
-    }
-
-    fn serialize_u64(self, value: u64) -> Result<(), Failed> {
-        self.put(value)
-    }
-
-    fn serialize_f32(self, value: f32) -> Result<(), Failed> {
-        self.put(value)
-    }
-
-    fn serialize_f64(self, value: f64) -> Result<(), Failed> {
-        self.put(value)
-    }
-
-    fn serialize_char(self, value: char) -> Result<(), Failed> {
-        self.put(value)
-    }
+    plain!(
+        serialize_bool(bool) serialize_char(char) serialize_f32(f32) serialize_f64(f64)
+        serialize_i8(i8) serialize_i16(i16) serialize_i32(i32) serialize_i64(i64)
+        serialize_u8(u8) serialize_u16(u16) serialize_u32(u32) serialize_u64(u64)
+    );
 
     fn serialize_str(self, value: &str) -> Result<(), Failed> {
         self.0.push('"');
@@ -217,99 +183,35 @@ impl<'a> Serializer for &'a mut Shape {
     }
 }
 
-impl ser::SerializeSeq for &mut Shape {
-    type Ok = ();
-    type Error = Failed;
+/// What serde asks for by a trait for each kind of compound: all are items between brackets.
+macro_rules! compounds {
+    ($($kind:ident { $(fn $part:ident($($name:ident: $type:ty)?);)+ })+) => {$(
+        impl ser::$kind for &mut Shape {
+            type Ok = ();
+            type Error = Failed;
 
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Failed> {
-        self.item(value)
-    }
+            $(fn $part<T: Serialize + ?Sized>(&mut self, $($name: $type,)? value: &T) -> Result<(), Failed> {
+                $(if PLACES.contains(&$name) {
+                    return Ok(());
+                })?
+                self.item(value)
+            })+
 
-    fn end(self) -> Result<(), Failed> {
-        self.close()
-    }
+            fn end(self) -> Result<(), Failed> {
+                self.close()
+            }
+        }
+    )+};
 }
 
-impl ser::SerializeTuple for &mut Shape {
-    type Ok = ();
-    type Error = Failed;
-
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Failed> {
-        self.item(value)
-    }
-
-    fn end(self) -> Result<(), Failed> {
-        self.close()
-    }
-}
-
-impl ser::SerializeTupleStruct for &mut Shape {
-    type Ok = ();
-    type Error = Failed;
-
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Failed> {
-        self.item(value)
-    }
-
-    fn end(self) -> Result<(), Failed> {
-        self.close()
-    }
-}
-
-impl ser::SerializeTupleVariant for &mut Shape {
-    type Ok = ();
-    type Error = Failed;
-
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Failed> {
-        self.item(value)
-    }
-
-    fn end(self) -> Result<(), Failed> {
-        self.close()
-    }
-}
-
-impl ser::SerializeMap for &mut Shape {
-    type Ok = ();
-    type Error = Failed;
-
-    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Failed> {
-        self.item(key)
-    }
-
-    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Failed> {
-        self.item(value)
-    }
-
-    fn end(self) -> Result<(), Failed> {
-        self.close()
-    }
-}
-
-impl ser::SerializeStruct for &mut Shape {
-    type Ok = ();
-    type Error = Failed;
-
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Failed> {
-        if PLACES.contains(&name) { Ok(()) } else { self.item(value) }
-    }
-
-    fn end(self) -> Result<(), Failed> {
-        self.close()
-    }
-}
-
-impl ser::SerializeStructVariant for &mut Shape {
-    type Ok = ();
-    type Error = Failed;
-
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Failed> {
-        if PLACES.contains(&name) { Ok(()) } else { self.item(value) }
-    }
-
-    fn end(self) -> Result<(), Failed> {
-        self.close()
-    }
+compounds! {
+    SerializeSeq { fn serialize_element(); }
+    SerializeTuple { fn serialize_element(); }
+    SerializeTupleStruct { fn serialize_field(); }
+    SerializeTupleVariant { fn serialize_field(); }
+    SerializeMap { fn serialize_key(); fn serialize_value(); }
+    SerializeStruct { fn serialize_field(name: &'static str); }
+    SerializeStructVariant { fn serialize_field(name: &'static str); }
 }
 
 #[cfg(test)]

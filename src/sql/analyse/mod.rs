@@ -34,7 +34,7 @@ use crate::error::sqlstate;
 use crate::finding::Denial;
 pub use copy_from::CopyFrom;
 pub use expr::WHOLE_ROW;
-pub use query::contains_aggregate_or_window;
+pub use query::{contains_aggregate_or_window, is_aggregate};
 use scope::{Cte, Rte, RteColumn, RteId, RteKind, Scope};
 use utility::Utility;
 

@@ -605,14 +605,17 @@ fn merge(output: &mut Output, typed: Typed, sources: &[RteId]) {
     }
 }
 
+/// Whether the call is of an aggregate, and not as a window function. Of several functions of a name one that is counts.
+pub fn is_aggregate(call: &pg::FuncCall, catalog: &crate::catalog::Catalog) -> bool {
+    let name = call.funcname.last().and_then(as_string).unwrap_or_default();
+    call.over.is_none() && (call.agg_star || catalog.functions_named(name).any(|f| f.kind == 'a'))
+}
+
 /// Whether the expression calls an aggregate or a window function at its own level: what is inside a sub-select belongs to
 /// that.
 pub fn contains_aggregate_or_window(value: &Node, catalog: &crate::catalog::Catalog) -> bool {
     let own = match &value.node {
-        Some(NodeEnum::FuncCall(f)) => {
-            let name = f.funcname.last().and_then(as_string).unwrap_or_default();
-            f.over.is_some() || f.agg_star || catalog.functions_named(name).any(|c| c.kind == 'a')
-        }
+        Some(NodeEnum::FuncCall(f)) => f.over.is_some() || is_aggregate(f, catalog),
         Some(NodeEnum::GroupingFunc(_)) => true,
         Some(NodeEnum::SubLink(s)) => {
             return s.testexpr.as_deref().is_some_and(|t| contains_aggregate_or_window(t, catalog));
