@@ -173,6 +173,9 @@ pub struct Operator {
     pub extension: Option<String>,
 }
 
+/// `FirstNormalObjectId` of transam.h: what a database makes itself, in whatever schema, has an OID from here on.
+pub const FIRST_NORMAL: u32 = 16_384;
+
 /// pg_cast
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -210,6 +213,7 @@ pub struct Catalog {
     collation_by_oid: HashMap<u32, usize>,
     view_by_oid: HashMap<u32, usize>,
     children: HashMap<u32, Vec<u32>>,
+    own_casts: Vec<usize>,
 }
 
 impl Catalog {
@@ -235,6 +239,8 @@ impl Catalog {
         for (i, c) in snapshot.collations.iter().enumerate() {
             catalog.collation_by_oid.insert(c.oid, i);
         }
+        let runs_a_function = |c: &Cast| c.function >= FIRST_NORMAL;
+        catalog.own_casts = (0..snapshot.casts.len()).filter(|i| runs_a_function(&snapshot.casts[*i])).collect();
         catalog.view_by_oid.extend(snapshot.views.iter().enumerate().map(|(i, (oid, _))| (*oid, i)));
         catalog.snapshot = snapshot;
         catalog
@@ -297,6 +303,11 @@ impl Catalog {
     /// All operators of that name, in any schema.
     pub fn operators_named(&self, name: &str) -> impl Iterator<Item = &Operator> {
         self.operators_by_name.get(name).into_iter().flatten().map(|i| &self.snapshot.operators[*i])
+    }
+
+    /// Casts that call a function of the database's own.
+    pub fn own_casts(&self) -> impl Iterator<Item = &Cast> {
+        self.own_casts.iter().map(|i| &self.snapshot.casts[*i])
     }
 
     pub fn collation(&self, oid: u32) -> Option<&Collation> {

@@ -41,6 +41,7 @@ pub mod sqlstate {
     pub const ACTIVE_TRANSACTION: SqlState = SqlState("25001");
     pub const TOO_MANY_CONNECTIONS: SqlState = SqlState("53300");
     pub const QUERY_CANCELED: SqlState = SqlState("57014");
+    pub const LOCK_NOT_AVAILABLE: SqlState = SqlState("55P03");
     pub const ADMIN_SHUTDOWN: SqlState = SqlState("57P01");
     pub const CANNOT_CONNECT_NOW: SqlState = SqlState("57P03");
     pub const IDLE_SESSION_TIMEOUT: SqlState = SqlState("57P05");

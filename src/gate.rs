@@ -74,6 +74,8 @@ struct State {
     /// What is known of templates. Keys hold everything that a decision depends on but the epoch, which is the table's own.
     templates: DashMap<Box<[u8]>, Known>,
     bytes: AtomicUsize,
+    /// How many levels the definitions of listed views can add to a statement.
+    levels_of_views: u32,
     /// What the output check expects, by roles.
     expected: DashMap<Box<[Box<str>]>, Arc<Relations>>,
 }
@@ -178,6 +180,11 @@ impl Gate {
         self.state.load().policies.has_masks_for(roles)
     }
 
+    /// Settings of the application's own that these roles may read and set.
+    pub fn settings_for(&self, roles: &[Box<str>]) -> Vec<String> {
+        self.state.load().policies.settings_for(roles).into_iter().map(str::to_owned).collect()
+    }
+
     pub fn level(&self) -> Level {
         self.level
     }
@@ -232,7 +239,15 @@ impl Gate {
 impl State {
     fn new(level: Level, policies: &PolicyModel, catalog: Arc<Catalog>, epoch: PolicyEpoch) -> Result<State, Vec<PolicyProblem>> {
         let policies = PolicySet::bind(policies, &catalog, epoch, level == Level::Standard)?;
-        Ok(State { level, policies, catalog, templates: DashMap::new(), bytes: AtomicUsize::new(0), expected: DashMap::new() })
+        Ok(State {
+            level,
+            levels_of_views: analyse::levels_of_views(policies.views(), &catalog),
+            policies,
+            catalog,
+            templates: DashMap::new(),
+            bytes: AtomicUsize::new(0),
+            expected: DashMap::new(),
+        })
     }
 
     fn empty_plan(&self) -> Plan {
@@ -310,9 +325,9 @@ impl State {
         self.templates.insert(key.into(), known);
     }
 
-    /// Whether reading it needs a large stack. How deep the definitions of views are is not told by the text.
+    /// Whether reading it needs a large stack.
     fn is_deep(&self, text: &str) -> bool {
-        parse::is_deep(text) || !self.policies.views().is_empty()
+        parse::is_deep_with(text, self.levels_of_views)
     }
 
     /// Makes the plan of a key, or tells which literals must be part of it.
@@ -336,7 +351,7 @@ impl State {
             Ok(tree) => tree,
             Err(denial) => return Made::Denied(denial),
         };
-        let analysis = self.analyse(key, &tree, context);
+        let analysis = self.analyse(&tree, context);
         if pass == Pass::First && live > 0 {
             let always = match &analysis {
                 Ok(analysis) => analysis.pinned.iter().copied().collect(),
@@ -349,7 +364,8 @@ impl State {
         }
         match analysis {
             Ok(analysis) if !analysis.pinned.is_empty() => Made::Refine(Keep::default()),
-            Ok(analysis) => match self.finish(&analysis, live, context) {
+            // What is refused anyway, or read again with more literals in place, needs no second reading.
+            Ok(analysis) => match second::read(key, &tree).and_then(|_| self.finish(&analysis, live, context)) {
                 Ok(built) => Made::Plan(built),
                 Err(denial) => Made::Denied(denial),
             },
@@ -357,7 +373,7 @@ impl State {
         }
     }
 
-    fn analyse(&self, key: &str, tree: &ParseResult, context: &Context<'_>) -> Result<Analysis, Refusal> {
+    fn analyse(&self, tree: &ParseResult, context: &Context<'_>) -> Result<Analysis, Refusal> {
         let [raw] = tree.stmts.as_slice() else {
             return Err(Refusal::of(Denial::disagreement("not one statement")));
         };
@@ -365,7 +381,6 @@ impl State {
             return Err(Refusal::of(Denial::disagreement("an empty statement")));
         };
         refuse_slots(tree).map_err(Refusal::of)?;
-        second::read(key, tree).map_err(Refusal::of)?;
         let settings = self.policies.settings_for(&context.principal.roles);
         let context = analyse::Context {
             settings: &settings,
@@ -388,7 +403,7 @@ impl State {
         let start = statement.source.start as usize;
         let source = &text[start..statement.source.end as usize];
         let again = || match parse::parse(source) {
-            Ok(tree) => match self.analyse(source, &tree, context) {
+            Ok(tree) => match self.analyse(&tree, context) {
                 // Analysis counts bytes of the text that it was given.
                 Err(Refusal { denial: own, pinned: _ }) if own.error.sqlstate == denial.error.sqlstate => {
                     let byte = own.error.position.and_then(|p| usize::try_from(p).ok());
@@ -478,7 +493,7 @@ impl State {
                 sent.replace(plan::sentinel::prefix(), "bulkhead:")
             }
         });
-        let analysis = parse::parse(source).ok().and_then(|tree| self.analyse(source, &tree, context).ok());
+        let analysis = parse::parse(source).ok().and_then(|tree| self.analyse(&tree, context).ok());
         let relations = analysis.map(|a| self.describe(&a, &context.principal.roles)).unwrap_or_default();
         Explanation {
             sql: source.to_owned(),

@@ -173,7 +173,11 @@ impl Database {
         };
         let Database { catalog, policies, relations, path } = self;
         let names = Vocabulary { catalog, policies, roles: &[], search_path: path, setting_parameters: &[], last_values: &[] };
-        verify::verify(text, catalog, &Expected { kind, relations, names: &names, marker: plan::sentinel::prefix() })
+        verify::verify(
+            &parse::Printed::read(text.to_owned())?,
+            catalog,
+            &Expected { kind, relations, names: &names, marker: plan::sentinel::prefix() },
+        )
     }
 }
 

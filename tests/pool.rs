@@ -429,7 +429,8 @@ fn a_short_idle_timeout_stays_with_its_client() {
 fn an_applications_own_settings_stay_with_their_client() {
     let world = World::start();
     let (mut a, mut b) = world.pair();
-    const ASK: &str = "SELECT COALESCE(current_setting('app.user_id', true), '')";
+    const ASK: &str = "SELECT current_setting('app.user_id')";
+    assert_eq!(get(&mut b, ASK), "", "whether others have used it does not show");
     run(&mut a, "SET app.user_id = '7'");
     for _ in 0..2 {
         assert_eq!(get(&mut a, ASK), "7");

@@ -141,6 +141,32 @@ fn a_view_that_changes_is_read_anew() {
     poll("its table is denied", || client.query("SELECT count(*) FROM v").sqlstate() == "42501");
 }
 
+/// pg_get_viewdef locks the tables of a view one after the other, and keeps the locks.
+#[test]
+fn reading_the_catalog_makes_no_statement_of_others_the_victim_of_a_deadlock() {
+    let world = World::start();
+    let owner = || Wire::connect(&world.cluster.superuser("shop")).expect("a session");
+    let (mut first, mut second, mut watcher) = (owner(), owner(), owner());
+    let tables = "CREATE TABLE near (id int); CREATE TABLE middle (id int); CREATE TABLE far (id int)";
+    let answer = first.query(format!("{tables}; CREATE VIEW rows_of_all AS SELECT near.id FROM near, middle, far"));
+    assert!(answer.error.is_none(), "{answer:?}");
+    let mut waits_for = |table: &str| {
+        let sql = format!("SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND relation = '{table}'::regclass");
+        poll(&format!("somebody waits for {table}"), || watcher.query(&sql).scalar().as_deref() == Some("t"));
+    };
+    first.query("BEGIN; TRUNCATE far");
+    second.query("BEGIN; TRUNCATE middle; CREATE TABLE fresh (id int)");
+    owner().query("CREATE TABLE noticed (id int)");
+    waits_for("middle");
+    // It waits before the cycle is closed: it is the one that finds the deadlock.
+    let truncate = std::thread::spawn(move || first.query("TRUNCATE near; COMMIT"));
+    waits_for("near");
+    second.query("COMMIT");
+    let answer = truncate.join().expect("an answer");
+    assert!(answer.error.is_none(), "{answer:?}");
+    poll("the new table is known", || world.connect("one").query("SELECT * FROM fresh").sqlstate() == "42501");
+}
+
 #[test]
 fn a_new_column_is_known_soon_and_a_new_table_is_denied_until_a_policy_lists_it() {
     let world = World::start();

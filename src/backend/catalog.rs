@@ -1,21 +1,48 @@
 //! Loads the catalog snapshot.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
-use super::connection::Connection;
+use tokio::time::Instant;
+
 use crate::catalog::{SNAPSHOT_SQL, Snapshot};
 use crate::config::Upstream;
 use crate::error::{SqlError, sqlstate};
 
-/// Loads the snapshot over a connection of its own.
+/// How long the query may wait for a lock (pg_get_viewdef locks a view's tables): much less than deadlock_timeout (1 s), so that
+/// no application's statement is ever the victim of a deadlock with it.
+const PATIENCE: &str = "SET lock_timeout = '100ms'";
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long a table may stay locked.
+const GIVE_UP: Duration = Duration::from_secs(30);
+
+/// Loads the snapshot over a connection of its own. It waits for tables that are locked.
 ///
 /// # Errors
-/// No connection, or as [`load_over`].
+/// No connection, the query failed, a table stayed locked, or the answer is not a [`Snapshot`].
 pub async fn load(upstream: &Upstream) -> Result<Snapshot, SqlError> {
     let mut connection = super::connect(upstream).await?;
-    let snapshot = load_over(&mut connection).await?;
+    connection.query(PATIENCE).await?;
+    let deadline = Instant::now() + GIVE_UP;
+    let rows = loop {
+        match connection.query(SNAPSHOT_SQL).await {
+            Ok(rows) => break rows,
+            Err(error) if error.sqlstate == sqlstate::LOCK_NOT_AVAILABLE && Instant::now() < deadline => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error) => return Err(error),
+        }
+    };
     connection.terminate().await;
-    Ok(snapshot)
+    let text = rows.into_iter().next().and_then(|row| row.into_iter().next()).flatten();
+    let text = text.ok_or_else(|| SqlError::new(sqlstate::INTERNAL_ERROR, "the catalog query gave no row"))?;
+    // Some megabytes of JSON: off the reactor.
+    let parsed = tokio::task::spawn_blocking(move || serde_json::from_str(&text)).await;
+    let unreadable = |error: &dyn std::fmt::Display| {
+        SqlError::new(sqlstate::INTERNAL_ERROR, format!("the catalog query's answer cannot be read: {error}"))
+    };
+    parsed.map_err(|error| unreadable(&error))?.map_err(|error| unreadable(&error))
 }
 
 /// What differs when something was changed on the server. Cheap enough to ask for every second.
@@ -82,20 +109,4 @@ pub async fn ask(upstream: &Upstream, sql: &'static str) -> Result<String, SqlEr
     connection.terminate().await;
     let text = rows.into_iter().next().and_then(|row| row.into_iter().next()).flatten();
     text.ok_or_else(|| SqlError::new(sqlstate::INTERNAL_ERROR, "a query of the catalog gave no row"))
-}
-
-/// Loads the snapshot over a connection that is at rest.
-///
-/// # Errors
-/// The query failed, or its answer is not a [`Snapshot`]; the connection must be closed then.
-pub async fn load_over(connection: &mut Connection) -> Result<Snapshot, SqlError> {
-    let rows = connection.query(SNAPSHOT_SQL).await?;
-    let text = rows.into_iter().next().and_then(|row| row.into_iter().next()).flatten();
-    let text = text.ok_or_else(|| SqlError::new(sqlstate::INTERNAL_ERROR, "the catalog query gave no row"))?;
-    // Some megabytes of JSON: off the reactor.
-    let parsed = tokio::task::spawn_blocking(move || serde_json::from_str(&text)).await;
-    let unreadable = |error: &dyn std::fmt::Display| {
-        SqlError::new(sqlstate::INTERNAL_ERROR, format!("the catalog query's answer cannot be read: {error}"))
-    };
-    parsed.map_err(|error| unreadable(&error))?.map_err(|error| unreadable(&error))
 }

@@ -439,7 +439,9 @@ fn text_row(body: &[u8]) -> Result<Vec<Option<String>>, SqlError> {
 fn server_error(body: &[u8]) -> SqlError {
     let fields = ErrorFields::new(body);
     let text = format!("the upstream server says: {} (SQLSTATE {})", fields.message(), fields.sqlstate().unwrap_or("unknown"));
-    SqlError::new(sqlstate::CONNECTION_FAILURE, text)
+    // What a later attempt may change is told apart.
+    let is_locked = fields.sqlstate() == Some(sqlstate::LOCK_NOT_AVAILABLE.0);
+    SqlError::new(if is_locked { sqlstate::LOCK_NOT_AVAILABLE } else { sqlstate::CONNECTION_FAILURE }, text)
 }
 
 /// What [`Connection::exchange`] achieved.

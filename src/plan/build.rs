@@ -14,8 +14,9 @@ use crate::policy::expected::Vocabulary;
 use crate::policy::{LastValue, Permit, PolicySet};
 use crate::sql::analyse::utility::{ConfigLocal, ConfigValue, TransactionKind, Utility};
 use crate::sql::analyse::{Analysis, Statement};
+use crate::sql::parse::{self, Printed};
+use crate::sql::template;
 use crate::sql::verify::{self, Kind};
-use crate::sql::{parse, template};
 
 /// A plan, and the text it was cut from: with stand-ins for literals and the tenant.
 #[derive(Debug)]
@@ -115,8 +116,9 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
     if let Some(kind) = kind_of_statement(&analysis.statement, check)? {
         check_output(&printed, kind, permit, catalog, check)?;
     }
+    let printed = printed.text();
     let sent = match &plan.action {
-        Action::Execute { name: _, arguments: _ } => commands::arguments_of(&printed)?,
+        Action::Execute { name: _, arguments: _ } => commands::arguments_of(printed)?,
         Action::Forward
         | Action::Transaction(_)
         | Action::Set { .. }
@@ -124,13 +126,13 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
         | Action::ChooseTenant { .. }
         | Action::Emulate(_)
         | Action::Prepare(_)
-        | Action::Empty => &printed,
+        | Action::Empty => printed,
     };
     plan.segments = template::cut(sent, live)?;
     if let Statement::Prepare { name, query: _ } = &analysis.statement {
         plan = commands::prepare(name, &analysis.parameter_types, plan);
     }
-    Ok(Built { plan, printed })
+    Ok(Built { plan, printed: printed.to_owned() })
 }
 
 fn obligations(permit: &Permit) -> Vec<Obligation> {
@@ -167,7 +169,7 @@ fn kind_of(query: &Node) -> Result<Kind, Denial> {
     }
 }
 
-fn check_output(printed: &str, kind: Kind, permit: &Permit, catalog: &Catalog, check: &Check<'_>) -> Result<(), Denial> {
+fn check_output(printed: &Printed, kind: Kind, permit: &Permit, catalog: &Catalog, check: &Check<'_>) -> Result<(), Denial> {
     if crate::mutant!("no-output-check") {
         return Ok(());
     }
@@ -186,7 +188,7 @@ fn check_output(printed: &str, kind: Kind, permit: &Permit, catalog: &Catalog, c
 /// `CURSOR_OPT_HOLD` of parsenodes.h.
 const CURSOR_OPT_HOLD: i32 = 0x20;
 
-pub(super) fn print(statement: Node) -> Result<String, Denial> {
+pub(super) fn print(statement: Node) -> Result<Printed, Denial> {
     let raw = RawStmt { stmt: Some(Box::new(statement)), stmt_location: 0, stmt_len: 0 };
     parse::print(&ParseResult { version: 0, stmts: vec![raw] })
 }

@@ -93,7 +93,7 @@ mod tests {
     fn printed(options: &ExplainOptions, estimates: bool) -> Result<String, Denial> {
         let tree = parse::parse("SELECT 1")?;
         let query = tree.stmts[0].stmt.as_deref().cloned().unwrap();
-        super::super::build::print(explain(options, estimates, query)?)
+        super::super::build::print(explain(options, estimates, query)?).map(|p| p.text().to_owned())
     }
 
     #[test]

@@ -178,7 +178,20 @@ pub fn decide(analysis: &Analysis, policies: &PolicySet, catalog: &Catalog, role
             return Err(Denial::policy(format!("permission denied for operator {name}")));
         }
     }
+    for oid in &analysis.cast_functions {
+        cast_access(*oid, policies, catalog, roles)?;
+    }
     Ok(permit)
+}
+
+/// A function that a cast calls must be one that the statement may call by name.
+fn cast_access(oid: u32, policies: &PolicySet, catalog: &Catalog, roles: &[Box<str>]) -> Result<(), Denial> {
+    let function = catalog.snapshot().functions.iter().find(|f| f.oid == oid);
+    if function.is_some_and(|f| functions::is_allowed(f) || policies.admits_function(&f.schema, &f.name, roles)) {
+        return Ok(());
+    }
+    let name = function.map_or("?", |f| f.name.as_str());
+    Err(Denial::policy(format!("permission denied for function {name}, which a cast calls")).hint(functions::hint(name)))
 }
 
 /// `by_file`: a policy file admits the function by name.

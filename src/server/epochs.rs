@@ -120,6 +120,10 @@ impl Review for Kept {
         self.gate.masks_for(roles)
     }
 
+    fn settings_for(&self, roles: &[Box<str>]) -> Vec<String> {
+        self.gate.settings_for(roles)
+    }
+
     fn changed(&self) {
         self.freshness.changes.fetch_add(1, Ordering::SeqCst);
     }

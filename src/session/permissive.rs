@@ -47,6 +47,10 @@ impl Review for Permissive {
     fn masks_for(&self, _roles: &[Box<str>]) -> bool {
         false
     }
+
+    fn settings_for(&self, _roles: &[Box<str>]) -> Vec<String> {
+        vec![]
+    }
 }
 
 impl Permissive {

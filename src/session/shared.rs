@@ -39,6 +39,9 @@ pub trait Review: Send + Sync + fmt::Debug {
     /// See [`Gate::masks_for`].
     fn masks_for(&self, roles: &[Box<str>]) -> bool;
 
+    /// See [`Gate::settings_for`].
+    fn settings_for(&self, roles: &[Box<str>]) -> Vec<String>;
+
     /// An unrestricted user has changed definitions, and does not know of it yet.
     fn changed(&self) {}
 
@@ -73,6 +76,10 @@ impl Review for Gate {
     fn masks_for(&self, roles: &[Box<str>]) -> bool {
         Gate::masks_for(self, roles)
     }
+
+    fn settings_for(&self, roles: &[Box<str>]) -> Vec<String> {
+        Gate::settings_for(self, roles)
+    }
 }
 
 /// The gate of a database without policies: nothing is permitted.
@@ -94,6 +101,10 @@ impl Review for Closed {
 
     fn masks_for(&self, _roles: &[Box<str>]) -> bool {
         false
+    }
+
+    fn settings_for(&self, _roles: &[Box<str>]) -> Vec<String> {
+        vec![]
     }
 }
 

@@ -285,7 +285,10 @@ fn review_wishes(
     login: &Login,
     database: &Database,
 ) -> Result<Settings, SqlError> {
-    let mut settings = Tracker::new(settings::from_pairs([]));
+    // PostgreSQL reads a setting that it has never heard of as NULL, and as empty once some session has used it: whoever may
+    // read one finds it used, so that nobody learns what others did on the same backend.
+    let own = database.gate.settings_for(&principal.roles);
+    let mut settings = Tracker::new(settings::from_pairs(own.into_iter().map(|name| (name, String::new()))));
     for (name, value) in wishes {
         let mut sql = String::new();
         settings::write_set(&name, &settings::startup_values(&name, &value), &mut sql);

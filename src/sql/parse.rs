@@ -135,7 +135,17 @@ fn parse_here(text: &str, tokens: &[ScanToken]) -> Result<ParseResult, Denial> {
 /// Whether working on the tree of this text (walking, cloning, dropping it) needs [`on_large_stack`]. A text that cannot
 /// be scanned has no tree.
 pub fn is_deep(text: &str) -> bool {
-    text.len() > LONG || scan(text).is_ok_and(|tokens| depth(&tokens) > DEEP || connectives(&tokens) > DEEP)
+    is_deep_with(text, 0)
+}
+
+/// [`is_deep`] of a text into which trees of so many levels are put.
+pub fn is_deep_with(text: &str, levels: u32) -> bool {
+    text.len() > LONG || levels_of(text).saturating_add(levels) > DEEP
+}
+
+/// How many levels the tree of this text can have, from above.
+pub fn levels_of(text: &str) -> u32 {
+    scan(text).map_or(0, |tokens| depth(&tokens).max(connectives(&tokens)))
 }
 
 /// Runs `f` on a thread with a large stack, unless this is one.
@@ -249,36 +259,70 @@ fn depth(tokens: &[ScanToken]) -> u32 {
     deepest
 }
 
+/// A text that [`print`] made, with what the parser reads in it.
+#[derive(Debug)]
+pub struct Printed {
+    text: String,
+    /// `None` where it is too deep for an ordinary stack.
+    tree: Option<ParseResult>,
+}
+
+impl Printed {
+    /// # Errors
+    /// As of [`parse`].
+    pub fn read(text: String) -> Result<Printed, Denial> {
+        let tree = if is_deep(&text) { None } else { Some(parse(&text)?) };
+        Ok(Printed { text, tree })
+    }
+
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What the parser reads in the text, for `f`, on a stack that is large enough.
+    ///
+    /// # Errors
+    /// Those of [`parse`], and of `f`.
+    pub fn with_tree<T: Send>(&self, f: impl FnOnce(&ParseResult) -> Result<T, Denial> + Send) -> Result<T, Denial> {
+        match &self.tree {
+            Some(tree) => f(tree),
+            None => on_large_stack(|| f(&parse(&self.text)?))?,
+        }
+    }
+}
+
 /// Prints a tree on one line and checks that the text reads back as the same tree.
 ///
 /// # Errors
 /// The deparser does not know a node, or the text reads differently: a `disagreement`.
-pub fn print(tree: &ParseResult) -> Result<String, Denial> {
+pub fn print(tree: &ParseResult) -> Result<Printed, Denial> {
+    reads_back(deparse(tree)?, tree).or_else(|denial| {
+        // Some names the deparser writes as words that mean something else.
+        reads_back(respell::print(tree, deparse)?.ok_or(denial)?, tree)
+    })
+}
+
+/// Prints a tree on one line, unchecked: the text may read differently.
+///
+/// # Errors
+/// The deparser does not know a node: a `disagreement`.
+pub fn deparse(tree: &ParseResult) -> Result<String, Denial> {
     if tree.stmts.iter().filter_map(|s| s.stmt.as_deref()?.node.as_ref()).any(has_bad_copy_option) {
         return Err(Denial::disagreement("an option of COPY that cannot be printed"));
     }
-    let text = deparse(tree)?;
-    let check = || match reads_back(&text, tree) {
-        Ok(()) => Ok(text.clone()),
-        Err(denial) => {
-            // Some names the deparser writes as words that mean something else.
-            let Some(text) = respell::print(tree, deparse)? else { return Err(denial) };
-            reads_back(&text, tree).map(|()| text)
-        }
-    };
-    if is_deep(&text) { on_large_stack(check)? } else { check() }
-}
-
-fn deparse(tree: &ParseResult) -> Result<String, Denial> {
     call(|| pg_query::deparse(tree, pg_query::DeparseOptions::default())).map_err(|failure| match failure.message() {
         Ok(message) => Denial::disagreement(format!("cannot be printed: {message}")),
         Err(denial) => denial,
     })
 }
 
-fn reads_back(text: &str, tree: &ParseResult) -> Result<(), Denial> {
-    let again = parse(text).map_err(|_| Denial::disagreement("what was printed cannot be parsed"))?;
-    if shape(tree) == shape(&again) { Ok(()) } else { Err(Denial::disagreement("what was printed reads differently")) }
+fn reads_back(text: String, tree: &ParseResult) -> Result<Printed, Denial> {
+    let printed = Printed::read(text).map_err(|_| Denial::disagreement("what was printed cannot be parsed"))?;
+    let is_same = printed.with_tree(|again| Ok(shape(tree) == shape(again)));
+    match is_same.map_err(|_| Denial::disagreement("what was printed cannot be parsed"))? {
+        true => Ok(printed),
+        false => Err(Denial::disagreement("what was printed reads differently")),
+    }
 }
 
 /// Whether it is a COPY with an option whose value is not of the kind that the deparser takes it for without looking: it would
@@ -363,7 +407,7 @@ mod tests {
                 "DECLARE c CURSOR FOR WITH w AS (SELECT NULL::pg_catalog.bpchar) SELECT a FROM w WHERE EXISTS (SELECT b::pg_catalog.bpchar)",
             ),
         ] {
-            assert_eq!(print(&parse(text).unwrap()).as_deref(), Ok(printed), "{text}");
+            assert_eq!(print(&parse(text).unwrap()).unwrap().text(), printed, "{text}");
         }
         // A literal that has the stand-in for a name in it is not touched.
         let literal = "SELECT NULL::pg_catalog.bpchar, 'bulkhead_pg_catalog.bpchar'";
@@ -409,7 +453,7 @@ mod tests {
             let done = on_large_stack(|| {
                 let tree = parse(&text)?;
                 let printed = print(&tree)?;
-                crate::sql::second::read(&printed, &tree)
+                crate::sql::second::read(printed.text(), &tree)
             });
             done.unwrap().unwrap_or_else(|d| panic!("{d}: {}", &text[..40]));
         }
@@ -417,7 +461,7 @@ mod tests {
         for text in [chain(60), brackets(30), nots(60), unions(12), cases(8), joins(12), subselects(8)] {
             assert!(!is_deep(&text), "{text}");
             let tree = parse(&text).unwrap();
-            crate::sql::second::read(&print(&tree).unwrap(), &tree).unwrap();
+            crate::sql::second::read(print(&tree).unwrap().text(), &tree).unwrap();
         }
         for text in [chain(50_000), brackets(50_000), nots(50_000), unions(50_000), cases(50_000), joins(50_000)] {
             assert_eq!(parse(&text).unwrap_err().reason, Reason::Limit);

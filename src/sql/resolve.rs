@@ -2,10 +2,7 @@
 //! parse_oper.c, parse_func.c and parse_coerce.c that gives one certain answer. Where it does not, there is none.
 
 use super::types::oid;
-use crate::catalog::{Cast, Catalog, Function, Operator};
-
-/// `FirstNormalObjectId` of transam.h: what a database makes itself, in whatever schema, has an OID from here on.
-const FIRST_NORMAL: u32 = 16_384;
+use crate::catalog::{Cast, Catalog, FIRST_NORMAL, Function, Operator};
 
 const ANYARRAY: u32 = 2277;
 const ANYENUM: u32 = 3500;

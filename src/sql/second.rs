@@ -54,9 +54,12 @@ pub fn read(text: &str, tree: &ParseResult) -> Result<SecondReading, Denial> {
     }
     let mut plain = tree.clone();
     plain::rewrite(&mut plain);
-    let printed = with_quotes(&parse::print(&plain)?)?;
-    let statements = parse_statements(&printed).map_err(unreadable)?;
-    agree(&ours, &plain, &statements)?;
+    let read_printed = |printed: &str| {
+        let statements = parse_statements(&with_quotes(printed)?).map_err(unreadable)?;
+        agree(&ours, &plain, &statements)
+    };
+    // What is read there is compared with the tree itself: whether the text reads back as the tree need not be asked first.
+    read_printed(&parse::deparse(&plain)?).or_else(|_| read_printed(parse::print(&plain)?.text()))?;
     Ok(SecondReading::AgreesOnNormalForm)
 }
 

@@ -151,7 +151,7 @@ fn slots_print_as_the_cut_expects() {
         target.val = Some(Box::new(sentinel::slot_node(type_)));
         let printed = parse::print(&tree).unwrap();
         assert_eq!(
-            cut(&printed, 0).unwrap(),
+            cut(printed.text(), 0).unwrap(),
             [Segment::Text("SELECT ".into()), Segment::Tenant(type_), Segment::Text(" AS x".into())]
         );
     }

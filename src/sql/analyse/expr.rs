@@ -85,7 +85,10 @@ impl Analyser<'_> {
             NodeEnum::TypeCast(c) => {
                 let TypeCast { arg, type_name, location: _ } = &mut **c;
                 self.child(arg)?;
-                type_name.as_mut().map_or(Ok(()), |t| self.type_name(t))
+                let Some(type_name) = type_name else { return Ok(()) };
+                self.type_name(type_name)?;
+                self.note_cast(arg.as_deref());
+                Ok(())
             }
             NodeEnum::CollateClause(c) => {
                 let pg::CollateClause { arg, collname: _, location: _ } = &mut **c;
@@ -122,7 +125,10 @@ impl Analyser<'_> {
             NodeEnum::XmlSerialize(x) => {
                 let pg::XmlSerialize { xmloption: _, expr, type_name, indent: _, location: _ } = &mut **x;
                 self.child(expr)?;
-                type_name.as_mut().map_or(Ok(()), |t| self.type_name(t))
+                let Some(type_name) = type_name else { return Ok(()) };
+                self.type_name(type_name)?;
+                self.note_cast(None);
+                Ok(())
             }
             NodeEnum::JsonIsPredicate(p) => {
                 let pg::JsonIsPredicate { expr, format: _, item_type: _, unique_keys: _, location: _ } = &mut **p;
@@ -702,6 +708,7 @@ impl Analyser<'_> {
         match found {
             Some(t) => {
                 name.names = names(&[&t.schema, &t.name]);
+                self.types_named.push(t.oid);
                 Ok(())
             }
             None => Err(Denial::invalid(sqlstate::UNDEFINED_OBJECT, format!("type \"{}\" does not exist", parts.join(".")))),

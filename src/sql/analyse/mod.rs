@@ -7,6 +7,7 @@
 //!
 //! The rules are those of parse_relation.c, parse_clause.c and parse_cte.c of PostgreSQL.
 
+mod casts;
 mod copy_from;
 mod dml;
 pub mod explain;
@@ -37,6 +38,7 @@ pub use expr::WHOLE_ROW;
 pub use query::{contains_aggregate_or_window, is_aggregate};
 use scope::{Cte, Rte, RteColumn, RteId, RteKind, Scope};
 use utility::Utility;
+pub use view::levels_of_views;
 
 /// What analysis depends on.
 pub struct Context<'a> {
@@ -106,6 +108,8 @@ pub struct Analysis {
     pub functions: Vec<FunctionUse>,
     /// pg_operator.oid of candidates outside pg_catalog.
     pub foreign_operators: Vec<u32>,
+    /// pg_proc.oid of functions that casts may call (`CREATE CAST .. WITH FUNCTION`).
+    pub cast_functions: Vec<u32>,
     /// Literals whose value decides something. Not empty: put them into the key and analyse again; this analysis is void.
     pub pinned: BTreeSet<u16>,
     /// Highest parameter number.
@@ -170,6 +174,7 @@ fn analyse_here(statement: Node, context: &Context<'_>) -> Result<Analysis, Refu
         Err(denial) => return Err(Refusal { denial, pinned: analyser.pinned }),
     };
     Ok(Analysis {
+        cast_functions: analyser.functions_of_casts(&statement),
         statement,
         rtes: analyser.rtes,
         by_alias: analyser.by_alias,
@@ -189,6 +194,9 @@ struct Analyser<'a> {
     by_alias: HashMap<String, RteId>,
     functions: Vec<FunctionUse>,
     foreign_operators: Vec<u32>,
+    casts: Vec<casts::Asked>,
+    /// pg_type.oid of types that the statement names.
+    types_named: Vec<u32>,
     pinned: BTreeSet<u16>,
     parameters: u16,
     parameter_uses: Vec<usize>,
@@ -212,6 +220,8 @@ impl<'a> Analyser<'a> {
             by_alias: HashMap::new(),
             functions: vec![],
             foreign_operators: vec![],
+            casts: vec![],
+            types_named: vec![],
             pinned: BTreeSet::new(),
             parameters: 0,
             parameter_uses: vec![],

@@ -4,20 +4,36 @@
 //! definition's names are resolved by themselves: it sees neither the WITH clauses nor the columns of the statement around it,
 //! nor the session's search_path.
 
+use std::collections::HashSet;
+
 use pg_query::protobuf::{Alias, RangeSubselect, RangeVar, SelectStmt, a_const};
 use pg_query::{Node, NodeEnum};
 
-use super::super::sentinel;
 use super::super::tree::{boxed, node, walk};
+use super::super::{parse, sentinel};
 use super::Analyser;
 use super::from::{alias_columns, rename, strings};
 use super::scope::{Item, Output, RteColumn, RteKind};
+use crate::catalog::Catalog;
 use crate::finding::Denial;
 
 /// Views on views multiply.
 const MAX_EXPANDED: usize = 64;
 /// How many stand in one another.
 const MAX_NESTED: usize = 8;
+
+/// How many levels the definitions of these views can add to the tree of a statement, with what stands in them.
+pub fn levels_of_views(views: &HashSet<u32>, catalog: &Catalog) -> u32 {
+    let mut all: Vec<(&str, &str)> = vec![];
+    for view in views {
+        all.extend(catalog.relation(*view).map(|r| r.name.as_str()).zip(catalog.definition_of_view(*view)));
+    }
+    let deepest = all.iter().map(|(_, definition)| parse::levels_of(definition)).max().unwrap_or_default();
+    // Where a name is printed in quotes, those in it are doubled.
+    let names = |definition: &str| all.iter().any(|(name, _)| name.contains('"') || definition.contains(name));
+    let nested = if all.iter().any(|(_, definition)| names(definition)) { MAX_NESTED as u32 } else { 1 };
+    deepest.saturating_mul(nested)
+}
 
 impl Analyser<'_> {
     /// The view that a name in FROM means, where it is one to be read through its definition.
@@ -38,7 +54,7 @@ impl Analyser<'_> {
             return Err(Denial::unsupported(format!("a statement that reads more than {MAX_EXPANDED} views cannot be secured")));
         }
         let catalog = self.context.catalog;
-        let is_deep = |text: &str| super::super::parse::is_deep(text);
+        let is_deep = |text: &str| parse::is_deep(text);
         let (Some(relation), Some(definition)) = (catalog.relation(view), catalog.definition_of_view(view)) else {
             return Err(Denial::unsupported("a view without a definition cannot be secured"));
         };
@@ -85,7 +101,7 @@ impl Analyser<'_> {
 
 /// A definition's query. One that holds what stands for a literal or for the tenant elsewhere is refused.
 fn read_definition(definition: &str) -> Result<SelectStmt, Denial> {
-    let tree = super::super::parse::parse(definition)?;
+    let tree = parse::parse(definition)?;
     let [statement] = tree.stmts.as_slice() else { return Err(Denial::unsupported("its definition is not one statement")) };
     let Some(query) = statement.stmt.as_deref() else { return Err(Denial::unsupported("its definition is empty")) };
     let mut taken = false;

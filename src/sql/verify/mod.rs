@@ -25,10 +25,11 @@ mod writes;
 use std::collections::{HashMap, HashSet};
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::{CaseExpr, Node};
+use pg_query::protobuf::{CaseExpr, Node, ParseResult};
 
+use super::parse::{self, Printed};
+use super::sentinel;
 use super::template::TenantType;
-use super::{parse, sentinel};
 use crate::catalog::Catalog;
 use crate::finding::Denial;
 use masks::Named;
@@ -147,20 +148,16 @@ pub trait Names: Sync {
     fn allows_collation(&self, schema: &str, name: &str) -> bool;
 }
 
-/// Checks a text that is about to be sent, stand-ins still in it.
+/// Checks a text that is about to be sent, by what the parser reads in it. Stand-ins are still in it.
 ///
 /// # Errors
 /// A `disagreement` that names what is wrong.
-pub fn verify(text: &str, catalog: &Catalog, expected: &Expected<'_>) -> Result<(), Denial> {
-    if parse::is_deep(text) {
-        parse::on_large_stack(|| verify_here(text, catalog, expected))?
-    } else {
-        verify_here(text, catalog, expected)
-    }
+pub fn verify(printed: &Printed, catalog: &Catalog, expected: &Expected<'_>) -> Result<(), Denial> {
+    let verdict = printed.with_tree(|tree| verify_tree(tree, catalog, expected));
+    verdict.inspect_err(|_| tracing::debug!(text = printed.text(), "refused by the output check"))
 }
 
-fn verify_here(text: &str, catalog: &Catalog, expected: &Expected<'_>) -> Result<(), Denial> {
-    let tree = parse::parse(text).map_err(|_| refused("it cannot be parsed"))?;
+fn verify_tree(tree: &ParseResult, catalog: &Catalog, expected: &Expected<'_>) -> Result<(), Denial> {
     let [statement] = tree.stmts.as_slice() else { return Err(refused("it is not one statement")) };
     let Some(node) = statement.stmt.as_ref().and_then(|n| n.node.as_ref()) else {
         return Err(refused("it is empty"));
@@ -179,7 +176,7 @@ fn verify_here(text: &str, catalog: &Catalog, expected: &Expected<'_>) -> Result
         excluded: Named::default(),
         only: only_row(node),
     };
-    verifier.top(node).inspect_err(|_| tracing::debug!(%text, "refused by the output check"))
+    verifier.top(node)
 }
 
 /// What `SELECT .. FROM table alias WHERE alias.column = 'value'` asks for, where nothing else sees rows before that condition.

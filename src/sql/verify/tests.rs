@@ -194,7 +194,7 @@ pub(super) fn check_in(kind: Kind, text: &str, relations: &Relations) -> Result<
     });
     let sql = fill(&sql, "T(", |alias| format!("{alias}.tenant_id OPERATOR(pg_catalog.=) $T"));
     let sql = sql.replace("$T", "'qzslotint4'::pg_catalog.int4").replace("count(", "pg_catalog.count(");
-    verify(&sql, &catalog(), &Expected { kind, relations, names: &Allowed, marker: "bad_" })
+    verify(&Printed::read(sql)?, &catalog(), &Expected { kind, relations, names: &Allowed, marker: "bad_" })
 }
 
 /// Replaces `open` .. `)` by what `with` makes of the text between.
