@@ -61,6 +61,7 @@ pub mod finding;
 pub mod id;
 pub mod mutants;
 pub mod principal;
+pub mod worker;
 // floor 1
 pub mod event;
 pub mod sql;

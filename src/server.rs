@@ -31,6 +31,7 @@ use crate::policy::model::PolicyModel;
 use crate::principal::{Tenant, TenantSet};
 use crate::session::shared::{Database, Drain, Login, Reports, Review, Shared};
 use crate::wire::backend as reply;
+use crate::worker::Workers;
 use epochs::{Keeper, Nudge};
 
 /// Why the server cannot start.
@@ -44,6 +45,8 @@ pub enum ServeError {
     Upstream { database: String, error: Box<ConnectError> },
     #[error("{0}")]
     Lock(String),
+    #[error("threads: {0}")]
+    Threads(io::Error),
     #[error("signals: {0}")]
     Signals(io::Error),
 }
@@ -57,6 +60,7 @@ pub struct Server {
     shared: Arc<Shared>,
     drain: watch::Sender<Drain>,
     listener: TcpListener,
+    workers: Workers,
 }
 
 impl fmt::Debug for Server {
@@ -169,7 +173,8 @@ impl Server {
         let listener = TcpListener::bind(address).await.map_err(|error| ServeError::Listen { address, error })?;
         tell_start(&config, listener.local_addr().unwrap_or(address));
         shared.events.emit(Event::ListenerOpened);
-        Ok(Server { config, shared, drain, listener })
+        let workers = Workers::start().map_err(ServeError::Threads)?;
+        Ok(Server { config, shared, drain, listener, workers })
     }
 
     /// Where clients connect: tells the port where 0 was configured.
@@ -196,7 +201,10 @@ impl Server {
                 () = &mut stop => break,
                 Some(_) = sessions.join_next() => {}
                 accepted = self.listener.accept() => match accepted {
-                    Ok((socket, peer)) => self.admit(socket, peer, &mut sessions),
+                    Ok((socket, peer)) => match socket.into_std() {
+                        Ok(socket) => self.admit(socket, peer, &mut sessions),
+                        Err(error) => tracing::warn!(%peer, %error, "a client's socket cannot be used"),
+                    },
                     Err(error) => {
                         // Out of file descriptors, most likely: others must end first.
                         tracing::warn!(%error, "cannot accept");
@@ -209,22 +217,29 @@ impl Server {
         self.drain(sessions).await;
     }
 
-    fn admit(&self, socket: TcpStream, peer: SocketAddr, sessions: &mut JoinSet<()>) {
+    fn admit(&self, socket: std::net::TcpStream, peer: SocketAddr, sessions: &mut JoinSet<()>) {
         if sessions.len() >= self.config.limits.max_clients {
             tracing::warn!(%peer, "too many clients");
             self.shared.events.emit(Event::ConnectionRejected(Rejection::Limit));
-            sessions.spawn(turn_away(socket));
+            self.workers.spawn(sessions, async {
+                if let Ok(socket) = TcpStream::from_std(socket) {
+                    turn_away(socket).await;
+                }
+            });
             return;
         }
         let shared = self.shared.clone();
-        sessions.spawn(async move {
+        self.workers.spawn(sessions, async move {
             let _counted = Counted::new(shared.events.clone());
-            crate::session::serve(socket, shared).await;
+            match TcpStream::from_std(socket) {
+                Ok(socket) => crate::session::serve(socket, shared).await,
+                Err(error) => tracing::warn!(%peer, %error, "a client's socket cannot be used"),
+            }
         });
     }
 
     async fn drain(self, mut sessions: JoinSet<()>) {
-        let Server { config, shared, drain, listener } = self;
+        let Server { config, shared, drain, listener, workers: _workers } = self;
         drop(listener);
         tracing::info!(sessions = sessions.len(), "draining");
         shared.events.emit(Event::DrainStarted);

@@ -18,6 +18,7 @@ use crate::policy::lock::{IDENTITY_SQL, LockKey, SETTING};
 use crate::principal::Tenant;
 use crate::wire::backend::{self, ErrorFields, TransactionStatus, tag};
 use crate::wire::{frame, frontend};
+use crate::worker::{self, WorkerId};
 
 /// From dialling to ready for queries.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -139,6 +140,7 @@ pub struct Connection {
     pub lock: Lock,
     /// What tokens of the second lock are bound to; empty until [`Connection::identify`].
     identity: String,
+    home: WorkerId,
 }
 
 impl Connection {
@@ -174,7 +176,26 @@ impl Connection {
             prepared: Prepared::default(),
             lock: Lock::default(),
             identity: String::new(),
+            home: worker::here(),
         }
+    }
+
+    /// The thread whose reactor watches it.
+    pub fn home(&self) -> WorkerId {
+        self.home
+    }
+
+    /// Lets the reactor of the thread that calls watch it.
+    ///
+    /// # Errors
+    /// The stream's: the connection cannot be used any more.
+    pub fn come_here(&mut self) -> io::Result<()> {
+        let here = worker::here();
+        if self.home != here {
+            self.stream.register_here()?;
+            self.home = here;
+        }
+        Ok(())
     }
 
     /// Counted from 1 by the pool.

@@ -14,6 +14,7 @@ use super::connection::{Connection, Settings};
 use super::stream::Dialer;
 use crate::config::Upstream;
 use crate::error::{SqlError, sqlstate};
+use crate::worker;
 
 /// After the first failure to connect; doubles with each further one.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -149,14 +150,21 @@ impl Pool {
             let offer = match self.0.request() {
                 Request::Closed => return Err(closed()),
                 Request::Idle(mut offer) => {
-                    if offer.is_healthy().await {
+                    if offer.come_here() && offer.is_healthy().await {
                         offer
                     } else {
                         offer.discard();
                         continue;
                     }
                 }
-                Request::Wait(receiver) => wait(receiver, deadline).await?,
+                Request::Wait(receiver) => {
+                    let mut offer = wait(receiver, deadline).await?;
+                    if !offer.come_here() {
+                        offer.discard();
+                        continue;
+                    }
+                    offer
+                }
             };
             if let Some(lease) = offer.accept() {
                 return Ok(lease);
@@ -268,7 +276,11 @@ impl Shared {
         if state.phase == Phase::Closed {
             return Request::Closed;
         }
-        if let Some(connection) = state.idle.pop() {
+        // One of this thread's needs no other reactor.
+        let here = worker::here();
+        let nearest = state.idle.iter().rposition(|c| c.home() == here).or(state.idle.len().checked_sub(1));
+        if let Some(nearest) = nearest {
+            let connection = state.idle.remove(nearest);
             return Request::Idle(Offer { inside: Some((connection, Slot::of_idle(self))) });
         }
         let (sender, receiver) = oneshot::channel();
@@ -431,6 +443,11 @@ struct Offer {
 }
 
 impl Offer {
+    /// `false`: the connection is lost.
+    fn come_here(&mut self) -> bool {
+        self.inside.as_mut().is_some_and(|(connection, _)| connection.come_here().is_ok())
+    }
+
     async fn is_healthy(&mut self) -> bool {
         match &mut self.inside {
             Some((connection, _)) => connection.is_healthy().await,

@@ -15,6 +15,7 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
@@ -27,9 +28,48 @@ use crate::wire::startup;
 /// A byte stream to a server.
 #[derive(Debug)]
 pub enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tcp(Roaming<TcpStream>),
+    Unix(Roaming<UnixStream>),
+    Tls(Box<TlsStream<Roaming<TcpStream>>>),
+}
+
+/// A socket that can leave the reactor of one thread for that of another. `None`: it was lost on the way.
+#[derive(Debug)]
+pub struct Roaming<S>(Option<S>);
+
+impl<S> Roaming<S> {
+    /// Registers it with the reactor of the runtime that calls.
+    fn register_here<T>(&mut self, leave: fn(S) -> io::Result<T>, enter: fn(T) -> io::Result<S>) -> io::Result<()> {
+        self.0 = Some(enter(leave(self.0.take().ok_or(io::ErrorKind::NotConnected)?)?)?);
+        Ok(())
+    }
+
+    fn socket(self: Pin<&mut Self>) -> io::Result<Pin<&mut S>>
+    where
+        S: Unpin,
+    {
+        self.get_mut().0.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Roaming<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.socket()?.poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Roaming<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.socket()?.poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket()?.poll_shutdown(cx)
+    }
 }
 
 /// What waits in the kernel for an idle stream.
@@ -45,16 +85,28 @@ impl Stream {
     /// Asks the kernel, not the reactor, which may not have seen the news yet. Costs one system call.
     pub fn waiting(&self) -> Waiting {
         let mut byte = [MaybeUninit::uninit()];
-        let peeked = match self {
-            Stream::Tcp(stream) => socket2::SockRef::from(stream).peek(&mut byte),
-            Stream::Unix(stream) => socket2::SockRef::from(stream).peek(&mut byte),
-            Stream::Tls(stream) => socket2::SockRef::from(stream.get_ref().0).peek(&mut byte),
+        let socket = match self {
+            Stream::Tcp(stream) => stream.0.as_ref().map(SockRef::from),
+            Stream::Unix(stream) => stream.0.as_ref().map(SockRef::from),
+            Stream::Tls(stream) => stream.get_ref().0.0.as_ref().map(SockRef::from),
         };
-        match peeked {
+        match socket.map_or(Ok(0), |socket| socket.peek(&mut byte)) {
             Ok(0) => Waiting::End,
             Ok(_) => Waiting::Input,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Waiting::Nothing,
             Err(_) => Waiting::End,
+        }
+    }
+
+    /// From now on the runtime that calls tells when something can be read or written. Costs two system calls.
+    ///
+    /// # Errors
+    /// The stream is lost.
+    pub fn register_here(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.register_here(TcpStream::into_std, TcpStream::from_std),
+            Stream::Unix(stream) => stream.register_here(UnixStream::into_std, UnixStream::from_std),
+            Stream::Tls(stream) => stream.get_mut().0.register_here(TcpStream::into_std, TcpStream::from_std),
         }
     }
 }
@@ -160,7 +212,7 @@ impl Dialer {
     /// As [`Dialer::dial`].
     pub async fn dial_at(&self, address: &Address) -> Result<Stream, ConnectError> {
         match address {
-            Address::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
+            Address::Unix(path) => Ok(Stream::Unix(Roaming(Some(UnixStream::connect(path).await?)))),
             Address::Tcp(address) => self.set_up(TcpStream::connect(address).await?).await,
         }
     }
@@ -168,9 +220,9 @@ impl Dialer {
     async fn set_up(&self, stream: TcpStream) -> Result<Stream, ConnectError> {
         stream.set_nodelay(true)?;
         let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
-        socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
         match &self.tls {
-            None => Ok(Stream::Tcp(stream)),
+            None => Ok(Stream::Tcp(Roaming(Some(stream)))),
             Some((connector, name)) => start_tls(stream, connector, name.clone()).await,
         }
     }
@@ -191,7 +243,7 @@ async fn start_tls(mut stream: TcpStream, connector: &TlsConnector, name: Server
         (_, b'E') => return Err(ConnectError::Tls("the server answered the request for TLS with an error".into())),
         (_, _) => return Err(ConnectError::Tls("unexpected bytes from the server before the TLS handshake".into())),
     }
-    let tls = connector.connect(name, stream).await.map_err(|error| ConnectError::Tls(error.to_string()))?;
+    let tls = connector.connect(name, Roaming(Some(stream))).await.map_err(|error| ConnectError::Tls(error.to_string()))?;
     Ok(Stream::Tls(Box::new(tls)))
 }
 

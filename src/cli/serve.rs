@@ -44,7 +44,7 @@ fn serve(common: &Common) -> Result<Outcome, Problems> {
     if policies.tables.is_empty() {
         tracing::warn!(directory = %config.server.policies.display(), "no policy lists a table: tenants can read nothing");
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             complain_of(format!("the runtime does not start: {error}"));

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use pg_query::protobuf::{AExprKind, ColumnRef, SelectStmt, SqlValueFunction, SqlValueFunctionOp, SubLink, SubLinkType, a_const};
+use pg_query::protobuf::{
+    AExprKind, ColumnRef, SelectStmt, SqlValueFunction, SqlValueFunctionOp, SubLink, SubLinkType, WindowDef, a_const,
+};
 use pg_query::{Node, NodeEnum};
 
-use super::quiet::{is_quiet, is_quiet_condition, moments_compared};
+use super::quiet::{is_loud_distance, is_quiet, is_quiet_condition, moments_compared};
 use super::rewrite::{Rewriter, null_of, own, place_rule, tenant_predicate};
 use crate::catalog::Catalog;
 use crate::finding::Denial;
@@ -14,8 +16,8 @@ use crate::sql::analyse::scope::{RteId, RteKind};
 use crate::sql::analyse::{contains_aggregate_or_window, is_aggregate};
 use crate::sql::shape::shape;
 use crate::sql::tree::{
-    after_grouping, and, as_string, bool_constant, case, cast, column, conjuncts, each_child, each_column, is_not_null, is_null,
-    node, null, operator, or, qualified_column, walk,
+    after_grouping, and, as_string, bool_constant, case, cast, column, conjuncts, each_child, each_child_mut, each_column,
+    is_not_null, is_null, node, null, operator, or, qualified_column, walk,
 };
 use crate::sql::types::{Typed, oid, type_of};
 
@@ -304,6 +306,52 @@ impl Rewriter<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A distance that rows are ordered by may be computed inside of an index, of everybody's rows, before any condition is
+    /// looked at: one that is loud must not look like what the index orders by. (get_relation_info and match_pathkeys_to_index
+    /// of PostgreSQL: the expression is `column op constant`; a target counts too, which ORDER BY or a query around it names.)
+    pub(super) fn keep_from_indexes(&self, select: &mut SelectStmt) {
+        if !self.filters_anything() || crate::mutant!("guard.distances") {
+            return;
+        }
+        let SelectStmt { target_list, group_clause, window_clause, distinct_clause, sort_clause, having_clause, .. } = select;
+        let lists = [target_list, group_clause, window_clause, distinct_clause, sort_clause];
+        lists.into_iter().flatten().chain(having_clause.as_deref_mut()).for_each(|entry| self.shade_ordered(entry));
+    }
+
+    /// An expression that rows may be ordered by, and those in it: of windows, and of aggregates that want their rows in an order.
+    fn shade_ordered(&self, value: &mut Node) {
+        match &mut value.node {
+            Some(NodeEnum::ResTarget(t)) => return t.val.iter_mut().for_each(|value| self.shade_ordered(value)),
+            Some(NodeEnum::SortBy(by)) => return by.node.iter_mut().for_each(|value| self.shade_ordered(value)),
+            Some(NodeEnum::SubLink(_)) => return,
+            Some(NodeEnum::WindowDef(window)) => return self.shade_window(window),
+            Some(NodeEnum::FuncCall(call)) => {
+                call.over.iter_mut().for_each(|window| self.shade_window(window));
+                let distinct = if call.agg_distinct { call.args.as_mut_slice() } else { &mut [] };
+                call.agg_order.iter_mut().chain(distinct).for_each(|by| self.shade_ordered(by));
+            }
+            Some(_) | None => {}
+        }
+        each_child_mut(value, &mut |child| self.shade_ordered_inside(child));
+        if is_loud_distance(value, self) {
+            let inner = std::mem::take(value);
+            *value = case(vec![(is_not_null(current_timestamp()), inner)], None);
+        }
+    }
+
+    /// Only what calls in it order by: the expression itself is no whole one.
+    fn shade_ordered_inside(&self, value: &mut Node) {
+        match &value.node {
+            Some(NodeEnum::FuncCall(_)) => self.shade_ordered(value),
+            Some(NodeEnum::SubLink(_)) => {}
+            Some(_) | None => each_child_mut(value, &mut |child| self.shade_ordered_inside(child)),
+        }
+    }
+
+    fn shade_window(&self, window: &mut WindowDef) {
+        window.partition_clause.iter_mut().chain(&mut window.order_clause).for_each(|by| self.shade_ordered(by));
     }
 
     pub(super) fn guard_value(&mut self, value: &mut Node, members: &BTreeSet<RteId>, how: Guarding) -> Result<(), Denial> {

@@ -253,6 +253,32 @@ fn reads_no_column(expression: &Node) -> bool {
     !reads
 }
 
+/// Whether an expression may be what an index orders by (`amoppurpose` o), and may raise there.
+pub fn is_loud_distance(expression: &Node, env: &dyn Environment) -> bool {
+    match &expression.node {
+        // A cast that changes nothing is not there any more when indexes are looked at.
+        Some(NodeEnum::TypeCast(c)) => c.arg.as_deref().is_some_and(|arg| is_loud_distance(arg, env)),
+        Some(NodeEnum::CollateClause(c)) => c.arg.as_deref().is_some_and(|arg| is_loud_distance(arg, env)),
+        Some(NodeEnum::AExpr(e)) => {
+            let name = e.name.last().and_then(as_string).unwrap_or_default();
+            table::DISTANCES.contains(&name) && !is_trigram_distance(e, name, env)
+        }
+        Some(_) | None => false,
+    }
+}
+
+/// Of two texts, one of which is the same for all rows: pg_trgm's own, which counts trigrams.
+fn is_trigram_distance(e: &AExpr, name: &str, env: &dyn Environment) -> bool {
+    let operands = [e.lexpr.as_deref(), e.rexpr.as_deref()];
+    let textual = |n: &Node| [oid::TEXT, oid::VARCHAR, oid::UNKNOWN].contains(&type_of(n, env).oid);
+    let is_plain = |n: &Node| matches!(&n.node, Some(NodeEnum::ColumnRef(_) | NodeEnum::AConst(_))) && is_quiet(n, env);
+    let others = env.catalog().operators_named(name).any(|o| {
+        let takes_text = [o.left, o.right].iter().all(|t| [oid::TEXT, oid::VARCHAR].contains(t));
+        takes_text && o.extension.as_deref() != Some("pg_trgm")
+    });
+    operands.iter().all(|operand| operand.is_some_and(|n| textual(n) && is_plain(n))) && !others
+}
+
 /// Whether an expression in normal form is quiet. No sub-select is.
 pub fn is_quiet(expression: &Node, env: &dyn Environment) -> bool {
     let Some(kind) = &expression.node else { return false };

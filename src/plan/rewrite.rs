@@ -242,6 +242,7 @@ impl Rewriter<'_> {
                 self.sub_links(entry)?;
             }
         }
+        self.keep_from_indexes(select);
         self.in_scope.pop();
         Ok(())
     }

@@ -13,6 +13,8 @@ enum Keep {
     Never,
     /// Dropped where the SQLSTATE says that the text may quote rows or tell of other sessions.
     UnlessQuotes,
+    /// Dropped likewise, and where the row that it quotes is not one that the statement itself has written.
+    UnlessQuotesOthers,
 }
 
 /// By field type, from the manual's "Error and Notice Message Fields".
@@ -26,8 +28,10 @@ fn keep(field: u8) -> Keep {
         b's' | b't' | b'c' | b'd' | b'n' => Keep::Always,
         // Position, internal position, internal query: they speak of a text that the client never wrote.
         b'P' | b'p' | b'q' => Keep::Never,
-        // Detail, where (context).
-        b'D' | b'W' => Keep::UnlessQuotes,
+        // Detail.
+        b'D' => Keep::UnlessQuotesOthers,
+        // Where (context).
+        b'W' => Keep::UnlessQuotes,
         // Types that a later protocol may add.
         _ => Keep::Never,
     }
@@ -44,8 +48,22 @@ pub enum OwnRows {
 /// Whether detail and context may quote a row that is not the tenant's (23P01 shows the row that was there before) or tell of
 /// other sessions' work (class 40: rollbacks, 55: locks). 23505 and its kin quote the values of the client's own row.
 fn quotes_rows(sqlstate: &[u8], own: OwnRows) -> bool {
-    let own_row = sqlstate.starts_with(b"23") || sqlstate.starts_with(b"44");
-    (own == OwnRows::Masked && own_row) || sqlstate.starts_with(b"40") || sqlstate.starts_with(b"55") || sqlstate == b"23P01"
+    (own == OwnRows::Masked && is_violation(sqlstate))
+        || sqlstate.starts_with(b"40")
+        || sqlstate.starts_with(b"55")
+        || sqlstate == b"23P01"
+}
+
+/// Whether it is an integrity violation, whose detail quotes the row that was to be written.
+fn is_violation(sqlstate: &[u8]) -> bool {
+    sqlstate.starts_with(b"23") || sqlstate.starts_with(b"44")
+}
+
+/// Whether what failed was written by something that the statement set off: a foreign key's ON DELETE, a trigger. Such rows may be
+/// anybody's. Lines of COPY have a context, too.
+fn is_set_off(body: &[u8]) -> bool {
+    fields(body).any(|(kind, value)| kind == b'W' && !value.starts_with(b"COPY "))
+        && !crate::mutant!("session.details-of-cascades")
 }
 
 /// The fields of an ErrorResponse or NoticeResponse body. Ends early where the body is malformed.
@@ -85,12 +103,14 @@ pub fn write(tag: u8, body: &[u8], own: OwnRows, out: &mut BytesMut) {
         return write_violation(tag, table, out);
     }
     let quotes = quotes_rows(sqlstate(body), own);
+    let quotes_others = quotes || is_violation(sqlstate(body)) && is_set_off(body);
     framed(tag, out, |out| {
         for (kind, value) in fields(body) {
             let kept = match keep(kind) {
                 Keep::Always => true,
                 Keep::Never => false,
                 Keep::UnlessQuotes => !quotes,
+                Keep::UnlessQuotesOthers => !quotes_others,
             };
             if kept {
                 field(kind, value, out);
@@ -176,6 +196,14 @@ mod tests {
             assert_eq!(masked.iter().map(|f| f.0).collect::<Vec<_>>(), b"CMt", "{code}");
         }
         assert_eq!(scrubbed_for(OwnRows::Masked, &[(b'C', "42883"), (b'D', "d")]).len(), 2);
+    }
+
+    #[test]
+    fn a_row_that_a_cascade_would_have_written_is_not_quoted() {
+        let error = |context| [(b'C', "23502"), (b'M', "null value"), (b'D', "Failing row contains (8, 2, x)."), (b'W', context)];
+        let got = scrubbed(&error("SQL statement \"UPDATE ONLY child SET parent = NULL\""));
+        assert_eq!(got.iter().map(|f| f.0).collect::<Vec<_>>(), b"CMW");
+        assert_eq!(scrubbed(&error("COPY child, line 1")).len(), 4, "the client's own line");
     }
 
     #[test]

@@ -81,10 +81,23 @@ pub fn scan(text: &str) -> Result<Vec<ScanToken>, Denial> {
     if text.bytes().all(|b| matches!(b, b' ' | b'\t' | b'\n' | b'\r' | b'\x0b' | b'\x0c')) {
         return Ok(Vec::new());
     }
+    if comments_in_a_run(text) > MAX_COMMENTS_IN_A_RUN {
+        return Err(limit(sqlstate::STATEMENT_TOO_COMPLEX, "comments are nested too deeply"));
+    }
     call(|| pg_query::scan_tokens(text)).map_err(|failure| match failure.message() {
         Ok(message) => syntax_error(text, message, None),
         Err(denial) => denial,
     })
+}
+
+/// The most comments that begin within one run of operator characters. PostgreSQL's scanner reads the rest of the run for each
+/// (`/*/*/*..`): a hundred kilobytes of them take seconds.
+const MAX_COMMENTS_IN_A_RUN: usize = 64;
+
+fn comments_in_a_run(text: &str) -> usize {
+    let is_operator = |b: u8| b"~!@#^&|`?+-*/%<>=".contains(&b);
+    let count = |run: &[u8]| run.windows(2).filter(|pair| pair == b"/*").count();
+    text.as_bytes().split(|b| !is_operator(*b)).map(count).max().unwrap_or_default()
 }
 
 /// Where the statements of a query string end (byte offsets), by the grammar.
@@ -353,6 +366,16 @@ fn has_bad_copy_option(statement: &NodeEnum) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn comments_that_would_take_the_scanner_seconds_are_refused() {
+        let nested = format!("SELECT {}{} 1", "/*".repeat(60_000), "*/".repeat(60_000));
+        let limited = |text: &str| scan(text).unwrap_err().reason == Reason::Limit;
+        assert!(limited(&nested) && parse(&nested).unwrap_err().reason == Reason::Limit);
+        assert!(limited(&format!("SELECT 1 {}", "+/*".repeat(100))), "also where each begins behind an operator");
+        parse(&format!("/{}/ SELECT 1 /* /* a */ */", "*".repeat(5000))).unwrap();
+        parse(&format!("SELECT 1 {}", "/* a */ /* b */".repeat(500))).unwrap();
+    }
 
     /// The deparser takes the values of options for what they should be: one that is not must not reach it.
     #[test]

@@ -251,6 +251,10 @@ pub const FUNCTIONS: &[Functions] = &[
 pub const FIELDS: [&str; 12] =
     ["century", "day", "decade", "dow", "doy", "epoch", "isodow", "isoyear", "millennium", "month", "quarter", "year"];
 
+/// Operators that an index may order rows by (`pg_amop` with `amoppurpose` o), of PostgreSQL and of the extensions whose operators
+/// are trusted. All but pg_trgm's may raise: they compute with coordinates, or compare dimensions.
+pub const DISTANCES: &[&str] = &["<->", "<<->", "<->>", "<<<->", "<->>>", "~>", "<#>", "<=>", "<+>", "<~>", "<%>"];
+
 /// Casts of one reason, source and target; also those that PostgreSQL adds by itself.
 pub struct Casts {
     pub why: &'static str,
