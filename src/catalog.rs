@@ -27,6 +27,9 @@ pub struct Snapshot {
     /// Generated columns that are computed when they are read (PostgreSQL 18): `attrelid` and `attnum`. Absent from older dumps.
     #[serde(default)]
     pub virtual_columns: Vec<(u32, i16)>,
+    /// pg_class.oid of what has rules (CREATE RULE) besides a view's own. Absent from older dumps.
+    #[serde(default)]
+    pub ruled: Vec<u32>,
     /// Absent from older dumps.
     #[serde(default)]
     pub sequences: Vec<SequenceUse>,
@@ -261,6 +264,11 @@ impl Catalog {
     /// Whether reading the column computes it.
     pub fn is_virtual(&self, relation: u32, column: i16) -> bool {
         self.snapshot.virtual_columns.contains(&(relation, column))
+    }
+
+    /// Whether rules replace what is done to a relation, or add to it.
+    pub fn has_rules(&self, relation: u32) -> bool {
+        self.snapshot.ruled.contains(&relation)
     }
 
     /// The query of a view. Of its names those that have no schema are of pg_catalog.

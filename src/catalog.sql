@@ -51,6 +51,7 @@ SELECT pg_catalog.json_build_object(
   'collations', (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('oid', c.oid::pg_catalog.int8, 'schema', n.nspname, 'name', c.collname,
       'deterministic', c.collisdeterministic) ORDER BY c.oid)
     FROM pg_catalog.pg_collation c JOIN pg_catalog.pg_namespace n ON n.oid = c.collnamespace),
+  'ruled', (SELECT COALESCE(pg_catalog.json_agg(DISTINCT w.ev_class::pg_catalog.int8), '[]') FROM pg_catalog.pg_rewrite w WHERE w.ev_type <> '1'),
   'virtual_columns', (SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_array(a.attrelid::pg_catalog.int8, a.attnum)), '[]')
     FROM pg_catalog.pg_attribute a WHERE a.attgenerated = 'v' AND NOT a.attisdropped),
   'sequences', (SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object('sequence', u.sequence::pg_catalog.int8,

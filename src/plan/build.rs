@@ -239,7 +239,9 @@ fn act(utility: &Utility, plan: &mut Plan) -> Option<Node> {
         }
         Utility::Reset { name, node } => (Action::Reset { name: name.as_str().into() }, Some(node)),
         Utility::Show { name: _, node } => (Action::Forward, Some(node)),
-        Utility::Close { name: _, node } | Utility::Fetch { node } => (Action::Forward, Some(node)),
+        Utility::Close { name: _, node } | Utility::Fetch { node } | Utility::SetConstraints { node } => {
+            (Action::Forward, Some(node))
+        }
         Utility::ShowTenant => {
             (Action::ChooseTenant { value: TenantValue::Unset, lasts: Lasts::Session, form: TenantForm::Show }, None)
         }
@@ -280,6 +282,7 @@ fn act(utility: &Utility, plan: &mut Plan) -> Option<Node> {
             Utility::CloseAll | Utility::Close { name: _, node: _ } => "CLOSE",
             Utility::Unlisten => "UNLISTEN",
             Utility::Fetch { node: _ } => "FETCH",
+            Utility::SetConstraints { node: _ } => "SET",
             Utility::Set { name: _, values: _, local: _, node: _ } | Utility::ChooseTenant { value: Some(_), local: _ } => "SET",
         };
     }

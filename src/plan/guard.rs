@@ -329,8 +329,8 @@ impl Rewriter<'_> {
             Some(NodeEnum::WindowDef(window)) => return self.shade_window(window),
             Some(NodeEnum::FuncCall(call)) => {
                 call.over.iter_mut().for_each(|window| self.shade_window(window));
-                let distinct = if call.agg_distinct { call.args.as_mut_slice() } else { &mut [] };
-                call.agg_order.iter_mut().chain(distinct).for_each(|by| self.shade_ordered(by));
+                // min(x) is the first by x.
+                call.agg_order.iter_mut().chain(&mut call.args).for_each(|by| self.shade_ordered(by));
             }
             Some(_) | None => {}
         }

@@ -250,6 +250,10 @@ fn relation_access(
         permit.masks.insert(id, masks);
     }
     let only_read = usage == Usage::Select && !rte.locked;
+    if usage != Usage::Select && catalog.has_rules(relation.oid) && !crate::mutant!("write.rules") {
+        let message = format!("writes to \"{}\" cannot be secured: it has rules, which do other things instead", relation.name);
+        return Err(Denial::unsupported(message));
+    }
     match policies.policy_of(relation, catalog) {
         Some(RelationPolicy::View) => Err(Denial::unsupported(format!(
             "what is done to the view \"{}\" here cannot be secured: it can be read in FROM, and its tables can be written",
@@ -264,6 +268,9 @@ fn relation_access(
             Ok(())
         }
         Some(RelationPolicy::Shared) if only_read => Ok(()),
+        Some(RelationPolicy::Shared) if usage == Usage::Select => {
+            Err(denied(relation).hint("rows of a shared table cannot be locked: name the others, FOR UPDATE OF .."))
+        }
         Some(RelationPolicy::Shared | RelationPolicy::Denied) | None => Err(denied(relation)),
     }
 }

@@ -365,7 +365,7 @@ macro_rules! not_a_statement {
             | ::pg_query::NodeEnum::VacuumRelation(_)
             | ::pg_query::NodeEnum::CreateTableAsStmt(_) | ::pg_query::NodeEnum::RefreshMatViewStmt(_)
             | ::pg_query::NodeEnum::CheckPointStmt(_) | ::pg_query::NodeEnum::LockStmt(_)
-            | ::pg_query::NodeEnum::ConstraintsSetStmt(_) | ::pg_query::NodeEnum::ReindexStmt(_)
+            | ::pg_query::NodeEnum::ReindexStmt(_)
             | ::pg_query::NodeEnum::CreateConversionStmt(_) | ::pg_query::NodeEnum::CreateCastStmt(_)
             | ::pg_query::NodeEnum::CreateTransformStmt(_) | ::pg_query::NodeEnum::PrepareStmt(_)
             | ::pg_query::NodeEnum::DropOwnedStmt(_)

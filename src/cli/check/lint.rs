@@ -219,7 +219,7 @@ fn of_table(policies: &PolicyModel, schema: &Schema, relation: &Relation, column
             continue;
         }
         let message = format!(
-            "{table}: the foreign key {} to {}.{} is without {column}, so a row can point at another tenant's row, and tells that it exists",
+            "{table}: the foreign key {} to {}.{} is without {column}, so a row can point at another tenant's row: it tells that the row exists, and ON DELETE and ON UPDATE change rows of others",
             key.name, other.schema, other.name
         );
         let advice =
@@ -236,7 +236,8 @@ fn of_table(policies: &PolicyModel, schema: &Schema, relation: &Relation, column
         warnings.push(Warning::new("trigger", message, "make sure that its function keeps to NEW, OLD and their tenant"));
     }
     for rule in &relation.rules {
-        let message = format!("{table}: the rule {rule} rewrites statements after Bulkhead did");
+        let message =
+            format!("{table}: the rule {rule} rewrites statements after Bulkhead did: tenants' writes to the table are refused");
         warnings.push(Warning::new("rule", message, "drop it"));
     }
     for counted in &relation.counted {

@@ -269,6 +269,7 @@ impl Analyser<'_> {
             NodeEnum::ExplainStmt(s) => self.explain(s),
             NodeEnum::ExecuteStmt(s) => self.execute(s),
             NodeEnum::FetchStmt(_) => Ok(Statement::Utility(Utility::Fetch { node: statement })),
+            NodeEnum::ConstraintsSetStmt(_) => Ok(Statement::Utility(Utility::SetConstraints { node: statement })),
             NodeEnum::TransactionStmt(s) => utility::transaction(s).map(Statement::Utility),
             NodeEnum::VariableSetStmt(s) => utility::set(s, self).map(Statement::Utility),
             NodeEnum::VariableShowStmt(s) => utility::show(s, self).map(Statement::Utility),

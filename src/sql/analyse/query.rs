@@ -9,8 +9,11 @@ use super::Analyser;
 use super::expr::is_star;
 use super::names::figure_column_name;
 use super::scope::{Cte, CteState, Output, RteColumn, RteId, RteKind, Scope};
-use crate::error::sqlstate;
-use crate::finding::Denial;
+use crate::error::{SqlError, sqlstate};
+use crate::finding::{Denial, Reason};
+
+/// WITH queries of one statement: each name is looked for among all.
+const MAX_CTES: usize = 1000;
 
 impl Analyser<'_> {
     /// Resolves a query level and everything below it. `recursive`: the CTE whose query this is, under WITH RECURSIVE.
@@ -292,6 +295,12 @@ impl Analyser<'_> {
             Ok(LimitOption::Default | LimitOption::Count | LimitOption::WithTies | LimitOption::Undefined) => {}
             Err(_) => return Err(Denial::unsupported("this LIMIT cannot be secured")),
         }
+        // LIMIT ALL is no LIMIT, and printed as none.
+        let is_null = |n: &Node| matches!(&n.node, Some(NodeEnum::AConst(c)) if c.isnull);
+        if select.limit_option == LimitOption::Count as i32 && select.limit_count.as_deref().is_some_and(is_null) {
+            select.limit_count = None;
+            select.limit_option = if select.limit_offset.is_some() { LimitOption::Count } else { LimitOption::Default } as i32;
+        }
         self.child(&mut select.limit_offset)?;
         self.child(&mut select.limit_count)
     }
@@ -343,6 +352,11 @@ impl Analyser<'_> {
         let Some(WithClause { ctes, recursive, location: _ }) = with else { return Ok(None) };
         let mut frame: Vec<usize> = vec![];
         let (scope_depth, frame_depth) = (self.scopes.len(), self.cte_frames.len() + 1);
+        if self.ctes.len() + ctes.len() > MAX_CTES {
+            let error =
+                SqlError::new(sqlstate::STATEMENT_TOO_COMPLEX, format!("statement has more than {MAX_CTES} WITH queries"));
+            return Err(Denial::new(Reason::Limit, error));
+        }
         for item in std::mem::take(ctes) {
             let Some(NodeEnum::CommonTableExpr(cte)) = item.node else {
                 return Err(Denial::unsupported("this WITH cannot be secured"));

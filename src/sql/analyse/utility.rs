@@ -55,6 +55,10 @@ pub enum Utility {
     Fetch {
         node: Node,
     },
+    /// When the transaction's constraints are checked: names of the schema's, and no more than COMMIT would tell.
+    SetConstraints {
+        node: Node,
+    },
     Close {
         name: String,
         node: Node,
@@ -454,14 +458,13 @@ pub(super) fn close(statement: &pg::ClosePortalStmt) -> Result<Utility, Denial> 
 }
 
 /// Statements whose node is not named as SQL names them.
-const NAMES: [(&str, &str); 22] = [
+const NAMES: [(&str, &str); 21] = [
     ("AlterEnum", "ALTER TYPE"),
     ("AlterObjectSchema", "ALTER .. SET SCHEMA"),
     ("AlterOwner", "ALTER .. OWNER"),
     ("AlterSeq", "ALTER SEQUENCE"),
     ("CheckPoint", "CHECKPOINT"),
     ("CompositeType", "CREATE TYPE"),
-    ("ConstraintsSet", "SET CONSTRAINTS"),
     ("Create", "CREATE TABLE"),
     ("CreateEnum", "CREATE TYPE"),
     ("CreateFdw", "CREATE FOREIGN DATA WRAPPER"),

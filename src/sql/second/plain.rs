@@ -299,6 +299,9 @@ fn plain_select(s: &mut SelectStmt) {
     if s.limit_count.as_ref().is_some_and(|count| is_null(count)) {
         // LIMIT ALL
         s.limit_count = None;
+        if s.limit_offset.is_none() && s.limit_option == pg::LimitOption::Count as i32 {
+            s.limit_option = pg::LimitOption::Default as i32;
+        }
     }
     // The arms are no nodes of their own.
     s.larg.iter_mut().chain(&mut s.rarg).for_each(|arm| plain_select(arm));
