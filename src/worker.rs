@@ -1,6 +1,5 @@
 //! Threads that serve clients, each with a runtime of its own: a session stays on one thread, so that what it waits for wakes
-//! nobody else. Connections to servers go where they are needed
-//! ([`Connection::come_here`](crate::backend::connection::Connection::come_here)).
+//! nobody else. Connections to servers go where they are needed (`Connection::come_here`).
 
 use std::cell::Cell;
 use std::future::Future;

@@ -85,10 +85,7 @@ impl Analyser<'_> {
             NodeEnum::TypeCast(c) => {
                 let TypeCast { arg, type_name, location: _ } = &mut **c;
                 self.child(arg)?;
-                let Some(type_name) = type_name else { return Ok(()) };
-                self.type_name(type_name)?;
-                self.note_cast(arg.as_deref());
-                Ok(())
+                self.cast_to(arg.as_deref(), type_name)
             }
             NodeEnum::CollateClause(c) => {
                 let pg::CollateClause { arg, collname: _, location: _ } = &mut **c;
@@ -125,10 +122,7 @@ impl Analyser<'_> {
             NodeEnum::XmlSerialize(x) => {
                 let pg::XmlSerialize { xmloption: _, expr, type_name, indent: _, location: _ } = &mut **x;
                 self.child(expr)?;
-                let Some(type_name) = type_name else { return Ok(()) };
-                self.type_name(type_name)?;
-                self.note_cast(None);
-                Ok(())
+                self.cast_to(None, type_name)
             }
             NodeEnum::JsonIsPredicate(p) => {
                 let pg::JsonIsPredicate { expr, format: _, item_type: _, unique_keys: _, location: _ } = &mut **p;
@@ -689,6 +683,14 @@ impl Analyser<'_> {
     }
 
     /// Looks a type up and qualifies it.
+    /// A cast of an argument, or of a value that nothing is known of.
+    fn cast_to(&mut self, arg: Option<&Node>, name: &mut Option<TypeName>) -> Result<(), Denial> {
+        let Some(name) = name else { return Ok(()) };
+        self.type_name(name)?;
+        self.note_cast(arg);
+        Ok(())
+    }
+
     pub(super) fn type_name(&mut self, name: &mut TypeName) -> Result<(), Denial> {
         if name.pct_type || name.setof {
             return Err(Denial::unsupported("%TYPE and SETOF cannot be secured"));
