@@ -31,7 +31,7 @@ use crate::policy::model::PolicyModel;
 use crate::principal::{Tenant, TenantSet};
 use crate::session::shared::{Database, Drain, Login, Reports, Review, Shared};
 use crate::wire::backend as reply;
-use crate::worker::Workers;
+use crate::worker::{self, Workers};
 use epochs::{Keeper, Nudge};
 
 /// Why the server cannot start.
@@ -45,7 +45,7 @@ pub enum ServeError {
     Upstream { database: String, error: Box<ConnectError> },
     #[error("{0}")]
     Lock(String),
-    #[error("threads: {0}")]
+    #[error("cannot start a thread: {0}")]
     Threads(io::Error),
     #[error("signals: {0}")]
     Signals(io::Error),
@@ -153,7 +153,8 @@ pub async fn serve(
     events: Events,
     reload: OnHangup,
 ) -> Result<(), ServeError> {
-    let server = Server::bind(config, gates, events).await?;
+    let workers = Workers::start(worker::count()).map_err(ServeError::Threads)?;
+    let server = Server::bind(config, gates, events, workers).await?;
     let stop = signals(server.shared.clone(), server.config.clone(), reload)?;
     server.run(stop).await;
     Ok(())
@@ -165,7 +166,12 @@ impl Server {
     ///
     /// # Errors
     /// [`ServeError`].
-    pub async fn bind(config: Config, gates: HashMap<String, Arc<dyn Review>>, events: Events) -> Result<Self, ServeError> {
+    pub async fn bind(
+        config: Config,
+        gates: HashMap<String, Arc<dyn Review>>,
+        events: Events,
+        workers: Workers,
+    ) -> Result<Self, ServeError> {
         let config = Arc::new(config);
         let (drain, watch) = watch::channel(Drain::No);
         let shared = Arc::new(share(&config, gates, watch, events)?);
@@ -173,7 +179,6 @@ impl Server {
         let listener = TcpListener::bind(address).await.map_err(|error| ServeError::Listen { address, error })?;
         tell_start(&config, listener.local_addr().unwrap_or(address));
         shared.events.emit(Event::ListenerOpened);
-        let workers = Workers::start().map_err(ServeError::Threads)?;
         Ok(Server { config, shared, drain, listener, workers })
     }
 

@@ -24,6 +24,12 @@ pub fn here() -> WorkerId {
     HERE.get()
 }
 
+/// One for two cores: the kernel's share of the work, and whoever else is on the machine, needs the other.
+pub fn count() -> NonZeroU16 {
+    let cores = thread::available_parallelism().map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX));
+    NonZeroU16::new(cores.div_ceil(2)).unwrap_or(NonZeroU16::MIN)
+}
+
 /// Dropped, they end with all that runs on them.
 #[derive(Debug)]
 pub struct Workers {
@@ -33,13 +39,10 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// One for two cores: the kernel's share of the work, and whoever else is on the machine, needs the other.
-    ///
     /// # Errors
     /// A thread cannot be made.
-    pub fn start() -> io::Result<Workers> {
-        let cores = thread::available_parallelism().map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX));
-        let runtimes = (1..=cores.div_ceil(2)).map(runtime).collect::<io::Result<_>>()?;
+    pub fn start(count: NonZeroU16) -> io::Result<Workers> {
+        let runtimes = (1..=count.get()).map(runtime).collect::<io::Result<_>>()?;
         Ok(Workers { runtimes, next: AtomicUsize::new(0) })
     }
 

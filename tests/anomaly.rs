@@ -215,6 +215,45 @@ fn a_statement_of_very_many_conditions_ends_nobody_elses_session() {
     assert!(world.running());
 }
 
+#[test]
+fn calls_in_calls_and_a_thousand_with_queries_hold_up_nobody() {
+    let world = World::start();
+    let (mut client, mut other) = (world.connect("one"), world.connect("two"));
+    let calls = |count: usize| format!("SELECT {}email{} FROM accounts", "lower(".repeat(count), ")".repeat(count));
+    for count in [20, 60, 200] {
+        let answer = client.query(calls(count));
+        assert!(answer.error.is_none(), "{count}: {answer:?}");
+    }
+    let queries = |count: usize| {
+        let all: Vec<String> = (0..count).map(|n| format!("w{n} AS (SELECT {n} AS n)")).collect();
+        format!("WITH {} SELECT count(*) FROM w0", all.join(", "))
+    };
+    assert_eq!(client.query(queries(1000)).scalar().as_deref(), Some("1"));
+    assert!(world.proxy.is_none() || client.query(queries(1001)).sqlstate() == "54001");
+    assert!(works(&mut other), "the other session goes on");
+}
+
+/// What a foreign key sets off is done to rows of anybody's, where the key spans tenants.
+#[test]
+fn a_row_that_a_cascade_reaches_is_not_quoted() {
+    let world = World::start();
+    world.cluster.execute(
+        "shop",
+        "DELETE FROM orders;
+         CREATE TABLE child (account int NOT NULL REFERENCES accounts ON DELETE SET NULL ON UPDATE CASCADE, secret text, CHECK (account < 9000));
+         INSERT INTO child SELECT id, 'CANARY' FROM accounts WHERE tenant_id = 1",
+    );
+    let mut client = world.connect("one");
+    for (sql, code) in [("DELETE FROM accounts WHERE tenant_id = 1", "23502"), ("UPDATE accounts SET id = 9000 + id", "23514")] {
+        let direct = world.cluster.superuser("shop");
+        let direct = Wire::connect(&direct).expect("a session").query(sql);
+        assert!(direct.sqlstate() == code && format!("{direct:?}").contains("CANARY"), "PostgreSQL quotes it: {direct:?}");
+        let answer = client.query(sql);
+        assert_eq!(answer.sqlstate(), code, "{answer:?}");
+        assert!(world.proxy.is_none() || !format!("{answer:?}").contains("CANARY"), "{answer:?}");
+    }
+}
+
 /// PostgreSQL warns when a backend first uses a collation, so who is warned would learn what others ran on it.
 #[test]
 fn what_a_backend_says_of_itself_is_no_clients() {

@@ -78,6 +78,31 @@ fn rows_of_others_make_no_difference() {
     assert!(faults.is_empty(), "{} of {compared}:\n{}", faults.len(), faults.join("\n\n"));
 }
 
+/// An index that orders by a distance computes it of everybody's rows.
+#[test]
+fn distances_to_rows_of_others_are_not_computed() {
+    let cluster = Cluster::start();
+    let cases = cases_of(&cluster, "among", &repository("tests/isolation/loud.md"));
+    cluster.execute(
+        "among",
+        "INSERT INTO places SELECT g, 1, point(g, g), 'a' || g FROM generate_series(1, 20) g;
+         INSERT INTO places VALUES (4200042, 2, '(1.7e308,1.7e308)', 'SECRET'); ANALYZE places",
+    );
+    let mut wire = Wire::connect(&cluster.app("among")).expect("a session");
+    wire.query("SET enable_seqscan = off");
+    for key in ["p <-> '(-1,0)'", "'(-1,0)' <-> p", "(p <-> '(-1,0)')::float8"] {
+        let answer = wire.query(format!("SELECT id FROM places WHERE tenant_id = 1 ORDER BY {key} LIMIT 1"));
+        assert_eq!(answer.sqlstate(), "22003", "{key} does raise without a guard: {answer:?}");
+    }
+    let about = cases.iter().filter(|case| case.sql.contains("places"));
+    let sent: Vec<String> = about.flat_map(|case| case.sent()).map(|sent| sent.expect("permitted")).collect();
+    assert!(sent.len() >= 7, "{} cases", sent.len());
+    for sql in sent {
+        let answer = wire.query(&sql);
+        assert!(answer.error.is_none() && !format!("{answer:?}").contains("4200042"), "{sql}: {answer:?}");
+    }
+}
+
 #[test]
 fn what_the_guards_are_for_does_raise_without_them() {
     let cluster = Cluster::start();

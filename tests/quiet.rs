@@ -3,7 +3,7 @@
 
 mod support;
 
-use bulkhead::plan::quiet_table::{CASTS, FIELDS, FUNCTIONS, Needs, OPERATORS};
+use bulkhead::plan::quiet_table::{CASTS, DISTANCES, FIELDS, FUNCTIONS, Needs, OPERATORS};
 use support::cluster::Cluster;
 use support::wire::Wire;
 
@@ -185,6 +185,24 @@ fn the_samples_find_what_does_raise() {
         trials.run();
         assert!(trials.raised.len() > before, "{expression} never raised");
     }
+}
+
+/// Of PostgreSQL, and of the trusted extensions that come with it.
+#[test]
+fn every_operator_that_an_index_orders_by_is_known() {
+    let cluster = Cluster::start();
+    let mut wire = Wire::connect(&cluster.superuser("postgres")).expect("a session");
+    for extension in ["btree_gin", "btree_gist", "citext", "cube", "hstore", "intarray", "isn", "ltree", "pg_trgm", "seg"] {
+        let answer = wire.query(format!("CREATE EXTENSION {extension}"));
+        assert!(answer.error.is_none(), "{answer:?}");
+    }
+    let answer = wire.query(
+        "SELECT string_agg(DISTINCT o.oprname, ' ' ORDER BY o.oprname) FROM pg_amop a JOIN pg_operator o ON o.oid = a.amopopr WHERE a.amoppurpose = 'o'",
+    );
+    let names = answer.scalar().expect("names");
+    assert!(names.split(' ').count() >= 5, "{names}");
+    let unknown: Vec<&str> = names.split(' ').filter(|name| !DISTANCES.contains(name)).collect();
+    assert!(unknown.is_empty(), "{unknown:?} are not in DISTANCES");
 }
 
 #[test]

@@ -62,7 +62,8 @@ impl Proxy {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
-                let server = bulkhead::server::Server::bind(config, HashMap::new(), Default::default()).await.unwrap();
+                let workers = bulkhead::worker::Workers::start(bulkhead::worker::count()).unwrap();
+                let server = bulkhead::server::Server::bind(config, HashMap::new(), Default::default(), workers).await.unwrap();
                 tell.send(server.local_addr().unwrap()).unwrap();
                 server
                     .run(async {

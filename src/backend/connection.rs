@@ -140,6 +140,7 @@ pub struct Connection {
     pub lock: Lock,
     /// What tokens of the second lock are bound to; empty until [`Connection::identify`].
     identity: String,
+    /// The thread whose reactor watches it.
     home: WorkerId,
 }
 

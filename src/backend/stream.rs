@@ -334,3 +334,49 @@ impl ServerCertVerifier for LaxVerifier {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    /// A stream whose reactor has gone wakes nobody: it is read after that, and before anything has come.
+    async fn speaks_here(mut stream: Stream, mut peer: impl std::io::Write + Send + 'static) {
+        stream.register_here().unwrap();
+        let mut answer = [0; 5];
+        let reading = stream.read_exact(&mut answer);
+        let writing = tokio::task::spawn_blocking(move || {
+            peer.write_all(b"hello").unwrap();
+            peer
+        });
+        tokio::time::timeout(Duration::from_secs(10), reading).await.unwrap().unwrap();
+        assert_eq!(&answer, b"hello");
+        let _open = writing.await.unwrap();
+        stream.write_all(b"bye").await.unwrap();
+    }
+
+    #[test]
+    fn a_stream_goes_on_where_it_was_moved() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (first, second) = (runtime(), runtime());
+        let tcp = first.block_on(async { Stream::Tcp(Roaming(Some(TcpStream::connect(address).await.unwrap()))) });
+        let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
+        one.set_nonblocking(true).unwrap();
+        let unix = first.block_on(async { Stream::Unix(Roaming(Some(UnixStream::from_std(one).unwrap()))) });
+        drop(first);
+        second.block_on(speaks_here(tcp, listener.accept().unwrap().0));
+        second.block_on(speaks_here(unix, other));
+    }
+
+    #[test]
+    fn a_stream_that_was_lost_on_the_way_has_ended() {
+        let mut lost = Stream::Tcp(Roaming(None));
+        assert_eq!(lost.waiting(), Waiting::End);
+        assert!(lost.register_here().is_err());
+        assert!(runtime().block_on(lost.read_u8()).is_err());
+    }
+}

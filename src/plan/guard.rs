@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pg_query::protobuf::{
-    AExprKind, ColumnRef, SelectStmt, SqlValueFunction, SqlValueFunctionOp, SubLink, SubLinkType, WindowDef, a_const,
-};
+use pg_query::protobuf::{AExprKind, ColumnRef, SelectStmt, SqlValueFunction, SqlValueFunctionOp, SubLink, SubLinkType, a_const};
 use pg_query::{Node, NodeEnum};
 
 use super::quiet::{is_loud_distance, is_quiet, is_quiet_condition, moments_compared};
@@ -315,43 +313,33 @@ impl Rewriter<'_> {
         if !self.filters_anything() || crate::mutant!("guard.distances") {
             return;
         }
-        let SelectStmt { target_list, group_clause, window_clause, distinct_clause, sort_clause, having_clause, .. } = select;
-        let lists = [target_list, group_clause, window_clause, distinct_clause, sort_clause];
-        lists.into_iter().flatten().chain(having_clause.as_deref_mut()).for_each(|entry| self.shade_ordered(entry));
+        let lists = [
+            &mut select.target_list,
+            &mut select.group_clause,
+            &mut select.window_clause,
+            &mut select.distinct_clause,
+            &mut select.sort_clause,
+        ];
+        let entries = lists.into_iter().flatten().chain(select.having_clause.as_deref_mut());
+        entries.for_each(|entry| self.shade_distances(entry, true));
     }
 
-    /// An expression that rows may be ordered by, and those in it: of windows, and of aggregates that want their rows in an order.
-    fn shade_ordered(&self, value: &mut Node) {
-        match &mut value.node {
-            Some(NodeEnum::ResTarget(t)) => return t.val.iter_mut().for_each(|value| self.shade_ordered(value)),
-            Some(NodeEnum::SortBy(by)) => return by.node.iter_mut().for_each(|value| self.shade_ordered(value)),
+    /// `ordered`: rows may be ordered by this very expression. Those in it may be a window's, or an aggregate's (that wants its rows
+    /// in an order, or the first of them: min). INVARIANT: each node is visited once.
+    fn shade_distances(&self, value: &mut Node, ordered: bool) {
+        let below = match &value.node {
+            // Its query has been looked at.
             Some(NodeEnum::SubLink(_)) => return,
-            Some(NodeEnum::WindowDef(window)) => return self.shade_window(window),
-            Some(NodeEnum::FuncCall(call)) => {
-                call.over.iter_mut().for_each(|window| self.shade_window(window));
-                // min(x) is the first by x.
-                call.agg_order.iter_mut().chain(&mut call.args).for_each(|by| self.shade_ordered(by));
-            }
-            Some(_) | None => {}
-        }
-        each_child_mut(value, &mut |child| self.shade_ordered_inside(child));
-        if is_loud_distance(value, self) {
+            Some(NodeEnum::ResTarget(_) | NodeEnum::SortBy(_) | NodeEnum::WindowDef(_) | NodeEnum::FuncCall(_)) => true,
+            // A cast that changes nothing is not there any more when indexes are looked at.
+            Some(NodeEnum::TypeCast(_) | NodeEnum::CollateClause(_)) => ordered,
+            Some(_) | None => false,
+        };
+        each_child_mut(value, &mut |child| self.shade_distances(child, below));
+        if ordered && is_loud_distance(value, self) {
             let inner = std::mem::take(value);
             *value = case(vec![(is_not_null(current_timestamp()), inner)], None);
         }
-    }
-
-    /// Only what calls in it order by: the expression itself is no whole one.
-    fn shade_ordered_inside(&self, value: &mut Node) {
-        match &value.node {
-            Some(NodeEnum::FuncCall(_)) => self.shade_ordered(value),
-            Some(NodeEnum::SubLink(_)) => {}
-            Some(_) | None => each_child_mut(value, &mut |child| self.shade_ordered_inside(child)),
-        }
-    }
-
-    fn shade_window(&self, window: &mut WindowDef) {
-        window.partition_clause.iter_mut().chain(&mut window.order_clause).for_each(|by| self.shade_ordered(by));
     }
 
     pub(super) fn guard_value(&mut self, value: &mut Node, members: &BTreeSet<RteId>, how: Guarding) -> Result<(), Denial> {

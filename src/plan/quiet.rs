@@ -255,16 +255,9 @@ fn reads_no_column(expression: &Node) -> bool {
 
 /// Whether an expression may be what an index orders by (`amoppurpose` o), and may raise there.
 pub fn is_loud_distance(expression: &Node, env: &dyn Environment) -> bool {
-    match &expression.node {
-        // A cast that changes nothing is not there any more when indexes are looked at.
-        Some(NodeEnum::TypeCast(c)) => c.arg.as_deref().is_some_and(|arg| is_loud_distance(arg, env)),
-        Some(NodeEnum::CollateClause(c)) => c.arg.as_deref().is_some_and(|arg| is_loud_distance(arg, env)),
-        Some(NodeEnum::AExpr(e)) => {
-            let name = e.name.last().and_then(as_string).unwrap_or_default();
-            table::DISTANCES.contains(&name) && !is_trigram_distance(e, name, env)
-        }
-        Some(_) | None => false,
-    }
+    let Some(NodeEnum::AExpr(e)) = &expression.node else { return false };
+    let name = e.name.last().and_then(as_string).unwrap_or_default();
+    table::DISTANCES.contains(&name) && !is_trigram_distance(e, name, env)
 }
 
 /// Of two texts, one of which is the same for all rows: pg_trgm's own, which counts trigrams.

@@ -250,10 +250,6 @@ fn relation_access(
         permit.masks.insert(id, masks);
     }
     let only_read = usage == Usage::Select && !rte.locked;
-    if usage != Usage::Select && catalog.has_rules(relation.oid) && !crate::mutant!("write.rules") {
-        let message = format!("writes to \"{}\" cannot be secured: it has rules, which do other things instead", relation.name);
-        return Err(Denial::unsupported(message));
-    }
     match policies.policy_of(relation, catalog) {
         Some(RelationPolicy::View) => Err(Denial::unsupported(format!(
             "what is done to the view \"{}\" here cannot be secured: it can be read in FROM, and its tables can be written",
@@ -261,6 +257,13 @@ fn relation_access(
         ))),
         Some(RelationPolicy::Tenant(_)) if relation.kind == 'v' && !only_read => {
             let message = format!("writes to the view \"{}\", and row locks, cannot be secured: write its tables", relation.name);
+            Err(Denial::unsupported(message))
+        }
+        Some(RelationPolicy::Tenant(_))
+            if usage != Usage::Select && catalog.has_rules(relation.oid) && !crate::mutant!("write.rules") =>
+        {
+            let message =
+                format!("writes to \"{}\" cannot be secured: it has rules, which do other things instead", relation.name);
             Err(Denial::unsupported(message))
         }
         Some(RelationPolicy::Tenant(policy)) => {

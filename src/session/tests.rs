@@ -8,6 +8,7 @@ mod random;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use super::permissive::Permissive;
 use crate::config::{Config, Database, Level, Limits, Log, LogFormat, Secret, Server, SslMode, Upstream, User, UserAccess};
 use crate::principal::{Tenant, TenantSet};
 use crate::wire::frontend::{self, Bind, Formats, Target};
+use crate::worker::Workers;
 
 /// A proxy with one database `shop`, whose users are `one` (tenant 1), `two` (tenant 2) and `web` (either).
 struct Proxy {
@@ -71,7 +73,9 @@ impl Proxy {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
-                let server = crate::server::Server::bind(config, gates, Default::default()).await.unwrap();
+                // Two, so that connections go from the one to the other, whatever the machine has.
+                let workers = Workers::start(NonZeroU16::new(2).unwrap()).unwrap();
+                let server = crate::server::Server::bind(config, gates, Default::default(), workers).await.unwrap();
                 tell.send(server.local_addr().unwrap()).unwrap();
                 let stopped = async {
                     let _ = stopped.await;

@@ -22,10 +22,8 @@ pub(super) struct Asked {
 }
 
 impl Analyser<'_> {
-    /// Notes a cast of an argument, or of a value that nothing is known of, to the type that was named last (of an array, the
-    /// elements' type).
-    pub(super) fn note_cast(&mut self, arg: Option<&Node>) {
-        let Some(wanted) = self.types_named.last().copied() else { return };
+    /// Notes a cast of an argument, or of a value that nothing is known of, to a type (of an array, the elements' type).
+    pub(super) fn note_cast(&mut self, arg: Option<&Node>, wanted: u32) {
         let given = match arg.and_then(|a| a.node.as_ref()) {
             // The type's input function reads it; what cuts it to a length is a cast from the type to itself.
             Some(NodeEnum::AConst(_)) => wanted,

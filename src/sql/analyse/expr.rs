@@ -682,16 +682,16 @@ impl Analyser<'_> {
         self.exprs(args)
     }
 
-    /// Looks a type up and qualifies it.
     /// A cast of an argument, or of a value that nothing is known of.
     fn cast_to(&mut self, arg: Option<&Node>, name: &mut Option<TypeName>) -> Result<(), Denial> {
         let Some(name) = name else { return Ok(()) };
-        self.type_name(name)?;
-        self.note_cast(arg);
+        let wanted = self.type_name(name)?;
+        self.note_cast(arg, wanted);
         Ok(())
     }
 
-    pub(super) fn type_name(&mut self, name: &mut TypeName) -> Result<(), Denial> {
+    /// Looks a type up and qualifies it: pg_type.oid, of an array that of its elements.
+    pub(super) fn type_name(&mut self, name: &mut TypeName) -> Result<u32, Denial> {
         if name.pct_type || name.setof {
             return Err(Denial::unsupported("%TYPE and SETOF cannot be secured"));
         }
@@ -711,7 +711,7 @@ impl Analyser<'_> {
             Some(t) => {
                 name.names = names(&[&t.schema, &t.name]);
                 self.types_named.push(t.oid);
-                Ok(())
+                Ok(t.oid)
             }
             None => Err(Denial::invalid(sqlstate::UNDEFINED_OBJECT, format!("type \"{}\" does not exist", parts.join(".")))),
         }

@@ -129,3 +129,36 @@ fn in_view(name: &str, denial: Denial) -> Denial {
         _ => Denial::unsupported(message), // tidy: not a syntax kind
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::{Relation, Snapshot};
+
+    #[test]
+    fn a_statement_has_the_levels_of_the_views_in_it() {
+        let view = |oid, name: &str| Relation {
+            oid,
+            schema: "public".into(),
+            name: name.into(),
+            kind: 'v',
+            columns: vec![],
+            parents: vec![],
+            is_partition: false,
+            unique_keys: vec![],
+            row_security: false,
+        };
+        let deep = format!("SELECT {}1{} AS n", "(1 + ".repeat(20), ")".repeat(20));
+        let levels = |on_top: &str, name: &str| {
+            let relations = vec![view(1, name), view(2, "top")];
+            let views = vec![(1, deep.clone()), (2, on_top.to_owned())];
+            levels_of_views(&HashSet::from([1, 2]), &Catalog::new(Snapshot { relations, views, ..Snapshot::default() }))
+        };
+        let alone = parse::levels_of(&deep);
+        assert!(alone > 20);
+        assert_eq!(levels("SELECT 1 AS n", "bottom"), alone);
+        assert!(levels("SELECT n FROM public.bottom", "bottom") >= 2 * alone, "one in the other");
+        assert!(levels("SELECT n FROM public.\"bot\"\"tom\"", "bot\"tom") >= 2 * alone, "whatever the name");
+        assert_eq!(levels_of_views(&HashSet::new(), &Catalog::default()), 0);
+    }
+}
