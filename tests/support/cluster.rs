@@ -14,7 +14,12 @@ use super::wire::{Address, Target, Wire};
 /// The password of the role `app`, which owns nothing.
 pub const APP_PASSWORD: &str = "secret";
 
+/// Debian's; `PG_BIN` names another server's folder of programs.
 const BIN: &str = "/usr/lib/postgresql/15/bin";
+
+fn programs() -> PathBuf {
+    std::env::var_os("PG_BIN").map_or_else(|| BIN.into(), PathBuf::from)
+}
 
 /// A running cluster. Superuser `postgres` by Unix socket without a password; role `app` by TCP with SCRAM.
 pub struct Cluster {
@@ -44,7 +49,7 @@ impl Cluster {
     /// `server`: the folder of its `bin`, `lib` and `share`.
     fn start_from(server: Option<&Path>, settings: &[&str]) -> Cluster {
         let directory = tempfile::Builder::new().prefix("bulkhead-pg").tempdir().expect("temporary directory");
-        let mut cluster = Cluster { directory, port: 0, process: None, user: unprivileged_user(), programs: BIN.into() };
+        let mut cluster = Cluster { directory, port: 0, process: None, user: unprivileged_user(), programs: programs() };
         if let Some(server) = server {
             // The server's user may be barred from where it was installed.
             let copied = Command::new("cp").arg("-r").arg(server).arg(cluster.directory.path()).status().expect("cp runs");
