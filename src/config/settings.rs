@@ -131,7 +131,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "limits",
         key: "pool_wait",
         default: "30s",
-        doc: "How long a client waits for a server connection before it is told 57014.",
+        doc: "How long a client waits for a server connection before it is told 53300.",
         aliases: &[],
         kind: Kind::Duration(|d, v| d.config.limits.pool_wait = v),
     },

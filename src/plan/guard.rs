@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use pg_query::protobuf::{AExprKind, ColumnRef, SelectStmt, SqlValueFunction, SqlValueFunctionOp, SubLink, SubLinkType, a_const};
 use pg_query::{Node, NodeEnum};
 
-use super::quiet::{is_loud_distance, is_quiet, is_quiet_condition, moments_compared};
+use super::quiet::{equality_is_quiet, is_equality, is_loud_distance, is_quiet, is_quiet_condition, moments_compared};
 use super::rewrite::{Rewriter, null_of, own, place_rule, tenant_predicate};
 use crate::catalog::Catalog;
 use crate::finding::Denial;
@@ -104,7 +104,11 @@ impl Rewriter<'_> {
                 result.push(part);
                 continue;
             }
-            if !is_quiet_condition(&part, self) && !crate::mutant!("guard.conditions-not-guarded") {
+            if is_quiet_condition(&part, self) || crate::mutant!("guard.conditions-not-guarded") {
+                result.push(part);
+                continue;
+            }
+            if !self.guard_operands(&mut part)? {
                 let guards = self.guards_for(&part, &BTreeSet::new(), one_time)?;
                 if let Some(guard) = and(guards).or_else(|| self.shade(&part)) {
                     part = case(vec![(guard, part)], Some(null_of("bool")));
@@ -113,6 +117,32 @@ impl Rewriter<'_> {
             result.push(part);
         }
         Ok(result)
+    }
+
+    /// `x = y` over columns on both sides, where only the operands are loud: each is guarded by itself, so that it can still be
+    /// what a hash or a merge joins by. `false`: the condition is another one.
+    fn guard_operands(&mut self, condition: &mut Node) -> Result<bool, Denial> {
+        let Some(NodeEnum::AExpr(e)) = &mut condition.node else { return Ok(false) };
+        let equality = is_equality(e);
+        let (Some(left), Some(right)) = (&mut e.lexpr, &mut e.rexpr) else { return Ok(false) };
+        let joins = |operand: &Node| reads_columns(operand) && !holds_sub_select(operand);
+        if !equality || !joins(left) || !joins(right) || !equality_is_quiet(type_of(left, self), type_of(right, self), self) {
+            return Ok(false);
+        }
+        let loud: Vec<&mut Node> = [&mut **left, &mut **right].into_iter().filter(|operand| !is_quiet(operand, self)).collect();
+        let otherwise: Vec<Option<Option<Node>>> = loud.iter().map(|operand| self.else_of(operand)).collect();
+        if otherwise.iter().any(Option::is_none) || crate::mutant!("guard.conditions-as-a-whole") {
+            return Ok(false);
+        }
+        for (operand, otherwise) in loud.into_iter().zip(otherwise.into_iter().flatten()) {
+            let guards = self.guards_for(operand, &BTreeSet::new(), false)?;
+            let guard = and(guards).or_else(|| self.shade(operand)).filter(|_| !crate::mutant!("guard.operands-not-guarded"));
+            if let Some(guard) = guard {
+                let inner = std::mem::take(operand);
+                *operand = case(vec![(guard, inner)], otherwise);
+            }
+        }
+        Ok(true)
     }
 
     /// What goes before `column op E`, E being loud and the same for all rows: `E IS NOT NULL`, which PostgreSQL evaluates
@@ -538,6 +568,12 @@ fn name_group(group: &mut Node, position: usize, expression: &Node) {
         Some(NodeEnum::GroupingSet(set)) => set.content.iter_mut().for_each(|g| name_group(g, position, expression)),
         Some(_) | None => {}
     }
+}
+
+fn reads_columns(expression: &Node) -> bool {
+    let mut found = false;
+    each_column(expression, &mut |_| found = true);
+    found
 }
 
 fn holds_sub_select(expression: &Node) -> bool {

@@ -9,6 +9,7 @@ use pg_query::protobuf::{
     AExpr, AExprKind, BoolExprType, CoercionForm, FuncCall, NullTestType, SelectStmt, SetOperation, SubLinkType, a_const,
 };
 use pg_query::{Node, NodeEnum};
+use smallvec::SmallVec;
 
 use crate::catalog::Catalog;
 use crate::sql::kinds::not_an_expression;
@@ -632,11 +633,28 @@ fn silent_condition(condition: &Node, env: &dyn Environment) -> bool {
             b.args.iter().all(|a| silent_condition(a, env))
         }
         Some(NodeEnum::CaseExpr(c)) if is_guard(c) => true,
+        Some(NodeEnum::AExpr(e)) if silent_equality(e, env) => true,
         Some(_) | None => is_quiet_condition(condition, env),
     }
 }
 
-/// Whether a CASE is a guard, `CASE WHEN policy THEN .. ELSE NULL::type END`: no client can write the slot. The slot of a
+/// `x = y` with its loud operands guarded.
+fn silent_equality(e: &AExpr, env: &dyn Environment) -> bool {
+    let silent = |operand: &Node| match &operand.node {
+        Some(NodeEnum::CaseExpr(c)) if is_guard(c) => true,
+        Some(_) | None => is_quiet(operand, env),
+    };
+    let (Some(left), Some(right)) = (e.lexpr.as_deref(), e.rexpr.as_deref()) else { return false };
+    is_equality(e) && silent(left) && silent(right) && equality_is_quiet(type_of(left, env), type_of(right, env), env)
+}
+
+/// PostgreSQL's own `=`.
+pub fn is_equality(e: &AExpr) -> bool {
+    let name: SmallVec<[&str; 2]> = e.name.iter().filter_map(as_string).collect();
+    e.kind == AExprKind::AexprOp as i32 && matches!(name.as_slice(), ["="] | ["pg_catalog", "="])
+}
+
+/// Whether a CASE is a guard, `CASE WHEN policy THEN .. [ELSE NULL::type] END`: no client can write the slot. The slot of a
 /// sub-select's own filter is none of this CASE.
 fn is_guard(c: &pg_query::protobuf::CaseExpr) -> bool {
     let [only] = c.args.as_slice() else { return false };
@@ -646,7 +664,8 @@ fn is_guard(c: &pg_query::protobuf::CaseExpr) -> bool {
         Some(NodeEnum::TypeCast(t)) => {
             matches!(t.arg.as_deref().and_then(|a| a.node.as_ref()), Some(NodeEnum::AConst(k)) if k.isnull)
         }
-        Some(_) | None => false,
+        Some(_) => false,
+        None => true,
     };
     c.arg.is_none() && slot && null_else
 }

@@ -66,6 +66,16 @@ fn is_set_off(body: &[u8]) -> bool {
         && !crate::mutant!("session.details-of-cascades")
 }
 
+/// Whether it is `"7333.." is out of range for type double precision` of a numeric (a float8 holds 308 digits). An index that is
+/// written to may compute with rows of anybody's (GiST over numeric ranges, BRIN minmax_multi over numeric), and this is what came
+/// out; what a client wrote itself is seldom that long.
+fn quotes_a_huge_number(message: &[u8]) -> bool {
+    const END: &[u8] = b"\" is out of range for type double precision";
+    let number = message.strip_prefix(b"\"").and_then(|m| m.strip_suffix(END));
+    number.is_some_and(|n| n.len() > 300 && n.iter().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'.')))
+        && !crate::mutant!("session.huge-numbers-are-quoted")
+}
+
 /// The fields of an ErrorResponse or NoticeResponse body. Ends early where the body is malformed.
 pub fn fields(body: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     let mut rest = body;
@@ -112,7 +122,9 @@ pub fn write(tag: u8, body: &[u8], own: OwnRows, out: &mut BytesMut) {
                 Keep::UnlessQuotes => !quotes,
                 Keep::UnlessQuotesOthers => !quotes_others,
             };
-            if kept {
+            if kept && kind == b'M' && quotes_a_huge_number(value) {
+                field(kind, b"a number is out of range for type double precision", out);
+            } else if kept {
                 field(kind, value, out);
             }
         }
@@ -204,6 +216,15 @@ mod tests {
         let got = scrubbed(&error("SQL statement \"UPDATE ONLY child SET parent = NULL\""));
         assert_eq!(got.iter().map(|f| f.0).collect::<Vec<_>>(), b"CMW");
         assert_eq!(scrubbed(&error("COPY child, line 1")).len(), 4, "the client's own line");
+    }
+
+    #[test]
+    fn a_number_that_an_index_has_computed_is_not_quoted() {
+        let error = |number: &str| format!("\"{number}\" is out of range for type double precision");
+        let told = |number: &str| scrubbed(&[(b'C', "22003"), (b'M', &error(number))])[1].1.clone();
+        assert_eq!(told(&"73".repeat(155)), "a number is out of range for type double precision");
+        assert_eq!(told(&format!("-{}.5", "73".repeat(155))), "a number is out of range for type double precision");
+        assert_eq!(told("1e400"), error("1e400"));
     }
 
     #[test]

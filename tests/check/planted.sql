@@ -1,5 +1,6 @@
 -- A schema that leaks in every way that `bulkhead check --database` looks for.
-CREATE TABLE leaky (id serial PRIMARY KEY, tenant_id int, email text UNIQUE, span int4range, note text, EXCLUDE USING gist (span WITH &&));
+CREATE TABLE leaky (id serial PRIMARY KEY, tenant_id int, email text UNIQUE, span int4range, note text, place point, EXCLUDE USING gist (span WITH &&));
+CREATE INDEX ON leaky USING gist (place);
 CREATE TABLE tidy (tenant_id int NOT NULL, id uuid DEFAULT gen_random_uuid(), name text, PRIMARY KEY (tenant_id, id), UNIQUE (name, tenant_id));
 CREATE TABLE item (
     tenant_id int NOT NULL, id uuid, leaky_id int REFERENCES leaky, tidy_id uuid,

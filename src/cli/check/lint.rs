@@ -67,6 +67,8 @@ struct Index {
     whole: bool,
     /// Key columns; empty for an expression.
     columns: Vec<String>,
+    /// When a row is written, it computes with rows that are there, and may fail on an extreme one.
+    computes: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -211,6 +213,17 @@ fn of_table(policies: &PolicyModel, schema: &Schema, relation: &Relation, column
             Keeps::Nothing => continue,
         };
         warnings.push(spans_tenants(lint, &table, what, &index.name, column));
+    }
+    for index in relation.indexes.iter().filter(|i| i.computes) {
+        let message = format!(
+            "{table}: the index {} computes with rows of all tenants when one writes: an extreme value (infinity, 1e308) of one makes INSERTs of others fail, which tells of it",
+            index.name
+        );
+        warnings.push(Warning::new(
+            "index_computes",
+            message,
+            "CHECK that values are of ordinary size, or use another operator class",
+        ));
     }
     for key in &relation.foreign_keys {
         let Some(other) = schema.relations.iter().find(|r| r.oid == key.to) else { continue };

@@ -18,7 +18,15 @@ SELECT pg_catalog.json_build_object(
       'indexes', (SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object('name', ic.relname,
           'keeps', CASE WHEN i.indisexclusion THEN 'exclusion' WHEN i.indisunique THEN 'unique' ELSE 'nothing' END, 'whole', i.indpred IS NULL,
           'columns', (SELECT pg_catalog.json_agg(COALESCE(a.attname, '') ORDER BY k.ord) FROM pg_catalog.unnest(i.indkey::pg_catalog.int2[]) WITH ORDINALITY k(attnum, ord)
-            LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum WHERE k.ord <= i.indnkeyatts)) ORDER BY ic.relname), '[]')
+            LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum WHERE k.ord <= i.indnkeyatts),
+          'computes', EXISTS (SELECT 1 FROM pg_catalog.unnest(i.indclass::pg_catalog.oid[]) WITH ORDINALITY k(opclass, ord)
+            JOIN pg_catalog.pg_opclass oc ON oc.oid = k.opclass JOIN pg_catalog.pg_am m ON m.oid = oc.opcmethod
+            JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indexrelid AND a.attnum = k.ord
+            WHERE (m.amname, oc.opcname) IN (('gist', 'gist_date_ops'), ('gist', 'point_ops'), ('gist', 'box_ops'), ('gist', 'poly_ops'),
+                ('gist', 'circle_ops'), ('gist', 'gist__int_ops'), ('brin', 'numeric_minmax_multi_ops'))
+              OR m.amname = 'gist' AND oc.opcname IN ('range_ops', 'multirange_ops') AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_range r
+                WHERE a.atttypid IN (r.rngtypid, r.rngmultitypid) AND r.rngsubtype IN ('pg_catalog.int4'::pg_catalog.regtype, 'pg_catalog.int8'::pg_catalog.regtype,
+                  'pg_catalog.date'::pg_catalog.regtype, 'pg_catalog.timestamp'::pg_catalog.regtype, 'pg_catalog.timestamptz'::pg_catalog.regtype)))) ORDER BY ic.relname), '[]')
         FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid WHERE i.indrelid = c.oid AND i.indisvalid),
       'foreign_keys', (SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object('name', k.conname, 'to', k.confrelid::pg_catalog.int8,
           'columns', (SELECT pg_catalog.json_agg(a.attname ORDER BY x.ord) FROM pg_catalog.unnest(k.conkey) WITH ORDINALITY x(attnum, ord)

@@ -185,9 +185,7 @@ impl Analyser<'_> {
         } else {
             self.starred(self.find_item(&qualifier)?)
         };
-        for (_, target) in &columns {
-            self.rtes[target.rte].read = true;
-        }
+        columns.iter().for_each(|(name, target)| self.note_starred(name, *target));
         Ok(columns)
     }
 

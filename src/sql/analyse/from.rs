@@ -1,13 +1,15 @@
 //! FROM: relations, CTEs, sub-selects, functions, joins.
 
+use std::collections::HashSet;
+
 use pg_query::protobuf::{self as pg, Alias, FuncCall, JoinExpr, JoinType, RangeFunction, RangeSubselect, RangeVar};
 use pg_query::{Node, NodeEnum};
 
 use super::super::kinds::not_a_from_item;
-use super::super::tree::{alias, as_string, string};
+use super::super::tree::{alias, as_string, each_child_mut, string};
 use super::super::types::{Typed, common_type, oid, type_named};
-use super::Analyser;
 use super::scope::{Item, RteColumn, RteId, RteKind, Target, Usage};
+use super::{Analyser, Statement, head};
 use crate::catalog::{Function, Relation};
 use crate::error::sqlstate;
 use crate::finding::Denial;
@@ -111,6 +113,7 @@ impl Analyser<'_> {
         let renamed = alias_columns(range.alias.as_ref());
         let mut columns = self.ctes[cte].columns.clone();
         rename(&mut columns, &renamed, &visible)?;
+        let names = tell_apart(&mut columns);
         let id = self.add_rte(&visible, RteKind::Cte, columns);
         let of_with = self.ctes[cte].of_plain_select && self.scopes.len() == self.ctes[cte].scope_depth + 1;
         if !of_with {
@@ -118,7 +121,7 @@ impl Analyser<'_> {
         }
         range.relname = self.ctes[cte].printed.clone();
         range.alias = Some(Alias { aliasname: self.rtes[id].alias.clone(), colnames: strings(&renamed) });
-        Ok(self.item(id, visible, None))
+        Ok(Item { columns: targets(id, names), ..self.item(id, visible, None) })
     }
 
     /// A relation in FROM, or the target of INSERT, UPDATE and DELETE (which never is a CTE).
@@ -147,6 +150,63 @@ impl Analyser<'_> {
         *relname = name;
         *alias_node = Some(Alias { aliasname: self.rtes[id].alias.clone(), colnames: strings(&renamed) });
         Ok(self.item(id, visible, qualified))
+    }
+
+    /// `*` stands for a column, among others.
+    pub(super) fn note_starred(&mut self, name: &str, target: Target) {
+        let rte = &mut self.rtes[target.rte];
+        rte.read = true;
+        if matches!(rte.kind, RteKind::Derived | RteKind::Cte) && rte.columns[target.column].name != name {
+            self.starred_apart.insert(target.rte);
+        }
+    }
+
+    /// Has the columns of one name that `*` stands for printed under names of their own, by the alias of what they are columns of.
+    ///
+    /// # Errors
+    /// It is named as a whole row too, whose fields have names.
+    pub(super) fn name_apart(&self, mut statement: Statement) -> Result<Statement, Denial> {
+        if let Some(id) = self.starred_apart.iter().find(|id| self.rtes[**id].whole_row) {
+            let alias = &self.rtes[*id].alias;
+            let message =
+                format!("columns of one name in \"{alias}\", which is named as a whole row and by *, cannot be secured");
+            return Err(Denial::unsupported(message));
+        }
+        match &mut statement {
+            Statement::Query(query)
+            | Statement::Declare { name: _, options: _, query }
+            | Statement::CopyTo { query, options: _ }
+            | Statement::Explain { options: _, query }
+            | Statement::Prepare { name: _, query }
+            | Statement::Execute { name: _, arguments: _, query }
+                if !self.starred_apart.is_empty() =>
+            {
+                self.name_apart_in(query);
+            }
+            Statement::Query(_)
+            | Statement::Declare { .. }
+            | Statement::CopyTo { .. }
+            | Statement::Explain { .. }
+            | Statement::Prepare { .. }
+            | Statement::Execute { .. }
+            | Statement::CopyFrom(_)
+            | Statement::Utility(_) => {}
+        }
+        Ok(statement)
+    }
+
+    fn name_apart_in(&self, node: &mut Node) {
+        let alias = match &mut node.node {
+            Some(NodeEnum::RangeSubselect(sub)) => sub.alias.as_mut(),
+            Some(NodeEnum::RangeVar(range)) => range.alias.as_mut(),
+            Some(_) | None => None,
+        };
+        if let Some(alias) = alias
+            && let Some(id) = self.by_alias.get(&alias.aliasname).filter(|id| self.starred_apart.contains(id))
+        {
+            alias.colnames = self.rtes[*id].columns.iter().map(|c| string(&c.name)).collect();
+        }
+        each_child_mut(node, &mut |child| self.name_apart_in(child));
     }
 
     /// The namespace item of an entry all of whose columns are visible.
@@ -185,9 +245,10 @@ impl Analyser<'_> {
         let mut columns: Vec<RteColumn> =
             outputs.into_iter().map(|o| RteColumn { name: o.name, number: 0, typed: o.typed, sources: o.sources }).collect();
         rename(&mut columns, &renamed, visible.as_deref().unwrap_or("unnamed_subquery"))?;
+        let names = tell_apart(&mut columns);
         let id = self.add_rte(visible.as_deref().unwrap_or("unnamed_subquery"), RteKind::Derived, columns);
         *alias_node = Some(Alias { aliasname: self.rtes[id].alias.clone(), colnames: strings(&renamed) });
-        let mut item = self.item(id, visible.clone().unwrap_or_default(), None);
+        let mut item = Item { columns: targets(id, names), ..self.item(id, visible.clone().unwrap_or_default(), None) };
         if visible.is_none() {
             item.name = None;
             item.relation_visible = false;
@@ -600,6 +661,30 @@ pub(super) fn rename(columns: &mut [RteColumn], names: &[String], table: &str) -
         column.name.clone_from(name);
     }
     Ok(())
+}
+
+/// Gives columns of one name names of their own, to be printed where `*` stands for them; nothing else can mean one of them.
+/// Returns the names that they have.
+fn tell_apart(columns: &mut [RteColumn]) -> Vec<String> {
+    let names: Vec<String> = columns.iter().map(|c| c.name.clone()).collect();
+    let mut taken: HashSet<String> = names.iter().cloned().collect();
+    if taken.len() == names.len() {
+        return names;
+    }
+    let mut seen = HashSet::new();
+    for (column, name) in columns.iter_mut().zip(&names) {
+        if !seen.insert(name) {
+            let free = (2..).map(|n| format!("{}_{n}", head(name))).find(|free| !taken.contains(free));
+            column.name = free.unwrap_or_default();
+            taken.insert(column.name.clone());
+        }
+    }
+    names
+}
+
+/// Visible names of all columns of an entry.
+fn targets(rte: RteId, names: Vec<String>) -> Vec<(String, Target)> {
+    names.into_iter().enumerate().map(|(column, name)| (name, Target { rte, column })).collect()
 }
 
 fn too_many_columns(table: &str, has: usize, named: usize) -> Denial {

@@ -169,7 +169,7 @@ pub fn analyse(statement: Node, context: &Context<'_>) -> Result<Analysis, Refus
 
 fn analyse_here(statement: Node, context: &Context<'_>) -> Result<Analysis, Refusal> {
     let mut analyser = Analyser::new(context);
-    let statement = match analyser.statement(statement) {
+    let statement = match analyser.statement(statement).and_then(|statement| analyser.name_apart(statement)) {
         Ok(statement) => statement,
         Err(denial) => return Err(Refusal { denial, pinned: analyser.pinned }),
     };
@@ -186,6 +186,11 @@ fn analyse_here(statement: Node, context: &Context<'_>) -> Result<Analysis, Refu
         parameter_uses: analyser.parameter_uses,
         recursive_ctes: analyser.ctes.into_iter().filter(|c| c.recursive).map(|c| c.printed).collect(),
     })
+}
+
+/// As much of a name as leaves room for a suffix: PostgreSQL cuts names at 63 bytes.
+fn head(name: &str) -> &str {
+    &name[..name.floor_char_boundary(48)]
 }
 
 struct Analyser<'a> {
@@ -210,6 +215,8 @@ struct Analyser<'a> {
     in_views: usize,
     /// How many views were put in the place of their names.
     expanded: usize,
+    /// Sub-selects and references to CTEs that have columns of one name, which `*` stands for.
+    starred_apart: BTreeSet<RteId>,
 }
 
 impl<'a> Analyser<'a> {
@@ -230,6 +237,7 @@ impl<'a> Analyser<'a> {
             cte_frames: vec![],
             in_views: 0,
             expanded: 0,
+            starred_apart: BTreeSet::new(),
         }
     }
 }
@@ -307,11 +315,7 @@ impl Analyser<'_> {
         if !wanted.is_empty() && (free(wanted) || crate::mutant!("names.aliases-not-unique")) {
             return wanted.to_owned();
         }
-        // PostgreSQL cuts names at 63 bytes: leave room for the suffix.
-        let mut stem = wanted;
-        while stem.len() > 48 {
-            stem = &stem[..stem.floor_char_boundary(stem.len() - 1)];
-        }
+        let stem = head(wanted);
         (2..).map(|n| format!("{stem}__{n}")).find(|name| free(name)).unwrap_or_default()
     }
 
