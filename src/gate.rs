@@ -263,6 +263,7 @@ impl State {
             inlines_tenant: false,
             obligations: vec![],
             advances: vec![],
+            lookup: None,
             epoch: self.policies.epoch,
         }
     }

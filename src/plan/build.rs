@@ -7,7 +7,7 @@ use super::commands;
 use super::copy_from::copy_from;
 use super::rewrite::{Rewritten, rewrite};
 use super::sequences::advanced;
-use super::{Action, Effect, Emulation, Lasts, Obligation, Plan, Segment, TenantForm, TenantValue, TransactionCommand};
+use super::{Action, Effect, Emulation, Lasts, Lookup, Obligation, Plan, Segment, TenantForm, TenantValue, TransactionCommand};
 use crate::catalog::Catalog;
 use crate::finding::Denial;
 use crate::policy::expected::Vocabulary;
@@ -54,6 +54,7 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
         inlines_tenant: false,
         obligations: obligations(permit),
         advances: vec![],
+        lookup: None,
         epoch: permit.epoch(),
     };
     let tree = match &analysis.statement {
@@ -116,7 +117,7 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
     if let Some(kind) = kind_of_statement(&analysis.statement, check)? {
         check_output(&printed, kind, permit, catalog, check)?;
     }
-    let printed = printed.text();
+    let (printed, tree) = (printed.text(), printed.shallow_tree());
     let sent = match &plan.action {
         Action::Execute { name: _, arguments: _ } => commands::arguments_of(printed)?,
         Action::Forward
@@ -129,6 +130,9 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
         | Action::Empty => printed,
     };
     plan.segments = template::cut(sent, live)?;
+    if let (Statement::Query(_), Some(tree)) = (&analysis.statement, tree) {
+        plan.lookup = Lookup::of(tree, &plan, catalog).map(Box::new);
+    }
     if let Statement::Prepare { name, query: _ } = &analysis.statement {
         plan = commands::prepare(name, &analysis.parameter_types, plan);
     }

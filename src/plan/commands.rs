@@ -63,6 +63,7 @@ pub(super) fn prepare(name: &str, types: &[u32], plan: Plan) -> Plan {
         inlines_tenant: false,
         obligations: vec![],
         advances: vec![],
+        lookup: None,
         copy_in: None,
         epoch,
     }

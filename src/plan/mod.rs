@@ -7,17 +7,21 @@ mod copy_from;
 mod current;
 mod grouping;
 mod guard;
+mod lookup;
 mod mask;
 mod merge;
 mod quiet;
 mod rewrite;
 pub mod sentinel;
 mod sequences;
+mod upstream;
 mod write;
 
 pub use build::{Built, Check, build, text_of};
+use lookup::Lookup;
 pub use quiet::table as quiet_table;
 pub use sequences::OwnSequences;
+pub use upstream::{Upstream, name_of};
 
 use std::sync::Arc;
 
@@ -167,6 +171,8 @@ pub struct Plan {
     pub(crate) obligations: Vec<Obligation>,
     /// Sequences (pg_class.oid) that it advances whenever it succeeds.
     pub(crate) advances: Vec<u32>,
+    /// What is sent instead of the text of a simple query, once that has paid.
+    pub(crate) lookup: Option<Box<Lookup>>,
     pub(crate) epoch: PolicyEpoch,
 }
 
@@ -191,7 +197,8 @@ impl Plan {
             })
             .sum();
         let inner = if let Action::Prepare(prepare) = &self.action { prepare.plan.size() } else { 0 };
-        size_of::<Plan>() + inner + text + self.segments.len() * size_of::<Segment>()
+        let lookup = self.lookup.as_deref().map_or(0, Lookup::size);
+        size_of::<Plan>() + inner + text + lookup + self.segments.len() * size_of::<Segment>()
     }
 
     pub fn effect(&self) -> Effect {
@@ -259,6 +266,23 @@ impl Plan {
                 }
             }
         }
+    }
+
+    /// The text of a [`Lookup`]: each literal is the parameter, from 0, that `parameter` says, and the tenant that at `own`.
+    fn write_lookup(&self, parameter: &dyn Fn(u16) -> Option<usize>, own: usize, out: &mut BytesMut) -> Option<()> {
+        for segment in &self.segments {
+            match segment {
+                Segment::Text(text) => out.put_slice(text.as_bytes()),
+                Segment::Literal(i) => out.put_slice(format!("${}", parameter(*i)? + 1).as_bytes()),
+                Segment::Tenant(type_) => out.put_slice(format!("${}::{}", own + 1, type_.sql()).as_bytes()),
+            }
+        }
+        Some(())
+    }
+
+    /// The statement that runs it, where it is a look-up.
+    pub fn lookup(&self) -> Option<&Upstream> {
+        self.lookup.as_deref().map(Lookup::upstream)
     }
 
     /// Whether it can run only once a tenant is chosen.
@@ -356,6 +380,13 @@ impl Bound<'_> {
 
     pub fn receipt(&self) -> &Receipt {
         &self.receipt
+    }
+
+    /// Where the statement is a look-up that has been asked for often enough, and its literals can be bound: appends the
+    /// messages that run [`Plan::lookup`], Bind to Sync. `false`: nothing was written.
+    pub fn write_lookup(&self, out: &mut BytesMut) -> bool {
+        let tenant = self.tenant.filter(|_| self.plan.has_tenant_parameter());
+        self.plan.lookup.as_ref().is_some_and(|lookup| lookup.write(self.source, self.literals, tenant, out))
     }
 
     /// The text for a Query message, tenant and literals in place.
@@ -494,7 +525,7 @@ pub mod tenant {
         value == "0" || matches!(digits.as_bytes().first(), Some(b'1'..=b'9'))
     }
 
-    fn is_canonical_uuid(value: &[u8]) -> bool {
+    pub fn is_canonical_uuid(value: &[u8]) -> bool {
         value.len() == 36
             && value.iter().enumerate().all(|(i, b)| match i {
                 8 | 13 | 18 | 23 => *b == b'-',
@@ -566,6 +597,7 @@ mod tests {
             inlines_tenant: false,
             obligations: vec![],
             advances: vec![],
+            lookup: None,
             epoch: PolicyEpoch(1),
         };
         assert_eq!(plan(&[TenantType::Int4, TenantType::Int4]).tenant_parameter_type(), 23);

@@ -1,13 +1,12 @@
 //! The server's side of a tenant's session: each message meets what is expected, and goes on, is swallowed, or is replaced.
 
-use bytes::Buf;
+use bytes::{Buf, BufMut};
 
 use super::enforced::{End, Phase, Session, Step};
-use super::expect::{Expected, Outcome, ParseFor, Shown};
-use super::statements::name_of;
+use super::expect::{Attempt, Expected, LookedUp, Outcome, ParseFor, Shown};
 use super::{poison, scrub};
 use crate::error::Severity;
-use crate::plan::{Action, TransactionCommand};
+use crate::plan::{Action, TransactionCommand, name_of};
 use crate::wire::backend::{self as reply, ErrorFields, TransactionStatus, tag};
 use crate::wire::{frame, frontend};
 
@@ -116,6 +115,7 @@ impl Session<'_> {
                 let copy = sent.get(*next).and_then(|s| s.copy.clone());
                 return self.begin_copy(copy, body, false);
             }
+            (Some(Expected::Lookup(_)), _) => return self.take_reply_of_lookup(tag, body),
             (Some(Expected::Execute { .. }), tag::COPY_OUT | tag::COPY_DONE) => {
                 self.pass(tag, body);
                 return Ok(());
@@ -142,6 +142,26 @@ impl Session<'_> {
         let Some(expected) = self.queue.pop_front() else { return Err(unexpected(tag)) };
         self.finish(expected, tag, body)?;
         self.pass_own_replies();
+        Ok(())
+    }
+
+    /// Of the messages that run a look-up, the client gets what a simple query would have brought.
+    fn take_reply_of_lookup(&mut self, tag: u8, body: &[u8]) -> Step {
+        let Some(Expected::Lookup(lookup)) = self.queue.front_mut() else { return Err(unexpected(tag)) };
+        match tag {
+            tag::PARSE_COMPLETE => {
+                if let Some(upstream) = lookup.plan.lookup() {
+                    let id = upstream.id;
+                    self.note_prepared(id);
+                }
+            }
+            tag::BIND_COMPLETE | tag::CLOSE_COMPLETE => {}
+            tag::ROW_DESCRIPTION => self.pass(tag, body),
+            tag::COMMAND_COMPLETE => {
+                lookup.rows = Some(reply::rows_of_select(body).ok_or_else(|| unexpected(tag))?);
+            }
+            _ => return Err(unexpected(tag)),
+        }
         Ok(())
     }
 
@@ -273,11 +293,17 @@ impl Session<'_> {
 
     fn take_error(&mut self, body: &[u8]) -> Step {
         let fatal = ErrorFields::new(body).is_fatal();
-        match self.queue.front() {
+        match self.queue.front_mut() {
             // Inside the client's transaction: it is lost with the connection, and the client must know.
             Some(Expected::Prelude { in_block: true, .. }) => return Err(End::Lost),
             Some(Expected::Prelude { in_block: false, .. }) if !fatal => return self.prelude_failed(body),
             Some(Expected::Poison(error)) if poison::is_poison(body) => reply::put_error(&mut self.client.outbox, error),
+            Some(Expected::Lookup(lookup))
+                if lookup.attempt == Attempt::First && is_stale_plan(body) && !crate::mutant!("session.stale-look-ups-stay") =>
+            {
+                lookup.attempt = Attempt::Stale;
+                return Ok(());
+            }
             Some(_) => self.write_told(tag::ERROR, body),
             // An idle server has something to say only when it goes.
             None => self.write_told(tag::ERROR, body),
@@ -290,6 +316,7 @@ impl Session<'_> {
         // What was sent may not have run.
         self.forget_sequences();
         match self.queue.front() {
+            Some(Expected::Lookup(_)) => Ok(()),
             Some(Expected::Query { .. }) => {
                 self.forget_stale_plan(body);
                 // A COPY that failed is over; what the client still sends of it is dropped.
@@ -307,11 +334,7 @@ impl Session<'_> {
 
     /// `cached plan must not change result type`: the next try prepares it anew.
     fn forget_stale_plan(&mut self, body: &[u8]) {
-        let fields = ErrorFields::new(body);
-        if crate::mutant!("session.stale-plans-stay") {
-            return;
-        }
-        if fields.sqlstate() != Some("0A000") || !fields.message().contains("cached plan must not change result type") {
+        if crate::mutant!("session.stale-plans-stay") || !is_stale_plan(body) {
             return;
         }
         let id = match self.queue.front() {
@@ -355,6 +378,7 @@ impl Session<'_> {
                 | Expected::ClosePortal
                 | Expected::Evict
                 | Expected::Query { .. }
+                | Expected::Lookup(_)
                 | Expected::Poison(_)
                 | Expected::Prelude { .. }
                 | Expected::OwnSync => {}
@@ -378,7 +402,7 @@ impl Session<'_> {
             return Ok(());
         }
         self.write_told(tag::ERROR, body);
-        let ends = self.queue.iter().any(|e| matches!(e, Expected::Sync | Expected::Query { .. }));
+        let ends = self.queue.iter().any(|e| matches!(e, Expected::Sync | Expected::Query { .. } | Expected::Lookup(_)));
         for expected in std::mem::take(&mut self.queue) {
             let (statement, name) = match &expected {
                 Expected::Parse { statement, by } => (statement, by.name()),
@@ -415,10 +439,29 @@ impl Session<'_> {
                 }
                 self.finish_batch(status, body);
             }
+            Some(Expected::Lookup(lookup)) if lookup.attempt == Attempt::Stale => return self.look_up_again(lookup),
+            Some(Expected::Lookup(lookup)) => {
+                if let Some(rows) = lookup.rows.filter(|_| !self.batch.failed) {
+                    reply::put_select_complete(&mut self.client.outbox, rows);
+                }
+                self.finish_batch(status, body);
+            }
             Some(Expected::Sync) => self.finish_batch(status, body),
             Some(_) | None => return Err(unexpected(tag::READY_FOR_QUERY)),
         }
         self.pass_own_replies();
+        Ok(())
+    }
+
+    /// What a look-up selects has changed its type since it was prepared: it is prepared anew.
+    fn look_up_again(&mut self, lookup: LookedUp) -> Step {
+        let (Some(upstream), Some(lease)) = (lookup.plan.lookup(), &mut self.lease) else { return Err(End::Lost) };
+        lease.prepared.remove(upstream.id);
+        frontend::put_close(&mut lease.outbox, frontend::Target::Statement(&upstream.name));
+        frontend::put_parse_with(&mut lease.outbox, &upstream.name, |out| out.put_slice(&upstream.text), &upstream.types);
+        lease.outbox.extend_from_slice(&lookup.messages);
+        lease.expect_ready();
+        self.queue.push_front(Expected::Lookup(LookedUp { attempt: Attempt::Second, ..lookup }));
         Ok(())
     }
 
@@ -442,6 +485,12 @@ impl Session<'_> {
         lease.expect_ready();
         self.queue.push_back(Expected::OwnSync);
     }
+}
+
+/// `cached plan must not change result type` (RevalidateCachedQuery of plancache.c).
+fn is_stale_plan(body: &[u8]) -> bool {
+    let fields = ErrorFields::new(body);
+    fields.sqlstate() == Some("0A000") && fields.message().contains("cached plan must not change result type")
 }
 
 /// The connection cannot be used any more.

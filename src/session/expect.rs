@@ -110,6 +110,25 @@ impl ParseFor {
     }
 }
 
+/// A look-up under way.
+#[derive(Debug)]
+pub struct LookedUp {
+    pub plan: Arc<Plan>,
+    /// Bind to Sync, to be sent again if the statement has grown old.
+    pub messages: BytesMut,
+    pub attempt: Attempt,
+    /// Rows, as CommandComplete counts them. The client is told when the transaction has ended too, as a simple query would.
+    pub rows: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    First,
+    /// `cached plan must not change result type`: nothing ran.
+    Stale,
+    Second,
+}
+
 /// One reply, or group of replies, to come.
 #[derive(Debug)]
 pub enum Expected {
@@ -135,6 +154,8 @@ pub enum Expected {
     /// Everything up to ReadyForQuery. `sent`: the statements, of which `next` is running. `instead`: the client gets nothing
     /// but this command tag.
     Query { sent: SmallVec<[Sent; 1]>, next: usize, instead: Option<&'static str> },
+    /// A look-up that came as text and is run by a prepared statement: everything up to ReadyForQuery.
+    Lookup(LookedUp),
     /// The error that the client gets for the poison's.
     Poison(Box<SqlError>),
     /// ReadyForQuery of the client's Sync.
@@ -152,6 +173,7 @@ impl Expected {
         match self {
             Expected::Execute { sent, .. } => !sent.hides_rows,
             Expected::Query { sent, next, instead: None } => !sent.get(*next).is_some_and(|s| s.hides_rows),
+            Expected::Lookup(_) => true,
             _ => false,
         }
     }

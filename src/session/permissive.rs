@@ -102,6 +102,7 @@ impl Permissive {
             inlines_tenant: false,
             obligations: Vec::new(),
             advances: Vec::new(),
+            lookup: None,
             epoch: self.epoch(),
         };
         Ok(Approved { plan: Arc::new(plan), literals: Literals::new(), source: 0..0 })
@@ -119,6 +120,7 @@ impl Permissive {
             inlines_tenant: false,
             obligations: Vec::new(),
             advances: Vec::new(),
+            lookup: None,
             copy_in: None,
             epoch: self.epoch(),
         };

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::drive::HIGH;
 use super::enforced::{End, Phase, Session, Step};
-use super::expect::{Expected, Outcome, Sent};
+use super::expect::{Attempt, Expected, LookedUp, Outcome, Sent};
 use super::own::{in_a_list, no_statement, reason_of};
 use super::prepared::is_about_prepared;
 use super::statements::{LocalValues, is_forwarded};
@@ -137,6 +137,13 @@ impl Session<'_> {
                 self.query_own(&approved);
                 Ok(())
             }
+            None if let [one] = approved.as_slice()
+                && one.plan.lookup().is_some()
+                && self.status == TransactionStatus::Idle
+                && !self.batch.sent =>
+            {
+                self.query_looked_up(text, &approved, begun).await
+            }
             None if approved.iter().any(is_about_prepared) => self.query_prepared(text, &approved, begun).await,
             None => self.query_forwarded(text, &approved, begun).await,
         }
@@ -220,6 +227,36 @@ impl Session<'_> {
             _ => None,
         };
         self.send_query(&sql, sent, instead);
+        Ok(())
+    }
+
+    /// A look-up, which alone is its own transaction: as a prepared statement, once that pays.
+    async fn query_looked_up(&mut self, text: &str, approved: &[Approved], begun: Instant) -> Step {
+        let [one] = approved else { return self.query_forwarded(text, approved, begun).await };
+        let receipt = audit::Log::Null.intend();
+        let mut messages = BytesMut::new();
+        match one.plan.bind(text, &one.literals, Parameters::None, &self.principal, receipt, &self.own_sequences) {
+            Ok(bound) if bound.write_lookup(&mut messages) => {}
+            // Not yet, or not this one. What is refused is refused there.
+            Ok(_) | Err(_) => return self.query_forwarded(text, approved, begun).await,
+        }
+        self.shared.events.emit(Event::LatencyAdded(begun.elapsed()));
+        if let Err(denial) = self.lease().await? {
+            self.deny(denial, Protocol::Simple);
+            return Ok(());
+        }
+        let (Some(upstream), Some(lease)) = (one.plan.lookup(), &mut self.lease) else { return Ok(()) };
+        self.statements += 1;
+        if !lease.prepared.touch(upstream.id) {
+            request::put_parse_with(&mut lease.outbox, &upstream.name, |out| out.put_slice(&upstream.text), &upstream.types);
+        }
+        lease.outbox.extend_from_slice(&messages);
+        lease.expect_ready();
+        self.tell(Command::of_word(one.plan.command()), Protocol::Simple, Verdict::Permitted);
+        let (plan, attempt) = (one.plan.clone(), Attempt::First);
+        self.queue.push_back(Expected::Lookup(LookedUp { plan, messages, attempt, rows: None }));
+        self.batch.sent = true;
+        self.phase = Phase::Awaiting;
         Ok(())
     }
 

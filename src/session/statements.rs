@@ -4,12 +4,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use bytes::{Bytes, BytesMut};
-use rand::RngCore;
-use sha2::{Digest, Sha256};
+use bytes::Bytes;
 
 use crate::finding::Denial;
-use crate::plan::{Action, CopyIn, Literals, Plan, Prepare};
+use crate::plan::{Action, CopyIn, Literals, Plan, Prepare, Upstream};
 use crate::principal::Tenant;
 
 /// A reviewed statement.
@@ -43,18 +41,6 @@ pub enum Origin {
     Execute(Arc<Statement>),
 }
 
-/// A statement as servers know it.
-#[derive(Debug)]
-pub struct Upstream {
-    /// Identity: a keyed hash of text and types.
-    pub id: u128,
-    /// The id as a name.
-    pub name: Box<str>,
-    pub text: Bytes,
-    /// Declared types, padded, and the tenant's.
-    pub types: Box<[u32]>,
-}
-
 impl Statement {
     /// # Errors
     /// More types are declared than the statement has parameters: the tenant's would stand in their place.
@@ -71,7 +57,7 @@ impl Statement {
             return Err(plan.no_tenant());
         }
         let upstream = if is_forwarded(plan.action()) && !matches!(plan.action(), Action::Prepare(_)) {
-            Some(Upstream::new(source, &literals, &plan, declared, tenant.as_ref())?)
+            Some(Upstream::of(&plan, source, &literals, declared, tenant.as_ref())?)
         } else {
             None
         };
@@ -100,7 +86,6 @@ impl Statement {
         target: Arc<Statement>,
         sql: Bytes,
     ) -> Self {
-        let id = identity(&sql, &[]);
         Statement {
             source: source.into(),
             literals,
@@ -108,7 +93,7 @@ impl Statement {
             declared: Box::default(),
             search_path,
             tenant: tenant.cloned(),
-            upstream: Some(Upstream { id, name: name_of(id).into(), text: sql, types: Box::default() }),
+            upstream: Some(Upstream::new(sql, &[])),
             found: OnceLock::new(),
             origin: Origin::Execute(target),
         }
@@ -169,45 +154,6 @@ pub fn is_forwarded(action: &Action) -> bool {
         | Action::Execute { .. } => true,
         Action::ChooseTenant { .. } | Action::Emulate(_) | Action::Empty => false,
     }
-}
-
-impl Upstream {
-    fn new(source: &str, literals: &Literals, plan: &Plan, declared: &[u32], tenant: Option<&Tenant>) -> Result<Self, Denial> {
-        let mut text = BytesMut::new();
-        plan.write_parameterised(source, literals, tenant, &mut text);
-        let mut types = declared.to_vec();
-        if plan.has_tenant_parameter() {
-            let own = usize::from(plan.parameters());
-            if types.len() > own {
-                return Err(Denial::unsupported("more parameter types are declared than the statement has parameters"));
-            }
-            types.resize(own, 0);
-            types.push(plan.tenant_parameter_type());
-        }
-        let id = identity(&text, &types);
-        Ok(Upstream { id, name: name_of(id).into(), text: text.freeze(), types: types.into() })
-    }
-}
-
-/// The name of a statement upstream.
-pub fn name_of(id: u128) -> String {
-    format!("bulkhead_{id:032x}")
-}
-
-/// A hash that nobody outside this process can compute, so that no two statements can be made to share a name.
-fn identity(text: &[u8], types: &[u32]) -> u128 {
-    static KEY: OnceLock<[u8; 32]> = OnceLock::new();
-    let key = KEY.get_or_init(|| {
-        let mut key = [0; 32];
-        rand::rng().fill_bytes(&mut key);
-        key
-    });
-    let mut hash = Sha256::new_with_prefix(key);
-    hash.update(text.len().to_be_bytes());
-    hash.update(text);
-    types.iter().for_each(|oid| hash.update(oid.to_be_bytes()));
-    let digest: [u8; 32] = hash.finalize().into();
-    digest[..16].iter().fold(0, |id, byte| id << 8 | u128::from(*byte))
 }
 
 /// What a portal was bound with, for those that the proxy answers itself: it chooses a tenant by parameters.

@@ -292,6 +292,11 @@ impl Printed {
         &self.text
     }
 
+    /// What the parser reads in the text, unless that is too deep for an ordinary stack.
+    pub fn shallow_tree(&self) -> Option<&ParseResult> {
+        self.tree.as_ref()
+    }
+
     /// What the parser reads in the text, for `f`, on a stack that is large enough.
     ///
     /// # Errors

@@ -154,6 +154,20 @@ pub enum Sign {
     Minus,
 }
 
+/// `'...'` without a backslash, a continuation or a prefix.
+pub fn is_plain_string(token: &str) -> bool {
+    let Some(inside) = token.strip_prefix('\'').and_then(|t| t.strip_suffix('\'')) else { return false };
+    let mut bytes = inside.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' => return false,
+            b'\'' if bytes.next() != Some(b'\'') => return false,
+            _ => {}
+        }
+    }
+    true
+}
+
 /// Whether a name or a string's contents could be taken for a stand-in of a literal.
 pub fn looks_like_one(contents: &str) -> bool {
     contents.len() >= 2 && contents.as_bytes()[0] | 0x20 == b'q' && {

@@ -294,7 +294,7 @@ fn write_gap(gap: &str, key: &mut String) {
 /// A plain string is safe wherever it stood; other forms get space around them, since `u&E'x'` is three tokens and
 /// `u&'x'` is one.
 fn write_literal(kind: sentinel::Kind, token: &str, index: u16, key: &mut String) {
-    let plain = kind != sentinel::Kind::String || is_plain_string(token);
+    let plain = kind != sentinel::Kind::String || sentinel::is_plain_string(token);
     if !plain {
         key.push(' ');
     }
@@ -346,7 +346,7 @@ fn has_collision(text: &str, tokens: &[&ScanToken]) -> Result<bool, Denial> {
                     return Err(Denial::invalid(sqlstate::SYNTAX_ERROR, format!("syntax error at or near \"{next}\""))
                         .at(parse::character(text, tokens[i + 1].start as usize)));
                 }
-                collision |= is_plain_string(whole) && sentinel::looks_like_one(inside(whole, '\''));
+                collision |= sentinel::is_plain_string(whole) && sentinel::looks_like_one(inside(whole, '\''));
             }
             Token::Iconst | Token::Fconst => collision |= sentinel::index_of_number(whole).is_some(),
             Token::Uident => collision = true,
@@ -364,20 +364,6 @@ fn has_collision(text: &str, tokens: &[&ScanToken]) -> Result<bool, Denial> {
 /// What stands between a pair of quotes; the token itself where there is none.
 fn inside(token: &str, quote: char) -> &str {
     token.strip_prefix(quote).and_then(|t| t.strip_suffix(quote)).unwrap_or(token)
-}
-
-/// `'...'` without a backslash, a continuation or a prefix.
-fn is_plain_string(token: &str) -> bool {
-    let Some(inside) = token.strip_prefix('\'').and_then(|t| t.strip_suffix('\'')) else { return false };
-    let mut bytes = inside.bytes();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'\\' => return false,
-            b'\'' if bytes.next() != Some(b'\'') => return false,
-            _ => {}
-        }
-    }
-    true
 }
 
 /// A key in which some literals stand as the client wrote them, because their values matter.
@@ -400,7 +386,7 @@ pub fn refine(text: &str, scratch: &Scratch, statement: &Template, keep: &[u16])
         if token.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
             sentinel::index_of_number(token).is_some()
         } else {
-            !is_plain_string(token) || sentinel::looks_like_one(inside(token, '\''))
+            !sentinel::is_plain_string(token) || sentinel::looks_like_one(inside(token, '\''))
         }
     });
     let key = scratch.key(statement);
@@ -447,7 +433,7 @@ fn stand_ins(text: &str, live: usize) -> Result<Vec<(Range<usize>, u16)>, Denial
         let range = token.start as usize..token.end as usize;
         let whole = &text[range.clone()];
         let index = match token.token() {
-            Token::Sconst if is_plain_string(whole) => sentinel::index_of_string(inside(whole, '\'')),
+            Token::Sconst if sentinel::is_plain_string(whole) => sentinel::index_of_string(inside(whole, '\'')),
             Token::Iconst | Token::Fconst => sentinel::index_of_number(whole),
             _ => None,
         };

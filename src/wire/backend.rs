@@ -1,6 +1,7 @@
 //! Messages of servers: typed views of those that matter, and builders of what the proxy sends to clients.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 use bytes::{BufMut, BytesMut};
 use smallvec::SmallVec;
@@ -386,6 +387,20 @@ pub fn put_data_row(out: &mut BytesMut, values: &[Option<&[u8]>]) {
 
 pub fn put_command_complete(out: &mut BytesMut, command_tag: &str) {
     frame::write(out, tag::COMMAND_COMPLETE, |out| frame::put_text(out, command_tag));
+}
+
+/// The number of rows in the command tag of a SELECT.
+pub fn rows_of_select(body: &[u8]) -> Option<u64> {
+    let rows = body.strip_prefix(b"SELECT ")?.strip_suffix(b"\0")?;
+    std::str::from_utf8(rows).ok()?.parse().ok()
+}
+
+/// CommandComplete of a SELECT.
+pub fn put_select_complete(out: &mut BytesMut, rows: u64) {
+    frame::write(out, tag::COMMAND_COMPLETE, |out| {
+        // Writing to memory does not fail.
+        let _ = write!(out, "SELECT {rows}\0");
+    });
 }
 
 pub fn put_parse_complete(out: &mut BytesMut) {

@@ -1,5 +1,7 @@
 //! Messages of clients: typed views that borrow from the body, and builders of what the proxy sends to servers.
 
+use std::borrow::Cow;
+
 use bytes::{BufMut, BytesMut};
 use smallvec::SmallVec;
 
@@ -303,6 +305,18 @@ pub fn put_bind(
         put_formats(out, &bind.result_formats);
     });
     Ok(())
+}
+
+/// Appends Bind of the unnamed portal: values and results in text format. There are at most 65,535 values.
+pub fn put_bind_text<'v>(out: &mut BytesMut, statement: &str, values: impl ExactSizeIterator<Item = Cow<'v, [u8]>>) {
+    frame::write(out, b'B', |out| {
+        frame::put_text(out, "");
+        frame::put_text(out, statement);
+        out.put_u16(0);
+        out.put_u16(u16::try_from(values.len()).unwrap_or(u16::MAX));
+        values.for_each(|value| frame::put_value(out, Some(&value)));
+        out.put_u16(0);
+    });
 }
 
 /// None, and one that says text, hold for the extra value too; any other form is spelled out, with text for the extra.
