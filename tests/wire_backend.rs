@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bulkhead::backend::cancel::Cancelled;
 use bulkhead::backend::connection::{Connection, Progress, Settings};
-use bulkhead::backend::pool::{GivenBack, Lease, Pool, PoolLimits, PoolStats};
+use bulkhead::backend::pool::{GivenBack, Holder, Lease, Pool, PoolLimits, PoolStats};
 use bulkhead::backend::stream::Dialer;
 use bulkhead::backend::{ConnectError, catalog};
 use bulkhead::config::{SslMode, Upstream};
@@ -17,6 +17,10 @@ const WAIT: Duration = Duration::from_secs(20);
 
 fn limits(size: usize) -> PoolLimits {
     PoolLimits { size, wait: WAIT }
+}
+
+fn holder() -> Holder {
+    Holder::of(None, "app")
 }
 
 async fn connect(upstream: Upstream) -> Result<Connection, ConnectError> {
@@ -124,14 +128,14 @@ async fn tls_in_every_mode() {
 async fn the_longest_waiter_is_served_first() {
     let server = pg::Server::start();
     let pool = Pool::new(server.upstream("u_trust", ""), limits(1)).unwrap();
-    let first = pool.lease().await.unwrap();
+    let first = pool.lease(holder()).await.unwrap();
     let id = first.id();
     let order = Arc::new(std::sync::Mutex::new(Vec::new()));
     let mut tasks = Vec::new();
     for number in 0..5 {
         let (pool2, order) = (pool.clone(), order.clone());
         tasks.push(tokio::spawn(async move {
-            let lease = pool2.lease().await.unwrap();
+            let lease = pool2.lease(holder()).await.unwrap();
             order.lock().unwrap().push(number);
             assert_eq!(lease.id(), id, "one connection serves all");
             assert_eq!(lease.give_back(), GivenBack::Reused);
@@ -150,6 +154,44 @@ async fn the_longest_waiter_is_served_first() {
     assert_eq!(pool.stats(), PoolStats { size: 1, idle: 1, connecting: 0, waiting: 0 });
 }
 
+/// One tenant's transactions that stay open leave something for others, and its waiting clients do not stand before theirs.
+#[tokio::test]
+async fn a_tenant_cannot_have_all() {
+    let server = pg::Server::start();
+    let wait = Duration::from_millis(50);
+    let pool = Pool::new(server.upstream("u_trust", ""), PoolLimits { size: 5, wait }).unwrap();
+    let (greedy, quiet) = (Holder::of(None, "greedy"), Holder::of(None, "quiet"));
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(pool.lease(greedy).await.unwrap());
+    }
+    for _ in 0..3 {
+        assert_eq!(pool.lease(greedy).await.unwrap_err().sqlstate, sqlstate::TOO_MANY_CONNECTIONS);
+        pool.lease(quiet).await.unwrap().give_back();
+    }
+    // What it gives back goes to its own next client, though another is idle that it may not have.
+    let waiting = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.lease(greedy).await.map(|lease| lease.id()) }
+    });
+    while pool.stats().waiting != 1 {
+        tokio::task::yield_now().await;
+    }
+    let lease = held.pop().unwrap();
+    lease.give_back();
+    assert!(waiting.await.unwrap().is_ok());
+    // A connection of its that is lost makes room for it, too.
+    let waiting = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.lease(greedy).await.map(|lease| lease.id()) }
+    });
+    drop(held.pop());
+    assert!(waiting.await.unwrap().is_ok());
+    drop(held);
+    pool.close();
+    tokio::time::timeout(WAIT, pool.drained()).await.unwrap();
+}
+
 /// Many clients, some of which go away at any moment: nobody shares a connection, none is lost, none is made too many.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_count_holds_under_clients_that_come_and_go() {
@@ -161,7 +203,7 @@ async fn the_count_holds_under_clients_that_come_and_go() {
         tokio::spawn(async move {
             for round in 0..50 {
                 let once = async {
-                    let mut lease = pool.lease().await.unwrap();
+                    let mut lease = pool.lease(holder()).await.unwrap();
                     let id = lease.id();
                     assert!(in_use.lock().unwrap().insert(id), "lent twice");
                     if round % 10 != 0 {
@@ -172,7 +214,7 @@ async fn the_count_holds_under_clients_that_come_and_go() {
                 };
                 if client % 4 == 0 {
                     // Goes away while it waits, or a moment after a connection was handed to it.
-                    let _ = tokio::time::timeout(Duration::from_micros(50 * round), pool.lease()).await;
+                    let _ = tokio::time::timeout(Duration::from_micros(50 * round), pool.lease(holder())).await;
                 }
                 once.await;
                 assert!(pool.stats().size <= 4);
@@ -192,14 +234,14 @@ async fn the_count_holds_under_clients_that_come_and_go() {
 async fn waiting_ends() {
     let server = pg::Server::start();
     let pool = Pool::new(server.upstream("u_trust", ""), PoolLimits { size: 1, wait: Duration::from_millis(50) }).unwrap();
-    let lease = pool.lease().await.unwrap();
-    let late = pool.lease().await.unwrap_err();
+    let lease = pool.lease(holder()).await.unwrap();
+    let late = pool.lease(holder()).await.unwrap_err();
     assert_eq!((late.sqlstate, &*late.message), (sqlstate::TOO_MANY_CONNECTIONS, "timed out waiting for a server connection"));
     lease.give_back();
-    let lease = pool.lease().await.unwrap();
+    let lease = pool.lease(holder()).await.unwrap();
 
     pool.close();
-    assert_eq!(pool.lease().await.unwrap_err().sqlstate, sqlstate::ADMIN_SHUTDOWN);
+    assert_eq!(pool.lease(holder()).await.unwrap_err().sqlstate, sqlstate::ADMIN_SHUTDOWN);
     assert_eq!(pool.stats().size, 1, "a lease lives on in a closed pool");
     lease.give_back();
     tokio::time::timeout(WAIT, pool.drained()).await.unwrap();
@@ -207,7 +249,7 @@ async fn waiting_ends() {
 }
 
 async fn lease_id(pool: &Pool) -> u64 {
-    let lease = pool.lease().await.unwrap();
+    let lease = pool.lease(holder()).await.unwrap();
     let id = lease.id();
     lease.give_back();
     id
@@ -220,11 +262,11 @@ async fn only_connections_at_rest_come_back() {
     let mut last = lease_id(&pool).await;
     assert_eq!(lease_id(&pool).await, last, "a connection at rest is used again");
 
-    let mut lease = pool.lease().await.unwrap();
+    let mut lease = pool.lease(holder()).await.unwrap();
     assert_eq!(run(&mut lease, "SET work_mem = '1MB'; SELECT 1/0").await.as_deref(), Some("22012"));
     lease.settings = Settings::new([("work_mem".to_owned(), "1MB".to_owned())].into());
     lease.give_back();
-    let lease = pool.lease().await.unwrap();
+    let lease = pool.lease(holder()).await.unwrap();
     assert_eq!((lease.id(), lease.settings.map().len()), (last, 1), "the label stays with the connection");
     lease.give_back();
 
@@ -270,17 +312,17 @@ async fn only_connections_at_rest_come_back() {
         }),
     ];
     for (what, spoil) in spoils {
-        let lease = spoil(pool.lease().await.unwrap()).await;
+        let lease = spoil(pool.lease(holder()).await.unwrap()).await;
         assert_eq!(lease.give_back(), GivenBack::Closed, "{what}");
         let id = lease_id(&pool).await;
         assert_ne!(id, last, "{what}");
         last = id;
     }
-    drop(pool.lease().await.unwrap());
+    drop(pool.lease(holder()).await.unwrap());
     let id = lease_id(&pool).await;
     assert_ne!(id, last, "a lease that was dropped is not used again");
 
-    let lent = pool.lease().await.unwrap();
+    let lent = pool.lease(holder()).await.unwrap();
     pool.renew();
     assert_eq!(lent.give_back(), GivenBack::Closed, "lent before the renewal");
     let fresh = lease_id(&pool).await;
@@ -293,23 +335,23 @@ async fn only_connections_at_rest_come_back() {
 async fn a_dead_connection_is_replaced_without_the_client_seeing() {
     let server = pg::Server::start();
     let pool = Pool::new(server.upstream("u_trust", ""), limits(3)).unwrap();
-    let leases = [pool.lease().await.unwrap(), pool.lease().await.unwrap()];
+    let leases = [pool.lease(holder()).await.unwrap(), pool.lease(holder()).await.unwrap()];
     for lease in leases {
         lease.give_back();
     }
     assert_eq!(pool.stats().idle, 2);
     server.sql("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'u_trust'");
-    let mut lease = pool.lease().await.unwrap();
+    let mut lease = pool.lease(holder()).await.unwrap();
     assert_eq!(lease.query("SELECT 1").await.unwrap(), [[Some("1".to_owned())]]);
     assert_eq!(pool.stats().size, 1);
     lease.give_back();
 
     // A server that goes away: an error at once, and back in service when it is.
     server.stop();
-    let gone = pool.lease().await.unwrap_err();
+    let gone = pool.lease(holder()).await.unwrap_err();
     assert_eq!(gone.sqlstate, sqlstate::CONNECTION_FAILURE);
     server.restart();
-    let mut lease = pool.lease().await.unwrap();
+    let mut lease = pool.lease(holder()).await.unwrap();
     assert_eq!(lease.query("SELECT 1").await.unwrap(), [[Some("1".to_owned())]]);
 }
 
@@ -334,7 +376,7 @@ async fn an_idle_connection_takes_in_settings_and_nothing_else() {
 async fn a_refusal_is_told_at_once() {
     let server = pg::Server::start();
     let pool = Pool::new(server.upstream("u_scram", "wrong"), limits(2)).unwrap();
-    let leases = futures_util::future::join_all((0..4).map(|_| pool.lease())).await;
+    let leases = futures_util::future::join_all((0..4).map(|_| pool.lease(holder()))).await;
     for lease in leases {
         let error: SqlError = lease.unwrap_err();
         assert_eq!(error.sqlstate, sqlstate::INVALID_PASSWORD, "{error}");
@@ -346,7 +388,7 @@ async fn a_cancel_hits_its_own_statement_only() {
     let server = pg::Server::start();
     for mode in [SslMode::Disable, SslMode::Require] {
         let pool = Pool::new(Upstream { ssl_mode: mode, ..server.upstream("u_trust", "") }, limits(1)).unwrap();
-        let mut lease = pool.lease().await.unwrap();
+        let mut lease = pool.lease(holder()).await.unwrap();
         let handle = lease.cancel_handle();
         frontend::put_query(&mut lease.outbox, "SELECT pg_sleep(60)");
         lease.expect_ready();
@@ -357,7 +399,7 @@ async fn a_cancel_hits_its_own_statement_only() {
         let id = lease.id();
         // The cancel may still be under way: the next client gets the connection only when it has ended.
         lease.give_back();
-        let mut next = pool.lease().await.unwrap();
+        let mut next = pool.lease(holder()).await.unwrap();
         assert_eq!(next.id(), id);
         let (sent, handle) = cancelling.await.unwrap();
         assert_eq!(sent, Cancelled::Sent);
@@ -372,7 +414,7 @@ async fn a_connection_waits_for_a_cancel_under_way_and_is_closed_if_that_ends_in
     use tokio::io::AsyncReadExt;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let pool = Pool::new(liar(listener.local_addr().unwrap().port(), SslMode::Disable), limits(1)).unwrap();
-    let (lease, _first) = tokio::join!(pool.lease(), welcome(&listener));
+    let (lease, _first) = tokio::join!(pool.lease(holder()), welcome(&listener));
     let lease = lease.unwrap();
     let (id, handle) = (lease.id(), lease.cancel_handle());
 
@@ -385,7 +427,7 @@ async fn a_connection_waits_for_a_cancel_under_way_and_is_closed_if_that_ends_in
     cancelling.abort();
     assert_eq!(lease.give_back(), GivenBack::Reused);
     let pool2 = pool.clone();
-    let next = tokio::spawn(async move { pool2.lease().await.unwrap() });
+    let next = tokio::spawn(async move { pool2.lease(holder()).await.unwrap() });
     while pool.stats().waiting == 0 {
         tokio::task::yield_now().await;
     }

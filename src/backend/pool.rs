@@ -1,6 +1,7 @@
-//! Lends connections of one upstream, one at a time, to whoever has waited longest.
+//! Lends connections of one upstream: to each tenant in its turn, and of one tenant to whoever has waited longest.
 
-use std::collections::VecDeque;
+mod shares;
+
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,6 +13,9 @@ use super::ConnectError;
 use super::cancel::{CancelHandle, Closing, Gate};
 use super::connection::{Connection, Settings};
 use super::stream::Dialer;
+pub use shares::Holder;
+use shares::Shares;
+
 use crate::config::Upstream;
 use crate::error::{SqlError, sqlstate};
 use crate::worker;
@@ -68,8 +72,8 @@ struct State {
     /// Last in, first out: those not needed grow old at the bottom.
     #[expect(clippy::vec_box, reason = "they come in boxes and leave in boxes")]
     idle: Vec<Box<Connection>>,
-    /// First in, first out. INVARIANT: while there is one, nothing is idle.
-    waiters: VecDeque<oneshot::Sender<Result<Offer, SqlError>>>,
+    /// INVARIANT: while something is idle, nobody who may have it waits.
+    shares: Shares<Waiter>,
     backoff: Option<Backoff>,
     /// Connections made before are not lent again.
     not_before: Option<std::time::Instant>,
@@ -83,6 +87,9 @@ impl State {
             || made.elapsed() > LIFETIME
     }
 }
+
+/// Where a client waits for its answer.
+type Waiter = oneshot::Sender<Result<Offer, SqlError>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -125,7 +132,7 @@ impl Pool {
             phase: Phase::Open,
             connecting: 0,
             idle: Vec::new(),
-            waiters: VecDeque::new(),
+            shares: Shares::new(limits.size.max(1)),
             backoff: None,
             not_before: None,
             last_id: 0,
@@ -139,15 +146,15 @@ impl Pool {
         self.0.dialer.upstream()
     }
 
-    /// Lends a connection, the longest waiter first.
+    /// Lends a connection: whose turn it is first, of one holder the longest waiter.
     ///
     /// # Errors
     /// 53300 when the wait was too long; the server's own code where it refuses; 08006 where it cannot be reached and there
     /// is no other connection to wait for; 57P01 when the pool is closed.
-    pub async fn lease(&self) -> Result<Lease, SqlError> {
+    pub async fn lease(&self, holder: Holder) -> Result<Lease, SqlError> {
         let deadline = Instant::now() + self.0.limits.wait;
         loop {
-            let offer = match self.0.request() {
+            let offer = match self.0.request(holder) {
                 Request::Closed => return Err(closed()),
                 Request::Idle(mut offer) => {
                     if offer.come_here() && offer.is_healthy().await {
@@ -203,7 +210,7 @@ impl Pool {
             size: *self.0.size.borrow(),
             idle: state.idle.len(),
             connecting: state.connecting,
-            waiting: state.waiters.iter().filter(|waiter| !waiter.is_closed()).count(),
+            waiting: state.shares.waiters().filter(|waiter| !waiter.is_closed()).count(),
         }
     }
 
@@ -223,7 +230,7 @@ impl Pool {
         let (idle, waiters) = {
             let mut state = self.0.lock();
             state.phase = Phase::Closed;
-            (std::mem::take(&mut state.idle), std::mem::take(&mut state.waiters))
+            (std::mem::take(&mut state.idle), state.shares.dismiss())
         };
         for waiter in waiters {
             // A waiter that has gone needs no answer.
@@ -271,7 +278,7 @@ impl Shared {
         }
     }
 
-    fn request(self: &Arc<Self>) -> Request {
+    fn request(self: &Arc<Self>, holder: Holder) -> Request {
         let mut state = self.lock();
         if state.phase == Phase::Closed {
             return Request::Closed;
@@ -279,12 +286,13 @@ impl Shared {
         // One of this thread's needs no other reactor.
         let here = worker::here();
         let nearest = state.idle.iter().rposition(|c| c.home() == here).or(state.idle.len().checked_sub(1));
-        if let Some(nearest) = nearest {
+        if let Some(nearest) = nearest.filter(|_| state.shares.has_room(holder)) {
             let connection = state.idle.remove(nearest);
-            return Request::Idle(Offer { inside: Some((connection, Slot::of_idle(self))) });
+            state.shares.lend(holder);
+            return Request::Idle(Offer { inside: Some((connection, Slot::lent(self, holder))) });
         }
         let (sender, receiver) = oneshot::channel();
-        state.waiters.push_back(sender);
+        state.shares.wait(holder, sender, Waiter::is_closed);
         self.connect_for_waiters(&mut state);
         Request::Wait(receiver)
     }
@@ -302,35 +310,52 @@ impl Shared {
         Ok(Some((Slot::new(self), state.last_id)))
     }
 
-    /// Starts as many connections as there are waiters without one in the making, and room.
+    /// Starts as many connections as there are waiters that may have one, without one in the making, and room.
     fn connect_for_waiters(self: &Arc<Self>, state: &mut State) {
-        state.waiters.retain(|waiter| !waiter.is_closed());
-        while state.phase == Phase::Open && state.connecting < state.waiters.len() && *self.size.borrow() < self.limits.size {
+        if state.phase == Phase::Closed || *self.size.borrow() >= self.limits.size {
+            return;
+        }
+        let entitled = state.shares.entitled(Waiter::is_closed);
+        while state.connecting < entitled && *self.size.borrow() < self.limits.size {
             state.connecting += 1;
             state.last_id += 1;
             tokio::spawn(connect(Slot::new(self), state.last_id));
         }
     }
 
-    /// Gives a connection whose state is known to the longest waiter, or keeps it.
-    fn offer(self: &Arc<Self>, connection: Box<Connection>, slot: Slot) {
-        let mut offer = Offer { inside: Some((connection, slot)) };
+    /// Gives a connection whose state is known to whose turn it is, or keeps it.
+    fn offer(self: &Arc<Self>, connection: Box<Connection>, mut slot: Slot) {
         let mut state = self.lock();
-        while let Some(waiter) = state.waiters.pop_front() {
-            match waiter.send(Ok(offer)) {
-                Ok(()) => return,
-                Err(Ok(back)) => offer = back,
-                // What was sent was an offer.
-                Err(Err(_)) => return,
-            }
-        }
-        let Some((connection, slot)) = offer.inside.take() else { return };
+        slot.end_share(&mut state);
         match state.phase {
             Phase::Open => {
                 slot.keep();
                 state.idle.push(connection);
+                self.serve(&mut state);
             }
-            Phase::Closed => close(connection, slot),
+            Phase::Closed => {
+                drop(state);
+                close(connection, slot);
+            }
+        }
+    }
+
+    /// Gives what is idle to those who wait for it and may have it.
+    fn serve(self: &Arc<Self>, state: &mut State) {
+        while let Some(connection) = state.idle.pop() {
+            let Some((holder, waiter)) = state.shares.next() else {
+                return state.idle.push(connection);
+            };
+            state.shares.lend(holder);
+            let offer = Offer { inside: Some((connection, Slot::lent(self, holder))) };
+            // Who has gone meanwhile hands it back; what was sent was an offer.
+            if let Err(Ok(mut back)) = waiter.send(Ok(offer))
+                && let Some((connection, mut slot)) = back.inside.take()
+            {
+                slot.end_share(state);
+                slot.keep();
+                state.idle.push(connection);
+            }
         }
     }
 
@@ -343,7 +368,7 @@ impl Shared {
             let delay = state.backoff.map_or(BACKOFF_FIRST, |b| (b.delay * 2).min(BACKOFF_MAX));
             state.backoff = Some(Backoff { until: Instant::now() + delay, delay });
             let others = self.size.borrow().saturating_sub(1 + state.connecting);
-            if error.is_transient() && others > 0 { VecDeque::new() } else { std::mem::take(&mut state.waiters) }
+            if error.is_transient() && others > 0 { Vec::new() } else { state.shares.dismiss() }
         };
         for waiter in told {
             // A waiter that has gone needs no answer.
@@ -370,8 +395,7 @@ async fn connect(slot: Slot, id: u64) {
     }
     {
         let mut state = shared.lock();
-        state.waiters.retain(|waiter| !waiter.is_closed());
-        if state.waiters.is_empty() || state.phase == Phase::Closed {
+        if state.shares.entitled(Waiter::is_closed) == 0 || state.phase == Phase::Closed {
             state.connecting -= 1;
             return;
         }
@@ -406,6 +430,8 @@ async fn open(shared: &Shared, id: u64) -> Result<Connection, ConnectError> {
 struct Slot {
     shared: Arc<Shared>,
     counted: bool,
+    /// Whose share it is part of, while the connection is lent.
+    holder: Option<Holder>,
 }
 
 impl Slot {
@@ -417,7 +443,18 @@ impl Slot {
 
     /// An idle connection is in the count already.
     fn of_idle(shared: &Arc<Shared>) -> Self {
-        Slot { shared: shared.clone(), counted: true }
+        Slot { shared: shared.clone(), counted: true, holder: None }
+    }
+
+    /// Of an idle connection that the caller, who holds the lock, has counted as lent to the holder.
+    fn lent(shared: &Arc<Shared>, holder: Holder) -> Self {
+        Slot { shared: shared.clone(), counted: true, holder: Some(holder) }
+    }
+
+    fn end_share(&mut self, state: &mut State) {
+        if let Some(holder) = self.holder.take() {
+            state.shares.take_back(holder);
+        }
     }
 
     /// The connection becomes idle: it stays in the count without a slot.
@@ -429,9 +466,12 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         if self.counted {
-            let mut state = self.shared.lock();
-            self.shared.size.send_modify(|size| *size -= 1);
-            self.shared.connect_for_waiters(&mut state);
+            let shared = self.shared.clone();
+            let mut state = shared.lock();
+            self.end_share(&mut state);
+            shared.size.send_modify(|size| *size -= 1);
+            shared.serve(&mut state);
+            shared.connect_for_waiters(&mut state);
         }
     }
 }

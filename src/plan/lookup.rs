@@ -20,7 +20,7 @@ use smallvec::SmallVec;
 
 use super::quiet::is_equality;
 use super::{Literals, Plan, Segment, TenantType, Upstream, literal, tenant};
-use crate::catalog::{Catalog, Relation};
+use crate::catalog::{Catalog, Relation, UniqueKey};
 use crate::principal::Tenant;
 use crate::sql::sentinel::{self, Kind, Sign};
 use crate::sql::tree::qualified_column;
@@ -130,7 +130,8 @@ impl Lookup {
             return false;
         }
         let token = |v: &Value| literal(source, literals, v.literal);
-        if !self.values.iter().all(|v| can_be_bound(token(v), v.type_)) {
+        let any = crate::mutant!("lookup.values-of-any-form");
+        if !any && !self.values.iter().all(|v| can_be_bound(token(v), v.type_)) {
             return false;
         }
         let mut values: SmallVec<[Cow<'_, [u8]>; 4]> = self.values.iter().map(|v| value_of(token(v), v.type_)).collect();
@@ -161,7 +162,9 @@ fn value_of(token: &str, type_: ValueType) -> Cow<'_, [u8]> {
     match type_ {
         ValueType::Int4 | ValueType::Int8 => Cow::Borrowed(token.as_bytes()),
         ValueType::Text | ValueType::Uuid => match inside(token).unwrap_or_default() {
-            value if value.contains('\'') => Cow::Owned(value.replace("''", "'").into_bytes()),
+            value if value.contains('\'') && !crate::mutant!("lookup.quotes-stay-doubled") => {
+                Cow::Owned(value.replace("''", "'").into_bytes())
+            }
             value => Cow::Borrowed(value.as_bytes()),
         },
     }
@@ -225,7 +228,9 @@ impl Found {
             let Some(NodeEnum::AConst(count)) = count.node.as_ref().filter(|_| counts) else { return None };
             found.literal(count, None)?;
         }
-        relation.unique_keys.iter().any(|key| key.columns.iter().all(|c| found.equal.contains(c))).then_some(found)
+        let is_found = |key: &UniqueKey| key.columns.iter().all(|c| found.equal.contains(c));
+        let unique = relation.unique_keys.iter().any(is_found) || crate::mutant!("lookup.without-a-key");
+        unique.then_some(found)
     }
 
     /// ANDs of `column = constant`.
@@ -259,7 +264,10 @@ impl Found {
 
     /// A literal, compared with a column of this type.
     fn literal(&mut self, constant: &AConst, column: Option<u32>) -> Option<()> {
-        let (index, Sign::Plus) = sentinel::index_of_const(constant)? else { return None };
+        let (index, sign) = sentinel::index_of_const(constant)?;
+        if sign == Sign::Minus && !crate::mutant!("lookup.without-the-sign") {
+            return None;
+        }
         let type_ = match constant.val.as_ref()? {
             a_const::Val::Ival(_) => ValueType::Int4,
             a_const::Val::Fval(f) if sentinel::number_kind(&f.fval) == Some(Kind::Int8) => ValueType::Int8,

@@ -24,7 +24,7 @@ use super::unrestricted::going_down;
 use super::{poison, prelude};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use crate::backend::pool::Lease;
+use crate::backend::pool::{Holder, Lease};
 use crate::error::{Severity, SqlError, SqlState, sqlstate};
 use crate::event::{Command, Event, Flow, Verdict};
 use crate::finding::{Denial, Reason};
@@ -114,7 +114,8 @@ pub(super) struct Session<'s> {
 /// Serves the client until it leaves.
 pub async fn serve(established: Established, shared: &Shared) {
     let Established { mut client, principal, login, database, settings, registration } = established;
-    let report = match report(&database, settings.base()).await {
+    let holder = Holder::of(principal.tenant(), &principal.user);
+    let report = match report(&database, holder, settings.base()).await {
         Ok(report) => report,
         Err(error) => {
             reply::put_error(&mut client.outbox, &SqlError { severity: Severity::Fatal, ..error });
@@ -153,11 +154,11 @@ pub async fn serve(established: Established, shared: &Shared) {
 }
 
 /// What the server reports for these settings: from a recent answer, or from the server.
-async fn report(database: &Database, base: &Settings) -> Result<Report, SqlError> {
+async fn report(database: &Database, holder: Holder, base: &Settings) -> Result<Report, SqlError> {
     if let Some(report) = database.reports.get(base) {
         return Ok(report);
     }
-    let mut lease = prelude::lease(&database.pool, base).await?;
+    let mut lease = prelude::lease(&database.pool, holder, base).await?;
     prelude::apply(&mut lease, base).await?;
     let rows = lease.query("SHOW search_path").await?;
     let search_path = rows.into_iter().flatten().flatten().next().unwrap_or_default().into();
@@ -305,7 +306,8 @@ impl Session<'_> {
             interrupted.as_mut().enable();
             slot.set_waiting();
             let wanted = self.settings.committed().clone();
-            let leasing = prelude::lease(&pool, &wanted);
+            let holder = Holder::of(self.principal.tenant(), &self.principal.user);
+            let leasing = prelude::lease(&pool, holder, &wanted);
             tokio::pin!(leasing);
             loop {
                 let drain = &mut self.drain;

@@ -1,7 +1,7 @@
 //! Gives a leased backend the settings that a session starts with, before the session's first statement.
 
 use super::settings::{Settings, write_prelude};
-use crate::backend::pool::{Lease, Pool};
+use crate::backend::pool::{Holder, Lease, Pool};
 use crate::error::{SqlError, sqlstate};
 use crate::wire::backend::{self as reply, ErrorFields, TransactionStatus, tag};
 use crate::wire::{frame, frontend};
@@ -17,10 +17,10 @@ const ATTEMPTS: usize = 8;
 ///
 /// # Errors
 /// There is no backend, or none takes the settings.
-pub async fn lease(pool: &Pool, wanted: &Settings) -> Result<Lease, SqlError> {
+pub async fn lease(pool: &Pool, holder: Holder, wanted: &Settings) -> Result<Lease, SqlError> {
     let mut failed = None;
     for _ in 0..ATTEMPTS {
-        let mut lease = pool.lease().await?;
+        let mut lease = pool.lease(holder).await?;
         let value = |settings: &Settings, name: &str| settings.map().get(name).cloned();
         let has_anothers = |name: &&str| value(&lease.settings, name).is_some_and(|v| Some(v) != value(wanted, name));
         if !ENDING.iter().any(has_anothers) {
