@@ -23,7 +23,7 @@ use crate::policy::model::PolicyModel;
 use crate::policy::{PolicyProblem, PolicySet, decide, expected};
 use crate::principal::Principal;
 use crate::sql::analyse::{self, Analysis, Refusal};
-use crate::sql::template::{self, Scratch, Template};
+use crate::sql::template::{self, Scratch, Template, lists};
 use crate::sql::tree::quoted_name;
 use crate::sql::verify::Relations;
 use crate::sql::{parse, second};
@@ -206,6 +206,7 @@ impl Gate {
     ) -> Result<SmallVec<[Approved; 1]>, Denial> {
         let state = self.state.load();
         template::read(text, scratch)?;
+        scratch.fold_lists(text);
         let mut approved = SmallVec::new();
         for statement in scratch.statements() {
             let plan = state.plan(text, scratch, statement, context, key)?;
@@ -232,6 +233,7 @@ impl Gate {
                 cacheable: Err("it is refused".to_owned()),
             }];
         }
+        scratch.fold_lists(sql);
         scratch.statements().iter().map(|statement| state.explain(sql, &scratch, statement, context, &mut key)).collect()
     }
 }
@@ -277,26 +279,28 @@ impl State {
         context: &Context<'_>,
         key: &mut Vec<u8>,
     ) -> Result<Arc<Plan>, Denial> {
-        write_key(key, context, scratch.key(statement));
+        write_key(key, context, scratch.key(statement), &statement.rests);
         let keep = match self.templates.get(key.as_slice()).map(|k| k.value().clone()) {
             Some(Known::Plan(plan)) => return Ok(plan),
             Some(Known::Refine(keep)) => keep,
-            None => match self.make(scratch.key(statement), statement.literals.len() as u16, context, Pass::First) {
-                Made::Plan(built) => {
-                    let plan = Arc::new(built.plan);
-                    self.remember(key, Known::Plan(plan.clone()));
-                    return Ok(plan);
+            None => {
+                match self.make(scratch.key(statement), statement.literals.len() as u16, context, Pass::First(&statement.rests)) {
+                    Made::Plan(built) => {
+                        let plan = Arc::new(built.plan);
+                        self.remember(key, Known::Plan(plan.clone()));
+                        return Ok(plan);
+                    }
+                    Made::Refine(keep) => {
+                        let keep = Arc::new(keep);
+                        self.remember(key, Known::Refine(keep.clone()));
+                        keep
+                    }
+                    Made::Denied(denial) => return Err(self.locate(denial, text, statement, context)),
                 }
-                Made::Refine(keep) => {
-                    let keep = Arc::new(keep);
-                    self.remember(key, Known::Refine(keep.clone()));
-                    keep
-                }
-                Made::Denied(denial) => return Err(self.locate(denial, text, statement, context)),
-            },
+            }
         };
         let refined = template::refine(text, scratch, statement, &keep.of(text, statement))?;
-        write_key(key, context, &refined.key);
+        write_key(key, context, &refined.key, &[]);
         // Told apart from the unrefined key of the same text.
         key.push(1);
         if let Some(Known::Plan(plan)) = self.templates.get(key.as_slice()).map(|k| k.value().clone()) {
@@ -332,7 +336,7 @@ impl State {
     }
 
     /// Makes the plan of a key, or tells which literals must be part of it.
-    fn make(&self, key: &str, live: u16, context: &Context<'_>, pass: Pass) -> Made {
+    fn make(&self, key: &str, live: u16, context: &Context<'_>, pass: Pass<'_>) -> Made {
         let outcome = if self.is_deep(key) {
             parse::on_large_stack(|| self.make_here(key, live, context, pass)).unwrap_or_else(Made::Denied)
         } else {
@@ -340,26 +344,29 @@ impl State {
         };
         match outcome {
             // A stand-in may be what was refused: `float(53)` is grammar.
-            Made::Denied(denial) if live > 0 && pass == Pass::First && denial.reason == Reason::Invalid => {
+            Made::Denied(denial) if live > 0 && pass != Pass::Refined && denial.reason == Reason::Invalid => {
                 Made::Refine(Keep { always: (0..live).collect(), with_backslash: vec![] })
             }
             other @ (Made::Plan(_) | Made::Refine(_) | Made::Denied(_)) => other,
         }
     }
 
-    fn make_here(&self, key: &str, live: u16, context: &Context<'_>, pass: Pass) -> Made {
+    fn make_here(&self, key: &str, live: u16, context: &Context<'_>, pass: Pass<'_>) -> Made {
         let tree = match parse::parse(key) {
             Ok(tree) => tree,
             Err(denial) => return Made::Denied(denial),
         };
         let analysis = self.analyse(&tree, context);
-        if pass == Pass::First && live > 0 {
-            let always = match &analysis {
+        if let Pass::First(rests) = pass
+            && live > 0
+        {
+            let mut always = match &analysis {
                 Ok(analysis) => analysis.pinned.iter().copied().collect(),
                 Err(refusal) => refusal.pinned.iter().copied().collect::<Vec<_>>(),
             };
             let with_backslash = like_patterns(&tree);
             if !always.is_empty() || !with_backslash.is_empty() {
+                always.extend(rests);
                 return Made::Refine(Keep { always, with_backslash });
             }
         }
@@ -367,7 +374,12 @@ impl State {
             Ok(analysis) if !analysis.pinned.is_empty() => Made::Refine(Keep::default()),
             // What is refused anyway, or read again with more literals in place, needs no second reading.
             Ok(analysis) => match second::read(key, &tree).and_then(|_| self.finish(&analysis, live, context)) {
-                Ok(built) => Made::Plan(built),
+                Ok(built) => match pass {
+                    Pass::First(rests) if !rests.is_empty() && !are_lists(&built.printed, rests) => {
+                        Made::Refine(Keep { always: rests.to_vec(), with_backslash: vec![] })
+                    }
+                    Pass::First(_) | Pass::Refined => Made::Plan(built),
+                },
                 Err(denial) => Made::Denied(denial),
             },
             Err(refusal) => Made::Denied(refusal.denial),
@@ -541,10 +553,15 @@ enum Made {
 
 /// Whether the literals that decide something are still to be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pass {
-    First,
+enum Pass<'a> {
+    /// These literals are the rest of a list, if what is sent has them as that.
+    First(&'a [u16]),
     /// They stand in the key already.
     Refined,
+}
+
+fn are_lists(printed: &str, rests: &[u16]) -> bool {
+    parse::parse(printed).is_ok_and(|tree| lists::only_in_lists(&tree, rests)) || crate::mutant!("names.any-rest-is-a-list")
 }
 
 impl Keep {
@@ -605,13 +622,16 @@ fn refuse_slots(tree: &ParseResult) -> Result<(), Denial> {
 }
 
 /// Everything that a decision depends on besides the epoch.
-fn write_key(key: &mut Vec<u8>, context: &Context<'_>, text: &str) {
+fn write_key(key: &mut Vec<u8>, context: &Context<'_>, text: &str, rests: &[u16]) {
     key.clear();
     let part = |key: &mut Vec<u8>, bytes: &[u8]| {
         key.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
         key.extend_from_slice(bytes);
     };
     part(key, text.as_bytes());
+    // A list of two is not the beginning of one.
+    key.extend_from_slice(&(rests.len() as u32).to_le_bytes());
+    rests.iter().for_each(|rest| key.extend_from_slice(&rest.to_le_bytes()));
     key.push(match context.protocol {
         Protocol::Simple => b'Q',
         Protocol::Extended => b'P',
@@ -704,6 +724,38 @@ mod tests {
         }
     }
 
+    fn principal() -> Principal {
+        Principal {
+            user: "one".into(),
+            database: "shop".into(),
+            roles: [].into(),
+            access: Access::Fixed(Tenant("1".into())),
+            tenant_setting: None,
+        }
+    }
+
+    #[test]
+    fn lists_of_many_lengths_are_one_template() {
+        let policies = "[[table]]\nname = \"accounts\"\nscope = \"tenant\"\ntenant_column = \"tenant_id\"\n";
+        let model = crate::policy::load::read(vec![("p.toml".into(), policies.to_owned())], &["shop".to_owned()]);
+        let model = model.unwrap_or_else(|p| panic!("{}", p.render(false)));
+        let gate = Gate::new(Level::Strict, Arc::new(Catalog::new(snapshot())), &model).expect("policies that fit");
+        let principal = principal();
+        let context =
+            Context { principal: &principal, search_path: &["public".into()], protocol: Protocol::Simple, parameter_types: &[] };
+        for length in 3..300 {
+            let list: Vec<String> = (0..length).map(|n| n.to_string()).collect();
+            let sql = format!("SELECT id FROM accounts WHERE id IN ({})", list.join(", "));
+            let approved = gate.review(&sql, &context).expect("a permitted statement");
+            let one = &approved[0];
+            let literal =
+                |i: u16| sql[one.literals[usize::from(i)].start as usize..one.literals[usize::from(i)].end as usize].to_owned();
+            let sent = plan::text_of(one.plan.segments(), &literal, &|_| String::new());
+            assert!(sent.ends_with(&format!("accounts.id IN ({})", list.join(", "))), "{sent}");
+        }
+        assert_eq!(gate.state.load().templates.len(), 1);
+    }
+
     #[test]
     fn versions_of_a_row_show_masks() {
         let policies = "[[table]]\nname = \"accounts\"\nscope = \"tenant\"\ntenant_column = \"tenant_id\"\n\
@@ -711,13 +763,7 @@ mod tests {
         let model = crate::policy::load::read(vec![("p.toml".into(), policies.to_owned())], &["shop".to_owned()]);
         let model = model.unwrap_or_else(|p| panic!("{}", p.render(false)));
         let gate = Gate::new(Level::Strict, Arc::new(Catalog::new(snapshot())), &model).expect("policies that fit");
-        let principal = Principal {
-            user: "one".into(),
-            database: "shop".into(),
-            roles: [].into(),
-            access: Access::Fixed(Tenant("1".into())),
-            tenant_setting: None,
-        };
+        let principal = principal();
         let context =
             Context { principal: &principal, search_path: &["public".into()], protocol: Protocol::Simple, parameter_types: &[] };
         let sql = "UPDATE accounts SET id = 1 RETURNING old.ssn, new.ssn AS now";

@@ -8,6 +8,9 @@ use pg_query::protobuf::{ParseResult, ScanToken, Token};
 use smallvec::SmallVec;
 
 use super::{lexer, parse, sentinel};
+
+pub mod lists;
+
 use crate::error::sqlstate;
 use crate::finding::{Denial, Reason};
 
@@ -82,6 +85,8 @@ pub struct Template {
     key: Range<usize>,
     /// Into the whole text that was read, not into the statement. Empty where nothing could be taken out.
     pub literals: Literals,
+    /// Which of them are the rest of a list: `2, 3, 4` of `IN (1, 2, 3, 4)`. The grammar may read that as something else.
+    pub rests: SmallVec<[u16; 2]>,
     /// The highest `$n`, 0 for none.
     pub max_parameter: u16,
     /// The statement in the text that was read, without comments and whitespace around it.
@@ -93,6 +98,8 @@ pub struct Template {
 pub struct Scratch {
     pub(super) keys: String,
     pub(super) statements: SmallVec<[Template; 1]>,
+    /// Keys are the text between its literals.
+    without_comments: bool,
 }
 
 impl Scratch {
@@ -117,7 +124,21 @@ impl Scratch {
 
     /// Ends a statement whose key begins at `key_start`.
     pub(super) fn push(&mut self, key_start: usize, literals: Literals, max_parameter: u16, source: Range<u32>) {
-        self.statements.push(Template { key: key_start..self.keys.len(), literals, max_parameter, source });
+        let (key, rests) = (key_start..self.keys.len(), SmallVec::new());
+        self.statements.push(Template { key, literals, rests, max_parameter, source });
+    }
+
+    /// Lets lists of literals after IN have one key, however long they are: of three and more, all but the first become one
+    /// literal. `text`: what was read.
+    pub fn fold_lists(&mut self, text: &str) {
+        for statement in self.statements.iter_mut().filter(|s| self.without_comments && s.literals.len() > 2) {
+            let Some(folded) = lists::fold(text, &statement.literals) else { continue };
+            let key_start = self.keys.len();
+            lists::write_key(text, statement.source.clone(), &folded.literals, &mut self.keys);
+            statement.key = key_start..self.keys.len();
+            statement.literals = folded.literals;
+            statement.rests = folded.rests;
+        }
     }
 }
 
@@ -132,7 +153,9 @@ pub fn read(text: &str, scratch: &mut Scratch) -> Result<(), Denial> {
             crate::error::SqlError::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, "query string is too long"),
         ));
     }
-    match lexer::lex(text, scratch) {
+    let outcome = lexer::lex(text, scratch);
+    scratch.without_comments = outcome == lexer::Outcome::Done;
+    match outcome {
         lexer::Outcome::Done => Ok(()),
         lexer::Outcome::Slow => slow(text, scratch),
     }
