@@ -52,7 +52,9 @@ fn there_are_mutants_of_every_kind() {
 
 #[cfg(mutants)]
 mod run {
-    use std::process::Command;
+    use std::io::{BufRead, BufReader};
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::{Command, Stdio};
 
     use bulkhead::mutants::switch;
 
@@ -82,16 +84,27 @@ mod run {
             Tests { program: program.into(), arguments }
         }
 
-        /// The first that fails.
+        /// The first that fails; the others are not waited for. What they have started ends with them.
         fn failing(&self, mutant: &str) -> Option<String> {
-            let output = Command::new(&self.program)
+            // What the killed leave; the servers' user must get in.
+            let open = fs::Permissions::from_mode(0o755);
+            let directory = tempfile::Builder::new().permissions(open).tempdir().expect("temporary directory");
+            let mut child = Command::new(&self.program)
                 .args(self.arguments)
                 .env("BULKHEAD_MUTANT", mutant)
+                .env("TMPDIR", directory.path())
                 .current_dir(repository(""))
-                .output()
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
                 .expect("the tests run");
-            let text = String::from_utf8_lossy(&output.stdout);
-            text.lines().find_map(|l| l.strip_suffix(" ... FAILED")?.strip_prefix("test ").map(str::to_owned))
+            let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+            let failed = { lines }.find_map(|l| l.strip_suffix(" ... FAILED")?.strip_prefix("test ").map(str::to_owned));
+            if failed.is_some() {
+                child.kill().expect("the tests are killed");
+            }
+            child.wait().expect("the tests end");
+            failed
         }
     }
 

@@ -20,7 +20,11 @@ pub const DATABASE_KEYS: &[Key] = &[
         "\"postgres://app:secret@127.0.0.1:5432/shop\"",
         "The server. sslmode is verify-full, verify-ca, require or disable; it may be left out for this machine only. Also env:NAME, file:PATH.",
     ),
-    key("pool_size", "20", "The most connections to the server for this database; of five or more, one tenant has at most four fifths. Default 20."),
+    key(
+        "pool_size",
+        "20",
+        "The most connections to the server for this database; of five or more, one tenant has at most four fifths. Default 20.",
+    ),
     key(
         "lock_key",
         "\"file:lock.key\"",
