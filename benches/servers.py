@@ -104,7 +104,7 @@ class Servers:
             port[contender] = self.pgbouncer_port
         if contender.startswith("bulkhead"):
             port[contender] = self.bulkhead_port
-        user = {"bulkhead": "tenant1", "bulkhead-passthrough": "owner", "direct-rls": "bench_rls", "pgbouncer-rls": "bench_rls"}.get(
+        user = {"bulkhead": "tenant1", "bulkhead-neighbour": "tenant2", "bulkhead-passthrough": "owner", "direct-rls": "bench_rls", "pgbouncer-rls": "bench_rls"}.get(
             contender, "bench_app")
         database = "bench_session" if contender == "pgbouncer-session" else "bench"
         clean = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
@@ -183,7 +183,7 @@ class Servers:
         (self.dir / "pgbouncer.ini").write_text(
             f"[databases]\nbench = {upstream} pool_mode=transaction\nbench_session = {upstream} pool_mode=session\n"
             f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.pgbouncer_port}\nunix_socket_dir =\nauth_type = scram-sha-256\n"
-            "auth_file = users.txt\ndefault_pool_size = 20\nmax_client_conn = 500\nlog_connections = 0\nlog_disconnections = 0\n"
+            "auth_file = users.txt\ndefault_pool_size = 20\nmax_client_conn = 12000\nlog_connections = 0\nlog_disconnections = 0\n"
             "ignore_startup_parameters = extra_float_digits\n")
         self._spawn("pgbouncer", [pgbouncer, "pgbouncer.ini"])
         self._wait("pgbouncer", self.pgbouncer_port)
@@ -198,7 +198,8 @@ class Servers:
         (self.dir / "proxy.toml").write_text(
             f'[server]\nlisten = "127.0.0.1:{self.bulkhead_port}"\nadmin_listen = "127.0.0.1:{free_port()}"\npolicies = "{self.dir}/policies"\n'
             f'[[database]]\nname = "bench"\nupstream = "postgres://bench_app{upstream}"\npool_size = 20\n'
-            f'[[user]]\nname = "tenant1"\npassword = "{PASSWORD}"\ntenant = "1"\nroles = ["app"]\n'
+            "[limits]\nmax_clients = 12000\n"
+            + "".join(f'[[user]]\nname = "tenant{t}"\npassword = "{PASSWORD}"\ntenant = "{t}"\nroles = ["app"]\n' for t in (1, 2)) +
             f'[[user]]\nname = "owner"\npassword = "{PASSWORD}"\nunrestricted = true\nupstream = "postgres://bench_owner{upstream}"\n')
         self._spawn("bulkhead", [self.bulkhead, "serve", "--config", self.dir / "proxy.toml"])
         self._wait("bulkhead", self.bulkhead_port)

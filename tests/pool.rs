@@ -797,7 +797,8 @@ fn a_late_cancel_hits_nobody() {
     }
     // Nor does one with a key that is not the client's. One that comes before the statement has begun would hit nothing anyway.
     b.send(b'Q', format!("{slow}, products d\0").as_bytes()).expect("send");
-    for _ in 0..20 {
+    world.until(RUNNING, "1");
+    for _ in 0..5 {
         b.cancel_with(&[0; 4]).expect("cancel");
     }
     let answer = b.answer();

@@ -201,7 +201,7 @@ fn scalar_comparison(e: &AExpr, env: &dyn Environment) -> bool {
 }
 
 /// The operands E of a condition `x op E` or `x BETWEEN E AND E`, where they are all that makes it loud: a moment and an
-/// interval added, of nothing but the clock, constants and parameters.
+/// interval added, or arithmetic, of nothing but the clock, constants and parameters.
 pub fn moments_compared<'n>(condition: &'n Node, env: &dyn Environment) -> Vec<&'n Node> {
     let Some(NodeEnum::AExpr(e)) = &condition.node else { return vec![] };
     let (Some(left), Some(right)) = (e.lexpr.as_deref(), e.rexpr.as_deref()) else { return vec![] };
@@ -227,7 +227,7 @@ pub fn moments_compared<'n>(condition: &'n Node, env: &dyn Environment) -> Vec<&
     if right_kind { moments } else { vec![] }
 }
 
-/// `now() - interval '1 h'`
+/// `now() - interval '1 h'`, `$1 + 99`
 fn is_moment(expression: &Node, env: &dyn Environment) -> bool {
     let Some(NodeEnum::AExpr(e)) = &expression.node else { return false };
     let name = match e.name.as_slice() {
@@ -239,9 +239,8 @@ fn is_moment(expression: &Node, env: &dyn Environment) -> bool {
     let point = matches!(l, oid::DATE | oid::TIMESTAMP | oid::TIMESTAMPTZ) && r == oid::INTERVAL;
     let meant = resolve::operator(name, l, r, env.catalog()).is_some();
     e.kind == AExprKind::AexprOp as i32
-        && matches!(name, "+" | "-")
-        && point
-        && meant
+        && (matches!(name, "+" | "-") && point && meant
+            || is_arithmetic(name, left, right, env) && !folds_numbers(name, left, right, env))
         && reads_no_column(left)
         && reads_no_column(right)
         && is_quiet(left, env)
@@ -330,7 +329,7 @@ fn a_expr(e: &AExpr, env: &dyn Environment) -> bool {
     };
     let Some(name) = name else { return false };
     match AExprKind::try_from(e.kind) {
-        Ok(AExprKind::AexprOp) => operands(name, left, right, env),
+        Ok(AExprKind::AexprOp) => operands(name, left, right, env) || folds_numbers(name, left, right, env),
         // NULLIF and IS DISTINCT FROM ask for equality.
         Ok(AExprKind::AexprDistinct | AExprKind::AexprNotDistinct | AExprKind::AexprNullif) => operands("=", left, right, env),
         Ok(AExprKind::AexprIn) => is_comparison(name) && in_list(&[name], left, right, env) && joins_list(left, right, env),
@@ -347,6 +346,35 @@ fn operands(name: &str, left: &Node, right: &Node, env: &dyn Environment) -> boo
     let (l, r) = (operand_type(left, env), operand_type(right, env));
     let fixed = |n: &Node| matches!(&n.node, Some(NodeEnum::AConst(_)));
     quiet_operator(name, (l, fixed(left)), (r, fixed(right)), env) && is_quiet(left, env) && is_quiet(right, env)
+}
+
+/// Arithmetic of numbers that stand in the text: it raises when the statement is planned (eval_const_expressions), whatever rows
+/// there are.
+fn folds_numbers(name: &str, left: &Node, right: &Node, env: &dyn Environment) -> bool {
+    is_arithmetic(name, left, right, env) && is_number(left, env) && is_number(right, env)
+}
+
+/// PostgreSQL's own `+ - * / %` of two numbers; all of them are immutable.
+fn is_arithmetic(name: &str, left: &Node, right: &Node, env: &dyn Environment) -> bool {
+    const NUMBERS: [u32; 5] = [oid::INT2, oid::INT4, oid::INT8, oid::NUMERIC, oid::FLOAT8];
+    let (l, r) = (type_of(left, env).oid, type_of(right, env).oid);
+    matches!(name, "+" | "-" | "*" | "/" | "%")
+        && NUMBERS.contains(&l)
+        && NUMBERS.contains(&r)
+        && resolve::operator(name, l, r, env.catalog()).is_some_and(|o| NUMBERS.contains(&o.left) && NUMBERS.contains(&o.right))
+}
+
+fn is_number(expression: &Node, env: &dyn Environment) -> bool {
+    match &expression.node {
+        Some(NodeEnum::AConst(c)) => matches!(&c.val, Some(a_const::Val::Ival(_) | a_const::Val::Fval(_))),
+        Some(NodeEnum::AExpr(e)) => match (e.name.as_slice(), &e.lexpr, &e.rexpr) {
+            ([only], Some(left), Some(right)) if e.kind == AExprKind::AexprOp as i32 => {
+                folds_numbers(as_string(only).unwrap_or_default(), left, right, env)
+            }
+            (_, _, _) => false,
+        },
+        Some(_) | None => false,
+    }
 }
 
 /// A call of a function of the table, without DISTINCT, ORDER BY, FILTER, OVER.
