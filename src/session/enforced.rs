@@ -113,17 +113,26 @@ pub(super) struct Session<'s> {
 
 /// Serves the client until it leaves.
 pub async fn serve(established: Established, shared: &Shared) {
+    // Boxed: what it takes to begin is gone while the session lasts.
+    if let Some(session) = Box::pin(begin(established, shared)).await {
+        session.serve().await;
+    }
+}
+
+/// Greets the client; `None`: there is no server to tell of.
+async fn begin(established: Established, shared: &Shared) -> Option<Box<Session<'_>>> {
     let Established { mut client, principal, login, database, settings, registration } = established;
     let holder = Holder::of(principal.tenant(), &principal.user);
     let report = match report(&database, holder, settings.base()).await {
         Ok(report) => report,
         Err(error) => {
             reply::put_error(&mut client.outbox, &SqlError { severity: Severity::Fatal, ..error });
-            return client.close().await;
+            client.close().await;
+            return None;
         }
     };
     greet(&mut client, &principal, &registration, &report);
-    let session = Session {
+    Some(Box::new(Session {
         shared,
         choice: Choice::new(principal.tenant().cloned()),
         database,
@@ -149,8 +158,7 @@ pub async fn serve(established: Established, shared: &Shared) {
         drain: DrainWatch::new(&shared.drain),
         default_path: report.search_path,
         path: None,
-    };
-    session.serve().await;
+    }))
 }
 
 /// What the server reports for these settings: from a recent answer, or from the server.
@@ -184,7 +192,7 @@ fn greet(client: &mut Client, principal: &Principal, registration: &Registration
 const LARGE_TEXT: usize = 16 << 10;
 
 impl Session<'_> {
-    async fn serve(mut self) {
+    async fn serve(mut self: Box<Self>) {
         let end = match self.run().await {
             Ok(never) => match never {},
             Err(end) => end,

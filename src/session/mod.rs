@@ -55,7 +55,9 @@ pub async fn serve(socket: TcpStream, shared: Arc<Shared>) {
         tracing::debug!(%error, "client left at once");
         return;
     }
-    let established = match tokio::time::timeout(shared.limits.startup_timeout, startup::establish(socket, &shared)).await {
+    // Boxed, as what follows is: a task is as large as all that it ever awaits in its place, for as long as its client stays.
+    let establishing = Box::pin(startup::establish(socket, &shared));
+    let established = match tokio::time::timeout(shared.limits.startup_timeout, establishing).await {
         Ok(Ok(established)) => established,
         Ok(Err(Ended::Quietly)) => return,
         Ok(Err(Ended::Refused(mut client, error))) => {
@@ -73,7 +75,7 @@ pub async fn serve(socket: TcpStream, shared: Arc<Shared>) {
         }
     };
     shared.events.emit(Event::AuthSucceeded);
-    run(established, &shared).await;
+    Box::pin(run(established, &shared)).await;
 }
 
 /// What a refusal counts as.
@@ -92,7 +94,7 @@ async fn run(mut established: Established, shared: &Shared) {
     }
     let database = established.database.clone();
     match database.unrestricted.get(&established.principal.user) {
-        Some(pool) => unrestricted::serve(established, shared, pool).await,
+        Some(pool) => Box::pin(unrestricted::serve(established, shared, pool)).await,
         None => {
             let error = SqlError::fatal(sqlstate::INTERNAL_ERROR, "no upstream for this user");
             reply::put_error(&mut established.client.outbox, &error);
