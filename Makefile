@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps demo build test test-rust test-drivers mutants regress regress-suite sqlsmith lint bench bench-rls fuzz
+.PHONY: help deps demo build test test-rust test-drivers mutants regress regress-suite sqlsmith lint bench bench-rls bench-crowd fuzz
 
 export CARGO_BUILD_JOBS ?= 2
 
@@ -74,6 +74,11 @@ bench-rls: ## rewriting against PostgreSQL's row security; writes benches/result
 	@.ci/deps bench
 	$(CARGO) build --locked --release
 	python3 benches/rls.py
+
+bench-crowd: ## memory of idle clients, and what a tenant notices of a greedy one; writes benches/results_crowd.json
+	@.ci/deps bench
+	$(CARGO) build --locked --release
+	python3 benches/crowd.py
 
 SECONDS_EACH = $(if $(filter command line environment,$(origin SECONDS)),$(SECONDS),60)
 fuzz: ## run each fuzz target for SECONDS=60 (TARGETS="frames lexer" for some of them)

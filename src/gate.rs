@@ -757,6 +757,13 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_arguments_is_not_one_of_in() {
+        assert!(are_lists("SELECT 1 WHERE a IN (2107300000, 2107300001)", &[1]));
+        assert!(!are_lists("SELECT s.\"in\"(2107300000, 2107300001)", &[1]));
+        assert!(!are_lists("", &[1]));
+    }
+
+    #[test]
     fn versions_of_a_row_show_masks() {
         let policies = "[[table]]\nname = \"accounts\"\nscope = \"tenant\"\ntenant_column = \"tenant_id\"\n\
             [[table.column]]\nname = \"ssn\"\nmask = \"null\"\n";
