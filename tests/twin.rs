@@ -32,7 +32,7 @@ use support::repository;
 use support::subject::{Subject, like_the_others};
 use support::wire::{Extended, Wire};
 
-const WORKERS: usize = 3;
+const WORKERS: usize = 4;
 /// After so many differences, of whatever classes, the run has shown enough.
 const ENOUGH_DIFFERENCES: usize = 300;
 /// One write in so many is committed, and the rows of other tenants are looked at.

@@ -3,7 +3,9 @@
 //! Own state machines and not pgwire's: its server compares with `==` and its client returns no keys. Each step consumes the
 //! state, so that no step can be repeated or left out.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -252,7 +254,7 @@ impl Client {
         }
         let salt = BASE64.decode(salt).map_err(|_| malformed())?;
         let iterations = iterations.parse::<u32>().ok().filter(|i| (1..=MAX_ITERATIONS).contains(i)).ok_or_else(malformed)?;
-        let salted = salted_password(password, &salt, iterations);
+        let salted = known_salted_password(password, &salt, iterations);
         let client_key = hmac(&salted, &[b"Client Key"]);
         let without_proof = format!("c=biws,r={nonce}");
         let bare = format!("n=,r={}", self.nonce);
@@ -280,6 +282,25 @@ fn nonce() -> String {
     let mut bytes = [0; NONCE_LENGTH];
     rand::rng().fill_bytes(&mut bytes);
     BASE64.encode(bytes)
+}
+
+/// As [`salted_password`], remembered: a server has one salt for a role, and each new connection would go thousands of rounds for
+/// the same key.
+fn known_salted_password(password: &str, salt: &[u8], iterations: u32) -> Key {
+    /// Roles that are logged in to are few; what changes passwords or salts all the time starts anew.
+    const MOST: usize = 64;
+    static KNOWN: LazyLock<Mutex<HashMap<Key, Key>>> = LazyLock::new(Mutex::default);
+    let of = hmac(password.as_bytes(), &[salt, &iterations.to_be_bytes()]);
+    if let Some(key) = KNOWN.lock().unwrap_or_else(PoisonError::into_inner).get(&of) {
+        return *key;
+    }
+    let key = salted_password(password, salt, iterations);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if known.len() >= MOST {
+        known.clear();
+    }
+    known.insert(of, key);
+    key
 }
 
 /// PBKDF2 with one block. A password that SASLprep refuses is used as it is, as in PostgreSQL.
