@@ -23,7 +23,9 @@ use crate::policy::model::PolicyModel;
 use crate::policy::{PolicyProblem, PolicySet, decide, expected};
 use crate::principal::Principal;
 use crate::sql::analyse::{self, Analysis, Refusal};
-use crate::sql::template::{self, Scratch, Template, lists};
+use crate::sql::parse::Printed;
+use crate::sql::template::lists::{self, Folded};
+use crate::sql::template::{self, Scratch, Template};
 use crate::sql::tree::quoted_name;
 use crate::sql::verify::Relations;
 use crate::sql::{parse, second};
@@ -85,6 +87,8 @@ enum Known {
     Plan(Arc<Plan>),
     /// Some literals decide something: the plan is kept under a key that holds them.
     Refine(Arc<Keep>),
+    /// The lists are none, or literals decide something: the whole statement's own key is the one.
+    Unfolded,
 }
 
 /// Literals that belong to the key.
@@ -209,8 +213,7 @@ impl Gate {
         scratch.fold_lists(text);
         let mut approved = SmallVec::new();
         for statement in scratch.statements() {
-            let plan = state.plan(text, scratch, statement, context, key)?;
-            approved.push(Approved { plan, literals: statement.literals.clone(), source: statement.source.clone() });
+            approved.push(state.approve(text, scratch, statement, context, key)?);
         }
         if approved.is_empty() {
             approved.push(Approved { plan: Arc::new(state.empty_plan()), literals: Literals::new(), source: 0..0 });
@@ -270,6 +273,42 @@ impl State {
         }
     }
 
+    fn approve(
+        &self,
+        text: &str,
+        scratch: &Scratch,
+        statement: &Template,
+        context: &Context<'_>,
+        key: &mut Vec<u8>,
+    ) -> Result<Approved, Denial> {
+        let source = statement.source.clone();
+        if let Some(folded) = &statement.folded
+            && let Some(plan) = self.plan_of_lists(scratch.folded_key(folded), folded, context, key)
+        {
+            return Ok(Approved { plan, literals: folded.literals.clone(), source });
+        }
+        let plan = self.plan(text, scratch, statement, context, key)?;
+        Ok(Approved { plan, literals: statement.literals.clone(), source })
+    }
+
+    /// The plan of a statement whatever the lengths of its lists. `None`: it has none of its own.
+    fn plan_of_lists(&self, text: &str, folded: &Folded, context: &Context<'_>, key: &mut Vec<u8>) -> Option<Arc<Plan>> {
+        write_key(key, context, text, &folded.rests);
+        match self.templates.get(key.as_slice()).map(|k| k.value().clone()) {
+            Some(Known::Plan(plan)) => return Some(plan),
+            Some(Known::Unfolded | Known::Refine(_)) => return None,
+            None => {}
+        }
+        let known = match self.make(text, folded.literals.len() as u16, context, Pass::First) {
+            Made::Plan(Built { plan, printed }) if are_lists(&printed, &folded.rests) => Known::Plan(Arc::new(plan)),
+            Made::Plan(_) | Made::Refine(_) => Known::Unfolded,
+            // What is refused is refused as it was written.
+            Made::Denied(_) => return None,
+        };
+        self.remember(key, known.clone());
+        if let Known::Plan(plan) = known { Some(plan) } else { None }
+    }
+
     /// The plan of one statement: known, or made now.
     fn plan(
         &self,
@@ -279,12 +318,12 @@ impl State {
         context: &Context<'_>,
         key: &mut Vec<u8>,
     ) -> Result<Arc<Plan>, Denial> {
-        write_key(key, context, scratch.key(statement), &statement.rests);
+        write_key(key, context, scratch.key(statement), &[]);
         let keep = match self.templates.get(key.as_slice()).map(|k| k.value().clone()) {
             Some(Known::Plan(plan)) => return Ok(plan),
             Some(Known::Refine(keep)) => keep,
-            None => {
-                match self.make(scratch.key(statement), statement.literals.len() as u16, context, Pass::First(&statement.rests)) {
+            Some(Known::Unfolded) | None => {
+                match self.make(scratch.key(statement), statement.literals.len() as u16, context, Pass::First) {
                     Made::Plan(built) => {
                         let plan = Arc::new(built.plan);
                         self.remember(key, Known::Plan(plan.clone()));
@@ -320,7 +359,7 @@ impl State {
     fn remember(&self, key: &[u8], known: Known) {
         let size = match &known {
             Known::Plan(plan) => plan.size(),
-            Known::Refine(_) => 64,
+            Known::Refine(_) | Known::Unfolded => 64,
         } + key.len()
             + 64;
         if self.bytes.fetch_add(size, Ordering::Relaxed) > MAX_TEMPLATE_BYTES {
@@ -336,7 +375,7 @@ impl State {
     }
 
     /// Makes the plan of a key, or tells which literals must be part of it.
-    fn make(&self, key: &str, live: u16, context: &Context<'_>, pass: Pass<'_>) -> Made {
+    fn make(&self, key: &str, live: u16, context: &Context<'_>, pass: Pass) -> Made {
         let outcome = if self.is_deep(key) {
             parse::on_large_stack(|| self.make_here(key, live, context, pass)).unwrap_or_else(Made::Denied)
         } else {
@@ -344,29 +383,26 @@ impl State {
         };
         match outcome {
             // A stand-in may be what was refused: `float(53)` is grammar.
-            Made::Denied(denial) if live > 0 && pass != Pass::Refined && denial.reason == Reason::Invalid => {
+            Made::Denied(denial) if live > 0 && pass == Pass::First && denial.reason == Reason::Invalid => {
                 Made::Refine(Keep { always: (0..live).collect(), with_backslash: vec![] })
             }
             other @ (Made::Plan(_) | Made::Refine(_) | Made::Denied(_)) => other,
         }
     }
 
-    fn make_here(&self, key: &str, live: u16, context: &Context<'_>, pass: Pass<'_>) -> Made {
+    fn make_here(&self, key: &str, live: u16, context: &Context<'_>, pass: Pass) -> Made {
         let tree = match parse::parse(key) {
             Ok(tree) => tree,
             Err(denial) => return Made::Denied(denial),
         };
         let analysis = self.analyse(&tree, context);
-        if let Pass::First(rests) = pass
-            && live > 0
-        {
-            let mut always = match &analysis {
+        if pass == Pass::First && live > 0 {
+            let always = match &analysis {
                 Ok(analysis) => analysis.pinned.iter().copied().collect(),
                 Err(refusal) => refusal.pinned.iter().copied().collect::<Vec<_>>(),
             };
             let with_backslash = like_patterns(&tree);
             if !always.is_empty() || !with_backslash.is_empty() {
-                always.extend(rests);
                 return Made::Refine(Keep { always, with_backslash });
             }
         }
@@ -374,12 +410,7 @@ impl State {
             Ok(analysis) if !analysis.pinned.is_empty() => Made::Refine(Keep::default()),
             // What is refused anyway, or read again with more literals in place, needs no second reading.
             Ok(analysis) => match second::read(key, &tree).and_then(|_| self.finish(&analysis, live, context)) {
-                Ok(built) => match pass {
-                    Pass::First(rests) if !rests.is_empty() && !are_lists(&built.printed, rests) => {
-                        Made::Refine(Keep { always: rests.to_vec(), with_backslash: vec![] })
-                    }
-                    Pass::First(_) | Pass::Refined => Made::Plan(built),
-                },
+                Ok(built) => Made::Plan(built),
                 Err(denial) => Made::Denied(denial),
             },
             Err(refusal) => Made::Denied(refusal.denial),
@@ -473,10 +504,10 @@ impl State {
     ) -> Explanation {
         let source = &text[statement.source.start as usize..statement.source.end as usize];
         let mut lacks_tenant = None;
-        let outcome = self.plan(text, scratch, statement, context, key).map(|plan| {
+        let outcome = self.approve(text, scratch, statement, context, key).map(|Approved { plan, literals, source: _ }| {
             lacks_tenant = (plan.needs_tenant() && context.principal.tenant().is_none()).then(|| plan.no_tenant());
             let literal = |i: u16| {
-                let range = &statement.literals[usize::from(i)];
+                let range = &literals[usize::from(i)];
                 text[range.start as usize..range.end as usize].to_owned()
             };
             let tenant = |t: TenantType| match context.principal.tenant() {
@@ -553,15 +584,16 @@ enum Made {
 
 /// Whether the literals that decide something are still to be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pass<'a> {
-    /// These literals are the rest of a list, if what is sent has them as that.
-    First(&'a [u16]),
+enum Pass {
+    First,
     /// They stand in the key already.
     Refined,
 }
 
+/// Whether what is sent has these literals as the rest of a list, and as nothing else.
 fn are_lists(printed: &str, rests: &[u16]) -> bool {
-    parse::parse(printed).is_ok_and(|tree| lists::only_in_lists(&tree, rests)) || crate::mutant!("names.any-rest-is-a-list")
+    let read = Printed::read(printed.to_owned()).and_then(|p| p.with_tree(|tree| Ok(lists::only_in_lists(tree, rests))));
+    read.unwrap_or(false) || crate::mutant!("names.any-rest-is-a-list")
 }
 
 impl Keep {
@@ -667,117 +699,4 @@ fn like_patterns(tree: &ParseResult) -> Vec<u16> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::catalog::{Column, Operator, Relation, Snapshot, Type};
-    use crate::principal::{Access, Tenant};
-
-    fn column(number: i16, name: &str, type_oid: u32) -> Column {
-        Column {
-            number,
-            name: name.to_owned(),
-            type_oid,
-            typmod: -1,
-            not_null: false,
-            has_default: false,
-            generated: false,
-            computed: false,
-            identity: None,
-            collation: 0,
-        }
-    }
-
-    fn type_(oid: u32, name: &str, category: char) -> Type {
-        let (schema, name) = ("pg_catalog".to_owned(), name.to_owned());
-        Type { oid, schema, name, kind: 'b', category, element: 0, base: 0, relation: 0, constrained: false }
-    }
-
-    /// A newer server than tests have a catalog of.
-    fn snapshot() -> Snapshot {
-        let equals = Operator {
-            oid: 96,
-            schema: "pg_catalog".to_owned(),
-            name: "=".to_owned(),
-            left: 23,
-            right: 23,
-            result: 16,
-            function: 65,
-            extension: None,
-        };
-        Snapshot {
-            server_version: 180_000,
-            database: "shop".to_owned(),
-            relations: vec![Relation {
-                oid: 1,
-                schema: "public".to_owned(),
-                name: "accounts".to_owned(),
-                kind: 'r',
-                columns: vec![column(1, "id", 23), column(2, "tenant_id", 23), column(3, "ssn", 25)],
-                parents: vec![],
-                is_partition: false,
-                unique_keys: vec![],
-                row_security: false,
-            }],
-            types: vec![type_(23, "int4", 'N'), type_(25, "text", 'S'), type_(16, "bool", 'B')],
-            operators: vec![equals],
-            ..Snapshot::default()
-        }
-    }
-
-    fn principal() -> Principal {
-        Principal {
-            user: "one".into(),
-            database: "shop".into(),
-            roles: [].into(),
-            access: Access::Fixed(Tenant("1".into())),
-            tenant_setting: None,
-        }
-    }
-
-    #[test]
-    fn lists_of_many_lengths_are_one_template() {
-        let policies = "[[table]]\nname = \"accounts\"\nscope = \"tenant\"\ntenant_column = \"tenant_id\"\n";
-        let model = crate::policy::load::read(vec![("p.toml".into(), policies.to_owned())], &["shop".to_owned()]);
-        let model = model.unwrap_or_else(|p| panic!("{}", p.render(false)));
-        let gate = Gate::new(Level::Strict, Arc::new(Catalog::new(snapshot())), &model).expect("policies that fit");
-        let principal = principal();
-        let context =
-            Context { principal: &principal, search_path: &["public".into()], protocol: Protocol::Simple, parameter_types: &[] };
-        for length in 3..300 {
-            let list: Vec<String> = (0..length).map(|n| n.to_string()).collect();
-            let sql = format!("SELECT id FROM accounts WHERE id IN ({})", list.join(", "));
-            let approved = gate.review(&sql, &context).expect("a permitted statement");
-            let one = &approved[0];
-            let literal =
-                |i: u16| sql[one.literals[usize::from(i)].start as usize..one.literals[usize::from(i)].end as usize].to_owned();
-            let sent = plan::text_of(one.plan.segments(), &literal, &|_| String::new());
-            assert!(sent.ends_with(&format!("accounts.id IN ({})", list.join(", "))), "{sent}");
-        }
-        assert_eq!(gate.state.load().templates.len(), 1);
-    }
-
-    #[test]
-    fn a_list_of_arguments_is_not_one_of_in() {
-        assert!(are_lists("SELECT 1 WHERE a IN (2107300000, 2107300001)", &[1]));
-        assert!(!are_lists("SELECT s.\"in\"(2107300000, 2107300001)", &[1]));
-        assert!(!are_lists("", &[1]));
-    }
-
-    #[test]
-    fn versions_of_a_row_show_masks() {
-        let policies = "[[table]]\nname = \"accounts\"\nscope = \"tenant\"\ntenant_column = \"tenant_id\"\n\
-            [[table.column]]\nname = \"ssn\"\nmask = \"null\"\n";
-        let model = crate::policy::load::read(vec![("p.toml".into(), policies.to_owned())], &["shop".to_owned()]);
-        let model = model.unwrap_or_else(|p| panic!("{}", p.render(false)));
-        let gate = Gate::new(Level::Strict, Arc::new(Catalog::new(snapshot())), &model).expect("policies that fit");
-        let principal = principal();
-        let context =
-            Context { principal: &principal, search_path: &["public".into()], protocol: Protocol::Simple, parameter_types: &[] };
-        let sql = "UPDATE accounts SET id = 1 RETURNING old.ssn, new.ssn AS now";
-        let sent = gate.explain(sql, &context).remove(0).outcome.expect("a permitted statement");
-        let mask =
-            |alias: &str| format!("CASE WHEN {alias}.ssn IS NULL THEN NULL::pg_catalog.text ELSE NULL::pg_catalog.text END");
-        let expected = format!("RETURNING WITH (OLD AS old, NEW AS new) {} AS ssn, {} AS now", mask("old"), mask("new"));
-        assert!(sent.ends_with(&expected), "{sent}");
-    }
-}
+mod tests;

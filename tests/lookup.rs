@@ -199,3 +199,20 @@ fn a_look_up_that_fails_leaves_the_session_in_step() {
     assert_eq!(one.query(LOOK).scalar().as_deref(), Some("102"));
     assert_eq!(world.asked(), Bound);
 }
+
+/// A backend keeps some 200 statements: others are no reason to throw one out.
+#[test]
+fn more_look_ups_than_a_backend_keeps_are_sent_as_text() {
+    let world = World::start();
+    let mut client = world.connect("one");
+    let look = |client: &mut Wire, n: usize| {
+        let answer = client.query(format!("SELECT code AS c{n} FROM item WHERE id = 102"));
+        assert_eq!(answer.scalar().as_deref(), Some("c2"), "{answer:?}");
+    };
+    for n in 0..220 {
+        (0..TIMES).for_each(|_| look(&mut client, n));
+    }
+    assert_eq!(world.asked(), AsText);
+    look(&mut client, 0);
+    assert_eq!(world.asked(), Bound);
+}

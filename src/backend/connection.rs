@@ -525,6 +525,11 @@ impl Prepared {
         *self = Prepared::default();
     }
 
+    /// Whether one more would be one too many.
+    pub fn is_full(&self) -> bool {
+        self.last_use.len() >= MAX_PREPARED && !crate::mutant!("lookup.evicts-others")
+    }
+
     pub fn len(&self) -> usize {
         self.last_use.len()
     }

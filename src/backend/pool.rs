@@ -13,12 +13,11 @@ use super::ConnectError;
 use super::cancel::{CancelHandle, Closing, Gate};
 use super::connection::{Connection, Settings};
 use super::stream::Dialer;
-pub use shares::Holder;
-use shares::Shares;
-
 use crate::config::Upstream;
 use crate::error::{SqlError, sqlstate};
 use crate::worker;
+pub use shares::Holder;
+use shares::Shares;
 
 /// After the first failure to connect; doubles with each further one.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);

@@ -24,6 +24,7 @@ use crate::catalog::{Catalog, Relation, UniqueKey};
 use crate::principal::Tenant;
 use crate::sql::sentinel::{self, Kind, Sign};
 use crate::sql::tree::qualified_column;
+use crate::sql::types::oid;
 use crate::wire::frontend::{self, Target};
 
 /// A look-up by a unique key.
@@ -59,24 +60,23 @@ impl ValueType {
     /// pg_type.oid
     fn oid(self) -> u32 {
         match self {
-            ValueType::Int4 => 23,
-            ValueType::Int8 => 20,
-            ValueType::Text => 25,
-            ValueType::Uuid => 2950,
+            ValueType::Int4 => oid::INT4,
+            ValueType::Int8 => oid::INT8,
+            ValueType::Text => oid::TEXT,
+            ValueType::Uuid => oid::UUID,
         }
     }
 
     /// What a string is when it is compared with a column of this type (pg_type.oid): text, varchar or uuid.
     fn of_string(column: u32) -> Option<ValueType> {
-        match column {
-            25 | 1043 => Some(ValueType::Text),
-            2950 => Some(ValueType::Uuid),
-            _ => None,
+        if column == oid::UUID {
+            return Some(ValueType::Uuid);
         }
+        matches!(column, oid::TEXT | oid::VARCHAR).then_some(ValueType::Text)
     }
 }
 
-/// Where it is sent does not matter to what it is.
+/// How often it was asked for does not matter to what it is.
 impl PartialEq for Lookup {
     fn eq(&self, other: &Self) -> bool {
         self.upstream == other.upstream && self.values == other.values
@@ -246,7 +246,7 @@ impl Found {
                     (_, _) => None,
                 }
             }
-            _ => None, // tidy: what is not named here is no look-up
+            _ => None, // tidy: no wall stands here; what is not named is sent as text
         }
     }
 

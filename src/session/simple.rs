@@ -1,5 +1,6 @@
 //! The client's side of a tenant's session: which message is taken when, simple queries.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{BufMut, BytesMut};
@@ -17,7 +18,7 @@ use crate::error::{SqlError, sqlstate};
 use crate::event::{Command, Event, Verdict};
 use crate::finding::{Denial, Reason};
 use crate::gate::{Approved, Protocol};
-use crate::plan::{Action, Effect, Emulation, Parameters, TransactionCommand};
+use crate::plan::{Action, Effect, Emulation, Parameters, Plan, TransactionCommand};
 use crate::wire::backend::{self as reply, TransactionStatus};
 use crate::wire::frontend::{self, FrontendMessage};
 use crate::wire::{frame, frontend as request};
@@ -137,15 +138,11 @@ impl Session<'_> {
                 self.query_own(&approved);
                 Ok(())
             }
-            None if let [one] = approved.as_slice()
-                && one.plan.lookup().is_some()
-                && self.status == TransactionStatus::Idle
-                && !self.batch.sent =>
-            {
-                self.query_looked_up(text, &approved, begun).await
-            }
             None if approved.iter().any(is_about_prepared) => self.query_prepared(text, &approved, begun).await,
-            None => self.query_forwarded(text, &approved, begun).await,
+            None => match self.lookup(text, &approved) {
+                Some((plan, messages)) => self.query_looked_up(plan, messages, text, &approved, begun).await,
+                None => self.query_forwarded(text, &approved, begun).await,
+            },
         }
     }
 
@@ -230,31 +227,47 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// A look-up, which alone is its own transaction: as a prepared statement, once that pays.
-    async fn query_looked_up(&mut self, text: &str, approved: &[Approved], begun: Instant) -> Step {
-        let [one] = approved else { return self.query_forwarded(text, approved, begun).await };
-        let receipt = audit::Log::Null.intend();
-        let mut messages = BytesMut::new();
-        match one.plan.bind(text, &one.literals, Parameters::None, &self.principal, receipt, &self.own_sequences) {
-            Ok(bound) if bound.write_lookup(&mut messages) => {}
-            // Not yet, or not this one. What is refused is refused there.
-            Ok(_) | Err(_) => return self.query_forwarded(text, approved, begun).await,
+    /// Where the query is a look-up that is its own transaction, and it pays: the messages that run it by a prepared statement.
+    fn lookup(&self, text: &str, approved: &[Approved]) -> Option<(Arc<Plan>, BytesMut)> {
+        let [one] = approved else { return None };
+        if one.plan.lookup().is_none() || self.status != TransactionStatus::Idle || self.batch.sent {
+            return None;
         }
-        self.shared.events.emit(Event::LatencyAdded(begun.elapsed()));
+        let receipt = audit::Log::Null.intend();
+        // What is refused is refused where it is sent as text.
+        let bound = one.plan.bind(text, &one.literals, Parameters::None, &self.principal, receipt, &self.own_sequences).ok()?;
+        let mut messages = BytesMut::new();
+        bound.write_lookup(&mut messages).then(|| (one.plan.clone(), messages))
+    }
+
+    /// Runs a look-up by a prepared statement.
+    async fn query_looked_up(
+        &mut self,
+        plan: Arc<Plan>,
+        messages: BytesMut,
+        text: &str,
+        approved: &[Approved],
+        begun: Instant,
+    ) -> Step {
+        let decided = begun.elapsed();
         if let Err(denial) = self.lease().await? {
             self.deny(denial, Protocol::Simple);
             return Ok(());
         }
-        let (Some(upstream), Some(lease)) = (one.plan.lookup(), &mut self.lease) else { return Ok(()) };
-        self.statements += 1;
+        let (Some(upstream), Some(lease)) = (plan.lookup(), &mut self.lease) else { return Ok(()) };
         if !lease.prepared.touch(upstream.id) {
+            if lease.prepared.is_full() {
+                // To close one and prepare another would cost more than it saves.
+                return self.query_forwarded(text, approved, begun).await;
+            }
             request::put_parse_with(&mut lease.outbox, &upstream.name, |out| out.put_slice(&upstream.text), &upstream.types);
         }
         lease.outbox.extend_from_slice(&messages);
         lease.expect_ready();
-        self.tell(Command::of_word(one.plan.command()), Protocol::Simple, Verdict::Permitted);
-        let (plan, attempt) = (one.plan.clone(), Attempt::First);
-        self.queue.push_back(Expected::Lookup(LookedUp { plan, messages, attempt, rows: None }));
+        self.statements += 1;
+        self.shared.events.emit(Event::LatencyAdded(decided));
+        self.tell(Command::of_word(plan.command()), Protocol::Simple, Verdict::Permitted);
+        self.queue.push_back(Expected::Lookup(LookedUp { plan, messages, attempt: Attempt::First, rows: None }));
         self.batch.sent = true;
         self.phase = Phase::Awaiting;
         Ok(())

@@ -85,8 +85,8 @@ pub struct Template {
     key: Range<usize>,
     /// Into the whole text that was read, not into the statement. Empty where nothing could be taken out.
     pub literals: Literals,
-    /// Which of them are the rest of a list: `2, 3, 4` of `IN (1, 2, 3, 4)`. The grammar may read that as something else.
-    pub rests: SmallVec<[u16; 2]>,
+    /// Its lists of literals as one literal each, if it may have any.
+    pub folded: Option<lists::Folded>,
     /// The highest `$n`, 0 for none.
     pub max_parameter: u16,
     /// The statement in the text that was read, without comments and whitespace around it.
@@ -124,21 +124,20 @@ impl Scratch {
 
     /// Ends a statement whose key begins at `key_start`.
     pub(super) fn push(&mut self, key_start: usize, literals: Literals, max_parameter: u16, source: Range<u32>) {
-        let (key, rests) = (key_start..self.keys.len(), SmallVec::new());
-        self.statements.push(Template { key, literals, rests, max_parameter, source });
+        let key = key_start..self.keys.len();
+        self.statements.push(Template { key, literals, folded: None, max_parameter, source });
     }
 
-    /// Lets lists of literals after IN have one key, however long they are: of three and more, all but the first become one
-    /// literal. `text`: what was read.
+    /// Finds what may be lists of literals after IN. `text`: what was read.
     pub fn fold_lists(&mut self, text: &str) {
         for statement in self.statements.iter_mut().filter(|s| self.without_comments && s.literals.len() > 2) {
-            let Some(folded) = lists::fold(text, &statement.literals) else { continue };
-            let key_start = self.keys.len();
-            lists::write_key(text, statement.source.clone(), &folded.literals, &mut self.keys);
-            statement.key = key_start..self.keys.len();
-            statement.literals = folded.literals;
-            statement.rests = folded.rests;
+            statement.folded = lists::fold(text, statement.source.clone(), &statement.literals, &mut self.keys);
         }
+    }
+
+    /// The key of a statement with its lists as one literal each.
+    pub fn folded_key(&self, folded: &lists::Folded) -> &str {
+        &self.keys[folded.key.clone()]
     }
 }
 
