@@ -11,6 +11,8 @@ use std::thread;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
+use crate::sql::parse;
+
 /// A thread of [`Workers`], or all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerId(Option<NonZeroU16>);
@@ -56,7 +58,13 @@ impl Workers {
 /// Of the kind that lets a task block its thread: the others go on on another.
 fn runtime(id: u16) -> io::Result<Runtime> {
     let id = WorkerId(NonZeroU16::new(id));
-    Builder::new_multi_thread().worker_threads(1).thread_name("worker").on_thread_start(move || HERE.set(id)).enable_all().build()
+    let begin = move || {
+        HERE.set(id);
+        parse::has_room();
+    };
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(1).thread_name("worker").thread_stack_size(parse::ROOMY_STACK).on_thread_start(begin);
+    builder.enable_all().build()
 }
 
 impl Drop for Workers {

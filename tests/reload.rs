@@ -141,6 +141,34 @@ fn a_view_that_changes_is_read_anew() {
     poll("its table is denied", || client.query("SELECT count(*) FROM v").sqlstate() == "42501");
 }
 
+/// A server that logs connections would log one a second.
+#[test]
+fn the_catalog_is_looked_at_over_one_connection_which_is_made_again_when_it_is_lost() {
+    let world = World::start();
+    let mut owner = Wire::connect(&world.cluster.superuser("shop")).expect("a session");
+    let mut look = || {
+        let looks = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE '%hashint8%'";
+        let answer = owner.query(format!("SELECT pid, query_start {looks}"));
+        let rows: Vec<_> = answer.rows().map(|row| row.iter().flatten().cloned().collect::<Vec<_>>()).collect();
+        let [row] = rows.as_slice() else { return None };
+        Some((String::from_utf8_lossy(&row[0]).into_owned(), row[1].clone()))
+    };
+    poll("it is looked at", || look().is_some());
+    let (pid, mut at) = look().expect("it stays");
+    for _ in 0..2 {
+        poll("it is looked at again", || look().is_some_and(|(_, now)| now != at));
+        let again = look().expect("it stays");
+        assert_eq!(again.0, pid);
+        at = again.1;
+    }
+    world
+        .cluster
+        .execute("shop", &format!("SELECT pg_terminate_backend({pid}); ALTER TABLE accounts ADD COLUMN later int DEFAULT 7"));
+    poll("another has its place", || look().is_some_and(|(now, _)| now != pid));
+    let mut client = world.connect("one");
+    poll("the column is known", || client.query("SELECT later FROM accounts WHERE id = 1").scalar().as_deref() == Some("7"));
+}
+
 /// pg_get_viewdef locks the tables of a view one after the other, and keeps the locks.
 #[test]
 fn reading_the_catalog_makes_no_statement_of_others_the_victim_of_a_deadlock() {

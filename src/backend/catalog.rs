@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::connection::Connection;
 use crate::catalog::{SNAPSHOT_SQL, Snapshot};
 use crate::config::Upstream;
 use crate::error::{SqlError, sqlstate};
@@ -17,32 +18,95 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How long a table may stay locked.
 const GIVE_UP: Duration = Duration::from_secs(30);
 
-/// Loads the snapshot over a connection of its own. It waits for tables that are locked.
+/// How long a server may be silent over a connection that stays: then it is asked over a new one.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// Looks at a server's catalog again and again, over a connection that stays: servers log new ones, and they cost.
+#[derive(Debug)]
+pub struct Watch {
+    upstream: Upstream,
+    connection: Option<Connection>,
+}
+
+impl Watch {
+    pub fn new(upstream: Upstream) -> Watch {
+        Watch { upstream, connection: None }
+    }
+
+    /// The fingerprint now.
+    ///
+    /// # Errors
+    /// No connection, or the query failed.
+    pub async fn fingerprint(&mut self) -> Result<Fingerprint, SqlError> {
+        let text = self.ask(&FINGERPRINT_SQL).await?;
+        let (catalog, settings) = text.split_once(' ').unwrap_or_default();
+        Ok(Fingerprint { catalog: catalog.to_owned(), settings: settings.to_owned() })
+    }
+
+    /// The snapshot now. It waits for tables that are locked.
+    ///
+    /// # Errors
+    /// No connection, the query failed, a table stayed locked, or the answer is not a [`Snapshot`].
+    pub async fn snapshot(&mut self) -> Result<Snapshot, SqlError> {
+        let deadline = Instant::now() + GIVE_UP;
+        let text = loop {
+            match self.ask(SNAPSHOT_SQL).await {
+                Ok(text) => break text,
+                Err(error) if error.sqlstate == sqlstate::LOCK_NOT_AVAILABLE && Instant::now() < deadline => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        // Some megabytes of JSON: off the reactor.
+        let parsed = tokio::task::spawn_blocking(move || serde_json::from_str(&text)).await;
+        let unreadable = |error: &dyn std::fmt::Display| {
+            SqlError::new(sqlstate::INTERNAL_ERROR, format!("the catalog query's answer cannot be read: {error}"))
+        };
+        parsed.map_err(|error| unreadable(&error))?.map_err(|error| unreadable(&error))
+    }
+
+    /// Looks over a new connection next time: what sessions start with has changed.
+    pub async fn renew(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.terminate().await;
+        }
+    }
+
+    /// A connection that the server has closed in the meantime is made again, once.
+    async fn ask(&mut self, sql: &'static str) -> Result<String, SqlError> {
+        if let Some(mut connection) = self.connection.take() {
+            match tokio::time::timeout(SILENCE, connection.query(sql)).await {
+                Ok(Ok(rows)) => {
+                    self.connection = Some(connection);
+                    return one(rows);
+                }
+                Ok(Err(error)) if error.sqlstate == sqlstate::LOCK_NOT_AVAILABLE => {
+                    self.connection = Some(connection);
+                    return Err(error);
+                }
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+        let mut connection = super::connect(&self.upstream).await?;
+        connection.query(PATIENCE).await?;
+        let rows = connection.query(sql).await;
+        if connection.is_at_rest() {
+            self.connection = Some(connection);
+        }
+        one(rows?)
+    }
+}
+
+/// Loads the snapshot over a connection of its own. See [`Watch::snapshot`].
 ///
 /// # Errors
-/// No connection, the query failed, a table stayed locked, or the answer is not a [`Snapshot`].
+/// As of that.
 pub async fn load(upstream: &Upstream) -> Result<Snapshot, SqlError> {
-    let mut connection = super::connect(upstream).await?;
-    connection.query(PATIENCE).await?;
-    let deadline = Instant::now() + GIVE_UP;
-    let rows = loop {
-        match connection.query(SNAPSHOT_SQL).await {
-            Ok(rows) => break rows,
-            Err(error) if error.sqlstate == sqlstate::LOCK_NOT_AVAILABLE && Instant::now() < deadline => {
-                tokio::time::sleep(PAUSE).await;
-            }
-            Err(error) => return Err(error),
-        }
-    };
-    connection.terminate().await;
-    let text = rows.into_iter().next().and_then(|row| row.into_iter().next()).flatten();
-    let text = text.ok_or_else(|| SqlError::new(sqlstate::INTERNAL_ERROR, "the catalog query gave no row"))?;
-    // Some megabytes of JSON: off the reactor.
-    let parsed = tokio::task::spawn_blocking(move || serde_json::from_str(&text)).await;
-    let unreadable = |error: &dyn std::fmt::Display| {
-        SqlError::new(sqlstate::INTERNAL_ERROR, format!("the catalog query's answer cannot be read: {error}"))
-    };
-    parsed.map_err(|error| unreadable(&error))?.map_err(|error| unreadable(&error))
+    let mut watch = Watch::new(upstream.clone());
+    let snapshot = watch.snapshot().await;
+    watch.renew().await;
+    snapshot
 }
 
 /// What differs when something was changed on the server. Cheap enough to ask for every second.
@@ -89,16 +153,6 @@ static FINGERPRINT_SQL: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Asks for the fingerprint over a connection of its own.
-///
-/// # Errors
-/// No connection, or the query failed.
-pub async fn fingerprint(upstream: &Upstream) -> Result<Fingerprint, SqlError> {
-    let text = ask(upstream, &FINGERPRINT_SQL).await?;
-    let (catalog, settings) = text.split_once(' ').unwrap_or_default();
-    Ok(Fingerprint { catalog: catalog.to_owned(), settings: settings.to_owned() })
-}
-
 /// Runs a query that gives one row of one column, over a connection of its own.
 ///
 /// # Errors
@@ -107,6 +161,10 @@ pub async fn ask(upstream: &Upstream, sql: &'static str) -> Result<String, SqlEr
     let mut connection = super::connect(upstream).await?;
     let rows = connection.query(sql).await?;
     connection.terminate().await;
+    one(rows)
+}
+
+fn one(rows: Vec<Vec<Option<String>>>) -> Result<String, SqlError> {
     let text = rows.into_iter().next().and_then(|row| row.into_iter().next()).flatten();
     text.ok_or_else(|| SqlError::new(sqlstate::INTERNAL_ERROR, "a query of the catalog gave no row"))
 }

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use tokio::sync::{Notify, watch};
 
 use crate::backend;
-use crate::backend::catalog::Fingerprint;
+use crate::backend::catalog::{Fingerprint, Watch};
 use crate::catalog::{Catalog, Snapshot};
 use crate::config::{Config, Database, Level, Problems};
 use crate::event::{Event, Events, Reload};
@@ -144,6 +144,7 @@ impl Review for Kept {
 /// One database's gate, and what it was made from.
 pub struct Keeper {
     database: Database,
+    catalog: Watch,
     gate: Arc<Gate>,
     /// Level paranoid: the key of the second lock.
     key: Option<LockKey>,
@@ -167,8 +168,9 @@ impl Keeper {
     pub async fn start(config: &Config, database: &Database, policies: &PolicyModel) -> Result<Keeper, String> {
         let policies = policies.of_database(&database.name);
         let deadline = tokio::time::Instant::now() + START;
+        let mut catalog = Watch::new(database.upstream.clone());
         let snapshot = loop {
-            match backend::catalog::load(&database.upstream).await {
+            match catalog.snapshot().await {
                 Ok(snapshot) => break snapshot,
                 Err(error) if backend::is_transient(&error) && tokio::time::Instant::now() < deadline => {
                     tracing::warn!(database = %database.name, %error, "the catalog cannot be read; trying again");
@@ -179,13 +181,14 @@ impl Keeper {
         };
         let gate = Gate::new(config.level, Arc::new(Catalog::new(snapshot.clone())), &policies)
             .map_err(|problems| Problems(problems).render(false))?;
-        let fingerprint = backend::catalog::fingerprint(&database.upstream).await.ok();
+        let fingerprint = catalog.fingerprint().await.ok();
         let key = match config.level {
             Level::Paranoid => Some(LockKey::of(database)?),
             Level::Strict | Level::Standard => None,
         };
         let keeper = Keeper {
             database: database.clone(),
+            catalog,
             gate: Arc::new(gate),
             key,
             lock: Arc::default(),
@@ -278,18 +281,19 @@ impl Keeper {
     /// not say.
     async fn look(&mut self, events: &Events) -> Option<u64> {
         let changes = self.freshness.changes.load(Ordering::SeqCst);
-        let fingerprint = backend::catalog::fingerprint(&self.database.upstream).await.ok()?;
+        let fingerprint = self.catalog.fingerprint().await.ok()?;
         let Some(old) = &mut self.fingerprint else { return self.load(fingerprint, events).await.then_some(changes) };
         if old.settings != fingerprint.settings {
             old.settings.clone_from(&fingerprint.settings);
             self.settings.send_modify(|count| *count += 1);
+            self.catalog.renew().await;
         }
         if old.catalog == fingerprint.catalog || self.load(fingerprint, events).await { Some(changes) } else { None }
     }
 
     /// `false`: the server did not say. Policies that do not fit what it says leave the old epoch in force.
     async fn load(&mut self, fingerprint: Fingerprint, events: &Events) -> bool {
-        match backend::catalog::load(&self.database.upstream).await {
+        match self.catalog.snapshot().await {
             Ok(snapshot) if snapshot == self.snapshot => self.fingerprint = Some(fingerprint),
             Ok(snapshot) => {
                 if let Some(wanted) = self.wanted.take() {

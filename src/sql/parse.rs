@@ -23,8 +23,10 @@ mod respell;
 pub const MAX_PARSE_BYTES: usize = 2 << 20;
 /// Statements that nest deeper than this (levels, estimated from above) are refused.
 pub const MAX_DEPTH: u32 = 1_500;
-/// Statements that nest deeper than this need [`on_large_stack`].
+/// Statements that nest deeper than this need [`on_large_stack`], on a thread with the [`ORDINARY_STACK`].
 const DEEP: u32 = 64;
+/// What threads have unless they ask for another (bytes).
+const ORDINARY_STACK: usize = 2 << 20;
 /// More ANDs and ORs than this are refused: the second parser's tree would be too deep even for a large stack.
 const MAX_CONNECTIVES: u32 = 20_000;
 /// Texts longer than this (bytes) count as deep.
@@ -34,8 +36,18 @@ const LARGE_STACK: usize = 256 << 20;
 
 static LIBRARY: Mutex<()> = Mutex::new(());
 
+/// The stack of a thread that reviews many statements (bytes): few of them need [`on_large_stack`] there. See [`has_room`].
+pub const ROOMY_STACK: usize = 16 << 20;
+
 thread_local! {
     static HAS_LARGE_STACK: Cell<bool> = const { Cell::new(false) };
+    /// How deep a tree this thread's own stack is for.
+    static LEVELS: Cell<u32> = const { Cell::new(DEEP) };
+}
+
+/// This thread was made with the [`ROOMY_STACK`].
+pub fn has_room() {
+    LEVELS.set(DEEP * (ROOMY_STACK / ORDINARY_STACK) as u32);
 }
 
 /// Runs a call into the library. It must not end the session by a panic, whatever the tree.
@@ -132,7 +144,11 @@ pub fn parse(text: &str) -> Result<ParseResult, Denial> {
     if depth > MAX_DEPTH {
         return Err(limit(sqlstate::STATEMENT_TOO_COMPLEX, "statement is nested too deeply"));
     }
-    if depth > DEEP || text.len() > LONG { on_large_stack(|| parse_here(text, &tokens))? } else { parse_here(text, &tokens) }
+    if depth > LEVELS.get() || text.len() > LONG {
+        on_large_stack(|| parse_here(text, &tokens))?
+    } else {
+        parse_here(text, &tokens)
+    }
 }
 
 fn parse_here(text: &str, tokens: &[ScanToken]) -> Result<ParseResult, Denial> {
@@ -153,7 +169,7 @@ pub fn is_deep(text: &str) -> bool {
 
 /// [`is_deep`] of a text into which trees of so many levels are put.
 pub fn is_deep_with(text: &str, levels: u32) -> bool {
-    text.len() > LONG || levels_of(text).saturating_add(levels) > DEEP
+    text.len() > LONG || levels_of(text).saturating_add(levels) > LEVELS.get()
 }
 
 /// How many levels the tree of this text can have, from above.

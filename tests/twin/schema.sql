@@ -76,15 +76,38 @@ CREATE TABLE pristine.event AS SELECT * FROM event;
 CREATE TABLE pristine.remark AS SELECT * FROM remark;
 CREATE TABLE pristine.memo AS SELECT * FROM memo;
 CREATE TABLE pristine.item AS SELECT * FROM item;
+CREATE FUNCTION pristine.differs(name text) RETURNS bool LANGUAGE plpgsql AS $$
+DECLARE
+  result bool;
+BEGIN
+  EXECUTE format('SELECT EXISTS ((SELECT t::text FROM public.%1$I t EXCEPT ALL SELECT t::text FROM pristine.%1$I t)
+    UNION ALL (SELECT t::text FROM pristine.%1$I t EXCEPT ALL SELECT t::text FROM public.%1$I t))', name) INTO result;
+  RETURN result;
+END $$;
 CREATE FUNCTION pristine.restore() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-  TRUNCATE customer, sale, event, remark, memo, item;
-  INSERT INTO customer SELECT * FROM pristine.customer;
-  INSERT INTO sale SELECT * FROM pristine.sale;
-  INSERT INTO event SELECT * FROM pristine.event;
-  INSERT INTO remark SELECT * FROM pristine.remark;
-  INSERT INTO memo SELECT * FROM pristine.memo;
-  INSERT INTO item SELECT * FROM pristine.item;
+  IF pristine.differs('customer') OR pristine.differs('sale') THEN
+    DELETE FROM sale;
+    DELETE FROM customer;
+    INSERT INTO customer SELECT * FROM pristine.customer;
+    INSERT INTO sale SELECT * FROM pristine.sale;
+  END IF;
+  IF pristine.differs('event') THEN
+    DELETE FROM event;
+    INSERT INTO event SELECT * FROM pristine.event;
+  END IF;
+  IF pristine.differs('remark') THEN
+    DELETE FROM remark;
+    INSERT INTO remark SELECT * FROM pristine.remark;
+  END IF;
+  IF pristine.differs('memo') THEN
+    DELETE FROM memo;
+    INSERT INTO memo SELECT * FROM pristine.memo;
+  END IF;
+  IF pristine.differs('item') THEN
+    DELETE FROM item;
+    INSERT INTO item SELECT * FROM pristine.item;
+  END IF;
 END $$;
 CREATE VIEW pristine.state AS
   WITH every AS (
