@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use pg_query::Node;
 use serde::{Deserialize, Serialize};
 
 /// One query, one row, one column of type text: the JSON of [`Snapshot`]. Runs on PostgreSQL 13 and later.
@@ -108,6 +109,9 @@ pub struct Column {
     /// GENERATED ALWAYS AS (..) VIRTUAL (PostgreSQL 18): computed when it is read.
     #[serde(default)]
     pub computed: bool,
+    /// Bulkhead's own, of a temporary table: `*` does not stand for it.
+    #[serde(skip)]
+    pub hidden: bool,
     /// `attidentity`: 'a' always, 'd' by default, none otherwise.
     pub identity: Option<char>,
     /// 0 where the type has none.
@@ -217,7 +221,21 @@ pub struct Catalog {
     view_by_oid: HashMap<u32, usize>,
     children: HashMap<u32, Vec<u32>>,
     own_casts: Vec<usize>,
+    /// By name.
+    temporaries: HashMap<String, Temporary>,
 }
+
+/// A temporary table that sessions may make.
+#[derive(Clone, Debug)]
+pub struct Temporary {
+    /// pg_class.oid of its entry in the snapshot, which no server knows of.
+    pub relation: u32,
+    /// How its columns are defined (ColumnDef), in order, the hidden one last.
+    pub definitions: Vec<Node>,
+}
+
+/// The name by which each session knows the schema of its temporary tables.
+pub const TEMPORARY_SCHEMA: &str = "pg_temp";
 
 impl Catalog {
     pub fn new(snapshot: Snapshot) -> Self {
@@ -247,6 +265,21 @@ impl Catalog {
         catalog.view_by_oid.extend(snapshot.views.iter().enumerate().map(|(i, (oid, _))| (*oid, i)));
         catalog.snapshot = snapshot;
         catalog
+    }
+
+    /// The same with temporary tables besides.
+    pub fn with_temporaries(&self, tables: Vec<(Relation, Vec<Node>)>) -> Catalog {
+        let mut snapshot = self.snapshot.clone();
+        let temporaries = tables.iter().map(|(relation, definitions)| {
+            (relation.name.clone(), Temporary { relation: relation.oid, definitions: definitions.clone() })
+        });
+        let temporaries = temporaries.collect();
+        snapshot.relations.extend(tables.into_iter().map(|(relation, _)| relation));
+        Catalog { temporaries, ..Catalog::new(snapshot) }
+    }
+
+    pub fn temporary(&self, name: &str) -> Option<&Temporary> {
+        self.temporaries.get(name)
     }
 
     pub fn snapshot(&self) -> &Snapshot {

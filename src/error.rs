@@ -31,6 +31,7 @@ pub mod sqlstate {
     pub const DUPLICATE_PREPARED_STATEMENT: SqlState = SqlState("42P05");
     pub const INVALID_PSTATEMENT_DEFINITION: SqlState = SqlState("42P14");
     pub const INVALID_COLUMN_REFERENCE: SqlState = SqlState("42P10");
+    pub const INVALID_TABLE_DEFINITION: SqlState = SqlState("42P16");
     pub const INVALID_SQL_STATEMENT_NAME: SqlState = SqlState("26000");
     pub const INVALID_CURSOR_NAME: SqlState = SqlState("34000");
     pub const INVALID_PASSWORD: SqlState = SqlState("28P01");

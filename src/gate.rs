@@ -20,6 +20,7 @@ use crate::id::PolicyEpoch;
 use crate::plan::{self, Action, Built, Literals, Plan, TenantType};
 use crate::policy::masks::without_keys;
 use crate::policy::model::PolicyModel;
+use crate::policy::temporary;
 use crate::policy::{PolicyProblem, PolicySet, decide, expected};
 use crate::principal::Principal;
 use crate::sql::analyse::{self, Analysis, Refusal};
@@ -243,7 +244,8 @@ impl Gate {
 
 impl State {
     fn new(level: Level, policies: &PolicyModel, catalog: Arc<Catalog>, epoch: PolicyEpoch) -> Result<State, Vec<PolicyProblem>> {
-        let policies = PolicySet::bind(policies, &catalog, epoch, level == Level::Standard)?;
+        let (catalog, policies) = temporary::declare(policies, catalog)?;
+        let policies = PolicySet::bind(&policies, &catalog, epoch, level == Level::Standard)?;
         Ok(State {
             level,
             levels_of_views: analyse::levels_of_views(policies.views(), &catalog),
@@ -623,6 +625,8 @@ fn queries(tree: &ParseResult) -> Vec<&Node> {
         } else if let Some(NodeEnum::DeclareCursorStmt(s)) = &statement.node {
             found.extend(s.query.as_deref());
         } else if let Some(NodeEnum::CopyStmt(s)) = &statement.node {
+            found.extend(s.query.as_deref());
+        } else if let Some(NodeEnum::CreateTableAsStmt(s)) = &statement.node {
             found.extend(s.query.as_deref());
         } else if let Some(NodeEnum::ExecuteStmt(s)) = &statement.node {
             found.extend(&s.params);

@@ -11,8 +11,6 @@ use std::thread;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
-use crate::sql::parse;
-
 /// A thread of [`Workers`], or all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerId(Option<NonZeroU16>);
@@ -24,6 +22,16 @@ thread_local! {
 /// The thread that runs this.
 pub fn here() -> WorkerId {
     HERE.get()
+}
+
+/// The stack of a worker's threads (bytes): they review statements, and trees are deep.
+const STACK: usize = 16 << 20;
+/// What other threads have, unless they ask for another.
+const ORDINARY_STACK: usize = 2 << 20;
+
+/// How much larger the stack of this thread is than an ordinary one.
+pub fn room() -> u32 {
+    if here().0.is_some() { (STACK / ORDINARY_STACK) as u32 } else { 1 }
 }
 
 /// One for two cores: the kernel's share of the work, and whoever else is on the machine, needs the other.
@@ -58,12 +66,8 @@ impl Workers {
 /// Of the kind that lets a task block its thread: the others go on on another.
 fn runtime(id: u16) -> io::Result<Runtime> {
     let id = WorkerId(NonZeroU16::new(id));
-    let begin = move || {
-        HERE.set(id);
-        parse::has_room();
-    };
     let mut builder = Builder::new_multi_thread();
-    builder.worker_threads(1).thread_name("worker").thread_stack_size(parse::ROOMY_STACK).on_thread_start(begin);
+    builder.worker_threads(1).thread_name("worker").thread_stack_size(STACK).on_thread_start(move || HERE.set(id));
     builder.enable_all().build()
 }
 
@@ -72,4 +76,11 @@ impl Drop for Workers {
         // Waiting for them is not allowed where the server runs; nothing is left on them by then.
         self.runtimes.drain(..).for_each(Runtime::shutdown_background);
     }
+}
+
+/// Runs `f` on a thread of a worker, for tests.
+#[cfg(test)]
+pub fn on_a_worker(f: impl FnOnce() + Send + 'static) {
+    let runtime = runtime(1).unwrap();
+    runtime.block_on(runtime.spawn(async { f() })).unwrap();
 }

@@ -58,6 +58,7 @@ impl World {
             policies += &format!("\n[[table]]\nname = \"{schema}.paint\"\nscope = \"shared\"\n");
         }
         policies += "\n[[allow]]\nsettings = [\"app.user_id\"]\n";
+        policies += "\n[[temporary]]\nname = \"picked\"\ncolumns = \"id int, owner int\"\n";
         let owner = format!("unrestricted = true\nupstream = \"postgres://owner:secret@127.0.0.1:{}/{database}\"", cluster.port);
         let users = [
             User { name: "one", access: "tenant = \"1\"" },
@@ -984,6 +985,66 @@ fn cursors_and_portals_are_their_sessions_own() {
     drop(a);
     assert_eq!(b.answer().sqlstate(), "34000");
     assert_eq!(get(&mut b, "SELECT count(*) FROM accounts"), "15");
+}
+
+#[test]
+fn temporary_tables_are_their_sessions_own() {
+    const MAKE: &str = "CREATE TEMP TABLE picked AS SELECT id, tenant_id AS owner FROM accounts WHERE id < 4";
+    let world = World::start();
+    let (mut a, mut b) = world.pair();
+    // One that ends with its transaction keeps no backend.
+    run(&mut a, "BEGIN");
+    run(&mut a, &MAKE.replace("picked AS", "picked ON COMMIT DROP AS"));
+    assert_eq!(
+        get(&mut a, "SELECT array_agg(p ORDER BY id) FROM (SELECT * FROM picked) AS p"),
+        "{\"(1,1)\",\"(2,1)\",\"(3,1)\"}"
+    );
+    run(&mut a, "COMMIT");
+    for wire in [&mut b, &mut a] {
+        assert_eq!(wire.query("SELECT * FROM picked").sqlstate(), "42P01");
+    }
+    // Another is kept with its backend, is written to like any table, and dies with the session.
+    assert_eq!(a.query(MAKE).parts[0].tag.as_deref(), Some("SELECT 3"));
+    b.send(b'Q', b"SELECT * FROM picked\0").expect("send");
+    run(&mut a, "INSERT INTO picked VALUES (7, 1)");
+    run(&mut a, "UPDATE picked SET id = id + 10 WHERE owner = 1");
+    let answer = a.extended(&Extended {
+        sql: b"DELETE FROM picked WHERE id > $1::int RETURNING *",
+        parameters: &[Some("12")],
+        ..Extended::default()
+    });
+    assert_eq!(column(&answer), ["13", "17"], "{answer:?}");
+    let answer = a.query("MERGE INTO picked USING accounts a ON a.id + 10 = picked.id WHEN MATCHED THEN UPDATE SET owner = 5");
+    assert_eq!(answer.parts[0].tag.as_deref(), Some("MERGE 2"), "{answer:?}");
+    assert_eq!(get(&mut a, "SELECT sum(owner) FROM picked JOIN accounts ON accounts.id + 10 = picked.id"), "10");
+    assert_eq!(world.ask("SELECT string_agg(attname, ' ') FROM pg_attribute WHERE attrelid = (SELECT oid FROM pg_class WHERE relname = 'picked') AND attnum > 0"), "id owner bulkhead_tenant");
+    drop(a);
+    assert_eq!(b.answer().sqlstate(), "42P01");
+    world.until("SELECT count(*) FROM pg_class WHERE relname = 'picked'", "0");
+    // DISCARD takes it away.
+    let (mut a, _) = world.pair();
+    for discard in ["DISCARD TEMP", "DISCARD ALL", "DROP TABLE picked", "DROP TABLE IF EXISTS picked"] {
+        run(&mut a, "CREATE TEMP TABLE picked (id int, owner int)");
+        run(&mut a, discard);
+    }
+    // A session that has one has one tenant.
+    drop(a);
+    let mut web = world.connect("web");
+    run(&mut web, "SET bulkhead.tenant = '1'");
+    run(&mut web, MAKE);
+    assert_eq!(web.query("SET bulkhead.tenant = '2'").sqlstate(), "0A000");
+    run(&mut web, "DISCARD ALL");
+    run(&mut web, "SET bulkhead.tenant = '2'");
+    assert_eq!(web.query("SELECT * FROM picked").sqlstate(), "42P01");
+    // A tenant that lasts as long as the transaction may have a table that does.
+    run(&mut web, "BEGIN");
+    run(&mut web, "SET LOCAL bulkhead.tenant = '1'");
+    assert_eq!(web.query(MAKE).sqlstate(), "0A000");
+    run(&mut web, "ROLLBACK");
+    run(&mut web, "BEGIN");
+    run(&mut web, "SET LOCAL bulkhead.tenant = '1'");
+    run(&mut web, &MAKE.replace("picked AS", "picked ON COMMIT DROP AS"));
+    run(&mut web, "COMMIT");
 }
 
 #[test]

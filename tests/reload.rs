@@ -15,6 +15,9 @@ use support::proxy::{Proxy, Setup, User};
 use support::repository;
 use support::wire::{Extended, Wire, put_bind, put_execute, put_message, put_parse};
 
+/// Those who ask for the catalog's fingerprint.
+const LOOKS: &str = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE '%hashint8%'";
+
 struct World {
     proxy: Proxy,
     cluster: Cluster,
@@ -147,8 +150,7 @@ fn the_catalog_is_looked_at_over_one_connection_which_is_made_again_when_it_is_l
     let world = World::start();
     let mut owner = Wire::connect(&world.cluster.superuser("shop")).expect("a session");
     let mut look = || {
-        let looks = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE '%hashint8%'";
-        let answer = owner.query(format!("SELECT pid, query_start {looks}"));
+        let answer = owner.query(format!("SELECT pid, query_start {LOOKS}"));
         let rows: Vec<_> = answer.rows().map(|row| row.iter().flatten().cloned().collect::<Vec<_>>()).collect();
         let [row] = rows.as_slice() else { return None };
         Some((String::from_utf8_lossy(&row[0]).into_owned(), row[1].clone()))
@@ -275,8 +277,9 @@ fn where_changed_definitions_cannot_be_read_tenants_are_refused_until_they_can()
     let world = World::with("[limits]\npool_wait = \"2s\"\n");
     let (mut operator, mut client) = (world.connect("operator"), world.connect("one"));
     assert_eq!(client.query("SELECT count(*) FROM accounts").scalar().as_deref(), Some("5"));
-    // The proxy's connections are open; no new one is let in to read the catalog.
+    // The one that the catalog is read over is ended, and no new one is let in.
     assert!(operator.query("ALTER ROLE app CONNECTION LIMIT 1").error.is_none());
+    world.cluster.execute("shop", &format!("SELECT pg_terminate_backend(pid, 10000) {LOOKS}"));
     assert_eq!(client.query("SELECT count(*) FROM accounts").sqlstate(), "57P03");
     assert!(operator.query("ALTER ROLE app CONNECTION LIMIT -1").error.is_none());
     poll("the catalog is read", || client.query("SELECT count(*) FROM accounts").scalar().as_deref() == Some("5"));

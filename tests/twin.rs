@@ -453,7 +453,10 @@ impl Worker {
         let modifiers_alone = statement.sql.contains("UNION ALL")
             && effect.is_none()
             && outcome.shape.without_type_modifiers().difference(&twin.shape.without_type_modifiers()).is_none();
-        if modifiers_alone || self.twin_can(statement, outcome) {
+        let scales_alone = statement.sql.contains("INTERSECT")
+            && effect.is_none()
+            && outcome.shape.without_scales().difference(&twin.shape.without_scales()).is_none();
+        if modifiers_alone || scales_alone || self.twin_can(statement, outcome) {
             return Verdict::OtherPlan;
         }
         Verdict::Differs(format!("{why}\n proxy:\n{:?}\n twin:\n{:?}", outcome.answer, twin.answer))

@@ -4,7 +4,9 @@ use crate::config::document::Key;
 use crate::config::settings::{SETTINGS, VARIABLES_NOT_BUILT};
 use crate::config::{DATABASE_KEYS, ROOT_KEYS, USER_KEYS};
 use crate::metrics::{Kind, METRICS};
-use crate::policy::load::{ALLOW_KEYS, AS_KEYS, COLUMN_KEYS, EXPECT_KEYS, FILE_KEYS, RULE_KEYS, TABLE_KEYS, TEST_KEYS};
+use crate::policy::load::{
+    ALLOW_KEYS, AS_KEYS, COLUMN_KEYS, EXPECT_KEYS, FILE_KEYS, RULE_KEYS, TABLE_KEYS, TEMPORARY_KEYS, TEST_KEYS,
+};
 
 /// The whole reference.
 pub fn text() -> String {
@@ -35,6 +37,7 @@ pub fn text() -> String {
     keys(&mut out, "[[table]]", TABLE_KEYS);
     keys(&mut out, "[[table.rule]]", RULE_KEYS);
     keys(&mut out, "[[table.column]]", COLUMN_KEYS);
+    keys(&mut out, "[[temporary]]", TEMPORARY_KEYS);
     keys(&mut out, "[[allow]]", ALLOW_KEYS);
     keys(&mut out, "[[test]]", TEST_KEYS);
     keys(&mut out, "as of [[test]]", AS_KEYS);

@@ -14,6 +14,7 @@ fn column(number: i16, name: &str, type_oid: u32) -> Column {
         has_default: false,
         generated: false,
         computed: false,
+        hidden: false,
         identity: None,
         collation: 0,
     }

@@ -85,8 +85,7 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
         }
         Statement::Declare { name, options, query } => {
             let Rewritten { tree, hides_rows: _ } = rewrite(query, analysis, permit, catalog)?;
-            plan.command = "DECLARE";
-            plan.inlines_tenant = true;
+            (plan.command, plan.inlines_tenant) = ("DECLARE", true);
             // A held cursor lives on its backend.
             plan.effect = if options & CURSOR_OPT_HOLD != 0 { Effect::Pins } else { Effect::Read };
             let declare = DeclareCursorStmt { portalname: name.clone(), options: *options, query: Some(Box::new(tree)) };
@@ -109,6 +108,10 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
             plan.command = "EXECUTE";
             plan.action = Action::Execute { name: name.as_str().into(), arguments: *arguments };
             Some(commands::without_names(tree))
+        }
+        Statement::CreateTemporary(create) => {
+            plan.advances = advanced(&create.query, analysis, catalog);
+            Some(commands::create_temporary(create, rewrite(&create.query, analysis, permit, catalog)?.tree, &mut plan)?)
         }
         Statement::Utility(utility) => act(utility, &mut plan),
     };
@@ -158,6 +161,7 @@ fn kind_of_statement(statement: &Statement, check: &Check<'_>) -> Result<Option<
         Statement::CopyTo { query: _, options: _ } => Ok(Some(Kind::CopyTo)),
         Statement::CopyFrom(_) => Ok(Some(Kind::CopyFrom)),
         Statement::Declare { name: _, options: _, query: _ } => Ok(Some(Kind::DeclareCursor)),
+        Statement::CreateTemporary(_) => Ok(Some(Kind::CreateTemporary)),
         Statement::Utility(_) => Ok(None),
     }
 }
@@ -274,6 +278,11 @@ fn act(utility: &Utility, plan: &mut Plan) -> Option<Node> {
         Utility::Deallocate(name) => emulate(Emulation::Deallocate(name.as_str().into())),
         Utility::CloseAll => emulate(Emulation::CloseAll),
         Utility::Unlisten => emulate(Emulation::Unlisten),
+        Utility::Temporary { node, command, pins } => {
+            plan.command = command;
+            plan.effect = if *pins { Effect::Pins } else { Effect::Write };
+            (Action::Forward, Some(node))
+        }
     };
     if plan.command.is_empty() {
         plan.command = match utility {
@@ -286,6 +295,7 @@ fn act(utility: &Utility, plan: &mut Plan) -> Option<Node> {
             Utility::CloseAll | Utility::Close { name: _, node: _ } => "CLOSE",
             Utility::Unlisten => "UNLISTEN",
             Utility::Fetch { node: _ } => "FETCH",
+            Utility::Temporary { node: _, command, pins: _ } => command,
             Utility::SetConstraints { node: _ } => "SET",
             Utility::Set { name: _, values: _, local: _, node: _ } | Utility::ChooseTenant { value: Some(_), local: _ } => "SET",
         };

@@ -1,4 +1,4 @@
-//! Plans of statements about statements: EXPLAIN, PREPARE, EXECUTE.
+//! Plans of statements about statements: EXPLAIN, PREPARE, EXECUTE, CREATE TABLE AS.
 
 use std::sync::Arc;
 
@@ -8,7 +8,33 @@ use pg_query::{Node, NodeEnum};
 use super::{Action, Effect, Plan, Prepare};
 use crate::finding::Denial;
 use crate::sql::analyse::explain::ExplainOptions;
-use crate::sql::tree::{node, string};
+use crate::sql::analyse::temporary::{CreateTemporary, ends_with_transaction};
+use crate::sql::sentinel::slot_node;
+use crate::sql::template::TenantType;
+use crate::sql::tree::{node, string, target};
+
+/// `CREATE TEMPORARY TABLE name AS query`, the tenant beside the query's columns.
+pub(super) fn create_temporary(create: &CreateTemporary, mut query: Node, plan: &mut Plan) -> Result<Node, Denial> {
+    let CreateTemporary { query: _, into, if_not_exists, tenant_column } = create;
+    let Some(NodeEnum::SelectStmt(select)) = &mut query.node else {
+        return Err(Denial::disagreement("a table of something else than a query"));
+    };
+    if !crate::mutant!("write.temporary-is-nobodys") {
+        select.target_list.push(target(tenant_column, slot_node(TenantType::Text)));
+    }
+    plan.command = "CREATE";
+    plan.needs_tenant = true;
+    plan.inlines_tenant = true;
+    plan.effect = if ends_with_transaction(into.on_commit) { Effect::Write } else { Effect::Pins };
+    let create = pg::CreateTableAsStmt {
+        query: Some(Box::new(query)),
+        into: Some(Box::new(into.clone())),
+        objtype: pg::ObjectType::ObjectTable as i32,
+        is_select_into: false,
+        if_not_exists: *if_not_exists,
+    };
+    Ok(node(NodeEnum::CreateTableAsStmt(Box::new(create))))
+}
 
 /// `EXPLAIN (options) query`. Estimates are made from statistics over the rows of all tenants: where they are kept back they
 /// are off without a word, since nobody who types EXPLAIN asks for them in particular, and refused where they are asked for.

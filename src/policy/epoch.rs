@@ -360,6 +360,7 @@ fn bind_expression(sql: &SqlText, relation: &Relation, catalog: &Catalog) -> Res
         | Statement::Explain { options: _, query: _ }
         | Statement::Prepare { name: _, query: _ }
         | Statement::Execute { name: _, arguments: _, query: _ }
+        | Statement::CreateTemporary(_)
         | Statement::Utility(_) => Err(problem("not an expression".to_owned())),
     }
 }
@@ -379,6 +380,7 @@ mod tests {
             has_default: false,
             generated: false,
             computed: false,
+            hidden: false,
             identity: None,
             collation: 0,
         };

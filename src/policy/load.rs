@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::expression;
 use super::model::{
     Allow, ColumnPolicy, DefaultRule, Expectation, Mask, MaskKey, MaskPolicy, Mode, Place, PolicyModel, PolicyTest, Rule,
-    RuleAction, Scope, Source, SqlText, TablePolicy,
+    RuleAction, Scope, Source, SqlText, TablePolicy, TemporaryPolicy,
 };
 use crate::config::document::{Document, Key, Located, Table, key};
 use crate::config::problem::{Problem, Problems, did_you_mean};
@@ -19,6 +19,7 @@ pub type PolicyProblem = Problem;
 pub const FILE_KEYS: &[Key] = &[
     key("database", "\"shop\"", "The file applies to this [[database]] only. Default: to all."),
     key("table", "[[table]]", "A table and who sees which rows. Tables that no file lists are denied."),
+    key("temporary", "[[temporary]]", "A temporary table that sessions may make: CREATE TEMPORARY TABLE, also AS a query."),
     key("allow", "[[allow]]", "Widens what roles may do."),
     key("test", "[[test]]", "A statement and what must become of it; run by `bulkhead test`."),
 ];
@@ -52,6 +53,14 @@ pub const COLUMN_KEYS: &[Key] = &[
     key("mask", "\"last4\"", "What tenants see instead: none (the value, the default), null, redact, last4, email or hash."),
     key("unless_roles", "[\"dpo\"]", "Roles that see the value. Default: none."),
     key("mask_key", "\"file:mask.key\"", "With mask = \"hash\": the secret of the pseudonyms, env:NAME or file:PATH."),
+];
+pub const TEMPORARY_KEYS: &[Key] = &[
+    key("name", "\"report_rows\"", "Its name, which no relation or type of the database may have."),
+    key(
+        "columns",
+        "\"id bigint PRIMARY KEY, total numeric(12,2)\"",
+        "As in CREATE TABLE: types of PostgreSQL's own; NOT NULL, PRIMARY KEY and UNIQUE of one column.",
+    ),
 ];
 pub const ALLOW_KEYS: &[Key] = &[
     key("roles", "[\"app\"]", "Who. Default: every role."),
@@ -189,6 +198,15 @@ impl File<'_> {
                 }
             }
         }
+        for entry in root.tables("temporary", "[[temporary]]", TEMPORARY_KEYS) {
+            let Some(temporary) = self.temporary(&entry) else { continue };
+            if model.temporaries.iter().any(|t| t.name == temporary.name && of_one_database(&t.place, &temporary.place)) {
+                let problem = Problem::new(format!("two entries for the temporary table {}", temporary.name));
+                self.document.report(problem, temporary.place.span, "the second one");
+                continue;
+            }
+            model.temporaries.push(temporary);
+        }
         model.allows.extend(root.tables("allow", "[[allow]]", ALLOW_KEYS).iter().map(|t| self.allow(t)));
         model.tests.extend(root.tables("test", "[[test]]", TEST_KEYS).iter().filter_map(|t| self.test(t)));
         model.sources.push(Arc::clone(&self.source));
@@ -218,6 +236,17 @@ impl File<'_> {
             default,
             rules,
             columns,
+            place: self.place(inner(self.document, name.span)),
+        })
+    }
+
+    fn temporary(&self, entry: &Table<'_>) -> Option<TemporaryPolicy> {
+        let (name, columns) = (entry.required_text("name"), entry.required_text("columns"));
+        let names = name.as_ref().and_then(|n| self.identifiers(n, "a table without a schema", 1));
+        let (name, columns) = (name?, columns?);
+        Some(TemporaryPolicy {
+            name: names?.pop()?,
+            columns: self.sql_text(columns),
             place: self.place(inner(self.document, name.span)),
         })
     }
@@ -555,11 +584,15 @@ impl File<'_> {
 
 /// Policies for different databases do not meet.
 fn is_same(a: &TablePolicy, b: &TablePolicy) -> bool {
-    let overlap = match (&a.place.source.database, &b.place.source.database) {
+    of_one_database(&a.place, &b.place) && a.schema == b.schema && a.name == b.name
+}
+
+/// Whether two files may say something of one database.
+fn of_one_database(a: &Place, b: &Place) -> bool {
+    match (&a.source.database, &b.source.database) {
         (Some(a), Some(b)) => a == b,
         (None, _) | (_, None) => true,
-    };
-    overlap && a.schema == b.schema && a.name == b.name
+    }
 }
 
 /// The text of a TOML string between its quotes.

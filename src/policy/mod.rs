@@ -11,6 +11,7 @@ pub mod load;
 pub mod lock;
 pub mod masks;
 pub mod model;
+pub mod temporary;
 
 pub use catalogs::{CatalogRule, Rows};
 pub use decide::{LastValue, MaskedColumn, Permit, RowFilter, decide};

@@ -10,6 +10,7 @@ use crate::config::problem::Problem;
 #[derive(Clone, Debug, Default)]
 pub struct PolicyModel {
     pub tables: Vec<TablePolicy>,
+    pub temporaries: Vec<TemporaryPolicy>,
     pub allows: Vec<Allow>,
     pub tests: Vec<PolicyTest>,
     pub sources: Vec<Arc<Source>>,
@@ -21,6 +22,7 @@ impl PolicyModel {
         let applies = |place: &Place| place.source.applies_to(database);
         PolicyModel {
             tables: self.tables.iter().filter(|t| applies(&t.place)).cloned().collect(),
+            temporaries: self.temporaries.iter().filter(|t| applies(&t.place)).cloned().collect(),
             allows: self.allows.iter().filter(|a| applies(&a.place)).cloned().collect(),
             tests: self.tests.iter().filter(|t| applies(&t.place)).cloned().collect(),
             sources: self.sources.iter().filter(|s| s.applies_to(database)).cloned().collect(),
@@ -92,6 +94,16 @@ pub struct TablePolicy {
     pub rules: Vec<Rule>,
     pub columns: Vec<ColumnPolicy>,
     /// Where the table's name stands.
+    pub place: Place,
+}
+
+/// `[[temporary]]`: a temporary table that sessions may make.
+#[derive(Clone, Debug)]
+pub struct TemporaryPolicy {
+    pub name: String,
+    /// As in CREATE TABLE, between the brackets.
+    pub columns: SqlText,
+    /// Where its name stands.
     pub place: Place,
 }
 

@@ -468,9 +468,9 @@ impl Session<'_> {
     /// A cursor WITH HOLD outlives its transaction: of a shared login's tenants only one that outlives it too may have one.
     pub fn check_hold(&self, pins: bool) -> Result<(), Denial> {
         match &self.principal.access {
-            Access::Shared { tenants: _, chosen } if pins && !self.choice.lasts(chosen.as_ref()) => {
-                Err(Denial::unsupported("a cursor WITH HOLD needs a tenant that was chosen outside of the transaction"))
-            }
+            Access::Shared { tenants: _, chosen } if pins && !self.choice.lasts(chosen.as_ref()) => Err(Denial::unsupported(
+                "a cursor WITH HOLD, or a temporary table, needs a tenant that was chosen outside of the transaction",
+            )),
             Access::Shared { tenants: _, chosen: _ } | Access::Fixed(_) | Access::Unrestricted => Ok(()),
         }
     }

@@ -127,7 +127,7 @@ impl Session<'_> {
             return Ok(shown);
         }
         if self.pinned && self.principal.tenant() != tenant.as_ref() {
-            let message = "the tenant cannot be changed in a session that has held a cursor open";
+            let message = "the tenant cannot be changed in a session that has held a cursor open or made a temporary table";
             return Err(SqlError::new(sqlstate::FEATURE_NOT_SUPPORTED, message));
         }
         self.set_tenant(tenant, local);
@@ -141,6 +141,16 @@ impl Session<'_> {
         }
         self.choice.choose(&mut self.principal.access, tenant, local);
         self.forget_sequences();
+    }
+
+    /// What was left on the backend ends with it.
+    fn unpin(&mut self) {
+        if std::mem::take(&mut self.pinned)
+            && let Some(lease) = self.lease.take()
+        {
+            self.registration.slot().clear();
+            drop(lease);
+        }
     }
 
     /// Returns the command tag.
@@ -162,6 +172,7 @@ impl Session<'_> {
                 self.set_tenant(None, false);
                 self.names.deallocate_all();
                 self.names.drop_portals();
+                self.unpin();
                 Ok("DISCARD ALL".to_owned())
             }
             Emulation::Discard(what) => {
@@ -191,8 +202,7 @@ pub(super) fn in_a_list(emulation: &Emulation) -> Option<(&'static str, Sent)> {
         Emulation::ResetAll | Emulation::DiscardAll => None,
         Emulation::Discard(what) => match &**what {
             "PLANS" => nothing("DISCARD PLANS", Outcome::Nothing),
-            "SEQUENCES" => nothing("DISCARD SEQUENCES", Outcome::Nothing),
-            _ => nothing("DISCARD TEMP", Outcome::Nothing),
+            _ => nothing("DISCARD SEQUENCES", Outcome::Nothing),
         },
         Emulation::DeallocateAll => nothing("DEALLOCATE ALL", Outcome::Deallocated(None)),
         Emulation::Deallocate(name) => nothing("DEALLOCATE", Outcome::Deallocated(Some(name.clone()))),

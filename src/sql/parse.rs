@@ -23,10 +23,8 @@ mod respell;
 pub const MAX_PARSE_BYTES: usize = 2 << 20;
 /// Statements that nest deeper than this (levels, estimated from above) are refused.
 pub const MAX_DEPTH: u32 = 1_500;
-/// Statements that nest deeper than this need [`on_large_stack`], on a thread with the [`ORDINARY_STACK`].
+/// Statements that nest deeper than this need [`on_large_stack`], on an ordinary thread.
 const DEEP: u32 = 64;
-/// What threads have unless they ask for another (bytes).
-const ORDINARY_STACK: usize = 2 << 20;
 /// More ANDs and ORs than this are refused: the second parser's tree would be too deep even for a large stack.
 const MAX_CONNECTIVES: u32 = 20_000;
 /// Texts longer than this (bytes) count as deep.
@@ -36,18 +34,13 @@ const LARGE_STACK: usize = 256 << 20;
 
 static LIBRARY: Mutex<()> = Mutex::new(());
 
-/// The stack of a thread that reviews many statements (bytes): few of them need [`on_large_stack`] there. See [`has_room`].
-pub const ROOMY_STACK: usize = 16 << 20;
-
 thread_local! {
     static HAS_LARGE_STACK: Cell<bool> = const { Cell::new(false) };
-    /// How deep a tree this thread's own stack is for.
-    static LEVELS: Cell<u32> = const { Cell::new(DEEP) };
 }
 
-/// This thread was made with the [`ROOMY_STACK`].
-pub fn has_room() {
-    LEVELS.set(DEEP * (ROOMY_STACK / ORDINARY_STACK) as u32);
+/// Trees that nest deeper than this need [`on_large_stack`] here.
+fn deep() -> u32 {
+    DEEP * crate::worker::room()
 }
 
 /// Runs a call into the library. It must not end the session by a panic, whatever the tree.
@@ -144,11 +137,7 @@ pub fn parse(text: &str) -> Result<ParseResult, Denial> {
     if depth > MAX_DEPTH {
         return Err(limit(sqlstate::STATEMENT_TOO_COMPLEX, "statement is nested too deeply"));
     }
-    if depth > LEVELS.get() || text.len() > LONG {
-        on_large_stack(|| parse_here(text, &tokens))?
-    } else {
-        parse_here(text, &tokens)
-    }
+    if depth > deep() || text.len() > LONG { on_large_stack(|| parse_here(text, &tokens))? } else { parse_here(text, &tokens) }
 }
 
 fn parse_here(text: &str, tokens: &[ScanToken]) -> Result<ParseResult, Denial> {
@@ -169,7 +158,7 @@ pub fn is_deep(text: &str) -> bool {
 
 /// [`is_deep`] of a text into which trees of so many levels are put.
 pub fn is_deep_with(text: &str, levels: u32) -> bool {
-    text.len() > LONG || levels_of(text).saturating_add(levels) > LEVELS.get()
+    text.len() > LONG || levels_of(text).saturating_add(levels) > deep()
 }
 
 /// How many levels the tree of this text can have, from above.
@@ -501,12 +490,18 @@ mod tests {
             });
             done.unwrap().unwrap_or_else(|d| panic!("{d}: {}", &text[..40]));
         }
-        // What is not called deep fits the stack of an ordinary thread.
-        for text in [chain(60), brackets(30), nots(60), unions(12), cases(8), joins(12), subselects(8)] {
-            assert!(!is_deep(&text), "{text}");
-            let tree = parse(&text).unwrap();
-            crate::sql::second::read(print(&tree).unwrap().text(), &tree).unwrap();
-        }
+        // What is not called deep fits the stack of a thread: of an ordinary one, and of a worker's.
+        let fit = |texts: &[String]| {
+            for text in texts {
+                assert!(!is_deep(text), "{text}");
+                let tree = parse(text).unwrap();
+                crate::sql::second::read(print(&tree).unwrap().text(), &tree).unwrap();
+            }
+        };
+        fit(&[chain(60), brackets(30), nots(60), unions(12), cases(8), joins(12), subselects(8)]);
+        let deeper = [chain(500), brackets(250), nots(500), unions(85), cases(60), joins(75), subselects(60)];
+        assert!(deeper.iter().all(|text| is_deep(text)));
+        crate::worker::on_a_worker(move || fit(&deeper));
         for text in [chain(50_000), brackets(50_000), nots(50_000), unions(50_000), cases(50_000), joins(50_000)] {
             assert_eq!(parse(&text).unwrap_err().reason, Reason::Limit);
         }

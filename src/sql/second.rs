@@ -287,6 +287,8 @@ fn kind_of_node(node: &NodeEnum) -> Option<&'static str> {
         Some("execute")
     } else if let NodeEnum::DeclareCursorStmt(_) = node {
         Some("declare")
+    } else if let NodeEnum::CreateTableAsStmt(_) = node {
+        Some("create")
     } else {
         None
     }
@@ -375,6 +377,7 @@ fn kind_of_statement(statement: &Statement) -> &'static str {
         (matches!(statement, Statement::Prepare { .. }), "prepare"),
         (matches!(statement, Statement::Execute { .. }), "execute"),
         (matches!(statement, Statement::Declare { .. }), "declare"),
+        (matches!(statement, Statement::CreateTable(_)), "create"),
     ];
     kinds.into_iter().find_map(|(is, kind)| is.then_some(kind)).unwrap_or("other")
 }

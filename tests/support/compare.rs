@@ -125,6 +125,29 @@ impl Shape {
         shape
     }
 
+    /// Of equal values that are written differently (`9` and `9.00`), INTERSECT gives those of the arm that the planner takes for
+    /// the smaller one (generate_nonunion_paths of prepunion.c): numbers without their scale.
+    pub fn without_scales(&self) -> Shape {
+        let mut shape = self.clone();
+        for part in &mut shape.parts {
+            let columns = part.columns.iter().flatten().map(|(_, of, _, format)| (of == "1700", *format)).collect::<Vec<_>>();
+            for (value, (_, format)) in part.rows.iter_mut().flat_map(|row| row.iter_mut().zip(&columns)).filter(|(_, c)| c.0) {
+                match value {
+                    // Behind the number of digits, the weight and the sign (numeric_send).
+                    Some(bytes) if *format == 1 => bytes[6..8].fill(0),
+                    Some(text) if text.contains(&b'.') => {
+                        let zeros = text.iter().rev().take_while(|b| **b == b'0').count();
+                        text.truncate(text.len() - zeros);
+                        text.pop_if(|last| *last == b'.');
+                    }
+                    Some(_) | None => {}
+                }
+            }
+            part.rows.sort_unstable();
+        }
+        shape
+    }
+
     /// Two errors of class 42 (names, types, syntax) are the same answer: of several mistakes in a statement either may be
     /// told, and hints guess at what was meant. Neither has read a row. What a policy refuses (42501) is none of them.
     fn with_name_error_of(self, proxy: &Shape) -> Shape {

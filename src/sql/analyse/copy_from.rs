@@ -59,7 +59,7 @@ impl Analyser<'_> {
 /// The columns of the list; without one, all that are not generated, in the table's order.
 fn columns(table: &Relation, list: &[Node]) -> Result<Vec<String>, Denial> {
     if list.is_empty() {
-        return Ok(table.columns.iter().filter(|c| !c.generated).map(|c| c.name.clone()).collect());
+        return Ok(table.columns.iter().filter(|c| !c.generated && !c.hidden).map(|c| c.name.clone()).collect());
     }
     let mut columns: Vec<String> = vec![];
     for name in list {

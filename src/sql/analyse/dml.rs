@@ -42,7 +42,8 @@ impl Analyser<'_> {
 
     /// Makes the column list explicit and checks it against what is supplied (`None`: DEFAULT VALUES).
     pub(super) fn insert_columns(&mut self, cols: &mut Vec<Node>, target: RteId, supplied: Option<usize>) -> Result<(), Denial> {
-        let names: Vec<String> = self.rtes[target].columns.iter().map(|c| c.name.clone()).collect();
+        let visible = self.rtes[target].columns.iter().enumerate().filter(|(i, _)| !self.is_hidden(target, *i));
+        let names: Vec<String> = visible.map(|(_, c)| c.name.clone()).collect();
         if cols.is_empty() {
             let count = supplied.unwrap_or(0);
             if count > names.len() {
@@ -389,7 +390,7 @@ impl Analyser<'_> {
             )));
         }
         let names: Vec<String> = if attributes.is_empty() {
-            found.columns.iter().filter(|c| !c.generated).map(|c| c.name.clone()).collect()
+            found.columns.iter().filter(|c| !c.generated && !c.hidden).map(|c| c.name.clone()).collect()
         } else {
             attributes.iter().filter_map(as_string).map(str::to_owned).collect()
         };

@@ -293,6 +293,9 @@ impl Analyser<'_> {
         let Some(id) = rte else {
             return Err(Denial::unsupported("a whole-row reference to a join cannot be secured"));
         };
+        if (0..self.rtes[id].columns.len()).any(|column| self.is_hidden(id, column)) {
+            return Err(Denial::unsupported("a temporary table as a whole row cannot be secured: name its columns"));
+        }
         let rte = &mut self.rtes[id];
         match &rte.kind {
             RteKind::Relation { oid: _, usage: _ } => {}

@@ -152,6 +152,18 @@ impl Analyser<'_> {
         Ok(self.item(id, visible, qualified))
     }
 
+    /// Whether a column is Bulkhead's own.
+    pub(super) fn is_hidden(&self, id: RteId, column: usize) -> bool {
+        match self.rtes[id].kind {
+            RteKind::Relation { oid, usage: _ } => {
+                let hidden = self.context.catalog.relation(oid).and_then(|r| r.columns.get(column)).is_some_and(|c| c.hidden);
+                hidden && !crate::mutant!("names.hidden-columns-show")
+            }
+            RteKind::Version(target) => self.is_hidden(target, column),
+            RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Merged => false,
+        }
+    }
+
     /// `*` stands for a column, among others.
     pub(super) fn note_starred(&mut self, name: &str, target: Target) {
         let rte = &mut self.rtes[target.rte];
@@ -183,7 +195,9 @@ impl Analyser<'_> {
             {
                 self.name_apart_in(query);
             }
+            Statement::CreateTemporary(create) if !self.starred_apart.is_empty() => self.name_apart_in(&mut create.query),
             Statement::Query(_)
+            | Statement::CreateTemporary(_)
             | Statement::Declare { .. }
             | Statement::CopyTo { .. }
             | Statement::Explain { .. }
@@ -209,7 +223,7 @@ impl Analyser<'_> {
         each_child_mut(node, &mut |child| self.name_apart_in(child));
     }
 
-    /// The namespace item of an entry all of whose columns are visible.
+    /// The namespace item of an entry all of whose columns are visible but for the hidden one.
     pub(super) fn item(&self, id: RteId, name: String, relation: Option<(String, String)>) -> Item {
         Item {
             name: Some(name),
@@ -219,6 +233,7 @@ impl Analyser<'_> {
                 .columns
                 .iter()
                 .enumerate()
+                .filter(|(i, _)| !self.is_hidden(id, *i))
                 .map(|(i, c)| (c.name.clone(), Target { rte: id, column: i }))
                 .collect(),
             relation_visible: true,

@@ -21,22 +21,25 @@ mod query;
 pub mod scope;
 mod sequence;
 mod table_function;
+pub mod temporary;
 pub mod utility;
 mod view;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use pg_query::protobuf::{CreateTableAsStmt, ObjectType};
 use pg_query::{Node, NodeEnum};
 
 use super::kinds::not_a_statement;
 use super::types::{Environment, Typed};
-use crate::catalog::{Catalog, Relation};
+use crate::catalog::{Catalog, Relation, TEMPORARY_SCHEMA};
 use crate::error::sqlstate;
 use crate::finding::Denial;
 pub use copy_from::CopyFrom;
 pub use expr::WHOLE_ROW;
 pub use query::{contains_aggregate_or_window, is_aggregate};
 use scope::{Cte, Rte, RteColumn, RteId, RteKind, Scope};
+use temporary::CreateTemporary;
 use utility::Utility;
 pub use view::levels_of_views;
 
@@ -153,6 +156,8 @@ pub enum Statement {
         arguments: usize,
         query: Node,
     },
+    /// `CREATE TEMPORARY TABLE name AS query`
+    CreateTemporary(Box<CreateTemporary>),
     Utility(Utility),
 }
 
@@ -252,6 +257,16 @@ impl Analyser<'_> {
                 if let Some(utility) = utility::single_call(s, self) {
                     return Ok(Statement::Utility(utility));
                 }
+                if let Some(into) = s.into_clause.take() {
+                    let create = CreateTableAsStmt {
+                        query: Some(Box::new(std::mem::take(&mut statement))),
+                        into: Some(into),
+                        objtype: ObjectType::ObjectTable as i32,
+                        is_select_into: true,
+                        if_not_exists: false,
+                    };
+                    return self.create_as(create);
+                }
                 self.query(s, None)?;
                 self.note_only_name(s);
                 Ok(Statement::Query(statement))
@@ -272,6 +287,9 @@ impl Analyser<'_> {
                 self.merge(s)?;
                 Ok(Statement::Query(statement))
             }
+            NodeEnum::CreateTableAsStmt(s) => self.create_as(std::mem::take(s)),
+            NodeEnum::CreateStmt(_) => self.create(&statement),
+            NodeEnum::DropStmt(_) => self.drop(&statement),
             NodeEnum::CopyStmt(s) => self.copy(s),
             NodeEnum::DeclareCursorStmt(s) => self.declare(s),
             NodeEnum::ExplainStmt(s) => self.explain(s),
@@ -319,7 +337,8 @@ impl Analyser<'_> {
         (2..).map(|n| format!("{stem}__{n}")).find(|name| free(name)).unwrap_or_default()
     }
 
-    /// Schemas in the order in which PostgreSQL looks for an unqualified name. There are no temporary schemas for tenants.
+    /// Schemas in the order in which PostgreSQL looks for an unqualified name, after the temporary one for relations: names that
+    /// policy files declare there are nobody else's, and types and functions there are none.
     fn path(&self) -> impl Iterator<Item = &str> {
         let path = if self.in_views == 0 { self.context.search_path } else { &[] };
         let implicit = !path.iter().any(|s| &**s == "pg_catalog") && !crate::mutant!("names.pg-catalog-not-first");
@@ -330,8 +349,9 @@ impl Analyser<'_> {
     fn find_relation(&self, schema: &str, name: &str) -> Result<&Relation, Denial> {
         let catalog = self.context.catalog;
         if schema.is_empty() {
-            return self
-                .path()
+            return std::iter::once(TEMPORARY_SCHEMA)
+                .filter(|_| self.in_views == 0)
+                .chain(self.path())
                 .find_map(|s| catalog.relation_named(s, name))
                 .ok_or_else(|| Denial::invalid(sqlstate::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist")));
         }

@@ -54,6 +54,7 @@ pub(super) fn prepare(prepare: pg::PrepareStmt, context: &Context<'_>) -> Result
         | Statement::Explain { .. }
         | Statement::Prepare { .. }
         | Statement::Execute { .. }
+        | Statement::CreateTemporary(_)
         | Statement::Utility(_) => Err(Refusal {
             denial: Denial::unsupported("PREPARE of a statement that changes the session cannot be secured"),
             pinned: analysis.pinned,

@@ -64,6 +64,13 @@ pub enum Utility {
         node: Node,
     },
     Unlisten,
+    /// CREATE and DROP of a temporary table that a policy file declares, DISCARD TEMP; `pins`: it stays on its backend.
+    Temporary {
+        node: Node,
+        /// First word of the command.
+        command: &'static str,
+        pins: bool,
+    },
 }
 
 /// A value given to `set_config`.
@@ -431,7 +438,10 @@ pub(super) fn discard(statement: &pg::DiscardStmt) -> Result<Utility, Denial> {
         Ok(DiscardMode::DiscardAll) => Ok(Utility::DiscardAll),
         Ok(DiscardMode::DiscardPlans) => Ok(Utility::Discard("PLANS")),
         Ok(DiscardMode::DiscardSequences) => Ok(Utility::Discard("SEQUENCES")),
-        Ok(DiscardMode::DiscardTemp) => Ok(Utility::Discard("TEMP")),
+        Ok(DiscardMode::DiscardTemp) => {
+            let node = Node { node: Some(NodeEnum::DiscardStmt(*statement)) };
+            Ok(Utility::Temporary { node, command: "DISCARD", pins: false })
+        }
         Ok(DiscardMode::Undefined) | Err(_) => Err(Denial::unsupported("this DISCARD is not known")),
     }
 }
@@ -520,7 +530,8 @@ fn name_of(kind: &NodeEnum) -> String {
     } else if let NodeEnum::GrantRoleStmt(s) = kind {
         return either(s.is_grant, "GRANT", "REVOKE");
     } else if let NodeEnum::CreateTableAsStmt(s) = kind {
-        return either(s.objtype == ObjectType::ObjectMatview as i32, "CREATE MATERIALIZED VIEW", "CREATE TABLE AS");
+        let table = if s.is_select_into { "SELECT INTO" } else { "CREATE TABLE AS" };
+        return either(s.objtype == ObjectType::ObjectMatview as i32, "CREATE MATERIALIZED VIEW", table);
     }
     let debug = format!("{kind:?}");
     let name = debug.split(['(', ' ', '{']).next().unwrap_or_default().trim_end_matches("Stmt");

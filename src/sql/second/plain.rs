@@ -47,6 +47,8 @@ fn below(kind: &mut NodeEnum) {
         some(&mut s.query);
     } else if let NodeEnum::CopyStmt(s) = kind {
         some(&mut s.query);
+    } else if let NodeEnum::CreateTableAsStmt(s) = kind {
+        some(&mut s.query);
     } else if let NodeEnum::MergeStmt(s) = kind {
         some(&mut s.source_relation);
         some(&mut s.join_condition);
@@ -212,6 +214,12 @@ fn change(kind: &mut NodeEnum) {
         if w.command_type == CmdType::CmdInsert as i32 && w.values.is_empty() {
             // DEFAULT VALUES
             w.command_type = CmdType::CmdNothing as i32;
+        }
+    } else if let NodeEnum::CreateTableAsStmt(s) = kind {
+        if let Some(into) = &mut s.into {
+            into.col_names.clear();
+            into.on_commit = pg::OnCommitAction::OncommitNoop as i32;
+            into.skip_data = false;
         }
     } else if let NodeEnum::ExplainStmt(s) = kind {
         s.options.clear();

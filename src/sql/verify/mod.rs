@@ -96,6 +96,8 @@ pub enum Kind {
     },
     /// DECLARE .. CURSOR FOR query
     DeclareCursor,
+    /// CREATE TEMPORARY TABLE .. AS query
+    CreateTemporary,
 }
 
 /// A relation whose rows belong to tenants.

@@ -2,14 +2,16 @@
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    CommonTableExpr, CopyStmt, CteCycleClause, CteSearchClause, DeclareCursorStmt, DefElem, DeleteStmt, ExplainStmt, InsertStmt,
-    List, LockingClause, OverridingKind, RangeVar, ResTarget, SelectStmt, SetOperation, UpdateStmt, WithClause,
+    CommonTableExpr, CopyStmt, CreateTableAsStmt, CteCycleClause, CteSearchClause, DeclareCursorStmt, DefElem, DeleteStmt,
+    ExplainStmt, InsertStmt, IntoClause, List, LockingClause, ObjectType, OverridingKind, RangeVar, ResTarget, SelectStmt,
+    SetOperation, UpdateStmt, WithClause,
 };
 
 use super::guard::{Place, Use};
 use super::masks::Finds;
 use super::nodes::other_statements;
 use super::*;
+use crate::catalog::TEMPORARY_SCHEMA;
 use crate::sql::shape;
 
 /// Options of EXPLAIN that run nothing and tell of the plan only.
@@ -38,6 +40,10 @@ impl Verifier<'_> {
                 Some(NodeEnum::SelectStmt(select)) => self.select(select),
                 Some(_) | None => Err(refused("a cursor over something else than a query")),
             }
+        } else if let NodeEnum::CreateTableAsStmt(create) = node
+            && kind == Kind::CreateTemporary
+        {
+            self.create_temporary(create)
         } else {
             let found = match node {
                 NodeEnum::SelectStmt(_) => Some(Kind::Select),
@@ -52,6 +58,47 @@ impl Verifier<'_> {
             }
             self.query(node)
         }
+    }
+
+    /// A table that the catalog has among the temporary ones: its columns, and the tenant in the last.
+    fn create_temporary(&mut self, create: &CreateTableAsStmt) -> Result<(), Denial> {
+        let CreateTableAsStmt { query, into, objtype, is_select_into, if_not_exists: _ } = create;
+        let into = into.as_deref().ok_or_else(|| refused("a table without a name"))?;
+        let IntoClause { rel, col_names, access_method, options, on_commit: _, table_space_name, view_query, skip_data: _ } =
+            into;
+        let plain = col_names.is_empty() && access_method.is_empty() && options.is_empty() && table_space_name.is_empty();
+        let is_table = *objtype == ObjectType::ObjectTable as i32 && !*is_select_into && view_query.is_none();
+        let (true, true, Some(RangeVar { catalogname, schemaname, relname, inh: _, relpersistence, alias: None, location: _ })) =
+            (plain, is_table, rel.as_ref())
+        else {
+            return Err(refused("a table that is made in an unknown way"));
+        };
+        if !catalogname.is_empty() || schemaname != TEMPORARY_SCHEMA || relpersistence != "t" {
+            return Err(refused(format!("\"{relname}\" is not temporary")));
+        }
+        let known = self.catalog.temporary(relname).and_then(|t| self.catalog.relation(t.relation));
+        let governed = known.and_then(|known| self.expected.relations.governed.get(&known.oid));
+        let (known, governed) = known.zip(governed).ok_or_else(|| refused(format!("\"{relname}\" is not declared")))?;
+        let Some(NodeEnum::SelectStmt(select)) = query.as_deref().map(inner).transpose()? else {
+            return Err(refused("a table of something else than a query"));
+        };
+        let names: Vec<Option<String>> = select.target_list.iter().map(output_name).collect();
+        if !names.iter().map(Option::as_deref).eq(known.columns.iter().map(|c| Some(c.name.as_str()))) {
+            return Err(refused(format!("columns that are not those of \"{relname}\"")));
+        }
+        let tenant = match select.target_list.last().and_then(|t| t.node.as_ref()) {
+            Some(NodeEnum::ResTarget(target)) if target.name == governed.tenant_column => target.val.as_deref(),
+            Some(_) | None => None,
+        };
+        if crate::mutant!("check.temporary-is-nobodys") {
+            return self.select(select);
+        }
+        if tenant.map(shape::shape) != Some(shape::shape(&sentinel::slot_node(governed.tenant_type)))
+            || select.op != SetOperation::SetopNone as i32
+        {
+            return Err(refused(format!("rows of \"{relname}\" that are nobody's")));
+        }
+        self.select(select)
     }
 
     fn explain(&mut self, explain: &ExplainStmt, estimates: bool) -> Result<(), Denial> {

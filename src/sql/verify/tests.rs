@@ -9,6 +9,7 @@ pub(super) const PRODUCTS: u32 = 102;
 const SECRETS: u32 = 103;
 const PG_CLASS: u32 = 1259;
 const PG_DATABASE: u32 = 1262;
+const PICKED: u32 = u32::MAX;
 const PG_SETTINGS: u32 = 12000;
 
 struct Allowed;
@@ -58,6 +59,7 @@ fn relation(oid: u32, schema: &str, name: &str, columns: &[&str]) -> Relation {
         has_default: false,
         generated: false,
         computed: false,
+        hidden: false,
         identity: None,
         collation: 0,
     };
@@ -96,6 +98,7 @@ fn catalog() -> Catalog {
         functions: vec![function("peek", 2249), function("spy", 25)],
         ..Snapshot::default()
     })
+    .with_temporaries(vec![(relation(PICKED, "pg_temp", "picked", &["id", "whose"]), vec![])])
 }
 
 fn function(name: &str, argument: u32) -> crate::catalog::Function {
@@ -161,9 +164,10 @@ fn check_with(kind: Kind, text: &str, rules: Rules) -> Result<(), Denial> {
 }
 
 pub(super) fn relations(rules: Rules) -> Relations {
+    let picked = Governed { tenant_column: "whose".to_owned(), tenant_type: TenantType::Text, ..Rules::default().governed() };
     let own_database = predicates("row.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()");
     Relations {
-        governed: HashMap::from([(ACCOUNTS, Rules::default().governed()), (ORDERS, rules.governed())]),
+        governed: HashMap::from([(ACCOUNTS, Rules::default().governed()), (ORDERS, rules.governed()), (PICKED, picked)]),
         shared: HashSet::from([PRODUCTS]),
         system: HashMap::from([
             (PG_CLASS, System { hidden: &["relpages"], rows: Vec::new(), single: None }),
@@ -220,6 +224,7 @@ pub(super) fn kind_of(text: &str) -> Kind {
         "COPY" => Kind::CopyTo,
         "EXPLAIN" => Kind::Explain { estimates: false },
         "DECLARE" => Kind::DeclareCursor,
+        "CREATE" => Kind::CreateTemporary,
         _ => Kind::Select,
     }
 }
@@ -231,6 +236,44 @@ fn check(text: &str) -> Result<(), Denial> {
 /// Refused by the check, not for want of a valid text.
 pub(super) fn is_refused(result: Result<(), Denial>) -> bool {
     result.is_err_and(|d| !d.error.message.contains("cannot be parsed"))
+}
+
+#[test]
+fn temporary_tables_hold_rows_of_the_tenant() {
+    const SLOT: &str = "'qzslottext'::pg_catalog.text AS whose";
+    let of_accounts = format!("SELECT a.id AS id, {SLOT} FROM public.accounts a WHERE T(a)");
+    for text in [
+        format!("CREATE TEMPORARY TABLE pg_temp.picked AS {of_accounts}"),
+        format!("CREATE TEMPORARY TABLE IF NOT EXISTS pg_temp.picked ON COMMIT DROP AS {of_accounts} WITH NO DATA"),
+        "SELECT p.id FROM pg_temp.picked p WHERE p.whose OPERATOR(pg_catalog.=) 'qzslottext'::pg_catalog.text".to_owned(),
+    ] {
+        check(&text).unwrap_or_else(|d| panic!("{text}: {d}"));
+    }
+    for text in [
+        format!("CREATE TABLE pg_temp.picked AS {of_accounts}"),
+        format!("CREATE TABLE public.picked AS {of_accounts}"),
+        format!("CREATE TEMPORARY TABLE picked AS {of_accounts}"),
+        format!("CREATE TEMPORARY TABLE pg_temp.others AS {of_accounts}"),
+        format!("CREATE TEMPORARY TABLE public.accounts AS {of_accounts}"),
+        format!("CREATE TEMPORARY TABLE pg_temp.picked(whose, id) AS {of_accounts}"),
+        format!("CREATE TEMPORARY TABLE pg_temp.picked TABLESPACE fast AS {of_accounts}"),
+        format!("CREATE TEMPORARY TABLE pg_temp.picked WITH (fillfactor = 10) AS {of_accounts}"),
+        format!("CREATE MATERIALIZED VIEW pg_temp.picked AS {of_accounts}"),
+        format!("CREATE TEMPORARY TABLE pg_temp.picked AS SELECT a.id AS id, {SLOT} FROM public.accounts a"),
+        format!("CREATE TEMPORARY TABLE pg_temp.picked AS SELECT {SLOT}, a.id AS id FROM public.accounts a WHERE T(a)"),
+        format!(
+            "CREATE TEMPORARY TABLE pg_temp.picked AS SELECT a.id AS id, a.email AS email, {SLOT} FROM public.accounts a WHERE T(a)"
+        ),
+        format!("CREATE TEMPORARY TABLE pg_temp.picked AS {of_accounts} UNION ALL {of_accounts}"),
+        "CREATE TEMPORARY TABLE pg_temp.picked AS SELECT a.id AS id, '2' AS whose FROM public.accounts a WHERE T(a)".to_owned(),
+        "CREATE TEMPORARY TABLE pg_temp.picked AS SELECT a.id AS id, a.email AS whose FROM public.accounts a WHERE T(a)"
+            .to_owned(),
+        "CREATE TEMPORARY TABLE pg_temp.picked AS EXECUTE p".to_owned(),
+        "SELECT p.id FROM pg_temp.picked p".to_owned(),
+        "SELECT p.id FROM pg_temp.picked p WHERE p.whose OPERATOR(pg_catalog.=) p.whose".to_owned(),
+    ] {
+        assert!(is_refused(check(&text)), "{text}");
+    }
 }
 
 const A: &str = "public.accounts a";
