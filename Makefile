@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps demo build test test-rust test-drivers mutants regress regress-suite sqlsmith lint bench bench-rls bench-crowd fuzz
+.PHONY: help deps demo build test test-rust test-twin test-drivers mutants regress regress-suite sqlsmith lint bench bench-rls bench-crowd fuzz
 
 export CARGO_BUILD_JOBS ?= 2
 
@@ -25,11 +25,17 @@ demo: ## a throwaway PostgreSQL with three tenants, Bulkhead before it, a short 
 	$(CARGO) build --locked
 	@exec target/debug/bulkhead demo
 
-test: test-rust mutants test-drivers ## everything, on servers that it starts itself
+test: test-rust test-twin mutants test-drivers ## everything, on servers that it starts itself
 
 test-rust:
 	@.ci/deps test
 	$(CARGO) test --locked --no-fail-fast
+
+# Its servers write to memory, where there is enough.
+test-twin: ## generated statements, answered as if other tenants were not there (TWIN_STATEMENTS=50000, TWIN_SEED=1)
+	@.ci/deps build run
+	shm=$$(df --output=avail /dev/shm 2>/dev/null | tail -1); [ "$${shm:-0}" -lt 4000000 ] || export TMPDIR=/dev/shm; \
+	$(CARGO) test --locked --release --test twin -- --nocapture
 
 test-drivers:
 	@.ci/deps test

@@ -1,7 +1,7 @@
 //! The twin oracle: generated statements give tenant 1, through the proxy on a database of all tenants, what they give
 //! on a database that holds only tenant 1's rows; every other one again with other rows of the other tenants.
 //!
-//! `TWIN_STATEMENTS=1000000 cargo test --test twin` runs more; `TWIN_SEED=..` starts elsewhere, or repeats one statement
+//! `TWIN_STATEMENTS=1000000 make test-twin` runs more; `TWIN_SEED=..` starts elsewhere, or repeats one statement
 //! with `TWIN_STATEMENTS=1`. To see that it can fail: `SUBJECT=plain` (no filter) differs at once. `SUBJECT=rls` runs
 //! against PostgreSQL's own row security, which must differ in almost nothing. `SUBJECT=views` filters rows and
 //! does not guard expressions: leaks by errors must be found. `SUBJECT=twin` compares the twin with a
