@@ -31,6 +31,7 @@ pub mod sqlstate {
     pub const DUPLICATE_PREPARED_STATEMENT: SqlState = SqlState("42P05");
     pub const INVALID_PSTATEMENT_DEFINITION: SqlState = SqlState("42P14");
     pub const INVALID_COLUMN_REFERENCE: SqlState = SqlState("42P10");
+    pub const DATATYPE_MISMATCH: SqlState = SqlState("42804");
     pub const INVALID_TABLE_DEFINITION: SqlState = SqlState("42P16");
     pub const INVALID_SQL_STATEMENT_NAME: SqlState = SqlState("26000");
     pub const INVALID_CURSOR_NAME: SqlState = SqlState("34000");
@@ -43,6 +44,7 @@ pub mod sqlstate {
     pub const TOO_MANY_CONNECTIONS: SqlState = SqlState("53300");
     pub const QUERY_CANCELED: SqlState = SqlState("57014");
     pub const LOCK_NOT_AVAILABLE: SqlState = SqlState("55P03");
+    pub const IDLE_IN_TRANSACTION_SESSION_TIMEOUT: SqlState = SqlState("25P03");
     pub const ADMIN_SHUTDOWN: SqlState = SqlState("57P01");
     pub const CANNOT_CONNECT_NOW: SqlState = SqlState("57P03");
     pub const IDLE_SESSION_TIMEOUT: SqlState = SqlState("57P05");

@@ -30,6 +30,7 @@ use crate::sql::template::{self, Scratch, Template};
 use crate::sql::tree::quoted_name;
 use crate::sql::verify::Relations;
 use crate::sql::{parse, second};
+use crate::worker;
 
 /// How the text came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +100,9 @@ struct Keep {
     /// Patterns of LIKE: only where they hold a backslash, which may be a lone escape at the end.
     with_backslash: Vec<u16>,
 }
+
+/// What is longer (bytes) may take a millisecond or more when it is seen for the first time.
+const SHORT_TEXT: usize = 1 << 10;
 
 /// Templates are forgotten, all at once, when they take more than this.
 const MAX_TEMPLATE_BYTES: usize = 64 << 20;
@@ -378,11 +382,14 @@ impl State {
 
     /// Makes the plan of a key, or tells which literals must be part of it.
     fn make(&self, key: &str, live: u16, context: &Context<'_>, pass: Pass) -> Made {
-        let outcome = if self.is_deep(key) {
-            parse::on_large_stack(|| self.make_here(key, live, context, pass)).unwrap_or_else(Made::Denied)
-        } else {
-            self.make_here(key, live, context, pass)
+        let make = || {
+            if self.is_deep(key) {
+                parse::on_large_stack(|| self.make_here(key, live, context, pass)).unwrap_or_else(Made::Denied)
+            } else {
+                self.make_here(key, live, context, pass)
+            }
         };
+        let outcome = if key.len() > SHORT_TEXT { worker::aside(make) } else { make() };
         match outcome {
             // A stand-in may be what was refused: `float(53)` is grammar.
             Made::Denied(denial) if live > 0 && pass == Pass::First && denial.reason == Reason::Invalid => {

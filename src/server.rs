@@ -29,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::policy::lock::LockKey;
 use crate::policy::model::PolicyModel;
 use crate::principal::{Tenant, TenantSet};
-use crate::session::shared::{Database, Drain, Login, Reports, Review, Shared};
+use crate::session::shared::{Database, Drain, Login, Places, Reports, Review, Shared};
 use crate::wire::backend as reply;
 use crate::worker::{self, Workers};
 use epochs::{Keeper, Nudge};
@@ -334,7 +334,13 @@ fn share(
 }
 
 fn open(config: &Config, database: &config::Database, gate: Arc<dyn Review>) -> Result<Database, ServeError> {
-    let limits = PoolLimits { size: database.pool_size, wait: config.limits.pool_wait };
+    let limits = PoolLimits {
+        size: database.pool_size,
+        least: database.min_pool_size,
+        wait: config.limits.pool_wait,
+        idle: config.limits.server_idle_timeout,
+        lifetime: config.limits.server_lifetime,
+    };
     let unusable = |error| ServeError::Upstream { database: database.name.clone(), error: Box::new(error) };
     let pool = |upstream: &Upstream| Pool::new(upstream.clone(), limits).map_err(unusable);
     let lock = match config.level {
@@ -360,6 +366,7 @@ fn open(config: &Config, database: &config::Database, gate: Arc<dyn Review>) -> 
         lock,
         role: database.upstream.user.as_str().into(),
         unrestricted,
+        places: Places::new(database.max_clients),
         reports: Reports::default(),
     })
 }

@@ -34,6 +34,11 @@ pub fn room() -> u32 {
     if here().0.is_some() { (STACK / ORDINARY_STACK) as u32 } else { 1 }
 }
 
+/// Runs what may take its time: the other sessions of this thread go on elsewhere.
+pub fn aside<T>(f: impl FnOnce() -> T) -> T {
+    if here().0.is_some() { tokio::task::block_in_place(f) } else { f() }
+}
+
 /// One for two cores: the kernel's share of the work, and whoever else is on the machine, needs the other.
 pub fn count() -> NonZeroU16 {
     let cores = thread::available_parallelism().map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX));

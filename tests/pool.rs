@@ -49,6 +49,11 @@ struct World {
 
 impl World {
     fn start() -> World {
+        World::with("", "")
+    }
+
+    /// `limits`: lines of that section; `of_web`: lines of the shared login.
+    fn with(limits: &str, of_web: &str) -> World {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let cluster = cluster();
         let database = format!("shop_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -63,13 +68,14 @@ impl World {
         let users = [
             User { name: "one", access: "tenant = \"1\"" },
             User { name: "two", access: "tenant = \"2\"" },
-            User { name: "web", access: "tenants = [\"1\", \"2\"]" },
+            User { name: "web", access: &format!("tenants = [\"1\", \"2\"]\n{of_web}") },
             User { name: "migrator", access: &owner },
         ];
         let setup = Setup::new(&[("shop".to_owned(), cluster.app_url(&database))], &users, &[("shop.toml", &policies)]);
         let text = fs::read_to_string(setup.config()).expect("the configuration");
         assert!(text.contains("pool_size = 4"));
-        fs::write(setup.config(), text.replace("pool_size = 4", "pool_size = 1")).expect("write the configuration");
+        let text = text.replace("pool_size = 4", "pool_size = 1") + &format!("\n[limits]\n{limits}\n");
+        fs::write(setup.config(), text).expect("write the configuration");
         World { proxy: Proxy::start(setup), database, cluster }
     }
 
@@ -1045,6 +1051,66 @@ fn temporary_tables_are_their_sessions_own() {
     run(&mut web, "SET LOCAL bulkhead.tenant = '1'");
     run(&mut web, &MAKE.replace("picked AS", "picked ON COMMIT DROP AS"));
     run(&mut web, "COMMIT");
+}
+
+#[test]
+fn what_takes_too_long_is_ended_and_the_backend_goes_on_or_goes() {
+    let world = World::with("statement_timeout = \"300ms\"\nidle_in_transaction_timeout = \"400ms\"", "");
+    let (mut a, mut b) = world.pair();
+    let canceled = |answer: &Answer| {
+        let error = answer.error.as_ref().expect("an error");
+        assert_eq!((error.sqlstate(), error.message()), ("57014", "canceling statement due to statement timeout"));
+    };
+    // Simple, extended, and while rows are on their way; the client's own setting does not lift it.
+    run(&mut a, "SET statement_timeout = 0");
+    canceled(&a.query(LONG));
+    canceled(&a.extended(&Extended { sql: LONG.as_bytes(), ..Extended::default() }));
+    canceled(&a.query(format!("SELECT id FROM products; {LONG}")));
+    assert_eq!(get(&mut b, "SELECT count(*) FROM accounts"), "15");
+    // In a transaction, it fails that. Then the client does nothing, and is cut off; what it held is free.
+    run(&mut a, "BEGIN");
+    canceled(&a.query(LONG));
+    assert_eq!(a.answer().error.expect("an error").sqlstate(), "25P03");
+    assert_eq!(get(&mut b, "SELECT count(*) FROM accounts"), "15");
+    world.until(RUNNING, "0");
+    // Who works is not cut off, nor who waits outside of a transaction.
+    let mut c = world.connect("one");
+    run(&mut c, "BEGIN");
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(900) {
+        get(&mut c, "SELECT count(*) FROM accounts");
+    }
+    run(&mut c, "COMMIT");
+    assert_eq!(get(&mut b, "SELECT count(*) FROM accounts"), "15");
+}
+
+#[test]
+fn a_client_that_does_nothing_is_cut_off_where_there_is_a_limit() {
+    let world = World::with("client_idle_timeout = \"300ms\"", "");
+    let (mut a, mut operator) = (world.connect("one"), world.connect("migrator"));
+    get(&mut a, "SELECT 1");
+    assert_eq!(a.answer().error.expect("an error").sqlstate(), "57P05");
+    // A transaction is not idle in this sense, nor is an unrestricted user's session.
+    let mut b = world.connect("two");
+    run(&mut b, "BEGIN");
+    assert_eq!(world.connect("one").answer().error.expect("an error").sqlstate(), "57P05");
+    run(&mut b, "COMMIT");
+    assert_eq!(get(&mut operator, "SELECT 1"), "1");
+}
+
+#[test]
+fn a_user_has_no_more_clients_than_it_may_have() {
+    let world = World::with("", "max_clients = 2");
+    let refused = |world: &World| {
+        let error = format!("{:?}", Wire::connect(&world.proxy.target("web", "shop")).err().expect("no place"));
+        assert!(error.contains("too many connections for role") && error.contains("53300"), "{error}");
+    };
+    let first = world.connect("web");
+    let _second = world.connect("web");
+    refused(&world);
+    world.connect("one");
+    drop(first);
+    poll("its place is free", || Wire::connect(&world.proxy.target("web", "shop")).is_ok());
 }
 
 #[test]

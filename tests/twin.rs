@@ -450,7 +450,7 @@ impl Worker {
         {
             return Verdict::Refused(format!("{} {}", error.sqlstate(), error.message()));
         }
-        let modifiers_alone = statement.sql.contains("UNION ALL")
+        let modifiers_alone = (statement.sql.contains("UNION ALL") || statement.sql.contains("CASE"))
             && effect.is_none()
             && outcome.shape.without_type_modifiers().difference(&twin.shape.without_type_modifiers()).is_none();
         let scales_alone = statement.sql.contains("INTERSECT")

@@ -36,11 +36,19 @@ fn config(postgres: &Postgres) -> Config {
         roles: Default::default(),
         access: UserAccess::Unrestricted { upstream: Some(upstream(postgres, "owner")) },
         databases: databases.iter().map(|d| (*d).into()).collect(),
+        max_clients: None,
     };
     Config {
         server: Server { listen: SocketAddr::from(([127, 0, 0, 1], 0)), admin_listen: None, policies: "".into(), tls: None },
         level: Level::Strict,
-        databases: vec![Database { name: "shop".into(), upstream: upstream(postgres, "app"), pool_size: 5, lock_key: None }],
+        databases: vec![Database {
+            name: "shop".into(),
+            upstream: upstream(postgres, "app"),
+            pool_size: 5,
+            min_pool_size: 0,
+            max_clients: None,
+            lock_key: None,
+        }],
         users: vec![user("owner", &[]), user("elsewhere", &["other"])],
         log: Log { level: "warn".into(), format: LogFormat::Text },
         metrics: false,

@@ -16,7 +16,8 @@ use bulkhead::wire::{frame, frontend};
 const WAIT: Duration = Duration::from_secs(20);
 
 fn limits(size: usize) -> PoolLimits {
-    PoolLimits { size, wait: WAIT }
+    let forever = Duration::from_secs(3600);
+    PoolLimits { size, least: 0, wait: WAIT, idle: forever, lifetime: forever }
 }
 
 fn holder() -> Holder {
@@ -154,12 +155,46 @@ async fn the_longest_waiter_is_served_first() {
     assert_eq!(pool.stats(), PoolStats { size: 1, idle: 1, connecting: 0, waiting: 0 });
 }
 
+#[tokio::test]
+async fn what_nobody_needs_is_closed_and_some_are_kept() {
+    let server = pg::Server::start();
+    let idle = Duration::from_millis(100);
+    let pool = Pool::new(server.upstream("u_trust", ""), PoolLimits { least: 2, idle, ..limits(5) }).unwrap();
+    let until = async |size: usize| {
+        while pool.stats() != (PoolStats { size, idle: size, connecting: 0, waiting: 0 }) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    // Two are made before anybody asks.
+    until(2).await;
+    let mut held = Vec::new();
+    for n in 0..4 {
+        held.push(pool.lease(Holder::of(None, ["a", "b", "c", "d"][n])).await.unwrap());
+    }
+    assert_eq!(pool.stats().size, 4);
+    assert!(held.into_iter().all(|lease| lease.give_back() == GivenBack::Reused));
+    until(2).await;
+}
+
+#[tokio::test]
+async fn what_is_old_is_closed_when_it_comes_back() {
+    let server = pg::Server::start();
+    let lifetime = Duration::from_millis(50);
+    let pool = Pool::new(server.upstream("u_trust", ""), PoolLimits { lifetime, ..limits(5) }).unwrap();
+    let lease = pool.lease(Holder::of(None, "a")).await.unwrap();
+    let made = std::time::Instant::now();
+    while made.elapsed() <= lifetime {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(lease.give_back(), GivenBack::Closed);
+}
+
 /// One tenant's transactions that stay open leave something for others, and its waiting clients do not stand before theirs.
 #[tokio::test]
 async fn a_tenant_cannot_have_all() {
     let server = pg::Server::start();
     let wait = Duration::from_millis(50);
-    let pool = Pool::new(server.upstream("u_trust", ""), PoolLimits { size: 5, wait }).unwrap();
+    let pool = Pool::new(server.upstream("u_trust", ""), PoolLimits { wait, ..limits(5) }).unwrap();
     let (greedy, quiet) = (Holder::of(None, "greedy"), Holder::of(None, "quiet"));
     let mut held = Vec::new();
     for _ in 0..4 {
@@ -233,7 +268,7 @@ async fn the_count_holds_under_clients_that_come_and_go() {
 #[tokio::test]
 async fn waiting_ends() {
     let server = pg::Server::start();
-    let pool = Pool::new(server.upstream("u_trust", ""), PoolLimits { size: 1, wait: Duration::from_millis(50) }).unwrap();
+    let pool = Pool::new(server.upstream("u_trust", ""), PoolLimits { wait: Duration::from_millis(50), ..limits(1) }).unwrap();
     let lease = pool.lease(holder()).await.unwrap();
     let late = pool.lease(holder()).await.unwrap_err();
     assert_eq!((late.sqlstate, &*late.message), (sqlstate::TOO_MANY_CONNECTIONS, "timed out waiting for a server connection"));

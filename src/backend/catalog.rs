@@ -136,11 +136,31 @@ const CATALOGS: [&str; 14] = [
     "pg_rewrite",
 ];
 
+/// Leaves out rows of sessions' temporary tables, which the snapshot has none of.
+fn is_lasting(catalog: &str) -> String {
+    let of_lasting = |column: &str| {
+        format!("{column} NOT IN (SELECT oid FROM pg_catalog.pg_class WHERE relpersistence OPERATOR(pg_catalog.=) 't')")
+    };
+    match catalog {
+        "pg_class" => "relpersistence OPERATOR(pg_catalog.<>) 't'".to_owned(),
+        "pg_attribute" => of_lasting("attrelid"),
+        "pg_index" => of_lasting("indrelid"),
+        "pg_constraint" => of_lasting("conrelid"),
+        "pg_namespace" => "nspname OPERATOR(pg_catalog.!~) '^pg_(toast_)?temp_'".to_owned(),
+        "pg_type" => "typnamespace NOT IN (SELECT oid FROM pg_catalog.pg_namespace \
+            WHERE nspname OPERATOR(pg_catalog.~) '^pg_(toast_)?temp_')"
+            .to_owned(),
+        _ => "true".to_owned(), // tidy: not a syntax kind
+    }
+}
+
 static FINGERPRINT_SQL: LazyLock<String> = LazyLock::new(|| {
     let rows = |catalog: &str| {
         format!(
             "(SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), \
-             pg_catalog.sum(pg_catalog.hashint8(xmin::pg_catalog.text::pg_catalog.int8)::pg_catalog.int8)) FROM pg_catalog.{catalog})"
+             pg_catalog.sum(pg_catalog.hashint8(xmin::pg_catalog.text::pg_catalog.int8)::pg_catalog.int8)) FROM pg_catalog.{catalog} \
+             WHERE {})",
+            is_lasting(catalog)
         )
     };
     format!(

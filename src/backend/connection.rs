@@ -208,6 +208,11 @@ impl Connection {
         self.created_at
     }
 
+    /// When it was given back last, or made.
+    pub fn idle_since(&self) -> Instant {
+        self.rested_at.unwrap_or(self.created_at)
+    }
+
     /// The server's side of the connection, as a cancel names it.
     pub fn server(&self) -> &Arc<ServerProcess> {
         &self.server

@@ -3,7 +3,7 @@
 mod shares;
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
@@ -23,10 +23,6 @@ use shares::Shares;
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
-/// An older connection is closed when it comes back: what was changed for its role or database since (ALTER ROLE .. SET) is
-/// seen by new ones only. PgBouncer's default, too.
-const LIFETIME: Duration = Duration::from_secs(3600);
-
 /// The connections of one upstream. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Pool(Arc<Shared>);
@@ -36,8 +32,15 @@ pub struct Pool(Arc<Shared>);
 pub struct PoolLimits {
     /// The most connections, at least 1.
     pub size: usize,
+    /// As many are kept open.
+    pub least: usize,
     /// How long a client waits for one.
     pub wait: Duration,
+    /// How long one may be idle.
+    pub idle: Duration,
+    /// An older one is closed when it comes back: what was changed for its role or database since (ALTER ROLE .. SET) is seen
+    /// by new ones only.
+    pub lifetime: Duration,
 }
 
 /// What a pool has.
@@ -77,14 +80,6 @@ struct State {
     /// Connections made before are not lent again.
     not_before: Option<std::time::Instant>,
     last_id: u64,
-}
-
-impl State {
-    fn is_worn(&self, connection: &Connection) -> bool {
-        let made = connection.created_at();
-        self.not_before.is_some_and(|limit| made < limit) && !crate::mutant!("session.old-connections-are-lent")
-            || made.elapsed() > LIFETIME
-    }
 }
 
 /// Where a client waits for its answer.
@@ -138,7 +133,9 @@ impl Pool {
         };
         let limits = PoolLimits { size: limits.size.max(1), ..limits };
         let dialer = Arc::new(Dialer::new(upstream)?);
-        Ok(Pool(Arc::new(Shared { dialer, limits, identify, state: Mutex::new(state), size: watch::Sender::new(0) })))
+        let shared = Arc::new(Shared { dialer, limits, identify, state: Mutex::new(state), size: watch::Sender::new(0) });
+        tokio::spawn(tend(Arc::downgrade(&shared)));
+        Ok(Pool(shared))
     }
 
     pub fn upstream(&self) -> &Upstream {
@@ -322,6 +319,39 @@ impl Shared {
         }
     }
 
+    /// Whether it has grown old.
+    fn is_worn(&self, state: &State, connection: &Connection, now: std::time::Instant) -> bool {
+        let made = connection.created_at();
+        state.not_before.is_some_and(|limit| made < limit) && !crate::mutant!("session.old-connections-are-lent")
+            || now.duration_since(made) > self.limits.lifetime
+    }
+
+    /// Closes what is idle and not needed, and makes what there should be at least.
+    fn tend(self: &Arc<Self>) {
+        let mut state = self.lock();
+        if state.phase == Phase::Closed {
+            return;
+        }
+        let now = std::time::Instant::now();
+        let size = *self.size.borrow();
+        let mut spare = size.saturating_sub(self.limits.least);
+        // Who was needed last is on top.
+        let (kept, old): (Vec<_>, Vec<_>) = std::mem::take(&mut state.idle).into_iter().partition(|connection| {
+            let unneeded = spare > 0 && now.duration_since(connection.idle_since()) > self.limits.idle;
+            spare -= usize::from(unneeded);
+            !unneeded && !self.is_worn(&state, connection, now)
+        });
+        state.idle = kept;
+        // What is closed now is in the count until it has said goodbye.
+        for _ in size..self.limits.least.min(self.limits.size) {
+            state.connecting += 1;
+            state.last_id += 1;
+            tokio::spawn(connect(Slot::new(self), state.last_id));
+        }
+        drop(state);
+        self.let_go(old);
+    }
+
     /// Gives a connection whose state is known to whose turn it is, or keeps it.
     fn offer(self: &Arc<Self>, connection: Box<Connection>, mut slot: Slot) {
         let mut state = self.lock();
@@ -385,6 +415,17 @@ fn close(connection: Box<Connection>, slot: Slot) {
     });
 }
 
+/// Looks after a pool as long as there is one.
+async fn tend(pool: Weak<Shared>) {
+    loop {
+        let Some(shared) = pool.upgrade() else { return };
+        shared.tend();
+        let pause = (shared.limits.idle / 2).clamp(Duration::from_millis(10), Duration::from_secs(10));
+        drop(shared);
+        tokio::time::sleep(pause).await;
+    }
+}
+
 /// Makes one connection, after the time of backoff if there is one.
 async fn connect(slot: Slot, id: u64) {
     let shared = slot.shared.clone();
@@ -394,7 +435,8 @@ async fn connect(slot: Slot, id: u64) {
     }
     {
         let mut state = shared.lock();
-        if state.shares.entitled(Waiter::is_closed) == 0 || state.phase == Phase::Closed {
+        let is_needed = state.shares.entitled(Waiter::is_closed) > 0 || *shared.size.borrow() <= shared.limits.least;
+        if !is_needed || state.phase == Phase::Closed {
             state.connecting -= 1;
             return;
         }
@@ -556,7 +598,7 @@ impl Lease {
             tracing::debug!(connection = connection.id(), "closed a connection that was not at rest");
             return GivenBack::Closed;
         }
-        if slot.shared.lock().is_worn(&connection) {
+        if slot.shared.is_worn(&slot.shared.lock(), &connection, std::time::Instant::now()) {
             close(connection, slot);
             return GivenBack::Closed;
         }

@@ -25,6 +25,8 @@ pub const DATABASE_KEYS: &[Key] = &[
         "20",
         "The most connections to the server for this database; of five or more, one tenant has at most four fifths. Default 20.",
     ),
+    key("min_pool_size", "2", "As many connections are kept open, whether they are needed or not. Default 0."),
+    key("max_clients", "500", "The most clients of this database at once; one more is told 53300. Default: those of [limits]."),
     key(
         "lock_key",
         "\"file:lock.key\"",
@@ -39,6 +41,7 @@ pub const USER_KEYS: &[Key] = &[
     key("scram", "\"SCRAM-SHA-256$4096:..\"", "The verifier as PostgreSQL stores it; or password. Also env:NAME, file:PATH."),
     key("roles", "[\"app\"]", "Bulkhead's own roles, which policies name."),
     key("databases", "[\"shop\"]", "The databases that the user may name. Default: all."),
+    key("max_clients", "50", "The most clients of this user at once; one more is told 53300. Default: those of [limits]."),
     key("tenant", "\"1\"", "The tenant it always acts for. Exactly one of tenant, tenants, unrestricted."),
     key("tenants", "[\"1\", \"2\"]", "A shared login: the tenants it may choose among, or \"*\"."),
     key("tenant_setting", "\"app.tenant\"", "With tenants: a setting of the application that is read as bulkhead.tenant."),
@@ -117,6 +120,12 @@ pub(super) fn databases(root: &Table<'_>, secrets: &Secrets<'_>) -> Vec<Database
         let default_database = name.as_ref().map_or("", |n| &n.value);
         let upstream = secrets.upstream(&table, default_database);
         let pool_size = table.integer("pool_size", 1..=10_000).and_then(|n| usize::try_from(n).ok()).unwrap_or(20);
+        let min_pool_size = count(&table, "min_pool_size", 0).unwrap_or(0);
+        if min_pool_size > pool_size {
+            let problem = Problem::new(format!("`min_pool_size` is more than `pool_size`, which is {pool_size}"));
+            table.report(problem, table.span_of("min_pool_size"), "more than there may be");
+        }
+        let max_clients = count(&table, "max_clients", 1);
         let lock_key = table.has("lock_key").then(|| secrets.of(&table, "lock_key")).flatten().map(|key| {
             if key.value.trim().len() < SHORTEST_LOCK_KEY {
                 let problem = Problem::new(format!("`lock_key` must have at least {SHORTEST_LOCK_KEY} characters"));
@@ -134,10 +143,14 @@ pub(super) fn databases(root: &Table<'_>, secrets: &Secrets<'_>) -> Vec<Database
             continue;
         }
         if let Some(upstream) = upstream {
-            databases.push(Database { name: name.value, upstream, pool_size, lock_key });
+            databases.push(Database { name: name.value, upstream, pool_size, min_pool_size, max_clients, lock_key });
         }
     }
     databases
+}
+
+fn count(table: &Table<'_>, key: &str, least: i64) -> Option<usize> {
+    table.integer(key, least..=1_000_000).and_then(|n| usize::try_from(n).ok())
 }
 
 pub(super) fn users(root: &Table<'_>, secrets: &Secrets<'_>, databases: &[Database]) -> Vec<User> {
@@ -154,8 +167,9 @@ pub(super) fn users(root: &Table<'_>, secrets: &Secrets<'_>, databases: &[Databa
             table.report(Problem::new(format!("two users are named `{}`", name.value)), name.span, "the second one");
             continue;
         }
+        let max_clients = count(&table, "max_clients", 1);
         if let (Some(secret), Some(access)) = (secret, access) {
-            users.push(User { name: name.value, secret, roles, access, databases: allowed });
+            users.push(User { name: name.value, secret, roles, access, databases: allowed, max_clients });
         }
     }
     users

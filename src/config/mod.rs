@@ -98,6 +98,10 @@ pub struct Database {
     pub upstream: Upstream,
     /// The most connections to the server for this database.
     pub pool_size: usize,
+    /// As many are kept open.
+    pub min_pool_size: usize,
+    /// Clients at once.
+    pub max_clients: Option<usize>,
     /// The secret of the second lock (level paranoid, `harden`); where absent, one is derived from the upstream's password.
     pub lock_key: Option<LockSecret>,
 }
@@ -152,6 +156,8 @@ pub struct User {
     pub access: UserAccess,
     /// Databases that the user may name; empty: all.
     pub databases: Vec<String>,
+    /// Clients at once.
+    pub max_clients: Option<usize>,
 }
 
 /// How a client proves that it is the user.
@@ -199,6 +205,16 @@ pub struct Limits {
     pub max_statement: usize,
     /// How long a drain waits for transactions to end.
     pub drain_timeout: Duration,
+    /// How long a tenant's statement may run.
+    pub statement_timeout: Option<Duration>,
+    /// How long a tenant's client may do nothing inside a transaction.
+    pub idle_in_transaction_timeout: Option<Duration>,
+    /// How long a tenant's client may do nothing outside of one.
+    pub client_idle_timeout: Option<Duration>,
+    /// How long a server connection may be lent to nobody.
+    pub server_idle_timeout: Duration,
+    /// A server connection that is older is closed when it comes back.
+    pub server_lifetime: Duration,
 }
 
 impl Default for Limits {
@@ -210,6 +226,11 @@ impl Default for Limits {
             max_message: 256 << 20,
             max_statement: 4 << 20,
             drain_timeout: Duration::from_secs(30),
+            statement_timeout: None,
+            idle_in_transaction_timeout: None,
+            client_idle_timeout: None,
+            server_idle_timeout: Duration::from_secs(600),
+            server_lifetime: Duration::from_secs(3600),
         }
     }
 }

@@ -37,6 +37,8 @@ pub enum Kind {
     Bytes(fn(&mut Draft, usize)),
     /// `500ms`, `30s`, `5m`, `1h`.
     Duration(fn(&mut Draft, Duration)),
+    /// Such a time or `off`.
+    OptionalDuration(fn(&mut Draft, Option<Duration>)),
     Switch(fn(&mut Draft, bool)),
     /// One of these words; the function gets one of them, in lower case.
     Word(&'static [&'static str], fn(&mut Draft, &str) -> Result<(), String>),
@@ -160,6 +162,46 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Duration(|d, v| d.config.limits.drain_timeout = v),
     },
     Setting {
+        section: "limits",
+        key: "statement_timeout",
+        default: "off",
+        doc: "How long what a tenant sends, up to its answer's end, may take before it is cancelled (57014), whatever the client sets.",
+        aliases: &[],
+        kind: Kind::OptionalDuration(|d, v| d.config.limits.statement_timeout = v),
+    },
+    Setting {
+        section: "limits",
+        key: "idle_in_transaction_timeout",
+        default: "off",
+        doc: "How long a tenant's client may do nothing inside a transaction before it is cut off (25P03).",
+        aliases: &[],
+        kind: Kind::OptionalDuration(|d, v| d.config.limits.idle_in_transaction_timeout = v),
+    },
+    Setting {
+        section: "limits",
+        key: "client_idle_timeout",
+        default: "off",
+        doc: "How long a tenant's client may do nothing outside of a transaction before it is cut off (57P05).",
+        aliases: &[],
+        kind: Kind::OptionalDuration(|d, v| d.config.limits.client_idle_timeout = v),
+    },
+    Setting {
+        section: "limits",
+        key: "server_idle_timeout",
+        default: "10m",
+        doc: "Server connections that nobody has needed for so long are closed, down to min_pool_size.",
+        aliases: &[],
+        kind: Kind::Duration(|d, v| d.config.limits.server_idle_timeout = v),
+    },
+    Setting {
+        section: "limits",
+        key: "server_lifetime",
+        default: "1h",
+        doc: "Older server connections are closed when they come back.",
+        aliases: &[],
+        kind: Kind::Duration(|d, v| d.config.limits.server_lifetime = v),
+    },
+    Setting {
         section: "log",
         key: "level",
         default: "info",
@@ -256,6 +298,8 @@ impl Setting {
             Kind::Count(set) => set(draft, text.parse().ok().filter(|n| *n > 0).ok_or_else(expected)?),
             Kind::Bytes(set) => set(draft, bytes(text).ok_or_else(expected)?),
             Kind::Duration(set) => set(draft, duration(text).ok_or_else(expected)?),
+            Kind::OptionalDuration(set) if text == "off" => set(draft, None),
+            Kind::OptionalDuration(set) => set(draft, Some(duration(text).ok_or_else(expected)?)),
             Kind::Switch(set) => set(draft, switch(text).ok_or_else(expected)?),
             Kind::Word(words, set) => {
                 let word = text.to_ascii_lowercase();
@@ -280,6 +324,7 @@ impl Kind {
             Kind::Count(_) => "a whole number from 1".to_owned(),
             Kind::Bytes(_) => "a size from 1KiB to 1GiB, such as 64MiB, or a number of bytes".to_owned(),
             Kind::Duration(_) => "a time with its unit, such as 500ms, 30s, 5m or 1h".to_owned(),
+            Kind::OptionalDuration(_) => "a time with its unit, such as 500ms, 30s, 5m or 1h, or off".to_owned(),
             Kind::Switch(_) => "true or false".to_owned(),
             Kind::Word(words, _) => words.join(", "),
             Kind::NotBuilt => "nothing: not built yet".to_owned(),

@@ -110,7 +110,6 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
             Some(commands::without_names(tree))
         }
         Statement::CreateTemporary(create) => {
-            plan.advances = advanced(&create.query, analysis, catalog);
             Some(commands::create_temporary(create, rewrite(&create.query, analysis, permit, catalog)?.tree, &mut plan)?)
         }
         Statement::Utility(utility) => act(utility, &mut plan),
@@ -281,6 +280,8 @@ fn act(utility: &Utility, plan: &mut Plan) -> Option<Node> {
         Utility::Temporary { node, command, pins } => {
             plan.command = command;
             plan.effect = if *pins { Effect::Pins } else { Effect::Write };
+            // So that nobody is held to no tenant.
+            plan.needs_tenant = *pins;
             (Action::Forward, Some(node))
         }
     };

@@ -492,9 +492,12 @@ impl Rewriter<'_> {
             walk(n, &mut |call| {
                 let Some(NodeEnum::FuncCall(f)) = &call.node else { return };
                 let (mut own, mut outer) = (false, false);
+                // What its arguments select from is nobody's around it.
+                let of_arguments = aliases_inside(call);
                 walk(call, &mut |c| {
                     if let Some(NodeEnum::ColumnRef(c)) = &c.node
                         && let Some(alias) = c.fields.first().and_then(as_string)
+                        && (!of_arguments.contains(alias) || crate::mutant!("guard.aggregates-of-arguments"))
                     {
                         own |= inside.contains(alias);
                         outer |= !inside.contains(alias) && here(alias);

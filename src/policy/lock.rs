@@ -343,7 +343,14 @@ mod tests {
 
     fn database(key: Option<&str>, url: &str) -> Database {
         let lock_key = key.map(|k| LockSecret(k.to_owned()));
-        Database { name: "shop".into(), upstream: upstream::parse(url, "shop").unwrap(), pool_size: 1, lock_key }
+        Database {
+            name: "shop".into(),
+            upstream: upstream::parse(url, "shop").unwrap(),
+            pool_size: 1,
+            min_pool_size: 0,
+            max_clients: None,
+            lock_key,
+        }
     }
 
     #[test]

@@ -113,14 +113,16 @@ fn column(number: i16, definition: &Node, catalog: &Catalog) -> Result<Column, S
     if type_.schema != "pg_catalog" || matches!(type_.kind, 'p' | 'c') {
         return Err(format!("column {} has a type that is not one of PostgreSQL's own", column.colname));
     }
-    let typmod =
-        modifier(name, type_oid).ok_or_else(|| format!("the type modifier of column {} is not known", column.colname))?;
+    if !has_known_modifier(name, type_oid) {
+        return Err(format!("the type modifier of column {} is not known", column.colname));
+    }
     let is_not_null = |c: &Node| matches!(&c.node, Some(NodeEnum::Constraint(c)) if matches!(c.contype(), ConstrType::ConstrNotnull | ConstrType::ConstrPrimary));
     Ok(Column {
         number,
         name: column.colname.clone(),
         type_oid,
-        typmod,
+        // A table that is made of a query has none.
+        typmod: -1,
         not_null: column.constraints.iter().any(is_not_null),
         has_default: false,
         generated: false,
@@ -131,21 +133,19 @@ fn column(number: i16, definition: &Node, catalog: &Catalog) -> Result<Column, S
     })
 }
 
-/// `atttypmod` of a type as it is written, by the types' own `typmodin`: numeric.c, varchar.c, timestamp.c, varbit.c.
-fn modifier(name: &pg::TypeName, type_oid: u32) -> Option<i32> {
+/// Whether the type takes the modifier that is written: `typmodin` of numeric.c, varchar.c, timestamp.c.
+fn has_known_modifier(name: &pg::TypeName, type_oid: u32) -> bool {
     let number = |node: &Node| match &node.node {
         Some(NodeEnum::AConst(pg::AConst { val: Some(a_const::Val::Ival(i)), .. })) => Some(i.ival),
         Some(_) | None => None,
     };
-    let numbers = name.typmods.iter().map(number).collect::<Option<Vec<i32>>>()?;
+    let Some(numbers) = name.typmods.iter().map(number).collect::<Option<Vec<i32>>>() else { return false };
     match (type_oid, numbers.as_slice()) {
-        (_, []) => Some(-1),
-        (_, _) if !name.array_bounds.is_empty() => None,
-        (oid::NUMERIC, [precision @ 1..=1000]) => Some((precision << 16) + 4),
-        (oid::NUMERIC, [precision @ 1..=1000, scale @ 0..=1000]) => Some(((precision << 16) | scale) + 4),
-        (oid::VARCHAR | oid::BPCHAR, [length @ 1..=10_485_760]) => Some(length + 4),
-        (oid::TIMESTAMP | oid::TIMESTAMPTZ | oid::TIME | oid::TIMETZ, [precision @ 0..=6]) => Some(*precision),
-        (_, _) => None,
+        (_, []) => true,
+        (oid::NUMERIC, [1..=1000] | [1..=1000, 0..=1000]) => true,
+        (oid::VARCHAR | oid::BPCHAR, [1..=10_485_760]) => true,
+        (oid::TIMESTAMP | oid::TIMESTAMPTZ | oid::TIME | oid::TIMETZ, [0..=6]) => true,
+        (_, _) => false,
     }
 }
 
@@ -201,15 +201,15 @@ mod tests {
         let columns =
             declared("picked", "id int PRIMARY KEY, total numeric(12,2), who varchar(20) NOT NULL, at timestamptz(3) -- when")
                 .unwrap();
-        let found: Vec<_> = columns.iter().map(|c| (c.name.as_str(), c.typmod, c.not_null, c.collation, c.hidden)).collect();
+        let found: Vec<_> = columns.iter().map(|c| (c.name.as_str(), c.not_null, c.collation, c.hidden)).collect();
         assert_eq!(
             found,
             [
-                ("id", -1, true, 0, false),
-                ("total", (12 << 16) + 2 + 4, false, 0, false),
-                ("who", 24, true, DEFAULT_COLLATION, false),
-                ("at", 3, false, 0, false),
-                (TENANT_COLUMN, -1, true, DEFAULT_COLLATION, true)
+                ("id", true, 0, false),
+                ("total", false, 0, false),
+                ("who", true, DEFAULT_COLLATION, false),
+                ("at", false, 0, false),
+                (TENANT_COLUMN, true, DEFAULT_COLLATION, true)
             ]
         );
     }

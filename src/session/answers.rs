@@ -2,10 +2,10 @@
 
 use bytes::{Buf, BufMut};
 
-use super::enforced::{End, Phase, Session, Step};
+use super::enforced::{End, Patience, Phase, Session, Step};
 use super::expect::{Attempt, Expected, LookedUp, Outcome, ParseFor, Shown};
 use super::{poison, scrub};
-use crate::error::Severity;
+use crate::error::{Severity, SqlError, sqlstate};
 use crate::plan::{Action, TransactionCommand, name_of};
 use crate::wire::backend::{self as reply, ErrorFields, TransactionStatus, tag};
 use crate::wire::{frame, frontend};
@@ -304,6 +304,10 @@ impl Session<'_> {
                 lookup.attempt = Attempt::Stale;
                 return Ok(());
             }
+            Some(_) if self.patience == Patience::Ended && is_canceled(body) => {
+                let error = SqlError::new(sqlstate::QUERY_CANCELED, "canceling statement due to statement timeout");
+                reply::put_error(&mut self.client.outbox, &error);
+            }
             Some(_) => self.write_told(tag::ERROR, body),
             // An idle server has something to say only when it goes.
             None => self.write_told(tag::ERROR, body),
@@ -429,6 +433,7 @@ impl Session<'_> {
         let status = TransactionStatus::parse(body).map_err(|error| broken(&error))?;
         let Some(lease) = &mut self.lease else { return Err(End::Lost) };
         lease.note_ready(status).map_err(|error| broken(&error))?;
+        self.patience = Patience::Resting;
         match self.queue.pop_front() {
             Some(Expected::Prelude { wanted, in_block: _ }) => lease.settings = wanted,
             Some(Expected::OwnSync) => {}
@@ -488,6 +493,10 @@ impl Session<'_> {
 }
 
 /// `cached plan must not change result type` (RevalidateCachedQuery of plancache.c).
+fn is_canceled(body: &[u8]) -> bool {
+    ErrorFields::new(body).sqlstate() == Some(sqlstate::QUERY_CANCELED.0)
+}
+
 fn is_stale_plan(body: &[u8]) -> bool {
     let fields = ErrorFields::new(body);
     fields.sqlstate() == Some("0A000") && fields.message().contains("cached plan must not change result type")

@@ -15,14 +15,13 @@ use super::copy::Copying;
 use super::drive::{DrainWatch, HIGH, Happened, Wants, drive};
 use super::expect::{Expected, Queue};
 use super::settings::{self, Settings, Tracker};
-use super::shared::{Database, Drain, Login, Report, Shared};
+use super::shared::{Database, Drain, Login, Place, Report, Shared};
 use super::socket::Client;
 use super::startup::Established;
 use super::statements::Names;
 use super::tenant::Choice;
 use super::unrestricted::going_down;
 use super::{poison, prelude};
-use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::backend::pool::{Holder, Lease};
 use crate::error::{Severity, SqlError, SqlState, sqlstate};
@@ -30,10 +29,11 @@ use crate::event::{Command, Event, Flow, Verdict};
 use crate::finding::{Denial, Reason};
 use crate::gate::{Approved, Context, Protocol};
 use crate::plan::OwnSequences;
-use crate::principal::{Access, Principal};
+use crate::principal::{Access, Principal, Tenant};
 use crate::session::cancel::Registration;
 use crate::wire::backend::{self as reply, TransactionStatus};
 use crate::wire::{frame, frontend};
+use crate::worker;
 
 /// Why a session ended.
 #[derive(Debug)]
@@ -79,6 +79,7 @@ pub(super) struct Session<'s> {
     pub client: Client,
     pub lease: Option<Lease>,
     pub registration: Registration,
+    _places: (Place, Place),
     pub settings: Tracker,
     pub choice: Choice,
     pub names: Names,
@@ -95,9 +96,12 @@ pub(super) struct Session<'s> {
     pub began_at: Option<u64>,
     /// The backend holds state that cannot be carried.
     pub pinned: bool,
+    /// Of whom that state is.
+    pub pinned_for: Option<Tenant>,
     /// Sequences that this client has advanced on the backend that it has, in this transaction. INVARIANT: empty for a backend
     /// that it has just got.
     pub own_sequences: OwnSequences,
+    pub patience: Patience,
     /// Statements whose Parse is under way.
     pub parsing: SmallVec<[u128; 4]>,
     /// Statements upstream to be closed when the batch is over.
@@ -111,6 +115,35 @@ pub(super) struct Session<'s> {
     path: Option<(Settings, Arc<[Box<str>]>)>,
 }
 
+/// How long the server has been at what the client sent, as far as there is a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Patience {
+    #[default]
+    Resting,
+    Running(Instant),
+    /// It was cancelled.
+    Ended,
+}
+
+impl Patience {
+    fn get_or_begin(&mut self) -> &Patience {
+        if *self == Patience::Resting {
+            *self = Patience::Running(Instant::now());
+        }
+        self
+    }
+}
+
+/// What takes too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    Statement,
+    /// The client does nothing inside a transaction.
+    Transaction,
+    /// The client does nothing.
+    Client,
+}
+
 /// Serves the client until it leaves.
 pub async fn serve(established: Established, shared: &Shared) {
     // Boxed: what it takes to begin is gone while the session lasts.
@@ -121,7 +154,7 @@ pub async fn serve(established: Established, shared: &Shared) {
 
 /// Greets the client; `None`: there is no server to tell of.
 async fn begin(established: Established, shared: &Shared) -> Option<Box<Session<'_>>> {
-    let Established { mut client, principal, login, database, settings, registration } = established;
+    let Established { mut client, principal, login, database, settings, registration, places } = established;
     let holder = Holder::of(principal.tenant(), &principal.user);
     let report = match report(&database, holder, settings.base()).await {
         Ok(report) => report,
@@ -141,6 +174,7 @@ async fn begin(established: Established, shared: &Shared) -> Option<Box<Session<
         client,
         lease: None,
         registration,
+        _places: places,
         settings,
         names: Names::default(),
         queue: Queue::new(),
@@ -151,7 +185,9 @@ async fn begin(established: Established, shared: &Shared) -> Option<Box<Session<
         statements: 0,
         began_at: None,
         pinned: false,
+        pinned_for: None,
         own_sequences: OwnSequences::default(),
+        patience: Patience::default(),
         parsing: SmallVec::new(),
         doomed: Vec::new(),
         down: frame::Passage::default(),
@@ -256,12 +292,64 @@ impl Session<'_> {
             self.client.rest();
         }
         let wants = Wants { client: self.client.inbox.len() < whole.max(HIGH) };
-        match drive(&mut self.client, self.lease.as_deref_mut(), wants, &mut self.drain).await {
+        let due = self.due();
+        let driving = drive(&mut self.client, self.lease.as_deref_mut(), wants, &mut self.drain);
+        let happened = match due {
+            None => driving.await,
+            // Boxed: those who set no limit have no timer in their tasks.
+            Some((at, due)) => match Box::pin(tokio::time::timeout_at(at.into(), driving)).await {
+                Ok(happened) => happened,
+                Err(_) => return self.overdue(due).await,
+            },
+        };
+        match happened {
             Happened::Client | Happened::Server => Ok(()),
             Happened::ClientGone => Err(End::Client),
             Happened::ServerGone => Err(End::Lost),
             Happened::Drain(Drain::Now) => Err(End::Fatal(going_down())),
             Happened::Drain(Drain::No | Drain::Gently) => Ok(()),
+        }
+    }
+
+    /// What will have taken too long, and when.
+    fn due(&mut self) -> Option<(Instant, Due)> {
+        let limits = &self.shared.limits;
+        if !self.queue.is_empty() {
+            let limit = limits.statement_timeout?;
+            return match *self.patience.get_or_begin() {
+                Patience::Running(since) => Some((since + limit, Due::Statement)),
+                // It was cancelled: the server's answer is what ends it.
+                Patience::Ended | Patience::Resting => None,
+            };
+        }
+        self.patience = Patience::Resting;
+        match self.status {
+            TransactionStatus::Idle if self.is_at_rest() => {
+                limits.client_idle_timeout.map(|limit| (Instant::now() + limit, Due::Client))
+            }
+            TransactionStatus::Idle => None,
+            TransactionStatus::InTransaction | TransactionStatus::Failed => {
+                limits.idle_in_transaction_timeout.map(|limit| (Instant::now() + limit, Due::Transaction))
+            }
+        }
+    }
+
+    async fn overdue(&mut self, due: Due) -> Step {
+        match due {
+            Due::Statement => {
+                self.patience = Patience::Ended;
+                let slot = self.registration.slot().clone();
+                slot.cancel().await;
+                Ok(())
+            }
+            Due::Transaction => {
+                let code = sqlstate::IDLE_IN_TRANSACTION_SESSION_TIMEOUT;
+                Err(End::Fatal(SqlError::fatal(code, "terminating connection due to idle-in-transaction timeout")))
+            }
+            Due::Client => {
+                let code = sqlstate::IDLE_SESSION_TIMEOUT;
+                Err(End::Fatal(SqlError::fatal(code, "terminating connection due to idle-session timeout")))
+            }
         }
     }
 
@@ -457,12 +545,15 @@ impl Session<'_> {
         let path = self.search_path();
         let context = Context { principal: &self.principal, search_path: &path, protocol, parameter_types: types };
         let gate = &self.database.gate;
-        let many_threads = || Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread);
-        if text.len() > LARGE_TEXT && many_threads() {
-            // It may take its time: the other sessions of this thread go on elsewhere.
-            return tokio::task::block_in_place(|| gate.review(text, &context));
+        if text.len() > LARGE_TEXT { worker::aside(|| gate.review(text, &context)) } else { gate.review(text, &context) }
+    }
+
+    /// What was sent leaves state on the backend.
+    pub fn pin(&mut self, pins: bool) {
+        if pins && !self.pinned {
+            self.pinned = true;
+            self.pinned_for = self.principal.tenant().cloned();
         }
-        gate.review(text, &context)
     }
 
     /// A cursor WITH HOLD outlives its transaction: of a shared login's tenants only one that outlives it too may have one.

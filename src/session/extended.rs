@@ -364,7 +364,7 @@ impl Session<'_> {
             return Ok(());
         }
         self.statements += 1;
-        self.pinned |= statement.plan.effect() == Effect::Pins;
+        self.pin(statement.plan.effect() == Effect::Pins);
         let sent = Sent { hides_rows: statement.hides_rows(), ..Sent::of(&statement.plan, self.statements, portal.copy) };
         // Rows that are not shown must all come, or there would be no command tag.
         let max_rows = if sent.hides_rows { 0 } else { execute.max_rows };

@@ -82,6 +82,7 @@ pub async fn serve(socket: TcpStream, shared: Arc<Shared>) {
 fn refusal(error: &SqlError) -> Event {
     match error.sqlstate {
         sqlstate::INVALID_PASSWORD | sqlstate::INVALID_AUTHORIZATION => Event::AuthFailed,
+        sqlstate::TOO_MANY_CONNECTIONS => Event::ConnectionRejected(Rejection::Limit),
         sqlstate::INVALID_CATALOG_NAME => Event::ConnectionRejected(Rejection::Database),
         _ => Event::ConnectionRejected(Rejection::Protocol),
     }

@@ -126,7 +126,7 @@ impl Session<'_> {
             }
             return Ok(shown);
         }
-        if self.pinned && self.principal.tenant() != tenant.as_ref() {
+        if self.pinned && self.pinned_for != tenant {
             let message = "the tenant cannot be changed in a session that has held a cursor open or made a temporary table";
             return Err(SqlError::new(sqlstate::FEATURE_NOT_SUPPORTED, message));
         }

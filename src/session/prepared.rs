@@ -82,7 +82,7 @@ impl Session<'_> {
             self.tell(Command::of_word(one.plan.command()), Protocol::Simple, Verdict::Permitted);
         }
         self.statements += approved.len() as u64;
-        self.pinned |= pins;
+        self.pin(pins);
         self.own_sequences = own_sequences;
         self.send_query(&text.sql, text.sent, None);
         Ok(())

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use rustls::ServerConfig;
 use smallvec::SmallVec;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::cancel::Registry;
 use super::settings::Settings;
@@ -114,6 +114,30 @@ pub struct Login {
     pub user: User,
     /// Derived once, at start: deriving at login would tell known users from unknown ones by time.
     pub verifier: Option<Verifier>,
+    pub places: Places,
+}
+
+/// How many clients there may be of something.
+#[derive(Debug)]
+pub struct Places(Option<Arc<Semaphore>>);
+
+/// A client's place; free again when it is dropped.
+#[derive(Debug)]
+pub struct Place(#[expect(dead_code, reason = "held")] Option<OwnedSemaphorePermit>);
+
+impl Places {
+    /// `None`: as many as come.
+    pub fn new(most: Option<usize>) -> Places {
+        Places(most.map(|most| Arc::new(Semaphore::new(most))))
+    }
+
+    /// `None`: all are taken.
+    pub fn take(&self) -> Option<Place> {
+        match &self.0 {
+            None => Some(Place(None)),
+            Some(places) => places.clone().try_acquire_owned().ok().map(|permit| Place(Some(permit))),
+        }
+    }
 }
 
 impl Login {
@@ -122,7 +146,7 @@ impl Login {
             Secret::Password(password) => Some(Verifier::derive(password)),
             Secret::Scram(text) => Verifier::parse(text),
         };
-        Login { user, verifier }
+        Login { places: Places::new(user.max_clients), user, verifier }
     }
 
     pub fn token_key(&self) -> Option<&[u8]> {
@@ -144,6 +168,7 @@ pub struct Database {
     pub unrestricted: HashMap<Arc<str>, Pool>,
     /// The key of the second lock, where it is required: backends must be told whom they speak for.
     pub lock: Option<LockKey>,
+    pub places: Places,
     /// What servers report for given settings.
     pub reports: Reports,
 }

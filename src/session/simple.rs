@@ -218,7 +218,7 @@ impl Session<'_> {
         }
         self.statements = at;
         self.own_sequences = own;
-        self.pinned |= pins;
+        self.pin(pins);
         let instead = match approved {
             [one] if self.reset_to_base(one).is_some() => Some(one.plan.command()),
             _ => None,

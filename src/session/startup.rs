@@ -9,7 +9,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::cancel::Registration;
 use super::settings::{self, Settings, Tracker};
-use super::shared::{Database, Login, Shared};
+use super::shared::{Database, Login, Place, Shared};
 use super::socket::{Client, Socket};
 use super::tenant;
 use crate::config::UserAccess;
@@ -29,6 +29,8 @@ pub struct Established {
     pub database: Arc<Database>,
     pub settings: Tracker,
     pub registration: Registration,
+    /// Among the user's clients, and the database's.
+    pub places: (Place, Place),
 }
 
 /// Why no session begins.
@@ -54,9 +56,9 @@ impl From<std::io::Error> for Ended {
 pub async fn establish(socket: TcpStream, shared: &Arc<Shared>) -> Result<Established, Ended> {
     let (mut client, startup) = negotiate(Client::new(socket), shared).await?;
     match admit(&mut client, &startup, shared).await {
-        Ok(Admitted { principal, login, database, settings }) => {
+        Ok(Admitted { principal, login, database, settings, places }) => {
             let registration = shared.cancels.register(startup.takes_long_cancel_keys());
-            Ok(Established { client, principal, login, database, settings, registration })
+            Ok(Established { client, principal, login, database, settings, registration, places })
         }
         Err(Failure::Gone) => Err(Ended::Quietly),
         Err(Failure::Refused(error)) => Err(Ended::Refused(Box::new(client), error)),
@@ -147,6 +149,7 @@ struct Admitted {
     login: Arc<Login>,
     database: Arc<Database>,
     settings: Tracker,
+    places: (Place, Place),
 }
 
 async fn admit(client: &mut Client, startup: &Startup, shared: &Shared) -> Result<Admitted, Failure> {
@@ -166,13 +169,18 @@ async fn admit(client: &mut Client, startup: &Startup, shared: &Shared) -> Resul
     let login = authenticate(client, user, shared).await?;
     let name = startup.get("database").filter(|d| !d.is_empty()).unwrap_or(user);
     let database = open(&login, name, shared)?;
+    let full = |what: &str, name: &str| {
+        SqlError::fatal(sqlstate::TOO_MANY_CONNECTIONS, format!("too many connections for {what} \"{name}\""))
+    };
+    let places =
+        (login.places.take().ok_or_else(|| full("role", user))?, database.places.take().ok_or_else(|| full("database", name))?);
     let mut principal = principal(&login, &database);
     let settings = if principal.is_unrestricted() {
         settings::from_pairs(wishes(startup)?)
     } else {
         review_wishes(wishes(startup)?, &mut principal, &login, &database)?
     };
-    Ok(Admitted { principal, login, database, settings: Tracker::new(settings) })
+    Ok(Admitted { principal, login, database, settings: Tracker::new(settings), places })
 }
 
 /// SCRAM-SHA-256. A user that does not exist goes through the same exchange and fails with the same words.

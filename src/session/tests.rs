@@ -48,13 +48,21 @@ fn config(postgres: &Postgres, pool_size: usize) -> Config {
         roles: Default::default(),
         access,
         databases: vec![],
+        max_clients: None,
     };
     let tenant = |name: &str| Tenant(name.into());
     let web = UserAccess::Shared { tenants: TenantSet::Only([tenant("1"), tenant("2")].into()), setting: None, token_key: None };
     Config {
         server: Server { listen: SocketAddr::from(([127, 0, 0, 1], 0)), admin_listen: None, policies: "".into(), tls: None },
         level: Level::Strict,
-        databases: vec![Database { name: "shop".into(), upstream, pool_size, lock_key: None }],
+        databases: vec![Database {
+            name: "shop".into(),
+            upstream,
+            pool_size,
+            min_pool_size: 0,
+            max_clients: None,
+            lock_key: None,
+        }],
         users: vec![user("one", UserAccess::Fixed(tenant("1"))), user("two", UserAccess::Fixed(tenant("2"))), user("web", web)],
         log: Log { level: "warn".into(), format: LogFormat::Text },
         metrics: false,

@@ -75,8 +75,18 @@ pub trait Environment {
     fn parameter_uses(&self, number: i32) -> usize;
 }
 
+/// Of an expression that nests deeper than this the type is not told. It is asked for at each level, so that a chain of a thousand
+/// operators would take seconds.
+const MAX_DEPTH: u32 = 100;
+
 /// The type of a normalised expression.
 pub fn type_of(expression: &Node, env: &dyn Environment) -> Typed {
+    within(expression, env, MAX_DEPTH)
+}
+
+/// The same, looking no deeper than so many levels.
+fn within(expression: &Node, env: &dyn Environment, depth: u32) -> Typed {
+    let Some(depth) = depth.checked_sub(1) else { return Typed::UNKNOWN };
     let Some(kind) = &expression.node else { return Typed::UNKNOWN };
     match kind {
         NodeEnum::ColumnRef(c) => qualified_column(c).map_or(Typed::UNKNOWN, |(alias, name)| env.column(alias, name)),
@@ -93,12 +103,12 @@ pub fn type_of(expression: &Node, env: &dyn Environment) -> Typed {
             let input = match c.arg.as_deref() {
                 // Of its own, a parameter has the collation of its type.
                 Some(Node { node: Some(NodeEnum::ParamRef(p)) }) if env.parameter(p.number) == 0 => Typed::LITERAL,
-                Some(arg) => type_of(arg, env),
+                Some(arg) => within(arg, env, depth),
                 None => Typed::UNKNOWN,
             };
             derived(typed.oid, &[input], env.catalog())
         }
-        NodeEnum::CollateClause(c) => c.arg.as_ref().map_or(Typed::UNKNOWN, |a| Typed { collation: 0, ..type_of(a, env) }),
+        NodeEnum::CollateClause(c) => c.arg.as_ref().map_or(Typed::UNKNOWN, |a| Typed { collation: 0, ..within(a, env, depth) }),
         NodeEnum::BoolExpr(b) => {
             if b.boolop == BoolExprType::Undefined as i32 {
                 Typed::UNKNOWN
@@ -109,16 +119,16 @@ pub fn type_of(expression: &Node, env: &dyn Environment) -> Typed {
         NodeEnum::NullTest(_) | NodeEnum::BooleanTest(_) | NodeEnum::JsonIsPredicate(_) => Typed::of(oid::BOOL),
         NodeEnum::SubLink(s) => match SubLinkType::try_from(s.sub_link_type) {
             Ok(SubLinkType::ExistsSublink | SubLinkType::AnySublink | SubLinkType::AllSublink) => Typed::of(oid::BOOL),
-            Ok(SubLinkType::ExprSublink) => scalar(s.subselect.as_deref(), env),
-            Ok(SubLinkType::ArraySublink) => array_of(scalar(s.subselect.as_deref(), env).oid, env.catalog()),
+            Ok(SubLinkType::ExprSublink) => scalar(s.subselect.as_deref(), env, depth),
+            Ok(SubLinkType::ArraySublink) => array_of(scalar(s.subselect.as_deref(), env, depth).oid, env.catalog()),
             Ok(
                 SubLinkType::RowcompareSublink | SubLinkType::MultiexprSublink | SubLinkType::CteSublink | SubLinkType::Undefined,
             )
             | Err(_) => Typed::UNKNOWN,
         },
-        NodeEnum::AExpr(e) => a_expr(e, env),
+        NodeEnum::AExpr(e) => a_expr(e, env, depth),
         NodeEnum::FuncCall(f) => {
-            let inputs: Vec<Typed> = f.args.iter().map(|a| type_of(a, env)).collect();
+            let inputs: Vec<Typed> = f.args.iter().map(|a| within(a, env, depth)).collect();
             derived(function(f, &inputs, env).oid, &inputs, env.catalog())
         }
         NodeEnum::CaseExpr(c) => {
@@ -129,12 +139,12 @@ pub fn type_of(expression: &Node, env: &dyn Environment) -> Typed {
                 }
             }
             arms.extend(c.defresult.as_deref());
-            common(arms.into_iter(), env)
+            common(arms.into_iter(), env, depth)
         }
-        NodeEnum::CoalesceExpr(c) => common(c.args.iter(), env),
-        NodeEnum::MinMaxExpr(c) => common(c.args.iter(), env),
+        NodeEnum::CoalesceExpr(c) => common(c.args.iter(), env, depth),
+        NodeEnum::MinMaxExpr(c) => common(c.args.iter(), env, depth),
         NodeEnum::AArrayExpr(a) => {
-            let element = common(a.elements.iter(), env);
+            let element = common(a.elements.iter(), env, depth);
             let array = array_of(if element.oid == oid::UNKNOWN { oid::TEXT } else { element.oid }, env.catalog());
             derived(array.oid, &[element], env.catalog())
         }
@@ -155,8 +165,8 @@ pub fn type_of(expression: &Node, env: &dyn Environment) -> Typed {
 }
 
 /// The common type of arms, see [`common_type`].
-fn common<'a>(arms: impl Iterator<Item = &'a Node>, env: &dyn Environment) -> Typed {
-    common_type(arms.map(|arm| type_of(arm, env)), env.catalog())
+fn common<'a>(arms: impl Iterator<Item = &'a Node>, env: &dyn Environment, depth: u32) -> Typed {
+    common_type(arms.map(|arm| within(arm, env, depth)), env.catalog())
 }
 
 /// The one type of all arms that have one; literals and NULLs take it (select_common_type). Of several integers, or integers
@@ -189,13 +199,13 @@ pub fn common_type(arms: impl Iterator<Item = Typed>, catalog: &Catalog) -> Type
     if has_literal && domain { Typed::UNKNOWN } else { result }
 }
 
-fn scalar(subselect: Option<&Node>, env: &dyn Environment) -> Typed {
+fn scalar(subselect: Option<&Node>, env: &dyn Environment, depth: u32) -> Typed {
     if let Some(NodeEnum::SelectStmt(s)) = subselect.and_then(|n| n.node.as_ref())
         && let [only] = s.target_list.as_slice()
         && let Some(NodeEnum::ResTarget(t)) = &only.node
         && let Some(value) = &t.val
     {
-        return type_of(value, env);
+        return within(value, env, depth);
     }
     Typed::UNKNOWN
 }
@@ -225,12 +235,12 @@ fn derived(type_oid: u32, inputs: &[Typed], catalog: &Catalog) -> Typed {
     Typed { collation, ..Typed::of(type_oid) }
 }
 
-fn a_expr(e: &pg_query::protobuf::AExpr, env: &dyn Environment) -> Typed {
+fn a_expr(e: &pg_query::protobuf::AExpr, env: &dyn Environment, depth: u32) -> Typed {
     match AExprKind::try_from(e.kind) {
         Ok(AExprKind::AexprOp) => {
             let Some(name) = e.name.last().and_then(as_string) else { return Typed::UNKNOWN };
-            let left = e.lexpr.as_ref().map_or(Typed::of(0), |l| type_of(l, env));
-            let right = e.rexpr.as_ref().map_or(Typed::UNKNOWN, |r| type_of(r, env));
+            let left = e.lexpr.as_ref().map_or(Typed::of(0), |l| within(l, env, depth));
+            let right = e.rexpr.as_ref().map_or(Typed::UNKNOWN, |r| within(r, env, depth));
             let result = operator_result(name, e.lexpr.is_some(), left.oid, right.oid, env.catalog());
             let inputs = if e.lexpr.is_some() { &[left, right][..] } else { &[right][..] };
             derived(result.oid, inputs, env.catalog())
@@ -238,7 +248,7 @@ fn a_expr(e: &pg_query::protobuf::AExpr, env: &dyn Environment) -> Typed {
         // The left operand, as the operator takes it (transformAExprNullIf).
         Ok(AExprKind::AexprNullif) => {
             let (Some(left), Some(right)) = (&e.lexpr, &e.rexpr) else { return Typed::UNKNOWN };
-            let (left, right) = (type_of(left, env), type_of(right, env));
+            let (left, right) = (within(left, env, depth), within(right, env, depth));
             if left.oid == right.oid || right.oid == oid::UNKNOWN { left } else { Typed::UNKNOWN }
         }
         Ok(
@@ -313,7 +323,8 @@ fn function(f: &pg_query::protobuf::FuncCall, inputs: &[Typed], env: &dyn Enviro
         Some(t) if matches!(t.name.as_str(), "anyarray" | "anycompatiblearray") => f
             .args
             .iter()
-            .map(|a| type_of(a, env))
+            .zip(inputs)
+            .map(|(_, input)| *input)
             .find(|t| env.catalog().type_(t.oid).is_some_and(|t| t.category == 'A'))
             .map_or(Typed::UNKNOWN, |t| Typed::of(t.oid)),
         Some(_) | None => Typed::UNKNOWN,

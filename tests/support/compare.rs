@@ -116,8 +116,8 @@ impl Shape {
 }
 
 impl Shape {
-    /// Where PostgreSQL can prove an arm of UNION ALL to be empty, the other's type modifiers are those of the result: what it
-    /// can prove differs with the plan (guards keep it from folding a condition).
+    /// Where PostgreSQL can prove an arm of UNION ALL to be empty, or of CASE never to be reached, the others' type modifiers are
+    /// those of the result: what it can prove differs with the plan (guards keep it from folding a condition).
     pub fn without_type_modifiers(&self) -> Shape {
         let mut shape = self.clone();
         let columns = shape.parts.iter_mut().flat_map(|part| part.columns.iter_mut().flatten());

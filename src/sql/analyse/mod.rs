@@ -257,7 +257,7 @@ impl Analyser<'_> {
                 if let Some(utility) = utility::single_call(s, self) {
                     return Ok(Statement::Utility(utility));
                 }
-                if let Some(into) = s.into_clause.take() {
+                if let Some(into) = temporary::take_into(s) {
                     let create = CreateTableAsStmt {
                         query: Some(Box::new(std::mem::take(&mut statement))),
                         into: Some(into),

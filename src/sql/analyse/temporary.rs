@@ -9,10 +9,11 @@ use pg_query::{Node, NodeEnum};
 use super::super::tree::{alias, as_string, boxed, cast, column, node, string, target};
 use super::utility::{self, Utility};
 use super::{Analyser, Context, Statement};
-use crate::catalog::{Catalog, TEMPORARY_SCHEMA, Temporary};
+use crate::catalog::{Cast, Catalog, TEMPORARY_SCHEMA, Temporary};
 use crate::error::sqlstate;
 use crate::finding::Denial;
 use crate::sql::shape::shape;
+use crate::sql::types::{Typed, oid, type_name, type_named};
 
 /// A temporary table that is made of a query's rows.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +25,15 @@ pub struct CreateTemporary {
     pub if_not_exists: bool,
     /// The name of the hidden column.
     pub tenant_column: String,
+}
+
+/// INTO of a SELECT: of the first arm of a set operation.
+pub fn take_into(select: &mut pg::SelectStmt) -> Option<Box<IntoClause>> {
+    let mut first = select;
+    while let Some(left) = first.larg.as_deref_mut().filter(|_| first.into_clause.is_none()) {
+        first = left;
+    }
+    first.into_clause.take()
 }
 
 /// It ends with its transaction.
@@ -155,10 +165,13 @@ impl Analyser<'_> {
             return Err(Denial::unsupported("CREATE TABLE AS EXECUTE cannot be secured"));
         };
         let (visible, hidden) = definitions.split_at(definitions.len().saturating_sub(1));
-        let named = self.names_of(select, &col_names)?;
+        let made = self.outputs_of(select, &col_names)?;
         let columns: Vec<(&str, pg::TypeName)> = visible.iter().filter_map(column_of).collect();
-        if !named.iter().map(String::as_str).eq(columns.iter().map(|(name, _)| *name)) {
+        if !made.iter().map(|(name, _)| name.as_str()).eq(columns.iter().map(|(name, _)| *name)) {
             return Err(as_declared(&name, visible));
+        }
+        for ((column, typed), (_, declared)) in made.iter().zip(&columns) {
+            self.check_type(column, *typed, declared)?;
         }
         let mut query = of_types(query, &columns);
         if let Some(NodeEnum::SelectStmt(select)) = &mut query.node {
@@ -169,13 +182,34 @@ impl Analyser<'_> {
         Ok(Statement::CreateTemporary(Box::new(CreateTemporary { query, into, if_not_exists, tenant_column })))
     }
 
-    /// The names that the columns of a query have in a table that is made of it.
-    fn names_of(&mut self, select: &pg::SelectStmt, wanted: &[Node]) -> Result<Vec<String>, Denial> {
+    /// The columns that a table has which is made of a query, with these names for the first of them.
+    fn outputs_of(&mut self, select: &pg::SelectStmt, names: &[Node]) -> Result<Vec<(String, Typed)>, Denial> {
         let mut apart = Analyser::new(self.context);
         let outputs = apart.query(&mut select.clone(), None);
         self.pinned.append(&mut apart.pinned);
-        let given = wanted.iter().filter_map(as_string).map(str::to_owned);
-        Ok(given.chain(outputs?.into_iter().skip(wanted.len()).map(|o| o.name)).collect())
+        let outputs = outputs?;
+        if names.len() > outputs.len() {
+            return Err(Denial::invalid(sqlstate::SYNTAX_ERROR, "too many column names were specified"));
+        }
+        let mut columns: Vec<(String, Typed)> = outputs.into_iter().map(|o| (o.name, o.typed)).collect();
+        for (column, name) in columns.iter_mut().zip(names.iter().filter_map(as_string)) {
+            name.clone_into(&mut column.0);
+        }
+        Ok(columns)
+    }
+
+    /// The cast to the declared type must not change a value: a table that is made of a query has the query's.
+    fn check_type(&self, column: &str, typed: Typed, declared: &pg::TypeName) -> Result<(), Denial> {
+        let catalog = self.context.catalog;
+        let wanted = type_named(&pg::TypeName { typmods: vec![], ..declared.clone() }, catalog).oid;
+        let keeps = |c: &Cast| c.source == typed.oid && c.target == wanted && c.context == 'i';
+        let is_known = catalog.type_(typed.oid).is_some_and(|_| typed.oid != oid::UNKNOWN);
+        if !is_known || typed.oid == wanted || catalog.snapshot().casts.iter().any(keeps) {
+            return Ok(());
+        }
+        let shown = |oid| type_name(oid, catalog).unwrap_or_default();
+        let message = format!("column \"{column}\" is of type {} but is declared with type {}", shown(typed.oid), shown(wanted));
+        Err(Denial::invalid(sqlstate::DATATYPE_MISMATCH, message).hint("cast it in the query"))
     }
 
     /// # Errors
@@ -202,10 +236,12 @@ impl Analyser<'_> {
     }
 }
 
-/// `SELECT CAST(made.a AS type) AS a, .. FROM (query) AS made(a, ..)`
+/// `SELECT CAST(made.a AS type) AS a, .. FROM (query) AS made(a, ..)`, without type modifiers: they would cut values.
 fn of_types(query: Node, columns: &[(&str, pg::TypeName)]) -> Node {
     const MADE: &str = "bulkhead_made";
-    let typed = |(name, type_): &(&str, pg::TypeName)| target(name, cast(column(&[MADE, name]), type_.clone()));
+    let typed = |(name, type_): &(&str, pg::TypeName)| {
+        target(name, cast(column(&[MADE, name]), pg::TypeName { typmods: vec![], ..type_.clone() }))
+    };
     let alias = pg::Alias { colnames: columns.iter().map(|(name, _)| string(name)).collect(), ..alias(MADE) };
     let from = pg::RangeSubselect { lateral: false, subquery: boxed(query), alias: Some(alias) };
     node(NodeEnum::SelectStmt(Box::new(pg::SelectStmt {

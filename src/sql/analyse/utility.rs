@@ -64,7 +64,7 @@ pub enum Utility {
         node: Node,
     },
     Unlisten,
-    /// CREATE and DROP of a temporary table that a policy file declares, DISCARD TEMP; `pins`: it stays on its backend.
+    /// CREATE and DROP of a temporary table that a policy file declares, DISCARD TEMP; `pins`: it is made, and stays on its backend.
     Temporary {
         node: Node,
         /// First word of the command.
