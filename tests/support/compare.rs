@@ -149,10 +149,15 @@ impl Shape {
     }
 
     /// Two errors of class 42 (names, types, syntax) are the same answer: of several mistakes in a statement either may be
-    /// told, and hints guess at what was meant. Neither has read a row. What a policy refuses (42501) is none of them.
+    /// told, and hints guess at what was meant; so it is with WITH queries that name each other. Neither has read a row. What a
+    /// policy refuses (42501) is none of them.
     fn with_name_error_of(self, proxy: &Shape) -> Shape {
         let named = |error: &Option<Vec<(char, String)>>| {
-            error.iter().flatten().any(|(l, v)| *l == 'C' && v.starts_with("42") && v != "42501")
+            error.iter().flatten().any(|(l, v)| match l {
+                'C' => v.starts_with("42") && v != "42501",
+                'M' => v.starts_with("mutual recursion between WITH items"),
+                _ => false,
+            })
         };
         if named(&self.error) && named(&proxy.error) {
             return Shape { error: proxy.error.clone(), ..self };
