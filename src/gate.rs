@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 use crate::catalog::Catalog;
 use crate::config::Level;
 use crate::error::SqlError;
+use crate::event::{Event, Events};
 use crate::finding::{Denial, Reason};
 use crate::id::PolicyEpoch;
 use crate::plan::{self, Action, Built, Literals, Plan, TenantType};
@@ -66,6 +67,7 @@ pub struct Approved {
 pub struct Gate {
     level: Level,
     database: String,
+    events: Events,
     epochs: AtomicU64,
     state: ArcSwap<State>,
 }
@@ -91,6 +93,13 @@ enum Known {
     Refine(Arc<Keep>),
     /// The lists are none, or literals decide something: the whole statement's own key is the one.
     Unfolded,
+}
+
+/// Whether a statement's template was in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Known,
+    Made,
 }
 
 /// Literals that belong to the key.
@@ -141,7 +150,12 @@ impl Gate {
     pub fn new(level: Level, catalog: Arc<Catalog>, policies: &PolicyModel) -> Result<Gate, Vec<PolicyProblem>> {
         let database = catalog.snapshot().database.clone();
         let state = State::new(level, policies, catalog, PolicyEpoch(1))?;
-        Ok(Gate { level, database, epochs: AtomicU64::new(1), state: ArcSwap::from_pointee(state) })
+        Ok(Gate { level, database, events: Events::default(), epochs: AtomicU64::new(1), state: ArcSwap::from_pointee(state) })
+    }
+
+    /// The same, telling which templates it knows.
+    pub fn observed(self, events: Events) -> Gate {
+        Gate { events, ..self }
     }
 
     /// Replaces policies and catalog as one new epoch; templates of the old one are forgotten. A problem leaves the old epoch
@@ -218,7 +232,13 @@ impl Gate {
         scratch.fold_lists(text);
         let mut approved = SmallVec::new();
         for statement in scratch.statements() {
-            approved.push(state.approve(text, scratch, statement, context, key)?);
+            let mut found = Found::Known;
+            let one = state.approve(text, scratch, statement, context, key, &mut found);
+            self.events.emit(match found {
+                Found::Known => Event::TemplateHit,
+                Found::Made => Event::TemplateMissed,
+            });
+            approved.push(one?);
         }
         if approved.is_empty() {
             approved.push(Approved { plan: Arc::new(state.empty_plan()), literals: Literals::new(), source: 0..0 });
@@ -286,24 +306,32 @@ impl State {
         statement: &Template,
         context: &Context<'_>,
         key: &mut Vec<u8>,
+        found: &mut Found,
     ) -> Result<Approved, Denial> {
         let source = statement.source.clone();
         if let Some(folded) = &statement.folded
-            && let Some(plan) = self.plan_of_lists(scratch.folded_key(folded), folded, context, key)
+            && let Some(plan) = self.plan_of_lists(scratch.folded_key(folded), folded, context, key, found)
         {
             return Ok(Approved { plan, literals: folded.literals.clone(), source });
         }
-        let plan = self.plan(text, scratch, statement, context, key)?;
+        let plan = self.plan(text, scratch, statement, context, key, found)?;
         Ok(Approved { plan, literals: statement.literals.clone(), source })
     }
 
     /// The plan of a statement whatever the lengths of its lists. `None`: it has none of its own.
-    fn plan_of_lists(&self, text: &str, folded: &Folded, context: &Context<'_>, key: &mut Vec<u8>) -> Option<Arc<Plan>> {
+    fn plan_of_lists(
+        &self,
+        text: &str,
+        folded: &Folded,
+        context: &Context<'_>,
+        key: &mut Vec<u8>,
+        found: &mut Found,
+    ) -> Option<Arc<Plan>> {
         write_key(key, context, text, &folded.rests);
         match self.templates.get(key.as_slice()).map(|k| k.value().clone()) {
             Some(Known::Plan(plan)) => return Some(plan),
             Some(Known::Unfolded | Known::Refine(_)) => return None,
-            None => {}
+            None => *found = Found::Made,
         }
         let known = match self.make(text, folded.literals.len() as u16, context, Pass::First) {
             Made::Plan(Built { plan, printed }) if are_lists(&printed, &folded.rests) => Known::Plan(Arc::new(plan)),
@@ -323,12 +351,14 @@ impl State {
         statement: &Template,
         context: &Context<'_>,
         key: &mut Vec<u8>,
+        found: &mut Found,
     ) -> Result<Arc<Plan>, Denial> {
         write_key(key, context, scratch.key(statement), &[]);
         let keep = match self.templates.get(key.as_slice()).map(|k| k.value().clone()) {
             Some(Known::Plan(plan)) => return Ok(plan),
             Some(Known::Refine(keep)) => keep,
             Some(Known::Unfolded) | None => {
+                *found = Found::Made;
                 match self.make(scratch.key(statement), statement.literals.len() as u16, context, Pass::First) {
                     Made::Plan(built) => {
                         let plan = Arc::new(built.plan);
@@ -351,6 +381,7 @@ impl State {
         if let Some(Known::Plan(plan)) = self.templates.get(key.as_slice()).map(|k| k.value().clone()) {
             return Ok(plan);
         }
+        *found = Found::Made;
         match self.make(&refined.key, refined.live, context, Pass::Refined) {
             Made::Plan(built) => {
                 let plan = Arc::new(built.plan);
@@ -513,39 +544,41 @@ impl State {
     ) -> Explanation {
         let source = &text[statement.source.start as usize..statement.source.end as usize];
         let mut lacks_tenant = None;
-        let outcome = self.approve(text, scratch, statement, context, key).map(|Approved { plan, literals, source: _ }| {
-            lacks_tenant = (plan.needs_tenant() && context.principal.tenant().is_none()).then(|| plan.no_tenant());
-            let literal = |i: u16| {
-                let range = &literals[usize::from(i)];
-                text[range.start as usize..range.end as usize].to_owned()
-            };
-            let tenant = |t: TenantType| match context.principal.tenant() {
-                Some(tenant) => plan::tenant::constant(t, tenant),
-                None => format!("<tenant>::{}", t.sql()),
-            };
-            let text = |plan: &Plan| without_keys(&plan::text_of(plan.segments(), &literal, &tenant));
-            let sent = match plan.action() {
-                Action::Prepare(plan::Prepare { name, types, plan }) => {
-                    let types: Vec<_> = types.iter().filter_map(|oid| self.type_name(*oid)).collect();
-                    let types = if types.is_empty() { String::new() } else { format!(" ({})", types.join(", ")) };
-                    format!("PREPARE {}{types} AS {}", quoted_name(name), text(plan))
+        let outcome = self.approve(text, scratch, statement, context, key, &mut Found::Known).map(
+            |Approved { plan, literals, source: _ }| {
+                lacks_tenant = (plan.needs_tenant() && context.principal.tenant().is_none()).then(|| plan.no_tenant());
+                let literal = |i: u16| {
+                    let range = &literals[usize::from(i)];
+                    text[range.start as usize..range.end as usize].to_owned()
+                };
+                let tenant = |t: TenantType| match context.principal.tenant() {
+                    Some(tenant) => plan::tenant::constant(t, tenant),
+                    None => format!("<tenant>::{}", t.sql()),
+                };
+                let text = |plan: &Plan| without_keys(&plan::text_of(plan.segments(), &literal, &tenant));
+                let sent = match plan.action() {
+                    Action::Prepare(plan::Prepare { name, types, plan }) => {
+                        let types: Vec<_> = types.iter().filter_map(|oid| self.type_name(*oid)).collect();
+                        let types = if types.is_empty() { String::new() } else { format!(" ({})", types.join(", ")) };
+                        format!("PREPARE {}{types} AS {}", quoted_name(name), text(plan))
+                    }
+                    Action::Execute { name, arguments: 0 } => format!("EXECUTE {}", quoted_name(name)),
+                    Action::Execute { name, arguments: _ } => format!("EXECUTE {}({})", quoted_name(name), text(&plan)),
+                    Action::Forward
+                    | Action::Transaction(_)
+                    | Action::Set { .. }
+                    | Action::Reset { .. }
+                    | Action::ChooseTenant { .. }
+                    | Action::Emulate(_)
+                    | Action::Empty => text(&plan),
+                };
+                if sent.is_empty() {
+                    "(nothing: answered by Bulkhead)".to_owned()
+                } else {
+                    sent.replace(plan::sentinel::prefix(), "bulkhead:")
                 }
-                Action::Execute { name, arguments: 0 } => format!("EXECUTE {}", quoted_name(name)),
-                Action::Execute { name, arguments: _ } => format!("EXECUTE {}({})", quoted_name(name), text(&plan)),
-                Action::Forward
-                | Action::Transaction(_)
-                | Action::Set { .. }
-                | Action::Reset { .. }
-                | Action::ChooseTenant { .. }
-                | Action::Emulate(_)
-                | Action::Empty => text(&plan),
-            };
-            if sent.is_empty() {
-                "(nothing: answered by Bulkhead)".to_owned()
-            } else {
-                sent.replace(plan::sentinel::prefix(), "bulkhead:")
-            }
-        });
+            },
+        );
         let analysis = parse::parse(source).ok().and_then(|tree| self.analyse(&tree, context).ok());
         let relations = analysis.map(|a| self.describe(&a, &context.principal.roles)).unwrap_or_default();
         Explanation {

@@ -81,10 +81,9 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
     let mut keepers = vec![];
     let mut gates: HashMap<String, Arc<dyn Review>> = HashMap::new();
     for database in &config.databases {
-        let keeper = Keeper::start(&config, database, &policies).await?;
+        let keeper = Keeper::start(&config, database, &policies, &events).await?;
         let kept = keeper.kept(nudge.clone());
         events.emit(Event::PoliciesReloaded(Reload::Done(kept.gate.epoch())));
-        events.emit(Event::BackendOpened);
         check_tenants(&config, database, &kept.gate)?;
         gates.insert(keeper.database().to_owned(), Arc::new(kept));
         keepers.push(keeper);
@@ -314,7 +313,7 @@ fn share(
     let mut databases = HashMap::new();
     for database in &config.databases {
         let gate = gates.remove(&database.name).unwrap_or_else(|| Arc::new(crate::session::shared::Closed));
-        databases.insert(Box::from(database.name.as_str()), Arc::new(open(config, database, gate)?));
+        databases.insert(Box::from(database.name.as_str()), Arc::new(open(config, database, gate, &events)?));
     }
     let logins = config.users.iter().map(|u| (Box::from(u.name.as_str()), Arc::new(Login::new(u.clone())))).collect();
     let tls = config.server.tls.as_ref().map(load_tls).transpose()?;
@@ -333,7 +332,7 @@ fn share(
     })
 }
 
-fn open(config: &Config, database: &config::Database, gate: Arc<dyn Review>) -> Result<Database, ServeError> {
+fn open(config: &Config, database: &config::Database, gate: Arc<dyn Review>, events: &Events) -> Result<Database, ServeError> {
     let limits = PoolLimits {
         size: database.pool_size,
         least: database.min_pool_size,
@@ -342,7 +341,7 @@ fn open(config: &Config, database: &config::Database, gate: Arc<dyn Review>) -> 
         lifetime: config.limits.server_lifetime,
     };
     let unusable = |error| ServeError::Upstream { database: database.name.clone(), error: Box::new(error) };
-    let pool = |upstream: &Upstream| Pool::new(upstream.clone(), limits).map_err(unusable);
+    let pool = |upstream: &Upstream| Pool::new(upstream.clone(), limits, events.clone()).map_err(unusable);
     let lock = match config.level {
         Level::Paranoid => Some(LockKey::of(database).map_err(ServeError::Lock)?),
         Level::Strict | Level::Standard => None,
@@ -360,7 +359,7 @@ fn open(config: &Config, database: &config::Database, gate: Arc<dyn Review>) -> 
         name: database.name.as_str().into(),
         gate,
         pool: match &lock {
-            Some(_) => Pool::locked(database.upstream.clone(), limits).map_err(unusable)?,
+            Some(_) => Pool::locked(database.upstream.clone(), limits, events.clone()).map_err(unusable)?,
             None => pool(&database.upstream)?,
         },
         lock,

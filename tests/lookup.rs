@@ -121,7 +121,7 @@ impl World {
     /// What the backend was asked last.
     fn asked(&self) -> How {
         let mut wire = Wire::connect(&self.cluster.superuser("shop")).expect("superuser connection");
-        let last = wire.query("SELECT query FROM pg_stat_activity WHERE usename = 'app' AND datname = 'shop'").scalar();
+        let last = wire.query("SELECT query FROM pg_stat_activity WHERE usename = 'app' AND datname = 'shop' AND application_name <> 'bulkhead catalog'").scalar();
         if last.expect("a backend").contains("$1") { Bound } else { AsText }
     }
 }

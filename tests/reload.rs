@@ -16,7 +16,7 @@ use support::repository;
 use support::wire::{Extended, Wire, put_bind, put_execute, put_message, put_parse};
 
 /// Those who ask for the catalog's fingerprint.
-const LOOKS: &str = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE '%hashint8%'";
+const LOOKS: &str = "FROM pg_stat_activity WHERE application_name = 'bulkhead catalog' AND query LIKE '%hashint8%'";
 
 struct World {
     proxy: Proxy,
@@ -142,6 +142,29 @@ fn a_view_that_changes_is_read_anew() {
     poll("the new definition is known", || client.query("SELECT count(*) FROM v").scalar().as_deref() == Some("4"));
     world.cluster.execute("shop", "CREATE TABLE fresh (id int); CREATE OR REPLACE VIEW v AS SELECT id FROM fresh");
     poll("its table is denied", || client.query("SELECT count(*) FROM v").sqlstate() == "42501");
+}
+
+#[test]
+fn metrics_count_connections_to_servers_and_known_templates() {
+    let world = World::start();
+    // The one that the catalog is read over.
+    world.until_metric("bulkhead_upstream_connections", "1");
+    let count = |result: &str| -> u64 {
+        world.metric(&format!("bulkhead_templates_total{{result=\"{result}\"}}")).parse().expect("a number")
+    };
+    let mut client = world.connect("one");
+    let (hits, misses) = (count("hit"), count("miss"));
+    for id in 1..=3 {
+        assert!(client.query(format!("SELECT email FROM accounts WHERE id = {id}")).error.is_none());
+    }
+    assert_eq!((count("hit") - hits, count("miss") - misses), (2, 1));
+    world.until_metric("bulkhead_upstream_connections", "2");
+    world.until_metric("bulkhead_upstream_connections_opened_total", "2");
+    let mut operator = world.connect("operator");
+    assert!(operator.query("SELECT 1").error.is_none());
+    world.until_metric("bulkhead_upstream_connections", "3");
+    drop(operator);
+    world.until_metric("bulkhead_upstream_connections", "2");
 }
 
 /// A server that logs connections would log one a second.

@@ -10,6 +10,7 @@ use bulkhead::backend::stream::Dialer;
 use bulkhead::backend::{ConnectError, catalog};
 use bulkhead::config::{SslMode, Upstream};
 use bulkhead::error::{SqlError, sqlstate};
+use bulkhead::event::Events;
 use bulkhead::wire::backend::{ErrorFields, TransactionStatus, parse_parameter_status, tag};
 use bulkhead::wire::{frame, frontend};
 
@@ -128,7 +129,7 @@ async fn tls_in_every_mode() {
 #[tokio::test]
 async fn the_longest_waiter_is_served_first() {
     let server = pg::Server::start();
-    let pool = Pool::new(server.upstream("u_trust", ""), limits(1)).unwrap();
+    let pool = Pool::new(server.upstream("u_trust", ""), limits(1), Events::default()).unwrap();
     let first = pool.lease(holder()).await.unwrap();
     let id = first.id();
     let order = Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -159,7 +160,7 @@ async fn the_longest_waiter_is_served_first() {
 async fn what_nobody_needs_is_closed_and_some_are_kept() {
     let server = pg::Server::start();
     let idle = Duration::from_millis(100);
-    let pool = Pool::new(server.upstream("u_trust", ""), PoolLimits { least: 2, idle, ..limits(5) }).unwrap();
+    let pool = Pool::new(server.upstream("u_trust", ""), PoolLimits { least: 2, idle, ..limits(5) }, Events::default()).unwrap();
     let until = async |size: usize| {
         while pool.stats() != (PoolStats { size, idle: size, connecting: 0, waiting: 0 }) {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -180,7 +181,7 @@ async fn what_nobody_needs_is_closed_and_some_are_kept() {
 async fn what_is_old_is_closed_when_it_comes_back() {
     let server = pg::Server::start();
     let lifetime = Duration::from_millis(50);
-    let pool = Pool::new(server.upstream("u_trust", ""), PoolLimits { lifetime, ..limits(5) }).unwrap();
+    let pool = Pool::new(server.upstream("u_trust", ""), PoolLimits { lifetime, ..limits(5) }, Events::default()).unwrap();
     let lease = pool.lease(Holder::of(None, "a")).await.unwrap();
     let made = std::time::Instant::now();
     while made.elapsed() <= lifetime {
@@ -194,7 +195,7 @@ async fn what_is_old_is_closed_when_it_comes_back() {
 async fn a_tenant_cannot_have_all() {
     let server = pg::Server::start();
     let wait = Duration::from_millis(50);
-    let pool = Pool::new(server.upstream("u_trust", ""), PoolLimits { wait, ..limits(5) }).unwrap();
+    let pool = Pool::new(server.upstream("u_trust", ""), PoolLimits { wait, ..limits(5) }, Events::default()).unwrap();
     let (greedy, quiet) = (Holder::of(None, "greedy"), Holder::of(None, "quiet"));
     let mut held = Vec::new();
     for _ in 0..4 {
@@ -231,7 +232,7 @@ async fn a_tenant_cannot_have_all() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_count_holds_under_clients_that_come_and_go() {
     let server = pg::Server::start();
-    let pool = Pool::new(server.upstream("u_trust", ""), limits(4)).unwrap();
+    let pool = Pool::new(server.upstream("u_trust", ""), limits(4), Events::default()).unwrap();
     let in_use = Arc::new(std::sync::Mutex::new(std::collections::HashSet::new()));
     let clients = (0..40).map(|client| {
         let (pool, in_use) = (pool.clone(), in_use.clone());
@@ -268,7 +269,9 @@ async fn the_count_holds_under_clients_that_come_and_go() {
 #[tokio::test]
 async fn waiting_ends() {
     let server = pg::Server::start();
-    let pool = Pool::new(server.upstream("u_trust", ""), PoolLimits { wait: Duration::from_millis(50), ..limits(1) }).unwrap();
+    let pool =
+        Pool::new(server.upstream("u_trust", ""), PoolLimits { wait: Duration::from_millis(50), ..limits(1) }, Events::default())
+            .unwrap();
     let lease = pool.lease(holder()).await.unwrap();
     let late = pool.lease(holder()).await.unwrap_err();
     assert_eq!((late.sqlstate, &*late.message), (sqlstate::TOO_MANY_CONNECTIONS, "timed out waiting for a server connection"));
@@ -293,7 +296,7 @@ async fn lease_id(pool: &Pool) -> u64 {
 #[tokio::test]
 async fn only_connections_at_rest_come_back() {
     let server = pg::Server::start();
-    let pool = Pool::new(server.upstream("u_trust", ""), limits(1)).unwrap();
+    let pool = Pool::new(server.upstream("u_trust", ""), limits(1), Events::default()).unwrap();
     let mut last = lease_id(&pool).await;
     assert_eq!(lease_id(&pool).await, last, "a connection at rest is used again");
 
@@ -369,7 +372,7 @@ async fn only_connections_at_rest_come_back() {
 #[tokio::test]
 async fn a_dead_connection_is_replaced_without_the_client_seeing() {
     let server = pg::Server::start();
-    let pool = Pool::new(server.upstream("u_trust", ""), limits(3)).unwrap();
+    let pool = Pool::new(server.upstream("u_trust", ""), limits(3), Events::default()).unwrap();
     let leases = [pool.lease(holder()).await.unwrap(), pool.lease(holder()).await.unwrap()];
     for lease in leases {
         lease.give_back();
@@ -410,7 +413,7 @@ async fn an_idle_connection_takes_in_settings_and_nothing_else() {
 #[tokio::test]
 async fn a_refusal_is_told_at_once() {
     let server = pg::Server::start();
-    let pool = Pool::new(server.upstream("u_scram", "wrong"), limits(2)).unwrap();
+    let pool = Pool::new(server.upstream("u_scram", "wrong"), limits(2), Events::default()).unwrap();
     let leases = futures_util::future::join_all((0..4).map(|_| pool.lease(holder()))).await;
     for lease in leases {
         let error: SqlError = lease.unwrap_err();
@@ -422,7 +425,8 @@ async fn a_refusal_is_told_at_once() {
 async fn a_cancel_hits_its_own_statement_only() {
     let server = pg::Server::start();
     for mode in [SslMode::Disable, SslMode::Require] {
-        let pool = Pool::new(Upstream { ssl_mode: mode, ..server.upstream("u_trust", "") }, limits(1)).unwrap();
+        let pool =
+            Pool::new(Upstream { ssl_mode: mode, ..server.upstream("u_trust", "") }, limits(1), Events::default()).unwrap();
         let mut lease = pool.lease(holder()).await.unwrap();
         let handle = lease.cancel_handle();
         frontend::put_query(&mut lease.outbox, "SELECT pg_sleep(60)");
@@ -448,7 +452,7 @@ async fn a_cancel_hits_its_own_statement_only() {
 async fn a_connection_waits_for_a_cancel_under_way_and_is_closed_if_that_ends_in_doubt() {
     use tokio::io::AsyncReadExt;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let pool = Pool::new(liar(listener.local_addr().unwrap().port(), SslMode::Disable), limits(1)).unwrap();
+    let pool = Pool::new(liar(listener.local_addr().unwrap().port(), SslMode::Disable), limits(1), Events::default()).unwrap();
     let (lease, _first) = tokio::join!(pool.lease(holder()), welcome(&listener));
     let lease = lease.unwrap();
     let (id, handle) = (lease.id(), lease.cancel_handle());

@@ -9,10 +9,11 @@ use super::connection::Connection;
 use crate::catalog::{SNAPSHOT_SQL, Snapshot};
 use crate::config::Upstream;
 use crate::error::{SqlError, sqlstate};
+use crate::event::Events;
 
 /// How long the query may wait for a lock (pg_get_viewdef locks a view's tables): much less than deadlock_timeout (1 s), so that
 /// no application's statement is ever the victim of a deadlock with it.
-const PATIENCE: &str = "SET lock_timeout = '100ms'";
+const PATIENCE: &str = "SET lock_timeout = '100ms'; SET application_name = 'bulkhead catalog'";
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long a table may stay locked.
@@ -26,11 +27,12 @@ const SILENCE: Duration = Duration::from_secs(10);
 pub struct Watch {
     upstream: Upstream,
     connection: Option<Connection>,
+    events: Events,
 }
 
 impl Watch {
-    pub fn new(upstream: Upstream) -> Watch {
-        Watch { upstream, connection: None }
+    pub fn new(upstream: Upstream, events: Events) -> Watch {
+        Watch { upstream, connection: None, events }
     }
 
     /// The fingerprint now.
@@ -89,6 +91,7 @@ impl Watch {
             }
         }
         let mut connection = super::connect(&self.upstream).await?;
+        connection.count(&self.events);
         connection.query(PATIENCE).await?;
         let rows = connection.query(sql).await;
         if connection.is_at_rest() {
@@ -103,7 +106,7 @@ impl Watch {
 /// # Errors
 /// As of that.
 pub async fn load(upstream: &Upstream) -> Result<Snapshot, SqlError> {
-    let mut watch = Watch::new(upstream.clone());
+    let mut watch = Watch::new(upstream.clone(), Events::default());
     let snapshot = watch.snapshot().await;
     watch.renew().await;
     snapshot

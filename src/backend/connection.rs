@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::stream::{Address, Dialer, Stream, Waiting};
 use super::{ConnectError, handshake};
 use crate::error::{SqlError, sqlstate};
+use crate::event::{Event, Events};
 use crate::policy::lock::{IDENTITY_SQL, LockKey, SETTING};
 use crate::principal::Tenant;
 use crate::wire::backend::{self, ErrorFields, TransactionStatus, tag};
@@ -119,6 +120,7 @@ pub struct Connection {
     created_at: Instant,
     /// When it was given back last.
     rested_at: Option<Instant>,
+    counted: Option<Counted>,
     stream: Stream,
     server: Arc<ServerProcess>,
     parameters: BTreeMap<String, String>,
@@ -144,6 +146,16 @@ pub struct Connection {
     home: WorkerId,
 }
 
+/// Dropped with its connection.
+#[derive(Debug)]
+struct Counted(Events);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.emit(Event::BackendClosed);
+    }
+}
+
 impl Connection {
     /// Dials, logs in, and checks that the server is one that can be worked with. `startup`: settings for the startup message;
     /// empty for a connection that is shared.
@@ -165,6 +177,7 @@ impl Connection {
             id,
             created_at: Instant::now(),
             rested_at: None,
+            counted: None,
             stream,
             server: Arc::new(ServerProcess { address, process_id: 0, key: Vec::new() }),
             parameters: BTreeMap::new(),
@@ -206,6 +219,12 @@ impl Connection {
 
     pub fn created_at(&self) -> Instant {
         self.created_at
+    }
+
+    /// Tells that it is open, and when it is closed.
+    pub fn count(&mut self, events: &Events) {
+        events.emit(Event::BackendOpened);
+        self.counted = Some(Counted(events.clone()));
     }
 
     /// When it was given back last, or made.

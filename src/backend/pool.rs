@@ -15,6 +15,7 @@ use super::connection::{Connection, Settings};
 use super::stream::Dialer;
 use crate::config::Upstream;
 use crate::error::{SqlError, sqlstate};
+use crate::event::{Event, Events};
 use crate::worker;
 pub use shares::Holder;
 use shares::Shares;
@@ -60,6 +61,7 @@ pub struct PoolStats {
 struct Shared {
     dialer: Arc<Dialer>,
     limits: PoolLimits,
+    events: Events,
     /// New connections are asked for their identity.
     identify: bool,
     state: Mutex<State>,
@@ -109,19 +111,19 @@ impl Pool {
     ///
     /// # Errors
     /// As [`Dialer::new`].
-    pub fn new(upstream: Upstream, limits: PoolLimits) -> Result<Self, ConnectError> {
-        Self::with(upstream, limits, false)
+    pub fn new(upstream: Upstream, limits: PoolLimits, events: Events) -> Result<Self, ConnectError> {
+        Self::with(upstream, limits, events, false)
     }
 
     /// A pool whose connections know what tokens of the second lock are bound to.
     ///
     /// # Errors
     /// As [`Dialer::new`].
-    pub fn locked(upstream: Upstream, limits: PoolLimits) -> Result<Self, ConnectError> {
-        Self::with(upstream, limits, true)
+    pub fn locked(upstream: Upstream, limits: PoolLimits, events: Events) -> Result<Self, ConnectError> {
+        Self::with(upstream, limits, events, true)
     }
 
-    fn with(upstream: Upstream, limits: PoolLimits, identify: bool) -> Result<Self, ConnectError> {
+    fn with(upstream: Upstream, limits: PoolLimits, events: Events, identify: bool) -> Result<Self, ConnectError> {
         let state = State {
             phase: Phase::Open,
             connecting: 0,
@@ -133,7 +135,7 @@ impl Pool {
         };
         let limits = PoolLimits { size: limits.size.max(1), ..limits };
         let dialer = Arc::new(Dialer::new(upstream)?);
-        let shared = Arc::new(Shared { dialer, limits, identify, state: Mutex::new(state), size: watch::Sender::new(0) });
+        let shared = Arc::new(Shared { dialer, limits, events, identify, state: Mutex::new(state), size: watch::Sender::new(0) });
         tokio::spawn(tend(Arc::downgrade(&shared)));
         Ok(Pool(shared))
     }
@@ -161,7 +163,7 @@ impl Pool {
                     }
                 }
                 Request::Wait(receiver) => {
-                    let mut offer = wait(receiver, deadline).await?;
+                    let mut offer = wait(receiver, deadline).await.inspect_err(|error| self.0.note_late(error))?;
                     if !offer.come_here() {
                         offer.discard();
                         continue;
@@ -189,14 +191,19 @@ impl Pool {
                 None => {
                     let room = size.wait_for(|size| *size < self.0.limits.size);
                     // The sender lives as long as the pool.
-                    let _ = tokio::time::timeout_at(deadline, room).await.map_err(|_| late())?;
+                    let _ = tokio::time::timeout_at(deadline, room)
+                        .await
+                        .map_err(|_| late())
+                        .inspect_err(|error| self.0.note_late(error))?;
                 }
             }
         };
-        let connection = Connection::connect(&self.0.dialer, id, startup).await.map_err(|error| {
+        let mut connection = Connection::connect(&self.0.dialer, id, startup).await.map_err(|error| {
             tracing::warn!(upstream = ?self.upstream(), %error, "no connection to the server");
+            self.0.events.emit(Event::BackendFailed);
             error.to_sql_error()
         })?;
+        connection.count(&self.0.events);
         Ok(Lease { connection: Box::new(connection), slot, gate: LeaseGate(Arc::default()) })
     }
 
@@ -265,6 +272,12 @@ fn closed() -> SqlError {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_late(&self, error: &SqlError) {
+        if error.sqlstate == sqlstate::TOO_MANY_CONNECTIONS {
+            self.events.emit(Event::PoolTimedOut);
+        }
     }
 
     /// Closes connections that were idle.
@@ -391,6 +404,7 @@ impl Shared {
     /// A connection could not be made. Waiters are told at once where waiting cannot help: the server refuses for good, or no
     /// connection exists that could come back.
     fn failed(self: &Arc<Self>, slot: Slot, error: &ConnectError) {
+        self.events.emit(Event::BackendFailed);
         let told = {
             let mut state = self.lock();
             state.connecting -= 1;
@@ -463,6 +477,7 @@ async fn open(shared: &Shared, id: u64) -> Result<Connection, ConnectError> {
         let identified = tokio::time::timeout(BACKOFF_MAX, connection.identify()).await;
         identified.map_err(|_| ConnectError::TimedOut)?.map_err(ConnectError::Protocol)?;
     }
+    connection.count(&shared.events);
     Ok(connection)
 }
 

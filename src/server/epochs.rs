@@ -165,10 +165,10 @@ impl Keeper {
     ///
     /// # Errors
     /// No server in time, or policies that its catalog contradicts.
-    pub async fn start(config: &Config, database: &Database, policies: &PolicyModel) -> Result<Keeper, String> {
+    pub async fn start(config: &Config, database: &Database, policies: &PolicyModel, events: &Events) -> Result<Keeper, String> {
         let policies = policies.of_database(&database.name);
         let deadline = tokio::time::Instant::now() + START;
-        let mut catalog = Watch::new(database.upstream.clone());
+        let mut catalog = Watch::new(database.upstream.clone(), events.clone());
         let snapshot = loop {
             match catalog.snapshot().await {
                 Ok(snapshot) => break snapshot,
@@ -180,7 +180,8 @@ impl Keeper {
             }
         };
         let gate = Gate::new(config.level, Arc::new(Catalog::new(snapshot.clone())), &policies)
-            .map_err(|problems| Problems(problems).render(false))?;
+            .map_err(|problems| Problems(problems).render(false))?
+            .observed(events.clone());
         let fingerprint = catalog.fingerprint().await.ok();
         let key = match config.level {
             Level::Paranoid => Some(LockKey::of(database)?),
