@@ -85,6 +85,8 @@ BEGIN
   RETURN result;
 END $$;
 CREATE FUNCTION pristine.restore() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  name text;
 BEGIN
   IF pristine.differs('customer') OR pristine.differs('sale') THEN
     DELETE FROM sale;
@@ -92,22 +94,12 @@ BEGIN
     INSERT INTO customer SELECT * FROM pristine.customer;
     INSERT INTO sale SELECT * FROM pristine.sale;
   END IF;
-  IF pristine.differs('event') THEN
-    DELETE FROM event;
-    INSERT INTO event SELECT * FROM pristine.event;
-  END IF;
-  IF pristine.differs('remark') THEN
-    DELETE FROM remark;
-    INSERT INTO remark SELECT * FROM pristine.remark;
-  END IF;
-  IF pristine.differs('memo') THEN
-    DELETE FROM memo;
-    INSERT INTO memo SELECT * FROM pristine.memo;
-  END IF;
-  IF pristine.differs('item') THEN
-    DELETE FROM item;
-    INSERT INTO item SELECT * FROM pristine.item;
-  END IF;
+  FOREACH name IN ARRAY ARRAY['event', 'remark', 'memo', 'item'] LOOP
+    IF pristine.differs(name) THEN
+      EXECUTE format('DELETE FROM public.%I', name);
+      EXECUTE format('INSERT INTO public.%1$I SELECT * FROM pristine.%1$I', name);
+    END IF;
+  END LOOP;
 END $$;
 CREATE VIEW pristine.state AS
   WITH every AS (
