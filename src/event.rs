@@ -35,6 +35,10 @@ pub enum Event {
     BackendClosed,
     /// A server connection could not be made.
     BackendFailed,
+    /// A database's server no longer answers what its catalog is asked for.
+    ServerLost,
+    /// It does again.
+    ServerFound,
     PoliciesReloaded(Reload),
     /// Level paranoid: row security is not in place in a database, and its tenants are refused.
     LockLost,

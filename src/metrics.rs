@@ -264,6 +264,8 @@ impl Observe for Metrics {
             Event::BackendFailed => self.upstream_failed.inc(),
             Event::PoliciesReloaded(reload) => self.reloaded(reload),
             Event::LatencyAdded(time) => self.added.observe(time.as_secs_f64()),
+            // Health tells; failed looks do not count as connections.
+            Event::ServerLost | Event::ServerFound => {}
             Event::DrainStarted => self.draining.set(1),
             Event::LockLost => self.refused.inc(),
             Event::LockRestored => self.refused.dec(),

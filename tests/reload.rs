@@ -54,12 +54,18 @@ impl World {
         fs::write(self.proxy.setup.path().join("policies/shop.toml"), text).expect("write the policies");
     }
 
-    /// The value of a metric; labels are part of its name.
-    fn metric(&self, name: &str) -> String {
+    /// What the admin port answers.
+    fn admin(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.proxy.setup.admin_port)).expect("the admin port");
-        stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("send");
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("send");
         let mut text = String::new();
         stream.read_to_string(&mut text).expect("an answer");
+        text
+    }
+
+    /// The value of a metric; labels are part of its name.
+    fn metric(&self, name: &str) -> String {
+        let text = self.admin("/metrics");
         let line = text.lines().find_map(|l| l.strip_prefix(name).and_then(|rest| rest.strip_prefix(' ')));
         line.unwrap_or_default().to_owned()
     }
@@ -304,8 +310,15 @@ fn where_changed_definitions_cannot_be_read_tenants_are_refused_until_they_can()
     assert!(operator.query("ALTER ROLE app CONNECTION LIMIT 1").error.is_none());
     world.cluster.execute("shop", &format!("SELECT pg_terminate_backend(pid, 10000) {LOOKS}"));
     assert_eq!(client.query("SELECT count(*) FROM accounts").sqlstate(), "57P03");
+    poll("it is told", || world.admin("/health").contains("\"upstream\":\"down\""));
     assert!(operator.query("ALTER ROLE app CONNECTION LIMIT -1").error.is_none());
     poll("the catalog is read", || client.query("SELECT count(*) FROM accounts").scalar().as_deref() == Some("5"));
+    poll("that is told", || world.admin("/health").starts_with("HTTP/1.0 200"));
+    // A connection that one client's settings make fail is nobody else's affair.
+    let mut target = world.proxy.target("operator", "shop");
+    target.options = vec![("work_mem".to_owned(), "nonsense".to_owned())];
+    assert!(Wire::connect(&target).is_err());
+    assert!(world.admin("/health").starts_with("HTTP/1.0 200"));
 }
 
 #[test]

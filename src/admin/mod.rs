@@ -19,7 +19,8 @@ pub struct Health {
     listener: AtomicU8,
     /// The epoch in force; 0: none yet.
     epoch: AtomicU64,
-    upstream: AtomicU8,
+    /// Databases whose server does not answer.
+    lost: AtomicU64,
     /// Databases whose tenants are refused, since the second lock is not in place.
     refused: AtomicU64,
 }
@@ -33,15 +34,15 @@ impl Health {
     pub fn report(&self) -> (bool, serde_json::Value) {
         let listener = self.listener.load(Ordering::Relaxed);
         let epoch = self.epoch.load(Ordering::Relaxed);
-        let upstream = self.upstream.load(Ordering::Relaxed);
+        let lost = self.lost.load(Ordering::Relaxed);
         let refused = self.refused.load(Ordering::Relaxed);
-        let ok = listener == UP && epoch > 0 && upstream == UP && refused == 0;
+        let ok = listener == UP && epoch > 0 && lost == 0 && refused == 0;
         let report = serde_json::json!({
             "status": if ok { "ok" } else { "unavailable" },
             "listener": match listener { UP => "open", DOWN => "draining", _ => "not open yet" },
             "policies": if epoch > 0 { "loaded" } else { "not loaded yet" },
             "policy_epoch": epoch,
-            "upstream": match upstream { UP => "up", DOWN => "down", _ => "not seen yet" },
+            "upstream": match (lost, epoch) { (1.., _) => "down", (0, 0) => "not seen yet", (0, 1..) => "up" },
             "tenants": if refused == 0 { "served" } else { "refused: the second lock is not in place" },
             "version": env!("CARGO_PKG_VERSION"),
         });
@@ -55,8 +56,12 @@ impl Observe for Health {
             Event::ListenerOpened => self.listener.store(UP, Ordering::Relaxed),
             Event::DrainStarted => self.listener.store(DOWN, Ordering::Relaxed),
             Event::PoliciesReloaded(Reload::Done(epoch)) => self.epoch.store(epoch.0.max(1), Ordering::Relaxed),
-            Event::BackendOpened => self.upstream.store(UP, Ordering::Relaxed),
-            Event::BackendFailed => self.upstream.store(DOWN, Ordering::Relaxed),
+            Event::ServerLost => {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+            }
+            Event::ServerFound => {
+                self.lost.fetch_sub(1, Ordering::Relaxed);
+            }
             Event::LockLost => {
                 self.refused.fetch_add(1, Ordering::Relaxed);
             }
@@ -74,7 +79,10 @@ impl Observe for Health {
             | Event::TemplateMissed
             | Event::PoolWaited(_)
             | Event::PoolTimedOut
+            // What one connection meets, a client's own settings for example, says nothing of the server.
+            | Event::BackendOpened
             | Event::BackendClosed
+            | Event::BackendFailed
             | Event::LatencyAdded(_) => {}
         }
     }
@@ -141,14 +149,14 @@ mod tests {
         let server = tokio::spawn(serve(listener, Admin { health: Arc::clone(&health), metrics }, std::future::pending()));
 
         assert!(fetch(address, "/health").await.starts_with("HTTP/1.1 503"));
-        for event in [Event::ListenerOpened, Event::BackendOpened, Event::PoliciesReloaded(Reload::Done(PolicyEpoch(3)))] {
+        for event in [Event::ListenerOpened, Event::PoliciesReloaded(Reload::Done(PolicyEpoch(3)))] {
             health.observe(event);
         }
         let answer = fetch(address, "/health").await;
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"policy_epoch\":3"), "{answer}");
-        health.observe(Event::BackendFailed);
+        health.observe(Event::ServerLost);
         assert!(fetch(address, "/health").await.contains("\"upstream\":\"down\""));
-        health.observe(Event::BackendOpened);
+        health.observe(Event::ServerFound);
         health.observe(Event::LockLost);
         let answer = fetch(address, "/health").await;
         assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("second lock"), "{answer}");

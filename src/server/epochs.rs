@@ -13,6 +13,7 @@ use crate::backend;
 use crate::backend::catalog::{Fingerprint, Watch};
 use crate::catalog::{Catalog, Snapshot};
 use crate::config::{Config, Database, Level, Problems};
+use crate::error::SqlError;
 use crate::event::{Event, Events, Reload};
 use crate::finding::Denial;
 use crate::gate::{Approved, Context, Gate};
@@ -145,6 +146,8 @@ impl Review for Kept {
 pub struct Keeper {
     database: Database,
     catalog: Watch,
+    /// Whether it answered when it was asked last.
+    answers: bool,
     gate: Arc<Gate>,
     /// Level paranoid: the key of the second lock.
     key: Option<LockKey>,
@@ -190,6 +193,7 @@ impl Keeper {
         let keeper = Keeper {
             database: database.clone(),
             catalog,
+            answers: true,
             gate: Arc::new(gate),
             key,
             lock: Arc::default(),
@@ -282,7 +286,9 @@ impl Keeper {
     /// not say.
     async fn look(&mut self, events: &Events) -> Option<u64> {
         let changes = self.freshness.changes.load(Ordering::SeqCst);
-        let fingerprint = self.catalog.fingerprint().await.ok()?;
+        let fingerprint = self.catalog.fingerprint().await;
+        self.note_answer(fingerprint.as_ref().err(), events);
+        let fingerprint = fingerprint.ok()?;
         let Some(old) = &mut self.fingerprint else { return self.load(fingerprint, events).await.then_some(changes) };
         if old.settings != fingerprint.settings {
             old.settings.clone_from(&fingerprint.settings);
@@ -290,6 +296,19 @@ impl Keeper {
             self.catalog.renew().await;
         }
         if old.catalog == fingerprint.catalog || self.load(fingerprint, events).await { Some(changes) } else { None }
+    }
+
+    fn note_answer(&mut self, error: Option<&SqlError>, events: &Events) {
+        match error {
+            None if self.answers => {}
+            None => events.emit(Event::ServerFound),
+            Some(error) if self.answers => {
+                tracing::warn!(database = %self.database.name, %error, "the server does not answer");
+                events.emit(Event::ServerLost);
+            }
+            Some(_) => {}
+        }
+        self.answers = error.is_none();
     }
 
     /// `false`: the server did not say. Policies that do not fit what it says leave the old epoch in force.
