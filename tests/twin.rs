@@ -6,7 +6,7 @@
 //! against PostgreSQL's own row security, which must differ in almost nothing. `SUBJECT=views` filters rows and
 //! does not guard expressions: leaks by errors must be found. `SUBJECT=twin` compares the twin with a
 //! copy of itself: what differs there is not determined, and no fault of anybody's. A second run masks columns; its twin holds
-//! the masks.
+//! the masks, and only the proxy and the twin can be its subject.
 
 #[path = "twin/expression.rs"]
 mod expression;

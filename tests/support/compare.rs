@@ -84,7 +84,7 @@ impl Shape {
         if self == other {
             return None;
         }
-        let mut what = Vec::new();
+        let (mut what, mut rows) = (Vec::new(), String::new());
         if self.error != other.error {
             what.push(format!("error: {:?} / {:?}", self.error, other.error));
         }
@@ -106,12 +106,13 @@ impl Shape {
             }
             if a.rows != b.rows {
                 what.push(format!("rows: {} / {}", a.rows.len(), b.rows.len()));
+                rows.push_str(&format!("\n  {}", show_rows(&a.rows, &b.rows)));
             }
             if a.copied != b.copied {
                 what.push("copied data".to_owned());
             }
         }
-        Some(what.join("; "))
+        Some(what.join("; ") + &rows)
     }
 }
 
@@ -188,6 +189,28 @@ fn without_key(detail: &str) -> String {
     match (detail.find(" ("), detail.rfind(") ")) {
         (Some(from), Some(to)) if from < to && detail.contains(")=(") => format!("{}{}", &detail[..from], &detail[to + 1..]),
         _ => detail.to_owned(),
+    }
+}
+
+/// The first rows that only one side has; where both have the same, the first that is at another place.
+fn show_rows(ours: &[Row], twins: &[Row]) -> String {
+    const SHOWN: usize = 3;
+    let show = |row: &Row| {
+        let values = row.iter().map(|v| v.as_ref().map_or("NULL".to_owned(), |v| String::from_utf8_lossy(v).into_owned()));
+        format!("({})", values.collect::<Vec<_>>().join(", "))
+    };
+    let without = |rows: &[Row], others: &[Row]| {
+        let mut left: HashMap<&Row, usize> = HashMap::new();
+        others.iter().for_each(|row| *left.entry(row).or_default() += 1);
+        let alone = rows.iter().filter(|row| left.get_mut(row).is_none_or(|n| n.checked_sub(1).map(|less| *n = less).is_none()));
+        alone.take(SHOWN).map(show).collect::<Vec<_>>().join(" ")
+    };
+    match (without(ours, twins), without(twins, ours)) {
+        (a, b) if a.is_empty() && b.is_empty() => {
+            let other = ours.iter().zip(twins).enumerate().find(|(_, (a, b))| a != b);
+            other.map(|(i, (a, b))| format!("row {}: {} / {}", i + 1, show(a), show(b))).unwrap_or_default()
+        }
+        (a, b) => format!("only here: {a} / {b}"),
     }
 }
 
