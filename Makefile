@@ -70,7 +70,7 @@ lint: ## format, clippy, licences and sources of dependencies
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
 	$(CARGO) deny check bans licenses sources
 
-# BENCH_SECONDS (one run, default 5), BENCH_PAIRS (rounds, default 5); see benches/run.py --help
+# BENCH_SECONDS (one run, default 2), BENCH_PAIRS (rounds, default 9); see benches/run.py --help
 bench: ## direct, PgBouncer and Bulkhead in alternation; writes benches/results.json and the table in README.md
 	@.ci/deps bench
 	$(CARGO) build --locked --release

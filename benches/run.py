@@ -6,7 +6,10 @@ Without Bulkhead the statement names the tenant itself, as an application withou
 sends it without, and Bulkhead adds it: PostgreSQL has the same work in every case.
 
   direct                 pgbench -> PostgreSQL
-  pgbouncer              PgBouncer, transaction pool; session pool for protocol `prepared` (its 1.18 has no other way)
+  pgbouncer              PgBouncer, transaction pool
+  pgbouncer-session      PgBouncer, session pool, where it knows nothing of prepared statements (protocol `prepared` only)
+  pgbouncer-rls          PgBouncer and row security, as isolation is done without Bulkhead: BEGIN, set_config of the tenant, the statement,
+                         COMMIT (protocol `simple` only)
   bulkhead               a tenant: every statement is looked up, bound and rewritten
   bulkhead-passthrough   an unrestricted user: the text as it came, on a session of its own
 
@@ -25,11 +28,24 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from servers import ROOT, ROWS_PER_TENANT, CannotRun, Servers  # noqa: E402
+from servers import PASSWORD, POLICY, ROOT, ROWS_PER_TENANT, SCHEMA, CannotRun, Servers, pgbouncer  # noqa: E402
 
 WITH_TENANT = f"\\set aid random(1, {ROWS_PER_TENANT})\nSELECT abalance FROM accounts WHERE tenant_id = 1 AND aid = :aid;\n"
-WITHOUT_TENANT = f"\\set aid random(1, {ROWS_PER_TENANT})\nSELECT abalance FROM accounts WHERE aid = :aid;\n"
-CONTENDERS = ("direct", "pgbouncer", "bulkhead", "bulkhead-passthrough")
+SCRIPTS = {
+    "bulkhead": f"\\set aid random(1, {ROWS_PER_TENANT})\nSELECT abalance FROM accounts WHERE aid = :aid;\n",
+    "pgbouncer-rls": f"\\set aid random(1, {ROWS_PER_TENANT})\nBEGIN;\nSELECT set_config('app.tenant', '1', true);\n"
+                     "SELECT abalance FROM accounts WHERE aid = :aid;\nCOMMIT;\n",
+}
+# Every other role sees the table as if it had none.
+PREPARE = f"CREATE ROLE bench_rls LOGIN PASSWORD '{PASSWORD}';\nALTER ROLE bench_app BYPASSRLS;\n"
+ROW_SECURITY = """
+GRANT SELECT ON accounts TO bench_rls;
+ALTER TABLE accounts ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenant ON accounts TO bench_rls USING (tenant_id = (SELECT current_setting('app.tenant')::int));
+"""
+CONTENDERS = ("direct", "pgbouncer", "pgbouncer-session", "pgbouncer-rls", "bulkhead", "bulkhead-passthrough")
+# What is compared in one protocol only.
+ONLY = {"pgbouncer-session": "prepared", "pgbouncer-rls": "simple"}
 PROTOCOLS = ("simple", "extended", "prepared")
 TICK = os.sysconf("SC_CLK_TCK")
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
@@ -37,9 +53,9 @@ BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--seconds", type=int, default=int(os.environ.get("BENCH_SECONDS", 5)), help="length of one run (BENCH_SECONDS)")
-    p.add_argument("--pairs", type=int, default=int(os.environ.get("BENCH_PAIRS", 5)), help="rounds of each cell (BENCH_PAIRS)")
-    p.add_argument("--clients", type=int, nargs="+", default=[1, 16])
+    p.add_argument("--seconds", type=int, default=int(os.environ.get("BENCH_SECONDS", 2)), help="length of one run (BENCH_SECONDS)")
+    p.add_argument("--pairs", type=int, default=int(os.environ.get("BENCH_PAIRS", 9)), help="rounds of each cell (BENCH_PAIRS)")
+    p.add_argument("--clients", type=int, nargs="+", default=[1, 16, 64])
     p.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=list(PROTOCOLS))
     p.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     p.add_argument("--bulkhead", type=Path, default=ROOT / "target/release/bulkhead")
@@ -52,7 +68,7 @@ def main():
     args = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped then, too
     try:
-        with Servers(args.contenders, args.bulkhead) as servers:
+        with Servers(args.contenders, args.bulkhead, SCHEMA + ROW_SECURITY, POLICY, PREPARE) as servers:
             check_same_answer(servers, args.contenders)
             machine = describe(servers)
             runs = measure(servers, args)
@@ -72,6 +88,8 @@ def main():
 def check_same_answer(servers, contenders):
     """A fast wrong answer is no result."""
     for contender in contenders:
+        if contender == "pgbouncer-rls":  # it needs a transaction
+            continue
         where = "aid = 77" if contender == "bulkhead" else "tenant_id = 1 AND aid = 77"
         answer = servers.psql(f"SELECT count(*), sum(abalance) FROM accounts WHERE {where}", **servers.connection(contender))
         if answer != "1|1":
@@ -81,12 +99,13 @@ def check_same_answer(servers, contenders):
 def measure(servers, args):
     runs = []
     for contender in args.contenders:  # caches filled, backends open
-        one_run(servers, contender, "simple", max(args.clients), 1)
+        one_run(servers, contender, ONLY.get(contender, "simple"), max(args.clients), 1)
     for protocol in args.protocols:
+        contenders = [c for c in args.contenders if ONLY.get(c, protocol) == protocol]
         for clients in args.clients:
             for round_ in range(args.pairs):
-                turn = round_ % len(args.contenders)
-                for contender in args.contenders[turn:] + args.contenders[:turn]:
+                turn = round_ % len(contenders)
+                for contender in contenders[turn:] + contenders[:turn]:
                     run = one_run(servers, contender, protocol, clients, args.seconds)
                     runs.append({"protocol": protocol, "clients": clients, "round": round_, "contender": contender} | run)
                     cpu = "" if run["cpu_us"] is None else f"  cpu {run['cpu_us']:5.1f} us"
@@ -96,11 +115,11 @@ def measure(servers, args):
 
 
 def one_run(servers, contender, protocol, clients, seconds):
-    environment = servers.connection("pgbouncer-session" if (contender, protocol) == ("pgbouncer", "prepared") else contender)
+    environment = servers.connection(contender)
     pid = servers.pid(contender)
     with tempfile.TemporaryDirectory(prefix="bulkhead-bench-run-") as directory:
         script = Path(directory) / "select.sql"
-        script.write_text(WITHOUT_TENANT if contender == "bulkhead" else WITH_TENANT)
+        script.write_text(SCRIPTS.get(contender, WITH_TENANT))
         command = [servers.bin / "pgbench", "-n", "-M", protocol, "-c", clients, "-j", min(clients, os.cpu_count() or 1), "-T", seconds,
                    "-f", script, "--log", "--log-prefix", Path(directory) / "log", "--sampling-rate", "0.25"]
         before = cpu_seconds(pid)
@@ -145,6 +164,7 @@ def summarise(runs):
             cell["contenders"][contender] = middle | {"tps_min": min(r["tps"] for r in mine), "tps_max": max(r["tps"] for r in mine)}
         # Ratios are taken round by round, between neighbours in time.
         for name, upper, lower in (("bulkhead/pgbouncer", "bulkhead", "pgbouncer"), ("bulkhead/direct", "bulkhead", "direct"),
+                                   ("bulkhead/pgbouncer-rls", "bulkhead", "pgbouncer-rls"), ("bulkhead/pgbouncer-session", "bulkhead", "pgbouncer-session"),
                                    ("passthrough/pgbouncer", "bulkhead-passthrough", "pgbouncer"), ("pgbouncer/direct", "pgbouncer", "direct")):
             if upper in of and lower in of:
                 ratios = [u["tps"] / l["tps"] for u, l in zip(of[upper], of[lower])]
@@ -160,13 +180,13 @@ def describe(servers):
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return {
         "cpu": cpu[1] if cpu else "unknown", "cores": os.cpu_count(), "load_before": os.getloadavg()[0],
-        "postgres": said(servers.bin / "postgres", "--version"), "pgbouncer": said("/usr/sbin/pgbouncer", "--version"),
+        "postgres": said(servers.bin / "postgres", "--version"), "pgbouncer": said(pgbouncer(), "--version"),
         "commit": said("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"),
     }
 
 
 def render(summary, machine, args):
-    head = ["protocol, clients", "direct /s", "PgBouncer /s", "Bulkhead /s", "Bulkhead : PgBouncer (spread)", "pass-through /s",
+    head = ["protocol, clients", "direct /s", "PgBouncer /s", "Bulkhead /s", "Bulkhead : PgBouncer (spread)", "Bulkhead : PgBouncer's other way", "pass-through /s",
             "p50 / p99 ms, PgBouncer", "p50 / p99 ms, Bulkhead", "CPU us a statement, PgBouncer", "Bulkhead"]
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     for cell in summary:
@@ -182,13 +202,16 @@ def render(summary, machine, args):
         def cpu(name):
             return f"{of[name]['cpu_us']:.1f}" if name in of and of[name]["cpu_us"] is not None else "-"
 
+        other = next((f"{cell['ratios'][f'bulkhead/{name}']['median']:.2f} ({how})" for name, how in
+                      (("pgbouncer-rls", "row security"), ("pgbouncer-session", "session pool")) if f"bulkhead/{name}" in cell["ratios"]), "-")
         lines.append("| " + " | ".join([
             f"{cell['protocol']}, {cell['clients']}", tps("direct"), tps("pgbouncer"), tps("bulkhead"),
-            f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})" if ratio else "-", tps("bulkhead-passthrough"),
+            f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})" if ratio else "-", other, tps("bulkhead-passthrough"),
             latency("pgbouncer"), latency("bulkhead"), cpu("pgbouncer"), cpu("bulkhead")]) + " |")
     lines += ["", f"Medians of {args.pairs} rounds of {args.seconds} s. {machine['cores']} cores ({machine['cpu']}), shared by clients, proxy and "
               f"server; {' '.join(machine['postgres'])}; {' '.join(machine['pgbouncer'])}; load before: {machine['load_before']:.1f}. "
-              "PgBouncer serves `prepared` from a session pool: its 1.18 has no prepared statements in a transaction pool."]
+              "Row security: BEGIN, set_config of the tenant, the statement and COMMIT through PgBouncer, as isolation is done without Bulkhead. "
+              "Session pool: PgBouncer passes on what it does not look at."]
     return "\n".join(lines)
 
 

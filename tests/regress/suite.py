@@ -6,7 +6,7 @@
 Runs the files of parallel_schedule one after the other with psql, as pg_regress does, on a fresh server directly and on another
 one through Bulkhead, and compares what psql printed, file by file. What differs between two direct runs is noise and is not counted: each
 file that differs is judged against a second direct run. Differences that are known and harmless stand in `suite_differs.txt`, one by one.
-The suite comes from Debian's source package of the installed version (fetched by apt-get into target/regress), or from --source.
+The suite comes from Debian's source package of the installed version (.ci/source), or from --source.
 BULKHEAD_BIN names the proxy (default target/debug/bulkhead). Exit status: 0 same output, 1 other differences, 2 could not run.
 """
 
@@ -21,11 +21,11 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
 sys.dont_write_bytecode = True
-sys.path[:0] = [str(HERE.parent / "drivers"), str(HERE)]
+sys.path.insert(0, str(HERE.parent / "drivers"))
 
 from cluster import BIN, Server, as_postgres, free_port, quiet  # noqa: E402
-from source import ROOT, CannotRun, fetch  # noqa: E402
 
 KNOWN = HERE / "suite_differs.txt"
 CONF = """
@@ -37,6 +37,10 @@ log_autovacuum_min_duration = 0
 """
 # As pg_regress sets them (pg_regress.c, initialize_environment).
 ENVIRONMENT = {"PGTZ": "PST8PDT", "PGDATESTYLE": "Postgres, MDY", "PGOPTIONS": "-c intervalstyle=postgres_verbose", "LC_MESSAGES": "C"}
+
+
+class CannotRun(Exception):
+    """Something is missing; the text says what."""
 
 
 def arguments():
@@ -66,6 +70,16 @@ def main():
     if args.keep:
         keep(runs)
     return report(names, runs)
+
+
+def fetch():
+    """The source tree of the installed version."""
+    version = re.search(r"\d+\.\d+", subprocess.run([f"{BIN}/postgres", "--version"], capture_output=True, text=True).stdout)[0]
+    command = [ROOT / ".ci/source", f"postgresql-{version.split('.')[0]}", "--version", version]
+    found = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if found.returncode:
+        raise CannotRun("name a source tree with --source")
+    return Path(found.stdout.strip())
 
 
 def schedule(suite, only):
