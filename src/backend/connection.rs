@@ -1,16 +1,17 @@
 //! One authenticated connection to a server.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::hashed::OfHashes;
 use super::stream::{Address, Dialer, Stream, Waiting};
 use super::{ConnectError, handshake};
 use crate::error::{SqlError, sqlstate};
@@ -39,14 +40,27 @@ const MAX_PREPARED: usize = 200;
 /// The settings that a session gave to a connection, by name: the connection's label. Sessions that have the same map share
 /// it, so that most comparisons are of pointers. Empty: the role's defaults.
 #[derive(Clone, Debug, Default)]
-pub struct Settings(Arc<BTreeMap<String, String>>);
+pub struct Settings(Arc<Map>);
+
+type Map = BTreeMap<String, String>;
 
 impl Settings {
-    pub fn new(map: BTreeMap<String, String>) -> Self {
-        Settings(Arc::new(map))
+    pub fn new(map: Map) -> Self {
+        static SHARED: LazyLock<Mutex<HashSet<Arc<Map>>>> = LazyLock::new(Mutex::default);
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = shared.get(&map) {
+            return Settings(known.clone());
+        }
+        // Those that nobody has any more go when the room for them would have to grow.
+        if shared.len() == shared.capacity() {
+            shared.retain(|known| Arc::strong_count(known) > 1);
+        }
+        let new = Arc::new(map);
+        shared.insert(new.clone());
+        Settings(new)
     }
 
-    pub fn map(&self) -> &BTreeMap<String, String> {
+    pub fn map(&self) -> &Map {
         &self.0
     }
 }
@@ -360,16 +374,20 @@ impl Connection {
     }
 
     /// Notes that it is given back.
-    pub(super) fn rest(&mut self) {
-        self.rested_at = Some(Instant::now());
+    pub(super) fn rest(&mut self, now: Instant) {
+        self.rested_at = Some(now);
+    }
+
+    /// Whether it can be lent without a question to the kernel: it answered a moment ago, and is taken at its word.
+    pub(super) fn is_fresh(&self, now: Instant) -> bool {
+        self.rested_at.is_some_and(|at| now.saturating_duration_since(at) < MOMENT) && self.is_at_rest()
     }
 
     /// Whether an idle connection is alive, as far as this side can know without a round trip. What the server may send to
     /// an idle client (new settings, notices) is taken in; anything else, and the connection is not to be used.
     pub async fn is_healthy(&mut self) -> bool {
-        // One that answered a moment ago is taken at its word: asking the kernel would cost a system call a statement.
-        if self.rested_at.is_some_and(|at| at.elapsed() < MOMENT) {
-            return self.is_at_rest();
+        if self.is_fresh(Instant::now()) {
+            return true;
         }
         loop {
             match self.stream.waiting() {
@@ -505,7 +523,7 @@ pub enum Progress {
 /// confirmed (ParseComplete), never before. The key is a keyed hash of what was prepared, long enough to be its identity.
 #[derive(Debug, Default)]
 pub struct Prepared {
-    last_use: HashMap<u128, u64>,
+    last_use: HashMap<u128, u64, OfHashes>,
     by_use: BTreeMap<u64, u128>,
     clock: u64,
 }
@@ -585,6 +603,7 @@ mod tests {
     fn labels_are_equal_by_content() {
         let map = || BTreeMap::from([("TimeZone".to_owned(), "UTC".to_owned())]);
         assert_eq!(Settings::new(map()), Settings::new(map()));
+        assert!(Arc::ptr_eq(&Settings::new(map()).0, &Settings::new(map()).0));
         assert_ne!(Settings::new(map()), Settings::default());
     }
 }

@@ -7,6 +7,7 @@ pub mod cancel;
 pub mod catalog;
 pub mod connection;
 mod handshake;
+mod hashed;
 pub mod lock;
 pub mod pool;
 pub mod stream;

@@ -177,6 +177,23 @@ impl Pool {
         }
     }
 
+    /// Lends at once a connection that this thread has, and that answered a moment ago; what most statements get. `suits`: whether
+    /// it may be that one. `None`: ask [`Pool::lease`].
+    pub fn lease_now(&self, holder: Holder, suits: impl Fn(&Connection) -> bool) -> Option<Lease> {
+        let (now, here) = (std::time::Instant::now(), worker::here());
+        let mut state = self.0.lock();
+        if state.phase == Phase::Closed || !state.shares.has_room(holder) {
+            return None;
+        }
+        let nearest = state.idle.iter().rposition(|c| c.home() == here)?;
+        if !state.idle[nearest].is_fresh(now) || !suits(&state.idle[nearest]) {
+            return None;
+        }
+        let connection = state.idle.remove(nearest);
+        state.shares.lend(holder);
+        Some(Lease { connection, slot: Slot::lent(&self.0, holder), gate: LeaseGate(Arc::default()) })
+    }
+
     /// Makes a connection for one client alone, with its settings in the startup message, so that RESET returns to them. It is
     /// never lent to another.
     ///
@@ -613,12 +630,13 @@ impl Lease {
             tracing::debug!(connection = connection.id(), "closed a connection that was not at rest");
             return GivenBack::Closed;
         }
-        if slot.shared.is_worn(&slot.shared.lock(), &connection, std::time::Instant::now()) {
+        let now = std::time::Instant::now();
+        if slot.shared.is_worn(&slot.shared.lock(), &connection, now) {
             close(connection, slot);
             return GivenBack::Closed;
         }
         connection.shrink();
-        connection.rest();
+        connection.rest(now);
         let shared = slot.shared.clone();
         match gate.0.close() {
             Closing::Quiet => shared.offer(connection, slot),

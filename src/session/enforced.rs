@@ -6,7 +6,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use smallvec::SmallVec;
@@ -393,6 +393,11 @@ impl Session<'_> {
         if self.lease.is_some() {
             return Ok(self.lock());
         }
+        let holder = Holder::of(self.principal.tenant(), &self.principal.user);
+        if let Some(lease) = prelude::lease_now(&self.database.pool, holder, self.settings.committed()) {
+            self.hold(lease, Duration::ZERO);
+            return Ok(Ok(()));
+        }
         let begun = Instant::now();
         let pool = self.database.pool.clone();
         let slot = self.registration.slot().clone();
@@ -402,7 +407,6 @@ impl Session<'_> {
             interrupted.as_mut().enable();
             slot.set_waiting();
             let wanted = self.settings.committed().clone();
-            let holder = Holder::of(self.principal.tenant(), &self.principal.user);
             let leasing = prelude::lease(&pool, holder, &wanted);
             tokio::pin!(leasing);
             loop {
@@ -429,9 +433,7 @@ impl Session<'_> {
         };
         match leased {
             Ok(lease) => {
-                self.shared.events.emit(Event::PoolWaited(begun.elapsed()));
-                slot.set_backend(lease.cancel_handle());
-                self.take_over(lease);
+                self.hold(lease, begun.elapsed());
                 Ok(Ok(()))
             }
             Err(error) => {
@@ -442,6 +444,12 @@ impl Session<'_> {
                 Ok(Err(Denial::new(Reason::Limit, error)))
             }
         }
+    }
+
+    fn hold(&mut self, lease: Lease, waited: Duration) {
+        self.shared.events.emit(Event::PoolWaited(waited));
+        self.registration.slot().set_backend(lease.cancel_handle());
+        self.take_over(lease);
     }
 
     /// Puts the prelude, where one is needed, in front of the statement: one packet carries both.

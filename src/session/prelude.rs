@@ -12,6 +12,17 @@ const ENDING: [&str; 2] = ["statement_timeout", "idle_session_timeout"];
 /// Backends that may be lost before one has the settings.
 const ATTEMPTS: usize = 8;
 
+/// A backend for a client with these settings, if one is there that needs no question.
+pub fn lease_now(pool: &Pool, holder: Holder, wanted: &Settings) -> Option<Lease> {
+    pool.lease_now(holder, |connection| !ends_others(&connection.settings, wanted))
+}
+
+/// Whether what a connection has may end what is done for a client that wants something else.
+fn ends_others(settings: &Settings, wanted: &Settings) -> bool {
+    let value = |settings: &Settings, name: &str| settings.map().get(name).cloned();
+    settings != wanted && ENDING.iter().any(|name| value(settings, name).is_some_and(|v| Some(v) != value(wanted, name)))
+}
+
 /// A backend for a client with these settings. One that has another client's timeouts is rid of them here, and not in the packet of
 /// the client's statement: where they end that, the backend is closed, and the client gets another.
 ///
@@ -21,9 +32,7 @@ pub async fn lease(pool: &Pool, holder: Holder, wanted: &Settings) -> Result<Lea
     let mut failed = None;
     for _ in 0..ATTEMPTS {
         let mut lease = pool.lease(holder).await?;
-        let value = |settings: &Settings, name: &str| settings.map().get(name).cloned();
-        let has_anothers = |name: &&str| value(&lease.settings, name).is_some_and(|v| Some(v) != value(wanted, name));
-        if !ENDING.iter().any(has_anothers) {
+        if !ends_others(&lease.settings, wanted) {
             return Ok(lease);
         }
         match apply(&mut lease, wanted).await {

@@ -2,8 +2,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::backend::hashed::OfHashes;
 use crate::principal::Tenant;
 
 /// Whom connections are lent to, as far as shares go: a tenant, or a login that has chosen none. A hash: two that collide share a
@@ -13,11 +16,10 @@ pub struct Holder(u64);
 
 impl Holder {
     pub fn of(tenant: Option<&Tenant>, user: &str) -> Holder {
-        static STATE: OnceLock<RandomState> = OnceLock::new();
-        let state = STATE.get_or_init(RandomState::new);
+        static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(()));
         Holder(match tenant {
-            Some(tenant) => state.hash_one((true, &tenant.0)),
-            None => state.hash_one((false, user)),
+            Some(tenant) => xxh3_64_with_seed(tenant.0.as_bytes(), *SEED),
+            None => xxh3_64_with_seed(user.as_bytes(), !*SEED),
         })
     }
 }
@@ -35,16 +37,16 @@ pub fn share_of(size: usize) -> usize {
 pub struct Shares<W> {
     share: usize,
     /// Connections that are lent; a holder of none is not in it.
-    held: HashMap<Holder, usize>,
+    held: HashMap<Holder, usize, OfHashes>,
     /// First in, first out. A holder that none waits for is not in it.
-    waiting: HashMap<Holder, VecDeque<W>>,
+    waiting: HashMap<Holder, VecDeque<W>, OfHashes>,
     /// Those in `waiting`, each once: whose turn is next.
     turns: VecDeque<Holder>,
 }
 
 impl<W> Shares<W> {
     pub fn new(size: usize) -> Self {
-        Shares { share: share_of(size), held: HashMap::new(), waiting: HashMap::new(), turns: VecDeque::new() }
+        Shares { share: share_of(size), held: HashMap::default(), waiting: HashMap::default(), turns: VecDeque::new() }
     }
 
     /// Whether a holder may have one more.
