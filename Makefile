@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps demo build test test-rust test-twin test-drivers mutants regress regress-suite sqlsmith lint bench bench-rls bench-crowd fuzz
+.PHONY: help deps demo build test test-rust test-twin test-drivers mutants regress regress-suite sqlsmith lint bench bench-rls bench-crowd instructions fuzz
 
 export CARGO_BUILD_JOBS ?= 2
 
@@ -75,6 +75,12 @@ bench: ## direct, PgBouncer and Bulkhead in alternation; writes benches/results.
 	@.ci/deps bench
 	$(CARGO) build --locked --release
 	python3 benches/run.py
+
+# UPDATE=1 writes what is counted to benches/instructions.json
+instructions: ## what a statement costs in instructions of user space, by callgrind; fails where that has grown by more than 5 %
+	@.ci/deps bench
+	$(CARGO) build --locked --release
+	python3 benches/instructions.py $(if $(UPDATE),--update)
 
 bench-rls: ## rewriting against PostgreSQL's row security; writes benches/results_rls.json and the table in README.md
 	@.ci/deps bench

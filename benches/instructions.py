@@ -24,9 +24,17 @@ from servers import ROOT, CannotRun, Servers  # noqa: E402
 FILE = ROOT / "benches/instructions.json"
 GROWTH = 1.05
 WARM, COUNTED = 300, 1000
-# name: contender, protocol
-CASES = {f"{name}, {protocol}": (contender, protocol) for name, contender in (("tenant", "bulkhead"), ("relay", "bulkhead-passthrough"))
+# The whole of a statement, by name: contender, protocol
+WHOLE = {f"{name}, {protocol}": (contender, protocol) for name, contender in (("tenant", "bulkhead"), ("relay", "bulkhead-passthrough"))
          for protocol in ("simple", "extended", "prepared")}
+# Parts: one call of a function and of all that it calls; which statements it is counted in.
+KNOWN, NEW = "tenant, simple", "new statements"
+PARTS = {
+    "lexer": (KNOWN, "bulkhead::sql::lexer::lex"),
+    "lexer and look-up of a template": (KNOWN, "bulkhead::gate::Gate::review_with"),
+    "review of a new statement": (NEW, "bulkhead::gate::State::make_here"),
+}
+FRESH = 200
 
 
 class Counted(Servers):
@@ -43,34 +51,73 @@ def main():
     p.add_argument("--bulkhead", type=Path, default=ROOT / "target/release/bulkhead")
     p.add_argument("--update", action="store_true", help="write what is counted now")
     p.add_argument("--keep", type=Path, help="leave callgrind's profiles there, for callgrind_annotate")
-    p.add_argument("--only", action="append", help="a case")
     args = p.parse_args()
-    counts = {}
     try:
         with Counted(("bulkhead",), args.bulkhead) as servers:
-            for name in args.only or CASES:
-                counts[name] = count(servers, *CASES[name], args.keep and args.keep / name.replace(", ", "-"))
-                print(f"{name:20} {counts[name]:8,.0f} instructions a statement", flush=True)
+            profiles = {name: profile(servers, name, args.keep) for name in [*WHOLE, NEW]}
     except CannotRun as error:
         print(f"instructions: {error}", file=sys.stderr)
         return 2
-    print(counts)
+    counts = {name: round(profiles[name].total / COUNTED) for name in WHOLE}
+    counts |= {name: profiles[case].call(function) for name, (case, function) in PARTS.items()}
+    return report(counts, args.update)
 
 
-def count(servers, contender, protocol, keep):
+def report(counts, update):
+    known = json.loads(FILE.read_text()) if FILE.exists() else {}
+    grown = [name for name, count in counts.items() if count > known.get(name, count) * GROWTH]
+    for name, count in counts.items():
+        before = f"{known[name]:9,} before ({count / known[name] - 1:+.1%})" if name in known else "   not known before"
+        print(f"{name:34} {count:9,}  {before}{'  GROWN' if name in grown else ''}")
+    if update:
+        FILE.write_text(json.dumps(counts, indent=1) + "\n")
+        return 0
+    return 1 if grown else 0
+
+
+class Profile:
+    """What callgrind wrote, by the names of functions (https://valgrind.org/docs/manual/cl-format.html)."""
+
+    def __init__(self, text):
+        self.total = int(re.search(r"(?m)^(?:summary|totals): (\d+)", text)[1])
+        self.calls, self.cost = {}, {}
+        callee, count = None, 0
+        for line in text.splitlines():
+            if line.startswith("cfn="):
+                callee = line[4:]
+            elif line.startswith("calls="):
+                count = int(line[6:].split()[0])
+            elif count:
+                self.calls[callee] = self.calls.get(callee, 0) + count
+                self.cost[callee] = self.cost.get(callee, 0) + int(line.split()[-1])
+                count = 0
+
+    def call(self, function):
+        """Instructions of one call, its callees' among them."""
+        if function not in self.calls:
+            raise CannotRun(f"{function} is not called, or has become part of its caller")
+        return round(self.cost[function] / self.calls[function])
+
+
+def profile(servers, name, keep):
     pid = servers.pid("bulkhead")
-    run(servers, contender, protocol, WARM)
-    control(pid, "--zero")
-    run(servers, contender, protocol, COUNTED)
+    if name == NEW:
+        control(pid, "--zero")
+        select = "".join(f"SELECT abalance AS a{n} FROM accounts WHERE aid = 1;\n" for n in range(FRESH))
+        servers.psql(select, **servers.connection("bulkhead"))
+    else:
+        run(servers, *WHOLE[name], WARM)
+        control(pid, "--zero")
+        run(servers, *WHOLE[name], COUNTED)
     control(pid, "--dump")
     dumps = sorted(servers.dir.glob("callgrind.out.*"), key=lambda p: int(p.suffix[1:].split("-")[0]))
     text = dumps[-1].read_text()
     if keep:
-        keep.parent.mkdir(parents=True, exist_ok=True)
-        keep.write_text(text)
+        keep.mkdir(parents=True, exist_ok=True)
+        (keep / name.replace(", ", "-").replace(" ", "-")).write_text(text)
     for dump in dumps:
         dump.unlink()
-    return int(re.search(r"(?m)^(?:summary|totals): (\d+)", text)[1]) / COUNTED
+    return Profile(text)
 
 
 def run(servers, contender, protocol, statements):

@@ -100,6 +100,9 @@ pub fn scan(text: &str) -> Result<Vec<ScanToken>, Denial> {
 const MAX_COMMENTS_IN_A_RUN: usize = 64;
 
 fn comments_in_a_run(text: &str) -> usize {
+    if !text.contains("/*") {
+        return 0;
+    }
     let is_operator = |b: u8| b"~!@#^&|`?+-*/%<>=".contains(&b);
     let count = |run: &[u8]| run.windows(2).filter(|pair| pair == b"/*").count();
     text.as_bytes().split(|b| !is_operator(*b)).map(count).max().unwrap_or_default()

@@ -92,17 +92,23 @@ fn unreadable(message: String) -> Denial {
 fn has_foreign_forms(text: &str, json: &Json) -> bool {
     let mut found = parse::scan(text).is_ok_and(|tokens| has_foreign_tokens(text, &tokens));
     walk_json(json, &mut |name, value| {
-        let list = |path: &str| value.pointer(path).and_then(Json::as_array);
-        found |= relation_of_json(value).is_some() && value.get("inh").and_then(Json::as_bool) == Some(false);
         found |= matches!(name, "RangeTableSample" | "GroupingSet" | "JsonIsPredicate" | "JsonFuncExpr");
-        found |= matches!(name, "start_offset" | "end_offset") && value.pointer("/node/AConst/val/Sval").is_some();
-        let is_empty = |path: &str| list(path).is_some_and(Vec::is_empty);
-        found |= is_empty("/target_list") && is_empty("/values_lists") && value.get("larg").is_some_and(Json::is_null);
-        found |= name == "SubLink" && !list("/subselect/node/SelectStmt/values_lists").is_none_or(Vec::is_empty);
-        found |= matches!(name, "CopyStmt" | "ExplainStmt") && !is_empty("/options");
-        found |= name == "limit_count" && value.pointer("/node/AConst/isnull").and_then(Json::as_bool) == Some(true);
-        let last_name = list("/names").and_then(|names| names.last()).and_then(string_of_json);
-        found |= last_name == Some("interval") && !is_empty("/typmods");
+        let Json::Object(fields) = value else { return };
+        let list = |name: &str| fields.get(name).and_then(Json::as_array);
+        let is_empty = |name: &str| list(name).is_some_and(Vec::is_empty);
+        found |= fields.get("inh").and_then(Json::as_bool) == Some(false) && relation_of_json(value).is_some();
+        found |= is_empty("target_list") && is_empty("values_lists") && fields.get("larg").is_some_and(Json::is_null);
+        let last_name = || list("names").and_then(|names| names.last()).and_then(string_of_json);
+        found |= !is_empty("typmods") && last_name() == Some("interval");
+        found |= match name {
+            "start_offset" | "end_offset" => find(value, &["node", "AConst", "val", "Sval"]).is_some(),
+            "limit_count" => find(value, &["node", "AConst", "isnull"]).and_then(Json::as_bool) == Some(true),
+            "SubLink" => find(value, &["subselect", "node", "SelectStmt", "values_lists"])
+                .and_then(Json::as_array)
+                .is_some_and(|lists| !lists.is_empty()),
+            "CopyStmt" | "ExplainStmt" => !is_empty("options"),
+            _ => false, // tidy: not a syntax kind
+        };
     });
     found
 }
@@ -316,6 +322,11 @@ fn facts_of_tree(kind: &'static str, json: &Json) -> Facts {
 
 fn string_of_json(node: &Json) -> Option<&str> {
     node.get("node")?.get("String")?.get("sval")?.as_str()
+}
+
+/// What is at a path of names.
+fn find<'a>(value: &'a Json, path: &[&str]) -> Option<&'a Json> {
+    path.iter().try_fold(value, |value, name| value.get(name))
 }
 
 fn relation_of_json(value: &Json) -> Option<String> {
