@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Instructions of user space that a statement costs Bulkhead, by callgrind: the same on every machine, so that growth shows.
 
-    python3 benches/instructions.py [--update] [--keep DIRECTORY]
+    python3 benches/instructions.py [--scale] [--update] [--keep DIRECTORY]
 
 One client sends the same kind of statement again and again through a server that runs under valgrind. Counted are all
 instructions of the process, from a warm state on, divided by the statements. `benches/instructions.json` holds what was counted last;
-exit status 1 where something grew by more than 5 %, and --update writes the file.
+exit status 1 where something grew by more than 5 %, and --update writes the file. --scale: the same with many tenants, policies,
+literals and templates against few; exit status 1 where many cost more than 3 % more. It takes some minutes.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from run import SCRIPTS, WITH_TENANT  # noqa: E402
-from servers import ROOT, CannotRun, Servers  # noqa: E402
+from servers import PASSWORD, POLICY, ROOT, SCHEMA, CannotRun, Servers  # noqa: E402
 
 FILE = ROOT / "benches/instructions.json"
 GROWTH = 1.05
@@ -36,9 +37,15 @@ PARTS = {
 }
 FRESH = 200
 
+MANY_TENANTS, MANY_POLICIES, MANY_LITERALS, MANY_TEMPLATES = 100_000, 1_000, 100_000, 10_000
+FEW = 10
+SCALE_GROWTH = 1.03
+
 
 class Counted(Servers):
     """Bulkhead under callgrind."""
+
+    PATIENCE = 900
 
     def _spawn(self, name, command):
         if name == "bulkhead":
@@ -50,8 +57,11 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--bulkhead", type=Path, default=ROOT / "target/release/bulkhead")
     p.add_argument("--update", action="store_true", help="write what is counted now")
+    p.add_argument("--scale", action="store_true", help="many against few")
     p.add_argument("--keep", type=Path, help="leave callgrind's profiles there, for callgrind_annotate")
     args = p.parse_args()
+    if args.scale:
+        return scale(args)
     try:
         with Counted(("bulkhead",), args.bulkhead) as servers:
             profiles = {name: profile(servers, name, args.keep) for name in [*WHOLE, NEW]}
@@ -73,6 +83,48 @@ def report(counts, update):
         FILE.write_text(json.dumps(counts, indent=1) + "\n")
         return 0
     return 1 if grown else 0
+
+
+def scale(args):
+    """Each pair is counted in the same way; only the number of something differs."""
+    policy = lambda n: f'[[table]]\nname = "public.t{n}"\nscope = "tenant"\ntenant_column = "tenant_id"\n'  # noqa: E731
+    user = lambda n: f'[[user]]\nname = "user{n}"\npassword = "{PASSWORD}"\ntenant = "{n}"\nroles = ["app"]\n'  # noqa: E731
+    tables = SCHEMA + "".join(f"CREATE TABLE t{n} (tenant_id int NOT NULL, id int NOT NULL, PRIMARY KEY (tenant_id, id));\n" for n in range(MANY_POLICIES))
+    users = "".join(user(n) for n in range(10, MANY_TENANTS))
+    by_key = "SELECT abalance FROM accounts WHERE aid = :aid;\n"
+    ratios = {}
+
+    def counted(servers, most, select, warm=WARM):
+        script = f"\\set aid random(1, {most})\n{select}"
+        pid = servers.pid("bulkhead")
+        run(servers, "bulkhead", "simple", warm, script)
+        control(pid, "--zero")
+        run(servers, "bulkhead", "simple", COUNTED, script)
+        control(pid, "--dump")
+        return taken(servers, None).total / COUNTED
+
+    def compare(name, few, many):
+        ratios[name] = many / few
+        print(f"{name:44} {few:9,.0f} {many:9,.0f}  {many / few:.3f}", flush=True)
+
+    try:
+        with Counted(("bulkhead",), args.bulkhead) as servers:
+            plain = counted(servers, FEW, by_key)
+            compare(f"{FEW} and {MANY_LITERALS:,} literals", plain, counted(servers, MANY_LITERALS, by_key))
+            aliased = by_key.replace("abalance", "abalance AS a:aid").replace("= :aid", "= 1")
+            few = counted(servers, FEW, aliased)
+            every = "".join(f"SELECT abalance AS a{n} FROM accounts WHERE aid = 1;\n" * 6 for n in range(1, MANY_TEMPLATES + 1))
+            servers.psql(every, **servers.connection("bulkhead"))
+            compare(f"{FEW} and {MANY_TEMPLATES:,} templates", few, counted(servers, MANY_TEMPLATES, aliased))
+            compare(f"the same statement beside {MANY_TEMPLATES:,} others", plain, counted(servers, FEW, by_key))
+        with Counted(("bulkhead",), args.bulkhead, tables, POLICY + "".join(map(policy, range(MANY_POLICIES)))) as servers:
+            compare(f"1 and {MANY_POLICIES:,} policies", plain, counted(servers, FEW, by_key))
+        with Counted(("bulkhead",), args.bulkhead, config=users) as servers:
+            compare(f"2 and {MANY_TENANTS:,} tenants", plain, counted(servers, FEW, by_key))
+    except CannotRun as error:
+        print(f"instructions: {error}", file=sys.stderr)
+        return 2
+    return 1 if any(ratio > SCALE_GROWTH for ratio in ratios.values()) else 0
 
 
 class Profile:
@@ -110,21 +162,26 @@ def profile(servers, name, keep):
         control(pid, "--zero")
         run(servers, *WHOLE[name], COUNTED)
     control(pid, "--dump")
+    return taken(servers, keep and keep / name.replace(", ", "-").replace(" ", "-"))
+
+
+def taken(servers, keep):
+    """The profile that callgrind has just dumped."""
     dumps = sorted(servers.dir.glob("callgrind.out.*"), key=lambda p: int(p.suffix[1:].split("-")[0]))
     text = dumps[-1].read_text()
     if keep:
-        keep.mkdir(parents=True, exist_ok=True)
-        (keep / name.replace(", ", "-").replace(" ", "-")).write_text(text)
+        keep.parent.mkdir(parents=True, exist_ok=True)
+        keep.write_text(text)
     for dump in dumps:
         dump.unlink()
     return Profile(text)
 
 
-def run(servers, contender, protocol, statements):
+def run(servers, contender, protocol, statements, script=None):
     with tempfile.TemporaryDirectory(prefix="bulkhead-bench-run-") as directory:
-        script = Path(directory) / "select.sql"
-        script.write_text(SCRIPTS.get(contender, WITH_TENANT))
-        command = [servers.bin / "pgbench", "-n", "-M", protocol, "-c", 1, "-t", statements, "-f", script]
+        file = Path(directory) / "select.sql"
+        file.write_text(script or SCRIPTS.get(contender, WITH_TENANT))
+        command = [servers.bin / "pgbench", "-n", "-M", protocol, "-c", 1, "-t", statements, "-f", file]
         done = subprocess.run([str(c) for c in command], capture_output=True, text=True, env=servers.connection(contender), timeout=300)
         if done.returncode:
             raise CannotRun(f"pgbench: {done.stderr.strip()[-1500:]}")

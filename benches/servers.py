@@ -70,10 +70,10 @@ def pgbouncer():
 class Servers:
     """PostgreSQL and the proxies before it. Use as a context manager."""
 
-    def __init__(self, contenders, bulkhead, schema=SCHEMA, policy=POLICY, prepare=""):
-        """`prepare`: what the superuser does in the database before its owner runs `schema`."""
+    def __init__(self, contenders, bulkhead, schema=SCHEMA, policy=POLICY, prepare="", config=""):
+        """`prepare`: what the superuser does in the database before its owner runs `schema`. `config`: what proxy.toml has besides."""
         self.contenders = contenders
-        self.schema, self.policy, self.prepare = schema, policy, prepare
+        self.schema, self.policy, self.prepare, self.config = schema, policy, prepare, config
         self.bulkhead = bulkhead and bulkhead.resolve()  # it runs in another directory
         self.bin = postgres_bin()
         self.children = {}  # name -> Popen
@@ -142,8 +142,11 @@ class Servers:
         self.children[name] = subprocess.Popen(
             command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.dir, env=environment, start_new_session=True, **as_user)
 
+    # Seconds that a server may take until it listens.
+    PATIENCE = 60
+
     def _wait(self, name, port):
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + self.PATIENCE
         while time.monotonic() < deadline:
             if self.children[name].poll() is not None:
                 break
@@ -213,6 +216,7 @@ class Servers:
             f'[[database]]\nname = "bench"\nupstream = "postgres://bench_app{upstream}"\npool_size = 20\n'
             "[limits]\nmax_clients = 12000\n"
             + "".join(f'[[user]]\nname = "tenant{t}"\npassword = "{PASSWORD}"\ntenant = "{t}"\nroles = ["app"]\n' for t in (1, 2)) +
-            f'[[user]]\nname = "owner"\npassword = "{PASSWORD}"\nunrestricted = true\nupstream = "postgres://bench_owner{upstream}"\n')
+            f'[[user]]\nname = "owner"\npassword = "{PASSWORD}"\nunrestricted = true\nupstream = "postgres://bench_owner{upstream}"\n'
+            + self.config)
         self._spawn("bulkhead", [self.bulkhead, "serve", "--config", self.dir / "proxy.toml"])
         self._wait("bulkhead", self.bulkhead_port)

@@ -29,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::policy::lock::LockKey;
 use crate::policy::model::PolicyModel;
 use crate::principal::{Tenant, TenantSet};
-use crate::session::shared::{Database, Drain, Login, Places, Reports, Review, Shared};
+use crate::session::shared::{Database, Drain, Logins, Places, Reports, Review, Shared};
 use crate::wire::backend as reply;
 use crate::worker::{self, Workers};
 use epochs::{Keeper, Nudge};
@@ -315,7 +315,9 @@ fn share(
         let gate = gates.remove(&database.name).unwrap_or_else(|| Arc::new(crate::session::shared::Closed));
         databases.insert(Box::from(database.name.as_str()), Arc::new(open(config, database, gate, &events)?));
     }
-    let logins = config.users.iter().map(|u| (Box::from(u.name.as_str()), Arc::new(Login::new(u.clone())))).collect();
+    let logins = Arc::new(Logins::new(config.users.iter().cloned()));
+    let all = logins.clone();
+    std::thread::Builder::new().name("verifiers".to_owned()).spawn(move || all.derive()).map_err(ServeError::Threads)?;
     let tls = config.server.tls.as_ref().map(load_tls).transpose()?;
     let mut mock_secret = [0; 32];
     rand::rng().fill_bytes(&mut mock_secret);

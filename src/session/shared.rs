@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -21,6 +22,7 @@ use crate::gate::{Approved, Context, Gate};
 use crate::id::PolicyEpoch;
 use crate::policy::lock::LockKey;
 use crate::wire::scram::Verifier;
+use crate::worker;
 
 /// Who decides about statements: the gate, or in tests something that needs no policies.
 pub trait Review: Send + Sync + fmt::Debug {
@@ -112,8 +114,7 @@ impl Review for Closed {
 #[derive(Debug)]
 pub struct Login {
     pub user: User,
-    /// Derived once, at start: deriving at login would tell known users from unknown ones by time.
-    pub verifier: Option<Verifier>,
+    verifier: OnceLock<Option<Verifier>>,
     pub places: Places,
 }
 
@@ -142,11 +143,16 @@ impl Places {
 
 impl Login {
     pub fn new(user: User) -> Self {
-        let verifier = match &user.secret {
+        Login { places: Places::new(user.max_clients), user, verifier: OnceLock::new() }
+    }
+
+    /// Of a password it is derived when it is asked for first: half a millisecond, as a client's own.
+    fn verifier(&self) -> Option<&Verifier> {
+        let derive = || match &self.user.secret {
             Secret::Password(password) => Some(Verifier::derive(password)),
             Secret::Scram(text) => Verifier::parse(text),
         };
-        Login { places: Places::new(user.max_clients), user, verifier }
+        self.verifier.get_or_init(derive).as_ref()
     }
 
     pub fn token_key(&self) -> Option<&[u8]> {
@@ -154,6 +160,51 @@ impl Login {
             UserAccess::Shared { token_key, .. } => token_key.as_deref(),
             UserAccess::Fixed(_) | UserAccess::Unrestricted { .. } => None,
         }
+    }
+}
+
+/// The users, by name. Verifiers are derived beside the work, so that a server with a hundred thousand users starts at once.
+#[derive(Debug)]
+pub struct Logins {
+    by_name: HashMap<Box<str>, Arc<Login>>,
+    derived: AtomicBool,
+}
+
+impl Logins {
+    pub fn new(users: impl Iterator<Item = User>) -> Logins {
+        let by_name = users.map(|user| (Box::from(user.name.as_str()), Arc::new(Login::new(user)))).collect();
+        Logins { by_name, derived: AtomicBool::new(false) }
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Arc<Login>> {
+        self.by_name.get(name)
+    }
+
+    /// What a login's proof is checked with. As long as some are not derived, each login takes the time of deriving one, whether the
+    /// user is known or not: time must not tell that.
+    pub fn verifier<'a>(&self, login: Option<&'a Login>) -> Option<&'a Verifier> {
+        if self.derived.load(Ordering::Acquire) {
+            return login.and_then(Login::verifier);
+        }
+        worker::aside(|| {
+            let derives = login.is_some_and(|login| login.verifier.get().is_none());
+            let verifier = login.and_then(Login::verifier);
+            if !derives {
+                std::hint::black_box(Verifier::derive(""));
+            }
+            verifier
+        })
+    }
+
+    /// Derives all, unless the server ends before.
+    pub fn derive(self: Arc<Self>) {
+        for login in self.by_name.values() {
+            if Arc::strong_count(&self) == 1 {
+                return;
+            }
+            login.verifier();
+        }
+        self.derived.store(true, Ordering::Release);
     }
 }
 
@@ -228,7 +279,7 @@ pub enum Drain {
 /// What all sessions share.
 pub struct Shared {
     pub limits: Limits,
-    pub logins: HashMap<Box<str>, Arc<Login>>,
+    pub logins: Arc<Logins>,
     pub databases: HashMap<Box<str>, Arc<Database>>,
     pub cancels: Arc<Registry>,
     /// TLS to clients; replaced on SIGHUP. `None`: not offered.
@@ -244,5 +295,33 @@ pub struct Shared {
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").field("databases", &self.databases.keys()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verifier_is_there_before_and_after_all_are_derived() {
+        let user = |name: &str| User {
+            name: name.to_owned(),
+            secret: Secret::Password("secret".to_owned()),
+            access: UserAccess::Fixed(crate::principal::Tenant("1".into())),
+            roles: Default::default(),
+            databases: vec![],
+            max_clients: None,
+        };
+        let logins = Arc::new(Logins::new(["a", "b"].into_iter().map(user)));
+        let verifier = |name| logins.verifier(logins.get(name).map(AsRef::as_ref)).cloned();
+        assert_eq!(verifier("nobody"), None);
+        let early = verifier("a");
+        assert!(early.is_some());
+        logins.clone().derive();
+        assert!(logins.derived.load(Ordering::Acquire));
+        // The salt that a client was told stays.
+        assert_eq!(verifier("a"), early);
+        assert!(verifier("b").is_some());
+        assert_eq!(verifier("nobody"), None);
     }
 }

@@ -186,7 +186,7 @@ async fn admit(client: &mut Client, startup: &Startup, shared: &Shared) -> Resul
 /// SCRAM-SHA-256. A user that does not exist goes through the same exchange and fails with the same words.
 async fn authenticate(client: &mut Client, user: &str, shared: &Shared) -> Result<Arc<Login>, Failure> {
     let login = shared.logins.get(user);
-    let verifier = login.and_then(|l| l.verifier.as_ref());
+    let verifier = shared.logins.verifier(login.map(AsRef::as_ref));
     reply::put_authentication_scram(&mut client.outbox);
     client.flush().await?;
     let body = authentication_message(client).await?;

@@ -46,8 +46,7 @@ impl fmt::Debug for Verifier {
 }
 
 impl Verifier {
-    /// From a password with a fresh salt. Costs [`ITERATIONS`] hashes: do it when the configuration is loaded, not at each
-    /// login, since the time it takes would tell known users from unknown ones.
+    /// From a password with a fresh salt. Costs [`ITERATIONS`] hashes: at logins, the time would tell known users from unknown ones.
     pub fn derive(password: &str) -> Self {
         let mut salt = [0; SALT_LENGTH];
         rand::rng().fill_bytes(&mut salt);
