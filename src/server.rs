@@ -383,6 +383,8 @@ fn load_tls(tls: &ServerTls) -> Result<Arc<ServerConfig>, ServeError> {
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
         .map_err(|error| problem(&tls.certificate, &error))?;
+    // Without it rustls remembers 256 sessions, and who comes back later pays for a whole handshake.
+    config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(|error| ServeError::Tls(error.to_string()))?;
     // libpq can deadlock on records above 8 KiB when it sends and receives at once.
     config.max_fragment_size = Some(8 << 10);
     Ok(Arc::new(config))

@@ -426,15 +426,25 @@ fn write_certificate(proxy: &Setup) -> Vec<u8> {
     made.cert.der().to_vec()
 }
 
-/// A handshake that trusts this certificate alone.
-fn handshake(port: u16, trusted: &[u8]) -> std::io::Result<rustls::StreamOwned<rustls::ClientConnection, TcpStream>> {
+type Tls = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
+
+/// A client that trusts this certificate alone.
+fn trusting(certificate: &[u8]) -> Arc<rustls::ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(trusted.to_vec().into()).expect("a certificate");
+    roots.add(certificate.to_vec().into()).expect("a certificate");
     let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_root_certificates(roots)
         .with_no_client_auth();
+    Arc::new(config)
+}
+
+fn handshake(port: u16, trusted: &[u8]) -> std::io::Result<Tls> {
+    handshake_of(port, trusting(trusted))
+}
+
+fn handshake_of(port: u16, client: Arc<rustls::ClientConfig>) -> std::io::Result<Tls> {
     let mut socket = TcpStream::connect(("127.0.0.1", port))?;
     socket.set_read_timeout(Some(Duration::from_secs(30)))?;
     socket.write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f])?; // SSLRequest
@@ -442,14 +452,24 @@ fn handshake(port: u16, trusted: &[u8]) -> std::io::Result<rustls::StreamOwned<r
     socket.read_exact(&mut answer)?;
     assert_eq!(answer, *b"S", "TLS is offered");
     let name = "localhost".try_into().expect("a name");
-    let mut tls = rustls::ClientConnection::new(Arc::new(config), name).expect("a connection");
+    let mut tls = rustls::ClientConnection::new(client, name).expect("a connection");
     tls.complete_io(&mut socket)?;
     Ok(rustls::StreamOwned::new(tls, socket))
 }
 
-#[test]
-fn a_certificate_is_read_again_on_sighup_and_a_bad_one_changes_nothing() {
-    let cluster = Cluster::start();
+/// Sends a startup message; an answer comes.
+fn greet(tls: &mut Tls) {
+    let mut startup = vec![0, 0, 0, 0, 0, 3, 0, 0];
+    startup.extend(b"user\0one\0database\0shop\0\0");
+    startup[3] = u8::try_from(startup.len()).expect("short");
+    tls.write_all(&startup).expect("send");
+    let mut answer = [0];
+    tls.read_exact(&mut answer).expect("an answer");
+    assert_eq!(answer, *b"R");
+}
+
+/// A proxy that offers TLS, and its certificate.
+fn with_tls(cluster: &Cluster) -> (Proxy, Vec<u8>) {
     cluster.create_database("shop", &[&repository("tests/attacks/schema.sql")], &[]);
     let policies = fs::read_to_string(repository("tests/attacks/policies.toml")).expect("read the policies");
     let users = [User { name: "one", access: "tenant = \"1\"" }];
@@ -457,8 +477,29 @@ fn a_certificate_is_read_again_on_sighup_and_a_bad_one_changes_nothing() {
     let text = fs::read_to_string(setup.config()).expect("the configuration");
     let text = text.replacen("[server]\n", "[server]\ntls_certificate = \"cert.pem\"\ntls_key = \"key.pem\"\n", 1);
     fs::write(setup.config(), text).expect("write the configuration");
-    let first = write_certificate(&setup);
-    let proxy = Proxy::start(setup);
+    let certificate = write_certificate(&setup);
+    (Proxy::start(setup), certificate)
+}
+
+#[test]
+fn a_client_that_comes_back_resumes_its_tls_session_however_many_came_meanwhile() {
+    let cluster = Cluster::start();
+    let (proxy, certificate) = with_tls(&cluster);
+    let client = trusting(&certificate);
+    let mut first = handshake_of(proxy.setup.port, client.clone()).expect("a handshake");
+    assert_eq!(first.conn.handshake_kind(), Some(rustls::HandshakeKind::Full));
+    greet(&mut first); // tickets come with the first answer
+    for _ in 0..300 {
+        handshake(proxy.setup.port, &certificate).expect("another's handshake");
+    }
+    let again = handshake_of(proxy.setup.port, client).expect("a handshake");
+    assert_eq!(again.conn.handshake_kind(), Some(rustls::HandshakeKind::Resumed));
+}
+
+#[test]
+fn a_certificate_is_read_again_on_sighup_and_a_bad_one_changes_nothing() {
+    let cluster = Cluster::start();
+    let (proxy, first) = with_tls(&cluster);
     let port = proxy.setup.port;
     let hangup = || {
         let pid = proxy.pid().expect("the proxy's pid").to_string();
@@ -487,12 +528,6 @@ fn a_certificate_is_read_again_on_sighup_and_a_bad_one_changes_nothing() {
     hangup();
     poll("mended", || handshake(port, &third).is_ok());
 
-    // Connections made under the first certificate go on: a startup message is answered.
-    let mut startup = vec![0, 0, 0, 0, 0, 3, 0, 0];
-    startup.extend(b"user\0one\0database\0shop\0\0");
-    startup[3] = u8::try_from(startup.len()).expect("short");
-    old.write_all(&startup).expect("send");
-    let mut answer = [0];
-    old.read_exact(&mut answer).expect("an answer");
-    assert_eq!(answer, *b"R");
+    // Connections made under the first certificate go on.
+    greet(&mut old);
 }
