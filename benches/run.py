@@ -13,7 +13,7 @@ sends it without, and Bulkhead adds it: PostgreSQL has the same work in every ca
   bulkhead               a tenant: every statement is looked up, bound and rewritten
   bulkhead-passthrough   an unrestricted user: the text as it came, on a session of its own
 
-Writes every run to benches/results.json and the table between the bench marks of README.md.
+Writes every run to benches/results.json, benches/chart.svg, and the table between the bench marks of README.md.
 """
 
 import argparse
@@ -28,7 +28,8 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from servers import PASSWORD, POLICY, ROOT, ROWS_PER_TENANT, SCHEMA, CannotRun, Servers, pgbouncer  # noqa: E402
+from chart import chart  # noqa: E402
+from servers import PASSWORD, POLICY, POOL_SIZE, ROOT, ROWS_PER_TENANT, SCHEMA, CannotRun, Servers, pgbouncer  # noqa: E402
 
 WITH_TENANT = f"\\set aid random(1, {ROWS_PER_TENANT})\nSELECT abalance FROM accounts WHERE tenant_id = 1 AND aid = :aid;\n"
 SCRIPTS = {
@@ -46,6 +47,8 @@ CREATE POLICY tenant ON accounts TO bench_rls USING (tenant_id = (SELECT current
 CONTENDERS = ("direct", "pgbouncer", "pgbouncer-session", "pgbouncer-rls", "bulkhead", "bulkhead-passthrough")
 # What is compared in one protocol only.
 ONLY = {"pgbouncer-session": "prepared", "pgbouncer-rls": "simple"}
+# A connection to the server for each client: not for more clients than the pools have.
+SESSIONS = ("pgbouncer-session", "bulkhead-passthrough")
 PROTOCOLS = ("simple", "extended", "prepared")
 TICK = os.sysconf("SC_CLK_TCK")
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
@@ -82,6 +85,7 @@ def main():
     print("\n" + table)
     if not args.no_readme:
         write_table(table)
+        (ROOT / "benches/chart.svg").write_text(chart(summary))
     return 0
 
 
@@ -99,10 +103,10 @@ def check_same_answer(servers, contenders):
 def measure(servers, args):
     runs = []
     for contender in args.contenders:  # caches filled, backends open
-        one_run(servers, contender, ONLY.get(contender, "simple"), max(args.clients), 1)
+        one_run(servers, contender, ONLY.get(contender, "simple"), min(POOL_SIZE, max(args.clients)), 1)
     for protocol in args.protocols:
-        contenders = [c for c in args.contenders if ONLY.get(c, protocol) == protocol]
         for clients in args.clients:
+            contenders = [c for c in args.contenders if ONLY.get(c, protocol) == protocol and (clients <= POOL_SIZE or c not in SESSIONS)]
             for round_ in range(args.pairs):
                 turn = round_ % len(contenders)
                 for contender in contenders[turn:] + contenders[:turn]:

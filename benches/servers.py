@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROWS_PER_TENANT = 100_000
 TENANTS = (1, 2, 3)
 PASSWORD = "bench"
+POOL_SIZE = 20
 
 # pgbench's accounts with a tenant. The primary key starts with the tenant, as a multi-tenant schema's should.
 SCHEMA = f"""
@@ -199,7 +200,7 @@ class Servers:
         (self.dir / "pgbouncer.ini").write_text(
             f"[databases]\nbench = {upstream} pool_mode=transaction\nbench_session = {upstream} pool_mode=session\n"
             f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.pgbouncer_port}\nunix_socket_dir =\nauth_type = scram-sha-256\n"
-            "auth_file = users.txt\ndefault_pool_size = 20\nmax_client_conn = 12000\nlog_connections = 0\nlog_disconnections = 0\n"
+            f"auth_file = users.txt\ndefault_pool_size = {POOL_SIZE}\nmax_client_conn = 12000\nlog_connections = 0\nlog_disconnections = 0\n"
             "ignore_startup_parameters = extra_float_digits\nmax_prepared_statements = 200\n")
         self._spawn("pgbouncer", [program, "pgbouncer.ini"])
         self._wait("pgbouncer", self.pgbouncer_port)
@@ -213,7 +214,7 @@ class Servers:
         upstream = f":{PASSWORD}@127.0.0.1:{self.postgres_port}/bench?sslmode=disable"
         (self.dir / "proxy.toml").write_text(
             f'[server]\nlisten = "127.0.0.1:{self.bulkhead_port}"\nadmin_listen = "127.0.0.1:{free_port()}"\npolicies = "{self.dir}/policies"\n'
-            f'[[database]]\nname = "bench"\nupstream = "postgres://bench_app{upstream}"\npool_size = 20\n'
+            f'[[database]]\nname = "bench"\nupstream = "postgres://bench_app{upstream}"\npool_size = {POOL_SIZE}\n'
             "[limits]\nmax_clients = 12000\n"
             + "".join(f'[[user]]\nname = "tenant{t}"\npassword = "{PASSWORD}"\ntenant = "{t}"\nroles = ["app"]\n' for t in (1, 2)) +
             f'[[user]]\nname = "owner"\npassword = "{PASSWORD}"\nunrestricted = true\nupstream = "postgres://bench_owner{upstream}"\n'
