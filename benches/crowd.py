@@ -214,7 +214,7 @@ def queue_of(servers, name, clients):
     with tempfile.TemporaryDirectory(prefix="bulkhead-bench-run-") as directory:
         script = Path(directory) / "select.sql"
         script.write_text(SCRIPTS.get(name, WITH_TENANT))
-        command = [servers.bin / "pgbench", "-n", "-c", clients, "-j", 2, "-T", 15, "-f", script, "--log", "--log-prefix", Path(directory) / "log"]
+        command = [servers.bin / "pgbench", "-n", "-c", clients, "-j", 2, "-t", 20, "-f", script, "--log", "--log-prefix", Path(directory) / "log"]
         before = os.times()
         said = finish(subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=servers.connection(name)))
         after = os.times()
@@ -298,7 +298,7 @@ def peak_kib(pid):
 
 
 def finish(process):
-    out, errors = process.communicate(timeout=120)
+    out, errors = process.communicate(timeout=300)
     if process.returncode:
         raise CannotRun(f"pgbench: {errors.strip()[-800:]}")
     return out
