@@ -145,9 +145,9 @@ enum Due {
 }
 
 /// Serves the client until it leaves.
-pub async fn serve(established: Established, shared: &Shared) {
+pub async fn serve(established: Box<Established>, shared: &Shared) {
     // Boxed: what it takes to begin is gone while the session lasts.
-    if let Some(session) = Box::pin(begin(established, shared)).await {
+    if let Some(session) = Box::pin(begin(*established, shared)).await {
         session.serve().await;
     }
 }
@@ -268,8 +268,11 @@ impl Session<'_> {
         loop {
             self.take_answers()?;
             self.release();
-            self.take_messages().await?;
-            self.release();
+            if !self.client.inbox.is_empty() || matches!(self.phase, Phase::CopyIn { .. }) {
+                // Boxed: an idle client's task has no room for all that a message may await.
+                Box::pin(self.take_messages()).await?;
+                self.release();
+            }
             if self.drain.seen() > Drain::No && self.is_at_rest() {
                 return Err(End::Fatal(going_down()));
             }

@@ -36,6 +36,7 @@ pub mod tenant;
 mod tests;
 mod unrestricted;
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
@@ -48,34 +49,37 @@ use startup::{Ended, Established};
 
 /// Serves one accepted socket from its first byte to its last.
 pub async fn serve(socket: TcpStream, shared: Arc<Shared>) {
+    // Each step in a box of its own: a task is as large as all that it ever awaits in its place, for as long as its client stays.
+    let Some(established) = Box::pin(establish(socket, &shared)).await else { return };
+    shared.events.emit(Event::AuthSucceeded);
+    run(established, &shared).await;
+}
+
+/// `None`: the client is not admitted, and knows.
+async fn establish(socket: TcpStream, shared: &Arc<Shared>) -> Option<Box<Established>> {
     // Messages are small and waited for; a client whose machine has gone must be noticed some day.
     let keepalive = socket2::TcpKeepalive::new().with_time(std::time::Duration::from_secs(60));
     let prepared = socket.set_nodelay(true).and_then(|()| socket2::SockRef::from(&socket).set_tcp_keepalive(&keepalive));
     if let Err(error) = prepared {
         tracing::debug!(%error, "client left at once");
-        return;
+        return None;
     }
-    // Boxed, as what follows is: a task is as large as all that it ever awaits in its place, for as long as its client stays.
-    let establishing = Box::pin(startup::establish(socket, &shared));
-    let established = match tokio::time::timeout(shared.limits.startup_timeout, establishing).await {
-        Ok(Ok(established)) => established,
-        Ok(Err(Ended::Quietly)) => return,
+    match tokio::time::timeout(shared.limits.startup_timeout, startup::establish(socket, shared)).await {
+        Ok(Ok(established)) => return Some(Box::new(established)),
+        Ok(Err(Ended::Quietly)) => {}
         Ok(Err(Ended::Refused(mut client, error))) => {
             tracing::info!(%error, "client refused");
             shared.events.emit(refusal(&error));
             reply::put_error(&mut client.outbox, &error);
             // A client that does not read its refusal must not hold the socket.
             let _ = tokio::time::timeout(shared.limits.startup_timeout, client.close()).await;
-            return;
         }
         Err(_) => {
             tracing::info!("client did not authenticate in time");
             shared.events.emit(Event::ConnectionRejected(Rejection::Timeout));
-            return;
         }
-    };
-    shared.events.emit(Event::AuthSucceeded);
-    Box::pin(run(established, &shared)).await;
+    }
+    None
 }
 
 /// What a refusal counts as.
@@ -89,13 +93,18 @@ fn refusal(error: &SqlError) -> Event {
 }
 
 /// INVARIANT (AUTHENTICATED): takes an [`Established`], which only startup makes.
-async fn run(mut established: Established, shared: &Shared) {
-    if !established.principal.is_unrestricted() {
-        return enforced::serve(established, shared).await;
+fn run<'a>(established: Box<Established>, shared: &'a Shared) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    if established.principal.is_unrestricted() {
+        Box::pin(relay(established, shared))
+    } else {
+        Box::pin(enforced::serve(established, shared))
     }
+}
+
+async fn relay(mut established: Box<Established>, shared: &Shared) {
     let database = established.database.clone();
     match database.unrestricted.get(&established.principal.user) {
-        Some(pool) => Box::pin(unrestricted::serve(established, shared, pool)).await,
+        Some(pool) => Box::pin(unrestricted::serve(*established, shared, pool)).await,
         None => {
             let error = SqlError::fatal(sqlstate::INTERNAL_ERROR, "no upstream for this user");
             reply::put_error(&mut established.client.outbox, &error);
