@@ -172,6 +172,7 @@ fn unescape(rest: &[u8]) -> Option<(u8, usize)> {
 /// 22021, with the bytes that are wrong, as PostgreSQL shows them.
 pub(super) fn check_encoding(bytes: &[u8]) -> Result<(), SqlError> {
     let valid = match std::str::from_utf8(bytes) {
+        Ok(_) if !bytes.contains(&0) => return Ok(()),
         Ok(_) => bytes.len(),
         Err(error) => error.valid_up_to(),
     };

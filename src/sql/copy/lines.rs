@@ -1,5 +1,7 @@
 //! Where a line ends: CopyReadLineText of PostgreSQL, one byte at a time so that the data may be cut anywhere.
 
+use memchr::memchr3;
+
 use super::{Dialect, bad_file, too_long};
 use crate::error::SqlError;
 
@@ -85,7 +87,7 @@ impl Splitter {
     pub fn take_plain(&mut self, data: &[u8]) -> Result<usize, SqlError> {
         let plain = match (self.state, self.quoting) {
             (State::Ended, _) => return Ok(data.len()),
-            (State::Inside, None) => data.iter().position(|c| matches!(c, b'\\' | b'\r' | b'\n')),
+            (State::Inside, None) => memchr3(b'\\', b'\r', b'\n', data),
             (State::Inside, Some(q)) if !self.line.is_empty() && !self.escaped => {
                 data.iter().position(|c| *c == q.quote || Some(*c) == q.escape || matches!(c, b'\r' | b'\n'))
             }

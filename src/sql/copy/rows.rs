@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
+use memchr::memchr_iter;
 
 use super::fields::{Fields, check_encoding, put_field};
 use super::lines::{Splitter, Taken};
-use super::{Dialect, Failure, Header, Target, bad_file, violation};
+use super::{Dialect, Failure, Header, Target, TenantField, bad_file, violation};
 use crate::error::SqlError;
 use crate::sql::template::TenantType;
 
@@ -24,6 +25,8 @@ pub(super) struct Rows {
     tenant: Vec<u8>,
     header: Header,
     lines: Splitter,
+    /// The client's rows have our form already, but for the tenant.
+    ours: bool,
     fields: Fields,
     /// Rows sent.
     sent: u64,
@@ -38,9 +41,13 @@ impl Rows {
             Dialect::Csv(csv) => csv.header,
             Dialect::Binary => Header::None,
         };
+        let ours = match &target.dialect {
+            Dialect::Text { delimiter: b'\t', null, header: _ } => null == "\\N" && target.tenant == TenantField::Added,
+            Dialect::Text { .. } | Dialect::Csv(_) | Dialect::Binary => false,
+        };
         let lines = Splitter::new(&target.dialect, max_row);
         let tenant = tenant.as_bytes().to_vec();
-        Rows { target, tenant, header, lines, fields: Fields::default(), sent: 0, shifts: VecDeque::new() }
+        Rows { target, tenant, header, lines, ours, fields: Fields::default(), sent: 0, shifts: VecDeque::new() }
     }
 
     pub fn feed(&mut self, data: &[u8], out: &mut BytesMut) -> Result<(), Box<Failure>> {
@@ -100,19 +107,19 @@ impl Rows {
 
     /// A row of the client's becomes one of ours.
     fn row(&mut self, out: &mut BytesMut) -> Result<(), Box<Failure>> {
+        if self.ours && is_canonical(&self.lines.line, self.target.columns.len()) {
+            self.note_shift();
+            out.put_slice(&self.lines.line);
+            self.put_tenant(true, out);
+            return Ok(());
+        }
         self.read()?;
         let wanted = self.target.columns.len();
         if self.fields.len() > wanted {
             return Err(self.at_line(bad_file("extra data after last expected column")));
         }
         let supplied = self.target.supplied();
-        let shift = self.lines.number - (self.sent + 1);
-        if self.shifts.back().map_or(0, |(_, last)| *last) != shift {
-            if self.shifts.len() == REMEMBERED {
-                self.shifts.pop_front();
-            }
-            self.shifts.push_back((self.sent + 1, shift));
-        }
+        self.note_shift();
         if let Some(missing) = self.target.columns.get(self.fields.len()) {
             let error = bad_file(format!("missing data for column \"{missing}\""));
             let sent = self.fields.len() - usize::from(supplied.is_some_and(|i| i < self.fields.len()));
@@ -129,13 +136,29 @@ impl Rows {
             return Err(self.at_line(violation(&self.target.table)));
         }
         self.put_fields(supplied, out);
-        if wanted > usize::from(supplied.is_some()) {
+        self.put_tenant(wanted > usize::from(supplied.is_some()), out);
+        Ok(())
+    }
+
+    /// The last field of a row, and its end.
+    fn put_tenant(&mut self, has_others: bool, out: &mut BytesMut) {
+        if has_others {
             out.put_u8(b'\t');
         }
         put_field(out, Some(&self.tenant));
         out.put_u8(b'\n');
         self.sent += 1;
-        Ok(())
+    }
+
+    /// Of the row that is sent next.
+    fn note_shift(&mut self) {
+        let shift = self.lines.number - (self.sent + 1);
+        if self.shifts.back().map_or(0, |(_, last)| *last) != shift {
+            if self.shifts.len() == REMEMBERED {
+                self.shifts.pop_front();
+            }
+            self.shifts.push_back((self.sent + 1, shift));
+        }
     }
 
     /// All fields but the tenant's.
@@ -204,4 +227,14 @@ impl Rows {
         };
         Failure::boxed(error, format!("COPY {}, line {}: \"{shown}{dots}\"", self.target.table, self.lines.number))
     }
+}
+
+/// Whether a line of the text format has so many fields and is what [`put_field`] would make of them: it escapes nothing, and
+/// has NULL as whole fields.
+fn is_canonical(line: &[u8], fields: usize) -> bool {
+    let is_null = |at: usize| {
+        let (before, after) = (at.checked_sub(1).map(|i| line[i]), line.get(at + 2));
+        line.get(at + 1) == Some(&b'N') && matches!(before, None | Some(b'\t')) && matches!(after, None | Some(b'\t'))
+    };
+    memchr_iter(b'\t', line).count() + 1 == fields && memchr_iter(b'\\', line).all(is_null)
 }

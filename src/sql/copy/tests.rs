@@ -56,6 +56,26 @@ fn rows(dialect: Dialect, data: &[u8]) -> Result<String, String> {
     convert(&target(dialect, TenantField::Added), &[data]).map(|out| String::from_utf8(out).unwrap())
 }
 
+/// Rows that have our form are not taken apart: with another delimiter they are, and become the same.
+#[test]
+fn rows_in_our_form_become_what_others_become() {
+    let mut random = StdRng::seed_from_u64(5);
+    let pieces = ["a", "é", "N", "\\N", "\\\\", "\\n", "\\.", "\\x4e", "\t", "\t", "\t\\N", "\n", "\n", "\0", "\u{fffd}"];
+    let commas = Dialect::Text { delimiter: b',', null: "\\N".to_owned(), header: Header::None };
+    let mut taken = 0;
+    for _ in 0..20_000 {
+        let count = random.random_range(0..14);
+        let data: String = (0..count).map(|_| *pieces.choose(&mut random).unwrap()).collect();
+        let as_it_is = rows(text(), data.as_bytes());
+        taken += usize::from(as_it_is.is_ok());
+        // The context of a failure quotes the line.
+        let with_tabs = |text: String| text.replace(',', "\t");
+        let otherwise = rows(commas.clone(), data.replace('\t', ",").as_bytes());
+        assert_eq!(as_it_is.map_err(with_tabs), otherwise.map_err(with_tabs), "{data:?}");
+    }
+    assert!(taken > 2_000, "{taken} were rows");
+}
+
 #[test]
 fn text_rows_get_the_tenant() {
     assert_eq!(rows(text(), b"1\tx\n2\t\\N\n").unwrap(), "1\tx\t7\n2\t\\N\t7\n");
