@@ -44,20 +44,40 @@ pub struct Settings(Arc<Map>);
 
 type Map = BTreeMap<String, String>;
 
+/// Larger ones (bytes of names and values) are rare, and nobody's memory.
+const MAX_SHARED: usize = 1 << 10;
+
+/// The maps that sessions share, and how many may come before those that nobody has any more are looked for.
+#[derive(Debug, Default)]
+struct Known {
+    maps: HashSet<Arc<Map>>,
+    until_swept: usize,
+}
+
+impl Known {
+    fn share(&mut self, map: Map) -> Arc<Map> {
+        if let Some(known) = self.maps.get(&map) {
+            return known.clone();
+        }
+        if self.until_swept == 0 {
+            self.maps.retain(|known| Arc::strong_count(known) > 1);
+            self.maps.shrink_to(2 * self.maps.len());
+            self.until_swept = 64 + self.maps.len() / 4;
+        }
+        self.until_swept -= 1;
+        let new = Arc::new(map);
+        self.maps.insert(new.clone());
+        new
+    }
+}
+
 impl Settings {
     pub fn new(map: Map) -> Self {
-        static SHARED: LazyLock<Mutex<HashSet<Arc<Map>>>> = LazyLock::new(Mutex::default);
-        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = shared.get(&map) {
-            return Settings(known.clone());
+        static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
+        if map.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > MAX_SHARED {
+            return Settings(Arc::new(map));
         }
-        // Those that nobody has any more go when the room for them would have to grow.
-        if shared.len() == shared.capacity() {
-            shared.retain(|known| Arc::strong_count(known) > 1);
-        }
-        let new = Arc::new(map);
-        shared.insert(new.clone());
-        Settings(new)
+        Settings(KNOWN.lock().unwrap_or_else(PoisonError::into_inner).share(map))
     }
 
     pub fn map(&self) -> &Map {
@@ -605,5 +625,18 @@ mod tests {
         assert_eq!(Settings::new(map()), Settings::new(map()));
         assert!(Arc::ptr_eq(&Settings::new(map()).0, &Settings::new(map()).0));
         assert_ne!(Settings::new(map()), Settings::default());
+        let large = || BTreeMap::from([("application_name".to_owned(), "x".repeat(MAX_SHARED))]);
+        assert_eq!(Settings::new(large()), Settings::new(large()));
+    }
+
+    #[test]
+    fn what_nobody_has_any_more_is_not_kept() {
+        let map = |n: usize| BTreeMap::from([("application_name".to_owned(), n.to_string())]);
+        let mut known = Known::default();
+        let held: Vec<_> = (0..3000).map(|n| known.share(map(n))).collect();
+        assert_eq!(known.maps.len(), 3000);
+        drop(held);
+        (3000..6000).for_each(|n| drop(known.share(map(n))));
+        assert!(known.maps.len() < 200 && known.maps.capacity() < 1000, "{} of {}", known.maps.len(), known.maps.capacity());
     }
 }

@@ -5,6 +5,7 @@
 //! back stands in a queue, in which the proxy's own replies have their place too.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -145,11 +146,14 @@ enum Due {
 }
 
 /// Serves the client until it leaves.
-pub async fn serve(established: Box<Established>, shared: &Shared) {
-    // Boxed: what it takes to begin is gone while the session lasts.
-    if let Some(session) = Box::pin(begin(*established, shared)).await {
-        session.serve().await;
-    }
+pub fn serve<'a>(established: Box<Established>, shared: &'a Shared) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    // Boxed: what it takes to begin is gone while the session lasts, and so is the box that it came in.
+    let begin = Box::pin(begin(*established, shared));
+    Box::pin(async move {
+        if let Some(session) = begin.await {
+            session.serve().await;
+        }
+    })
 }
 
 /// Greets the client; `None`: there is no server to tell of.

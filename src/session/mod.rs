@@ -97,7 +97,7 @@ fn run<'a>(established: Box<Established>, shared: &'a Shared) -> Pin<Box<dyn Fut
     if established.principal.is_unrestricted() {
         Box::pin(relay(established, shared))
     } else {
-        Box::pin(enforced::serve(established, shared))
+        enforced::serve(established, shared)
     }
 }
 

@@ -22,7 +22,6 @@ use crate::gate::{Approved, Context, Gate};
 use crate::id::PolicyEpoch;
 use crate::policy::lock::LockKey;
 use crate::wire::scram::Verifier;
-use crate::worker;
 
 /// Who decides about statements: the gate, or in tests something that needs no policies.
 pub trait Review: Send + Sync + fmt::Debug {
@@ -143,14 +142,18 @@ impl Places {
 
 impl Login {
     pub fn new(user: User) -> Self {
-        Login { places: Places::new(user.max_clients), user, verifier: OnceLock::new() }
+        let verifier = match &user.secret {
+            Secret::Password(_) => OnceLock::new(),
+            Secret::Scram(text) => OnceLock::from(Verifier::parse(text)),
+        };
+        Login { places: Places::new(user.max_clients), user, verifier }
     }
 
     /// Of a password it is derived when it is asked for first: half a millisecond, as a client's own.
     fn verifier(&self) -> Option<&Verifier> {
         let derive = || match &self.user.secret {
             Secret::Password(password) => Some(Verifier::derive(password)),
-            Secret::Scram(text) => Verifier::parse(text),
+            Secret::Scram(_) => None,
         };
         self.verifier.get_or_init(derive).as_ref()
     }
@@ -186,14 +189,13 @@ impl Logins {
         if self.derived.load(Ordering::Acquire) {
             return login.and_then(Login::verifier);
         }
-        worker::aside(|| {
-            let derives = login.is_some_and(|login| login.verifier.get().is_none());
-            let verifier = login.and_then(Login::verifier);
-            if !derives {
-                std::hint::black_box(Verifier::derive(""));
-            }
-            verifier
-        })
+        // Here and now: to hand this thread's other sessions to another thread would cost more.
+        let derives = login.is_some_and(|login| login.verifier.get().is_none());
+        let verifier = login.and_then(Login::verifier);
+        if !derives {
+            std::hint::black_box(Verifier::derive(""));
+        }
+        verifier
     }
 
     /// Derives all, unless the server ends before.
@@ -304,15 +306,18 @@ mod tests {
 
     #[test]
     fn a_verifier_is_there_before_and_after_all_are_derived() {
+        let scram = Verifier::derive("secret").to_text();
         let user = |name: &str| User {
             name: name.to_owned(),
-            secret: Secret::Password("secret".to_owned()),
+            secret: if name == "stored" { Secret::Scram(scram.clone()) } else { Secret::Password("secret".to_owned()) },
             access: UserAccess::Fixed(crate::principal::Tenant("1".into())),
             roles: Default::default(),
             databases: vec![],
             max_clients: None,
         };
-        let logins = Arc::new(Logins::new(["a", "b"].into_iter().map(user)));
+        let logins = Arc::new(Logins::new(["a", "b", "stored"].into_iter().map(user)));
+        // What is not derived now would be taken for derived at its first login, and cost less time than an unknown user.
+        assert!(logins.get("stored").is_some_and(|login| login.verifier.get().is_some()));
         let verifier = |name| logins.verifier(logins.get(name).map(AsRef::as_ref)).cloned();
         assert_eq!(verifier("nobody"), None);
         let early = verifier("a");
@@ -322,6 +327,7 @@ mod tests {
         // The salt that a client was told stays.
         assert_eq!(verifier("a"), early);
         assert!(verifier("b").is_some());
+        assert_eq!(verifier("stored"), Verifier::parse(&scram));
         assert_eq!(verifier("nobody"), None);
     }
 }
