@@ -276,8 +276,7 @@ impl Generator {
         // Of a constant among the keys of grouping sets, below a set operation, PostgreSQL 15 shows the value or NULL as the plan has it.
         let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
         let names_column = |key: &str| key.split(word).any(|w| whole.iter().any(|e| e.columns.iter().any(|c| c.name == w)));
-        // A CASE may be folded to one.
-        let vary = keys.iter().all(|(key, _)| names_column(key) && !key.contains("CASE"));
+        let vary = keys.iter().all(|(key, _)| names_column(key));
         let (group, has_sets) = match (keys.is_empty(), self.random.below(6)) {
             (true, _) => (String::new(), false),
             (false, 0) if vary => (format!(" GROUP BY ROLLUP ({list})"), true),
