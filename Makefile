@@ -71,7 +71,7 @@ lint: ## format, clippy, licences and sources of dependencies
 	$(CARGO) deny check bans licenses sources
 
 # BENCH_SECONDS (one run, default 2), BENCH_PAIRS (rounds, default 9); see benches/run.py --help
-bench: ## direct, PgBouncer and Bulkhead in alternation; writes benches/results.json and the table in README.md
+bench: ## direct, PgBouncer and Bulkhead in alternation; writes benches/results.json, chart.svg and the table in README.md
 	@.ci/deps bench
 	$(CARGO) build --locked --release
 	python3 benches/run.py
@@ -87,7 +87,7 @@ bench-rls: ## rewriting against PostgreSQL's row security; writes benches/result
 	$(CARGO) build --locked --release
 	python3 benches/rls.py
 
-bench-crowd: ## memory of idle clients, and what a tenant notices of a greedy one; writes benches/results_crowd.json
+bench-crowd: ## idle clients, a queue of 10,000, a greedy neighbour, logins, streams of 1 GiB; writes benches/results_crowd.json
 	@.ci/deps bench
 	$(CARGO) build --locked --release
 	python3 benches/crowd.py

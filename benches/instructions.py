@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Instructions of user space that a statement costs Bulkhead, by callgrind: the same on every machine, so that growth shows.
+"""Instructions of user space that a statement costs Bulkhead, by callgrind: other work on the machine does not change it, so that growth shows. Another
+compiler or processor may.
 
     python3 benches/instructions.py [--scale] [--update] [--keep DIRECTORY]
 

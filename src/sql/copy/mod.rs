@@ -1,5 +1,5 @@
 //! The data of COPY .. FROM STDIN: what a client sends, in the dialect that it chose, becomes rows in one canonical form, in
-//! which each row has the tenant as its last field. INVARIANT: the server parses nothing but what is written here, and the
+//! which each row has the tenant as its last field. INVARIANT: the server parses nothing but that form (a row that has it already goes as it is), and the
 //! tenant's field is written from the session, never from the data. A row that is misread spoils the client's own data; it
 //! cannot forge a tenant.
 //!
