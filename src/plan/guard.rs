@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use pg_query::protobuf::{AExprKind, ColumnRef, SelectStmt, SqlValueFunction, SqlValueFunctionOp, SubLink, SubLinkType, a_const};
+use pg_query::protobuf::{
+    AExprKind, CoercionForm, ColumnRef, RowExpr, SelectStmt, SqlValueFunction, SqlValueFunctionOp, SubLink, SubLinkType, a_const,
+};
 use pg_query::{Node, NodeEnum};
 
 use super::quiet::{equality_is_quiet, is_equality, is_loud_distance, is_quiet, is_quiet_condition, moments_compared};
-use super::rewrite::{Rewriter, null_of, own, place_rule, tenant_predicate};
+use super::rewrite::{Rewriter, is_grouping_set, null_of, own, place_rule, tenant_predicate};
 use crate::catalog::Catalog;
 use crate::finding::Denial;
 use crate::policy::Rows;
@@ -15,7 +17,7 @@ use crate::sql::analyse::{contains_aggregate_or_window, is_aggregate};
 use crate::sql::shape::shape;
 use crate::sql::tree::{
     after_grouping, and, as_string, bool_constant, case, cast, column, conjuncts, each_child, each_child_mut, each_column,
-    is_not_null, is_null, node, null, operator, or, qualified_column, walk,
+    grouping_keys, is_not_null, is_null, node, null, operator, or, qualified_column, walk,
 };
 use crate::sql::types::{Typed, oid, type_of};
 
@@ -314,12 +316,18 @@ impl Rewriter<'_> {
             let before = (how == Guarding::Fence).then(|| (**value).clone());
             self.guard_value(value, members, how)?;
             if let Some(before) = before.filter(|before| shape(before) != shape(value)) {
-                // A group is named by its expression, which stands inside the new one.
-                select.group_clause.iter_mut().for_each(|group| name_group(group, i, &before));
+                let target = Target { position: i, name: &t.name, value: &before };
+                select.group_clause.iter_mut().for_each(|group| target.named_in(group));
                 shaded = true;
             }
         }
-        if !shaded || select.distinct_clause.is_empty() {
+        if !shaded {
+            return Ok(());
+        }
+        for group in select.group_clause.iter_mut().filter(|group| is_grouping_set(group)) {
+            self.guard_keys(group, members, how)?;
+        }
+        if select.distinct_clause.is_empty() {
             return Ok(());
         }
         // DISTINCT, and ORDER BY beside it, name what is in the list (B8): alike to begin with, alike in the end.
@@ -332,6 +340,23 @@ impl Rewriter<'_> {
             {
                 self.guard_value(value, members, how)?;
             }
+        }
+        Ok(())
+    }
+
+    /// In a grouping set the guarded expression is a key beside the expression, which makes no other groups: a key that folds
+    /// to a constant (`CASE WHEN false THEN c ELSE 3 END`) is NULL in a total where a target is that key, but up to PostgreSQL
+    /// 17 not where it stands within a target. A volatile key does not fold, and would be computed twice.
+    fn guard_keys(&mut self, group: &mut Node, members: &BTreeSet<RteId>, how: Guarding) -> Result<(), Denial> {
+        if let Some(keys) = grouping_keys(group) {
+            return keys.iter_mut().try_for_each(|key| self.guard_keys(key, members, how));
+        }
+        let mut guarded = group.clone();
+        self.guard_value(&mut guarded, members, how)?;
+        let same = shape(&guarded) == shape(group);
+        if !same && !is_volatile(group, self.catalog) && !holds_sub_select(group) && !crate::mutant!("guard.keys-of-sets") {
+            let key = std::mem::take(group);
+            *group = implicit_row(vec![guarded, key]);
         }
         Ok(())
     }
@@ -561,16 +586,43 @@ fn aliases_inside(expression: &Node) -> BTreeSet<String> {
     found
 }
 
-/// `GROUP BY 2` becomes `GROUP BY expression`.
-fn name_group(group: &mut Node, position: usize, expression: &Node) {
-    let is_it = |ordinal: i32| usize::try_from(ordinal).is_ok_and(|n| n == position + 1);
-    match &mut group.node {
-        Some(NodeEnum::AConst(c)) if matches!(&c.val, Some(a_const::Val::Ival(i)) if is_it(i.ival)) => {
-            *group = expression.clone()
+/// A target of a grouped SELECT as it was before it was shaded.
+struct Target<'a> {
+    position: usize,
+    name: &'a str,
+    value: &'a Node,
+}
+
+impl Target<'_> {
+    /// `GROUP BY 2`, or `GROUP BY name`, becomes `GROUP BY expression`: the group is named by what now stands inside the target.
+    /// What holds a sub-select is nowhere else: it has an alias, and each stands once.
+    fn named_in(&self, group: &mut Node) {
+        if let Some(keys) = grouping_keys(group) {
+            keys.iter_mut().for_each(|key| self.named_in(key));
+        } else if self.is_named_by(group) && !holds_sub_select(self.value) {
+            *group = self.value.clone();
         }
-        Some(NodeEnum::GroupingSet(set)) => set.content.iter_mut().for_each(|g| name_group(g, position, expression)),
-        Some(_) | None => {}
     }
+
+    /// The name of a column has been qualified by now.
+    fn is_named_by(&self, key: &Node) -> bool {
+        match &key.node {
+            Some(NodeEnum::AConst(constant)) => {
+                let is_it = |i: i32| usize::try_from(i).is_ok_and(|n| n == self.position + 1);
+                matches!(&constant.val, Some(a_const::Val::Ival(i)) if is_it(i.ival))
+            }
+            Some(NodeEnum::ColumnRef(c)) => match c.fields.as_slice() {
+                [name] => as_string(name) == Some(self.name) && !crate::mutant!("guard.keys-by-name"),
+                [..] => false,
+            },
+            Some(_) | None => false,
+        }
+    }
+}
+
+fn implicit_row(args: Vec<Node>) -> Node {
+    let row_format = CoercionForm::CoerceImplicitCast as i32;
+    node(NodeEnum::RowExpr(Box::new(RowExpr { xpr: None, args, row_typeid: 0, row_format, colnames: vec![], location: 0 })))
 }
 
 fn reads_columns(expression: &Node) -> bool {

@@ -82,7 +82,7 @@ pub(super) fn rewrite(statement: &Node, analysis: &Analysis, permit: &Permit, ca
     }
 }
 
-fn is_grouping_set(node: &Node) -> bool {
+pub(super) fn is_grouping_set(node: &Node) -> bool {
     matches!(&node.node, Some(NodeEnum::GroupingSet(_)))
 }
 
@@ -225,7 +225,7 @@ impl Rewriter<'_> {
         }
         select.where_clause = and(conditions).map(Box::new);
         self.filtered();
-        for entry in &mut select.target_list {
+        for entry in select.target_list.iter_mut().chain(&mut select.group_clause) {
             self.sub_links(entry)?;
         }
         if position == Position::Inner && !crate::mutant!("guard.inner-targets-not-guarded") {
@@ -237,7 +237,7 @@ impl Rewriter<'_> {
         if !select.group_clause.iter().any(is_grouping_set) {
             self.group_by_dependents(select, &from.members);
         }
-        for list in [&mut select.group_clause, &mut select.window_clause, &mut select.distinct_clause, &mut select.sort_clause] {
+        for list in [&mut select.window_clause, &mut select.distinct_clause, &mut select.sort_clause] {
             for entry in list {
                 self.sub_links(entry)?;
             }

@@ -185,6 +185,15 @@ fn null_test(arg: Node, test: NullTestType) -> Node {
     })))
 }
 
+/// The keys of grouping sets, and of `(a, b)` in them; not those of `ROW(a, b)`, which is one.
+pub fn grouping_keys(group: &mut Node) -> Option<&mut Vec<Node>> {
+    match &mut group.node {
+        Some(NodeEnum::GroupingSet(set)) => Some(&mut set.content),
+        Some(NodeEnum::RowExpr(row)) if row.row_format == pg::CoercionForm::CoerceImplicitCast as i32 => Some(&mut row.args),
+        Some(_) | None => None,
+    }
+}
+
 /// `pg_catalog.count(*) >= 0`: always true, but never moved below the grouping (guard.md, B6).
 pub fn after_grouping() -> Node {
     let count = node(NodeEnum::FuncCall(Box::new(FuncCall {

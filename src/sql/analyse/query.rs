@@ -3,7 +3,7 @@
 use pg_query::protobuf::{self as pg, CommonTableExpr, CteMaterialize, LimitOption, SelectStmt, SetOperation, WithClause};
 use pg_query::{Node, NodeEnum};
 
-use super::super::tree::{as_string, each_child, each_column, node, qualified_column, target, walk};
+use super::super::tree::{as_string, each_child, each_column, grouping_keys, int_constant, node, qualified_column, target, walk};
 use super::super::types::{Typed, type_of};
 use super::Analyser;
 use super::expr::is_star;
@@ -568,10 +568,10 @@ fn repeat_by_number(select: &mut SelectStmt, originals: &[(String, i32)], output
     let replace = |node: &mut Node| {
         let plain = without_locations(node);
         if let Some((_, position)) = originals.iter().find(|(original, _)| *original == plain) {
-            *node = super::super::tree::int_constant(*position);
+            *node = int_constant(*position);
         }
     };
-    select.group_clause.iter_mut().for_each(replace);
+    select.group_clause.iter_mut().for_each(|group| each_group(group, &replace));
     select.distinct_clause.iter_mut().for_each(replace);
     for sort in &mut select.sort_clause {
         if let Some(NodeEnum::SortBy(s)) = &mut sort.node
@@ -579,6 +579,13 @@ fn repeat_by_number(select: &mut SelectStmt, originals: &[(String, i32)], output
         {
             replace(node);
         }
+    }
+}
+
+fn each_group(group: &mut Node, visit: &impl Fn(&mut Node)) {
+    match grouping_keys(group) {
+        Some(keys) => keys.iter_mut().for_each(|key| each_group(key, visit)),
+        None => visit(group),
     }
 }
 
