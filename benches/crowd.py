@@ -3,7 +3,7 @@
 
   idle       so many clients log in and wait: resident memory each, beyond the process, of Bulkhead and of PgBouncer
   neighbour  a quiet tenant's look-ups (one client, 50 a second) alone, and beside another tenant's 64 clients that do what they
-             can: sums of 3,000 rows. p50 and p99; rounds alternate
+             can: sums of 3,000 rows; then with `tenant_pool_size = 1`. p50 and p99; rounds alternate
   queue      10,000 clients that all want a look-up, over 20 connections to the server: p50, p99, the most that one waited; what of two
              cores the load generator took
   logins     connect, SCRAM, one statement, disconnect; four at a time; rounds alternate
@@ -176,16 +176,17 @@ def proof(first, server_first):
 # Neighbours
 
 def neighbours(servers, args):
-    runs = {"alone": [], "beside a greedy one": []}
+    cases = {"alone": ("bulkhead", 0), "beside a greedy one": ("bulkhead", args.greedy), "beside one that has one connection": ("bulkhead-one", args.greedy)}
+    runs = {name: [] for name in cases}
     for _ in range(args.pairs):
         for name, of in runs.items():
-            run = one_run(servers, args, 0 if name == "alone" else args.greedy)
+            run = one_run(servers, args, *cases[name])
             of.append(run)
-            print(f"{name:20} p50 {run['p50_us']:6.0f} us  p99 {run['p99_us']:6.0f} us", flush=True)
+            print(f"{name:34} p50 {run['p50_us']:6.0f} us  p99 {run['p99_us']:6.0f} us", flush=True)
     return runs
 
 
-def one_run(servers, args, greedy):
+def one_run(servers, args, contender, greedy):
     with tempfile.TemporaryDirectory(prefix="bulkhead-bench-run-") as directory:
         directory = Path(directory)
         (directory / "quiet.sql").write_text(QUIET)
@@ -193,9 +194,9 @@ def one_run(servers, args, greedy):
 
         def pgbench(name, clients, seconds, *more):
             command = [servers.bin / "pgbench", "-n", "-c", clients, "-j", 1, "-T", seconds, "-f", directory / f"{name}.sql", *more]
-            contender = "bulkhead" if name == "quiet" else "bulkhead-neighbour"
+            where = servers.connection(contender if name == "quiet" else f"{contender}-neighbour")
             return subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                    env=servers.connection(contender))
+                                    env=where)
 
         beside = pgbench("greedy", greedy, args.seconds + 3) if greedy else None
         time.sleep(2 if greedy else 0)

@@ -5,7 +5,7 @@ compiler or processor may.
     python3 benches/instructions.py [--scale] [--update] [--keep DIRECTORY]
 
 One client sends the same kind of statement again and again through a server that runs under valgrind. Counted are all
-instructions of the process, from a warm state on, divided by the statements. `benches/instructions.json` holds what was counted last;
+instructions of the process, from a warm state on, divided by the statements; so are allocations. `benches/instructions.json` holds what was counted last;
 exit status 1 where something grew by more than 5 %, and --update writes the file. --scale: the same with many tenants, policies,
 literals and templates against few; exit status 1 where many cost more than 3 % more. It takes some minutes.
 """
@@ -37,6 +37,8 @@ PARTS = {
     "review of a new statement": (NEW, "bulkhead::gate::State::make_here"),
 }
 FRESH = 200
+# What Rust's allocations are calls of, of the allocator that main.rs chooses.
+ALLOCATIONS = ("mi_malloc_aligned", "mi_zalloc_aligned", "mi_realloc_aligned")
 
 MANY_TENANTS, MANY_POLICIES, MANY_LITERALS, MANY_TEMPLATES = 100_000, 1_000, 100_000, 10_000
 FEW = 10
@@ -66,11 +68,12 @@ def main():
     try:
         with Counted(("bulkhead",), args.bulkhead) as servers:
             profiles = {name: profile(servers, name, args.keep) for name in [*WHOLE, NEW]}
+        counts = {name: round(profiles[name].total / COUNTED) for name in WHOLE}
+        counts |= {name: profiles[case].call(function) for name, (case, function) in PARTS.items()}
+        counts |= {f"{name}, allocations": round(profiles[name].number(ALLOCATIONS) / COUNTED, 1) for name in WHOLE}
     except CannotRun as error:
         print(f"instructions: {error}", file=sys.stderr)
         return 2
-    counts = {name: round(profiles[name].total / COUNTED) for name in WHOLE}
-    counts |= {name: profiles[case].call(function) for name, (case, function) in PARTS.items()}
     return report(counts, args.update)
 
 
@@ -146,6 +149,10 @@ class Profile:
                 self.calls[callee] = self.calls.get(callee, 0) + count
                 self.cost[callee] = self.cost.get(callee, 0) + int(line.split()[-1])
                 count = 0
+
+    def number(self, functions):
+        """How often these were called."""
+        return sum(self.calls.get(function, 0) for function in functions)
 
     def call(self, function):
         """Instructions of one call, its callees' among them."""

@@ -120,9 +120,9 @@ class Servers:
             port[contender] = self.pgbouncer_port
         if contender.startswith("bulkhead"):
             port[contender] = self.bulkhead_port
-        user = {"bulkhead": "tenant1", "bulkhead-neighbour": "tenant2", "bulkhead-passthrough": "owner", "direct-rls": "bench_rls", "pgbouncer-rls": "bench_rls"}.get(
-            contender, "bench_app")
-        database = "bench_session" if contender == "pgbouncer-session" else "bench"
+        user = {"bulkhead": "tenant1", "bulkhead-neighbour": "tenant2", "bulkhead-passthrough": "owner", "direct-rls": "bench_rls", "pgbouncer-rls": "bench_rls",
+                "bulkhead-one": "tenant1", "bulkhead-one-neighbour": "tenant2"}.get(contender, "bench_app")
+        database = {"pgbouncer-session": "bench_session", "bulkhead-one": "bench_one", "bulkhead-one-neighbour": "bench_one"}.get(contender, "bench")
         clean = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
         return clean | {
             "PGHOST": "127.0.0.1", "PGPORT": str(port[contender]), "PGUSER": user, "PGPASSWORD": PASSWORD,
@@ -214,7 +214,8 @@ class Servers:
         upstream = f":{PASSWORD}@127.0.0.1:{self.postgres_port}/bench?sslmode=disable"
         (self.dir / "proxy.toml").write_text(
             f'[server]\nlisten = "127.0.0.1:{self.bulkhead_port}"\nadmin_listen = "127.0.0.1:{free_port()}"\npolicies = "{self.dir}/policies"\n'
-            f'[[database]]\nname = "bench"\nupstream = "postgres://bench_app{upstream}"\npool_size = {POOL_SIZE}\n'
+            + "".join(f'[[database]]\nname = "{name}"\nupstream = "postgres://bench_app{upstream}"\npool_size = {POOL_SIZE}\n{more}'
+                      for name, more in (("bench", ""), ("bench_one", "tenant_pool_size = 1\n"))) +
             "[limits]\nmax_clients = 12000\n"
             + "".join(f'[[user]]\nname = "tenant{t}"\npassword = "{PASSWORD}"\ntenant = "{t}"\nroles = ["app"]\n' for t in (1, 2)) +
             f'[[user]]\nname = "owner"\npassword = "{PASSWORD}"\nunrestricted = true\nupstream = "postgres://bench_owner{upstream}"\n'

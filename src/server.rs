@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 
 use crate::admin::{self, Admin, Health};
 use crate::backend::ConnectError;
-use crate::backend::pool::{Pool, PoolLimits};
+use crate::backend::pool::{Pool, PoolLimits, share_of};
 use crate::config::{self, Config, Level, ServerTls, Upstream, UserAccess};
 use crate::error::{SqlError, sqlstate};
 use crate::event::{Event, Events, Rejection, Reload};
@@ -337,6 +337,7 @@ fn share(
 fn open(config: &Config, database: &config::Database, gate: Arc<dyn Review>, events: &Events) -> Result<Database, ServeError> {
     let limits = PoolLimits {
         size: database.pool_size,
+        share: database.tenant_pool_size.unwrap_or_else(|| share_of(database.pool_size)),
         least: database.min_pool_size,
         wait: config.limits.pool_wait,
         idle: config.limits.server_idle_timeout,

@@ -54,6 +54,10 @@ impl World {
 
     /// `limits`: lines of that section; `of_web`: lines of the shared login.
     fn with(limits: &str, of_web: &str) -> World {
+        World::of_pool("pool_size = 1", limits, of_web)
+    }
+
+    fn of_pool(pool: &str, limits: &str, of_web: &str) -> World {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let cluster = cluster();
         let database = format!("shop_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -74,7 +78,7 @@ impl World {
         let setup = Setup::new(&[("shop".to_owned(), cluster.app_url(&database))], &users, &[("shop.toml", &policies)]);
         let text = fs::read_to_string(setup.config()).expect("the configuration");
         assert!(text.contains("pool_size = 4"));
-        let text = text.replace("pool_size = 4", "pool_size = 1") + &format!("\n[limits]\n{limits}\n");
+        let text = text.replace("pool_size = 4", pool) + &format!("\n[limits]\n{limits}\n");
         fs::write(setup.config(), text).expect("write the configuration");
         World { proxy: Proxy::start(setup), database, cluster }
     }
@@ -1111,6 +1115,18 @@ fn a_user_has_no_more_clients_than_it_may_have() {
     world.connect("one");
     drop(first);
     poll("its place is free", || Wire::connect(&world.proxy.target("web", "shop")).is_ok());
+}
+
+#[test]
+fn a_tenant_has_no_more_connections_than_it_may_have() {
+    let world = World::of_pool("pool_size = 3\ntenant_pool_size = 1", "pool_wait = \"200ms\"", "");
+    let (mut a, mut b) = (world.connect("one"), world.connect("one"));
+    run(&mut a, "BEGIN; SELECT 1");
+    let error = format!("{:?}", b.query("SELECT 1"));
+    assert!(error.contains("53300"), "{error}");
+    assert_eq!(get(&mut world.connect("two"), "SELECT 1"), "1");
+    run(&mut a, "COMMIT");
+    assert_eq!(get(&mut b, "SELECT 1"), "1");
 }
 
 #[test]

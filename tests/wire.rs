@@ -45,6 +45,7 @@ fn config(postgres: &Postgres) -> Config {
             name: "shop".into(),
             upstream: upstream(postgres, "app"),
             pool_size: 5,
+            tenant_pool_size: None,
             min_pool_size: 0,
             max_clients: None,
             lock_key: None,

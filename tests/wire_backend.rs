@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bulkhead::backend::cancel::Cancelled;
 use bulkhead::backend::connection::{Connection, Progress, Settings};
-use bulkhead::backend::pool::{GivenBack, Holder, Lease, Pool, PoolLimits, PoolStats};
+use bulkhead::backend::pool::{GivenBack, Holder, Lease, Pool, PoolLimits, PoolStats, share_of};
 use bulkhead::backend::stream::Dialer;
 use bulkhead::backend::{ConnectError, catalog};
 use bulkhead::config::{SslMode, Upstream};
@@ -18,7 +18,7 @@ const WAIT: Duration = Duration::from_secs(20);
 
 fn limits(size: usize) -> PoolLimits {
     let forever = Duration::from_secs(3600);
-    PoolLimits { size, least: 0, wait: WAIT, idle: forever, lifetime: forever }
+    PoolLimits { size, share: share_of(size), least: 0, wait: WAIT, idle: forever, lifetime: forever }
 }
 
 fn holder() -> Holder {

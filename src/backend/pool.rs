@@ -17,8 +17,8 @@ use crate::config::Upstream;
 use crate::error::{SqlError, sqlstate};
 use crate::event::{Event, Events};
 use crate::worker;
-pub use shares::Holder;
 use shares::Shares;
+pub use shares::{Holder, share_of};
 
 /// After the first failure to connect; doubles with each further one.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -33,6 +33,8 @@ pub struct Pool(Arc<Shared>);
 pub struct PoolLimits {
     /// The most connections, at least 1.
     pub size: usize,
+    /// The most that one holder has at once, at least 1; [`share_of`] where nobody says.
+    pub share: usize,
     /// As many are kept open.
     pub least: usize,
     /// How long a client waits for one.
@@ -128,7 +130,7 @@ impl Pool {
             phase: Phase::Open,
             connecting: 0,
             idle: Vec::new(),
-            shares: Shares::new(limits.size.max(1)),
+            shares: Shares::new(limits.share.max(1)),
             backoff: None,
             not_before: None,
             last_id: 0,

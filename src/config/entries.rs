@@ -20,10 +20,11 @@ pub const DATABASE_KEYS: &[Key] = &[
         "\"postgres://app:secret@127.0.0.1:5432/shop\"",
         "The server. sslmode is verify-full, verify-ca, require or disable; it may be left out for this machine only. Also env:NAME, file:PATH.",
     ),
+    key("pool_size", "20", "The most connections to the server for this database. Default 20."),
     key(
-        "pool_size",
-        "20",
-        "The most connections to the server for this database; of five or more, one tenant has at most four fifths. Default 20.",
+        "tenant_pool_size",
+        "4",
+        "The most of them that one tenant has at once, or a login that has chosen none. What tenants run beside each other shares the server's cores: no more than it has keeps one from slowing all others. Default: all of less than five, four fifths of more.",
     ),
     key("min_pool_size", "2", "As many connections are kept open, whether they are needed or not. Default 0."),
     key("max_clients", "500", "The most clients of this database at once; one more is told 53300. Default: those of [limits]."),
@@ -121,9 +122,12 @@ pub(super) fn databases(root: &Table<'_>, secrets: &Secrets<'_>) -> Vec<Database
         let upstream = secrets.upstream(&table, default_database);
         let pool_size = table.integer("pool_size", 1..=10_000).and_then(|n| usize::try_from(n).ok()).unwrap_or(20);
         let min_pool_size = count(&table, "min_pool_size", 0).unwrap_or(0);
-        if min_pool_size > pool_size {
-            let problem = Problem::new(format!("`min_pool_size` is more than `pool_size`, which is {pool_size}"));
-            table.report(problem, table.span_of("min_pool_size"), "more than there may be");
+        let tenant_pool_size = count(&table, "tenant_pool_size", 1);
+        for (key, part) in [("min_pool_size", min_pool_size), ("tenant_pool_size", tenant_pool_size.unwrap_or(0))] {
+            if part > pool_size {
+                let problem = Problem::new(format!("`{key}` is more than `pool_size`, which is {pool_size}"));
+                table.report(problem, table.span_of(key), "more than there may be");
+            }
         }
         let max_clients = count(&table, "max_clients", 1);
         let lock_key = table.has("lock_key").then(|| secrets.of(&table, "lock_key")).flatten().map(|key| {
@@ -143,7 +147,15 @@ pub(super) fn databases(root: &Table<'_>, secrets: &Secrets<'_>) -> Vec<Database
             continue;
         }
         if let Some(upstream) = upstream {
-            databases.push(Database { name: name.value, upstream, pool_size, min_pool_size, max_clients, lock_key });
+            databases.push(Database {
+                name: name.value,
+                upstream,
+                pool_size,
+                tenant_pool_size,
+                min_pool_size,
+                max_clients,
+                lock_key,
+            });
         }
     }
     databases

@@ -98,6 +98,8 @@ pub struct Database {
     pub upstream: Upstream,
     /// The most connections to the server for this database.
     pub pool_size: usize,
+    /// The most that one tenant has at once.
+    pub tenant_pool_size: Option<usize>,
     /// As many are kept open.
     pub min_pool_size: usize,
     /// Clients at once.

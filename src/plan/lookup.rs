@@ -123,12 +123,16 @@ impl Lookup {
         self.upstream.text.len() + self.upstream.name.len() + self.values.len() * size_of::<Value>()
     }
 
-    /// See [`super::Bound::write_lookup`]. `false`: it is not worth it yet, or a value cannot be bound; nothing was written.
-    pub(super) fn write(&self, source: &str, literals: &Literals, tenant: Option<&Tenant>, out: &mut BytesMut) -> bool {
-        if self.uses.load(Ordering::Relaxed) < OFTEN {
+    /// Whether it has been asked for often enough; it is asked for once more.
+    pub(super) fn is_frequent(&self) -> bool {
+        self.uses.load(Ordering::Relaxed) >= OFTEN || {
             self.uses.fetch_add(1, Ordering::Relaxed);
-            return false;
+            false
         }
+    }
+
+    /// See [`super::Bound::write_lookup`].
+    pub(super) fn write(&self, source: &str, literals: &Literals, tenant: Option<&Tenant>, out: &mut BytesMut) -> bool {
         let token = |v: &Value| literal(source, literals, v.literal);
         let any = crate::mutant!("lookup.values-of-any-form");
         if !any && !self.values.iter().all(|v| can_be_bound(token(v), v.type_)) {

@@ -285,6 +285,11 @@ impl Plan {
         self.lookup.as_deref().map(Lookup::upstream)
     }
 
+    /// Whether it is a look-up that has been asked for often enough to be prepared; it is asked for once more.
+    pub fn is_frequent_lookup(&self) -> bool {
+        self.lookup.as_deref().is_some_and(Lookup::is_frequent)
+    }
+
     /// Whether it can run only once a tenant is chosen.
     pub fn needs_tenant(&self) -> bool {
         self.needs_tenant
@@ -382,8 +387,8 @@ impl Bound<'_> {
         &self.receipt
     }
 
-    /// Where the statement is a look-up that has been asked for often enough, and its literals can be bound: appends the
-    /// messages that run [`Plan::lookup`], Bind to Sync. `false`: nothing was written.
+    /// Where the statement is a look-up, and its literals can be bound: appends the messages that run [`Plan::lookup`], Bind to
+    /// Sync. `false`: nothing was written.
     pub fn write_lookup(&self, out: &mut BytesMut) -> bool {
         let tenant = self.tenant.filter(|_| self.plan.has_tenant_parameter());
         self.plan.lookup.as_ref().is_some_and(|lookup| lookup.write(self.source, self.literals, tenant, out))

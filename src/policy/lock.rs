@@ -347,6 +347,7 @@ mod tests {
             name: "shop".into(),
             upstream: upstream::parse(url, "shop").unwrap(),
             pool_size: 1,
+            tenant_pool_size: None,
             min_pool_size: 0,
             max_clients: None,
             lock_key,

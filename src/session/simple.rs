@@ -1,6 +1,5 @@
 //! The client's side of a tenant's session: which message is taken when, simple queries.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{BufMut, BytesMut};
@@ -18,7 +17,7 @@ use crate::error::{SqlError, sqlstate};
 use crate::event::{Command, Event, Verdict};
 use crate::finding::{Denial, Reason};
 use crate::gate::{Approved, Protocol};
-use crate::plan::{Action, Effect, Emulation, Parameters, Plan, TransactionCommand};
+use crate::plan::{Action, Effect, Emulation, Parameters, TransactionCommand};
 use crate::wire::backend::{self as reply, TransactionStatus};
 use crate::wire::frontend::{self, FrontendMessage};
 use crate::wire::{frame, frontend as request};
@@ -139,10 +138,8 @@ impl Session<'_> {
                 Ok(())
             }
             None if approved.iter().any(is_about_prepared) => self.query_prepared(text, &approved, begun).await,
-            None => match self.lookup(text, &approved) {
-                Some((plan, messages)) => self.query_looked_up(plan, messages, text, &approved, begun).await,
-                None => self.query_forwarded(text, &approved, begun).await,
-            },
+            None if self.is_frequent_lookup(&approved) => self.query_lookup(text, &approved, begun).await,
+            None => self.query_forwarded(text, &approved, begun).await,
         }
     }
 
@@ -227,50 +224,61 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Where the query is a look-up that is its own transaction, and it pays: the messages that run it by a prepared statement.
-    fn lookup(&self, text: &str, approved: &[Approved]) -> Option<(Arc<Plan>, BytesMut)> {
-        let [one] = approved else { return None };
-        if one.plan.lookup().is_none() || self.status != TransactionStatus::Idle || self.batch.sent {
-            return None;
-        }
-        let receipt = audit::Log::Null.intend();
-        // What is refused is refused where it is sent as text.
-        let bound = one.plan.bind(text, &one.literals, Parameters::None, &self.principal, receipt, &self.own_sequences).ok()?;
-        let mut messages = BytesMut::new();
-        bound.write_lookup(&mut messages).then(|| (one.plan.clone(), messages))
+    /// Whether it is a look-up that is its own transaction, asked for often enough that preparing it pays, and not refused for
+    /// want of a tenant.
+    fn is_frequent_lookup(&self, approved: &[Approved]) -> bool {
+        let [one] = approved else { return false };
+        let outside = self.status == TransactionStatus::Idle && !self.batch.sent;
+        let permitted = self.principal.tenant().is_some() || !one.plan.needs_tenant();
+        outside && permitted && one.plan.is_frequent_lookup()
     }
 
-    /// Runs a look-up by a prepared statement.
-    async fn query_looked_up(
-        &mut self,
-        plan: Arc<Plan>,
-        messages: BytesMut,
-        text: &str,
-        approved: &[Approved],
-        begun: Instant,
-    ) -> Step {
+    /// Runs a look-up by a prepared statement; as text where the server has no place for one more, or its values cannot be bound.
+    async fn query_lookup(&mut self, text: &str, approved: &[Approved], begun: Instant) -> Step {
         let decided = begun.elapsed();
         if let Err(denial) = self.lease().await? {
             self.deny(denial, Protocol::Simple);
             return Ok(());
         }
-        let (Some(upstream), Some(lease)) = (plan.lookup(), &mut self.lease) else { return Ok(()) };
-        if !lease.prepared.touch(upstream.id) {
-            if lease.prepared.is_full() {
-                // To close one and prepare another would cost more than it saves.
-                return self.query_forwarded(text, approved, begun).await;
+        let leased = Instant::now();
+        match self.send_lookup(text, &approved[0]) {
+            Some(sent) => {
+                self.shared.events.emit(Event::LatencyAdded(decided + leased.elapsed()));
+                self.statements += 1;
+                self.tell(Command::of_word(sent.plan.command()), Protocol::Simple, Verdict::Permitted);
+                self.queue.push_back(Expected::Lookup(sent));
+                self.batch.sent = true;
+                self.phase = Phase::Awaiting;
+                Ok(())
             }
+            None => self.query_forwarded(text, approved, begun).await,
+        }
+    }
+
+    /// `None`: nothing was sent.
+    fn send_lookup(&mut self, text: &str, approved: &Approved) -> Option<LookedUp> {
+        let plan = &approved.plan;
+        let upstream = plan.lookup()?;
+        let lease = self.lease.as_mut()?;
+        let is_prepared = lease.prepared.touch(upstream.id);
+        if !is_prepared && lease.prepared.is_full() {
+            // To close one and prepare another would cost more than it saves.
+            return None;
+        }
+        let receipt = audit::Log::Null.intend();
+        // What is refused is refused where it is sent as text.
+        let bound = plan.bind(text, &approved.literals, Parameters::None, &self.principal, receipt, &self.own_sequences).ok()?;
+        // The values are in the text; what is round them takes less than the rest.
+        let mut messages = BytesMut::with_capacity(text.len() + 128);
+        if !bound.write_lookup(&mut messages) {
+            return None;
+        }
+        if !is_prepared {
             request::put_parse_with(&mut lease.outbox, &upstream.name, |out| out.put_slice(&upstream.text), &upstream.types);
         }
         lease.outbox.extend_from_slice(&messages);
         lease.expect_ready();
-        self.statements += 1;
-        self.shared.events.emit(Event::LatencyAdded(decided));
-        self.tell(Command::of_word(plan.command()), Protocol::Simple, Verdict::Permitted);
-        self.queue.push_back(Expected::Lookup(LookedUp { plan, messages, attempt: Attempt::First, rows: None }));
-        self.batch.sent = true;
-        self.phase = Phase::Awaiting;
-        Ok(())
+        Some(LookedUp { plan: plan.clone(), messages, attempt: Attempt::First, rows: None })
     }
 
     /// RESET, or SET TO DEFAULT, of a setting that the startup message gave: the server's own would lead to the role's default.

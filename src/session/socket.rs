@@ -61,7 +61,9 @@ impl AsyncWrite for Socket {
 
 /// Reads once into `buffer`. `Ok(0)` is the end of the stream.
 pub fn poll_fill(stream: &mut Socket, buffer: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-    if let Socket::Plain(stream) = stream {
+    if let Socket::Plain(stream) = stream
+        && buffer.capacity() - buffer.len() < READ
+    {
         // Room is made only when there is something to read.
         ready!(stream.poll_read_ready(cx))?;
     }

@@ -59,6 +59,7 @@ fn config(postgres: &Postgres, pool_size: usize) -> Config {
             name: "shop".into(),
             upstream,
             pool_size,
+            tenant_pool_size: None,
             min_pool_size: 0,
             max_clients: None,
             lock_key: None,

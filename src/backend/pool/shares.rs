@@ -27,7 +27,7 @@ impl Holder {
 /// A pool of fewer connections has none to spare.
 const SMALL: usize = 5;
 
-/// The most connections of a pool that one holder may have at once: of five or more, four fifths.
+/// The most connections of a pool that one holder may have at once, where nobody says otherwise: of five or more, four fifths.
 pub fn share_of(size: usize) -> usize {
     if size < SMALL { size } else { size - size / SMALL }
 }
@@ -45,8 +45,8 @@ pub struct Shares<W> {
 }
 
 impl<W> Shares<W> {
-    pub fn new(size: usize) -> Self {
-        Shares { share: share_of(size), held: HashMap::default(), waiting: HashMap::default(), turns: VecDeque::new() }
+    pub fn new(share: usize) -> Self {
+        Shares { share, held: HashMap::default(), waiting: HashMap::default(), turns: VecDeque::new() }
     }
 
     /// Whether a holder may have one more.
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn a_fifth_is_for_others() {
         assert_eq!([1, 2, 4, 5, 10, 20].map(share_of), [1, 2, 4, 4, 8, 16]);
-        let mut shares = Shares::new(5);
+        let mut shares = Shares::new(share_of(5));
         (0..6).for_each(|n| shares.wait(GREEDY, n, stays));
         assert_eq!(shares.entitled(stays), 4);
         while let Some((holder, _)) = shares.next() {
