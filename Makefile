@@ -25,7 +25,7 @@ demo: ## a throwaway PostgreSQL with three tenants, Bulkhead before it, a short 
 	$(CARGO) build --locked
 	@exec target/debug/bulkhead demo
 
-test: test-rust test-twin mutants test-drivers ## everything, on servers that it starts itself
+test: test-rust test-twin instructions mutants test-drivers ## everything, on servers that it starts itself
 
 test-rust:
 	@.ci/deps test
@@ -78,7 +78,7 @@ bench: ## direct, PgBouncer and Bulkhead in alternation; writes benches/results.
 
 # UPDATE=1 writes what is counted to benches/instructions.json
 instructions: ## what a statement costs in instructions of user space, by callgrind; fails where that has grown by more than 5 %
-	@.ci/deps bench
+	@.ci/deps count
 	$(CARGO) build --locked --release
 	python3 benches/instructions.py $(if $(UPDATE),--update)
 
