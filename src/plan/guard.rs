@@ -309,6 +309,7 @@ impl Rewriter<'_> {
             (true, true) if plain_groups => Guarding::Grouped,
             (_, _) => Guarding::Fence,
         };
+        let names: Vec<String> = select.target_list.iter().filter_map(target_name).collect();
         let mut shaded = false;
         for i in 0..select.target_list.len() {
             let Some(NodeEnum::ResTarget(t)) = &mut select.target_list[i].node else { continue };
@@ -316,7 +317,9 @@ impl Rewriter<'_> {
             let before = (how == Guarding::Fence).then(|| (**value).clone());
             self.guard_value(value, members, how)?;
             if let Some(before) = before.filter(|before| shape(before) != shape(value)) {
-                let target = Target { position: i, name: &t.name, value: &before };
+                // Of two of a name PostgreSQL tells that it is ambiguous, if they differ.
+                let name = Some(t.name.as_str()).filter(|name| names.iter().filter(|n| n == name).count() == 1);
+                let target = Target { position: i, name, value: &before };
                 select.group_clause.iter_mut().for_each(|group| target.named_in(group));
                 shaded = true;
             }
@@ -324,8 +327,12 @@ impl Rewriter<'_> {
         if !shaded {
             return Ok(());
         }
-        for group in select.group_clause.iter_mut().filter(|group| is_grouping_set(group)) {
-            self.guard_keys(group, members, how)?;
+        if select.group_clause.iter().any(is_grouping_set) {
+            // What is a key of every set, too, which must stay one.
+            let all = select.group_clause.iter_mut().filter(|g| is_grouping_set(g) || !crate::mutant!("guard.keys-beside-sets"));
+            for group in all {
+                self.guard_keys(group, members, how)?;
+            }
         }
         if select.distinct_clause.is_empty() {
             return Ok(());
@@ -589,7 +596,8 @@ fn aliases_inside(expression: &Node) -> BTreeSet<String> {
 /// A target of a grouped SELECT as it was before it was shaded.
 struct Target<'a> {
     position: usize,
-    name: &'a str,
+    /// Where no other has it.
+    name: Option<&'a str>,
     value: &'a Node,
 }
 
@@ -601,6 +609,12 @@ impl Target<'_> {
             keys.iter_mut().for_each(|key| self.named_in(key));
         } else if self.is_named_by(group) && !holds_sub_select(self.value) {
             *group = self.value.clone();
+            // `(a, b)` would be two keys.
+            if let Some(NodeEnum::RowExpr(row)) = &mut group.node
+                && !crate::mutant!("guard.rows-as-keys")
+            {
+                row.row_format = CoercionForm::CoerceExplicitCall as i32;
+            }
         }
     }
 
@@ -612,12 +626,17 @@ impl Target<'_> {
                 matches!(&constant.val, Some(a_const::Val::Ival(i)) if is_it(i.ival))
             }
             Some(NodeEnum::ColumnRef(c)) => match c.fields.as_slice() {
-                [name] => as_string(name) == Some(self.name) && !crate::mutant!("guard.keys-by-name"),
+                [name] => self.name.is_some() && as_string(name) == self.name && !crate::mutant!("guard.keys-by-name"),
                 [..] => false,
             },
             Some(_) | None => false,
         }
     }
+}
+
+fn target_name(entry: &Node) -> Option<String> {
+    let Some(NodeEnum::ResTarget(target)) = &entry.node else { return None };
+    Some(target.name.clone())
 }
 
 fn implicit_row(args: Vec<Node>) -> Node {

@@ -228,25 +228,17 @@ impl Analyser<'_> {
 
     fn group_clause(&mut self, clause: &mut [Node], outputs: &[Output]) -> Result<(), Denial> {
         for item in clause {
-            match &mut item.node {
-                Some(NodeEnum::GroupingSet(set)) => {
-                    let pg::GroupingSet { kind: _, content, location: _ } = set;
-                    self.group_clause(content, outputs)?;
-                }
-                Some(NodeEnum::RowExpr(row)) => {
-                    let pg::RowExpr { xpr: _, args, row_typeid: _, row_format: _, colnames: _, location: _ } = &mut **row;
-                    self.group_clause(args, outputs)?;
-                }
-                Some(_) | None => {
-                    // An input column comes before an output column (findTargetlistEntrySQL92).
-                    let input = match bare_name(item) {
-                        Some(name) => self.has_local_column(name)? && !crate::mutant!("names.group-by-prefers-output"),
-                        None => false,
-                    };
-                    if input || !self.names_output(item, outputs) {
-                        self.expr(item)?;
-                    }
-                }
+            if let Some(keys) = grouping_keys(item) {
+                self.group_clause(keys, outputs)?;
+                continue;
+            }
+            // An input column comes before an output column (findTargetlistEntrySQL92).
+            let input = match bare_name(item) {
+                Some(name) => self.has_local_column(name)? && !crate::mutant!("names.group-by-prefers-output"),
+                None => false,
+            };
+            if input || !self.names_output(item, outputs) {
+                self.expr(item)?;
             }
         }
         Ok(())

@@ -3,9 +3,9 @@
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
     AArrayExpr, AConst, AExpr, AExprKind, AIndices, AIndirection, BoolExpr, BooleanTest, CaseExpr, CaseWhen, CoalesceExpr,
-    CollateClause, ColumnRef, FuncCall, GroupingFunc, GroupingSet, IndexElem, JsonIsPredicate, List, MergeSupportFunc,
-    MinMaxExpr, NamedArgExpr, NullTest, ParamRef, ResTarget, RowExpr, SortBy, SqlValueFunction, SubLink, TypeCast, TypeName,
-    WindowDef, XmlExpr, XmlSerialize, a_const,
+    CoercionForm, CollateClause, ColumnRef, FuncCall, GroupingFunc, GroupingSet, IndexElem, JsonIsPredicate, List,
+    MergeSupportFunc, MinMaxExpr, NamedArgExpr, NullTest, ParamRef, ResTarget, RowExpr, SortBy, SqlValueFunction, SubLink,
+    TypeCast, TypeName, WindowDef, XmlExpr, XmlSerialize, a_const,
 };
 
 use super::from::{check_catalog_column, check_not_hidden};
@@ -236,6 +236,13 @@ impl Verifier<'_> {
             self.key(node.as_deref().ok_or_else(|| refused("an empty key"))?, finds)
         } else if let NodeEnum::GroupingSet(GroupingSet { kind: _, content, location: _ }) = inner(node)? {
             content.iter().try_for_each(|key| self.key(key, finds))
+        } else if let NodeEnum::RowExpr(row) = inner(node)?
+            && finds == Finds::InputFirst
+            && row.row_format == CoercionForm::CoerceImplicitCast as i32
+        {
+            // `(a, b)` in GROUP BY: two keys.
+            let RowExpr { xpr: _, args, row_typeid: _, row_format: _, colnames: _, location: _ } = &**row;
+            args.iter().try_for_each(|key| self.key(key, finds))
         } else if let NodeEnum::ColumnRef(ColumnRef { fields, location: _ }) = inner(node)?
             && fields.len() == 1
         {
