@@ -186,3 +186,12 @@ fn without_a_catalog_explain_and_test_say_what_to_do() {
     let output = place.run(&["explain", "--catalog", "proxy.toml", "SELECT 1"], &[]);
     assert!(status(&output) == 2 && stderr(&output).contains("not a catalog"), "{}", stderr(&output));
 }
+
+/// The first thing that a newcomer runs: every stop of its tour is checked, and it ends without a terminal.
+#[test]
+fn the_demo_shows_what_it_says() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
+    let output = command.arg("demo").stdin(std::process::Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !said.contains("NOT AS IT SHOULD BE"), "{said}");
+}

@@ -282,6 +282,7 @@ async fn wait(mut receiver: oneshot::Receiver<Result<Offer, SqlError>>, deadline
 
 fn late() -> SqlError {
     SqlError::new(sqlstate::TOO_MANY_CONNECTIONS, "timed out waiting for a server connection")
+        .with_hint("all are lent, or all that one tenant may have: see pool_size, tenant_pool_size and [limits] pool_wait")
 }
 
 fn closed() -> SqlError {
