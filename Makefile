@@ -77,7 +77,7 @@ bench: ## direct, PgBouncer and Bulkhead in alternation; writes benches/results.
 	python3 benches/run.py
 
 # UPDATE=1 writes what is counted to benches/instructions.json
-instructions: ## what a statement costs in instructions of user space, by callgrind; fails where that has grown by more than 5 %
+instructions: ## what a statement costs in instructions of user space and in allocations, by callgrind; fails where that has grown by more than 5 %
 	@.ci/deps count
 	$(CARGO) build --locked --release
 	python3 benches/instructions.py $(if $(UPDATE),--update)
