@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
@@ -26,12 +26,14 @@ use crate::policy::{PolicyProblem, PolicySet, decide, expected};
 use crate::principal::Principal;
 use crate::sql::analyse::{self, Analysis, Refusal};
 use crate::sql::parse::Printed;
-use crate::sql::template::lists::{self, Folded};
-use crate::sql::template::{self, Scratch, Template};
+use crate::sql::template::{self, Folded, Repeated, Scratch, Template, lists};
 use crate::sql::tree::quoted_name;
 use crate::sql::verify::Relations;
 use crate::sql::{parse, second};
 use crate::worker;
+
+mod templates;
+use templates::{Keep, Known, Templates, write_key};
 
 /// How the text came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,22 +79,11 @@ struct State {
     level: Level,
     policies: PolicySet,
     catalog: Arc<Catalog>,
-    /// What is known of templates. Keys hold everything that a decision depends on but the epoch, which is the table's own.
-    templates: DashMap<Box<[u8]>, Known, ahash::RandomState>,
-    bytes: AtomicUsize,
+    templates: Templates,
     /// How many levels the definitions of listed views can add to a statement.
     levels_of_views: u32,
     /// What the output check expects, by roles.
     expected: DashMap<Box<[Box<str>]>, Arc<Relations>>,
-}
-
-#[derive(Clone)]
-enum Known {
-    Plan(Arc<Plan>),
-    /// Some literals decide something: the plan is kept under a key that holds them.
-    Refine(Arc<Keep>),
-    /// The lists are none, or literals decide something: the whole statement's own key is the one.
-    Unfolded,
 }
 
 /// Whether a statement's template was in the table.
@@ -102,19 +93,8 @@ enum Found {
     Made,
 }
 
-/// Literals that belong to the key.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Keep {
-    always: Vec<u16>,
-    /// Patterns of LIKE: only where they hold a backslash, which may be a lone escape at the end.
-    with_backslash: Vec<u16>,
-}
-
 /// What is longer (bytes) may take a millisecond or more when it is seen for the first time.
 const SHORT_TEXT: usize = 1 << 10;
-
-/// Templates are forgotten, all at once, when they take more than this.
-const MAX_TEMPLATE_BYTES: usize = 64 << 20;
 
 /// What review decides about one statement, for `explain` and `test`.
 #[derive(Clone, Debug)]
@@ -231,7 +211,7 @@ impl Gate {
     ) -> Result<SmallVec<[Approved; 1]>, Denial> {
         let state = self.state.load();
         template::read(text, scratch)?;
-        scratch.fold_lists(text);
+        scratch.fold(text);
         let mut approved = SmallVec::new();
         for statement in scratch.statements() {
             let mut found = Found::Known;
@@ -263,7 +243,7 @@ impl Gate {
                 cacheable: Err("it is refused".to_owned()),
             }];
         }
-        scratch.fold_lists(sql);
+        scratch.fold(sql);
         scratch.statements().iter().map(|statement| state.explain(sql, &scratch, statement, context, &mut key)).collect()
     }
 }
@@ -277,8 +257,7 @@ impl State {
             levels_of_views: analyse::levels_of_views(policies.views(), &catalog),
             policies,
             catalog,
-            templates: DashMap::with_hasher(ahash::RandomState::new()),
-            bytes: AtomicUsize::new(0),
+            templates: Templates::default(),
             expected: DashMap::new(),
         })
     }
@@ -289,6 +268,7 @@ impl State {
             effect: plan::Effect::None,
             command: "",
             segments: vec![],
+            repeated: None,
             parameters: 0,
             needs_tenant: false,
             hides_rows: false,
@@ -312,7 +292,7 @@ impl State {
     ) -> Result<Approved, Denial> {
         let source = statement.source.clone();
         if let Some(folded) = &statement.folded
-            && let Some(plan) = self.plan_of_lists(scratch.folded_key(folded), folded, context, key, found)
+            && let Some(plan) = self.plan_of_repeated(text, scratch, statement, folded, context, key, found)
         {
             return Ok(Approved { plan, literals: folded.literals.clone(), source });
         }
@@ -320,29 +300,52 @@ impl State {
         Ok(Approved { plan, literals: statement.literals.clone(), source })
     }
 
-    /// The plan of a statement whatever the lengths of its lists. `None`: it has none of its own.
-    fn plan_of_lists(
+    /// The plan of a statement whatever the lengths of its lists, or the number of its rows. `None`: it has none of its own.
+    #[expect(clippy::too_many_arguments, reason = "as plan(), and what is folded")]
+    fn plan_of_repeated(
         &self,
         text: &str,
+        scratch: &Scratch,
+        statement: &Template,
         folded: &Folded,
         context: &Context<'_>,
         key: &mut Vec<u8>,
         found: &mut Found,
     ) -> Option<Arc<Plan>> {
-        write_key(key, context, text, &folded.rests);
-        match self.templates.get(key.as_slice()).map(|k| k.value().clone()) {
+        let folded_key = scratch.folded_key(folded);
+        write_key(key, context, folded_key, Some(&folded.repeated));
+        match self.templates.get(key) {
             Some(Known::Plan(plan)) => return Some(plan),
             Some(Known::Unfolded | Known::Refine(_)) => return None,
             None => *found = Found::Made,
         }
-        let known = match self.make(text, folded.literals.len() as u16, context, Pass::First) {
-            Made::Plan(Built { plan, printed }) if are_lists(&printed, &folded.rests) => Known::Plan(Arc::new(plan)),
-            Made::Plan(_) | Made::Refine(_) => Known::Unfolded,
+        let live = match &folded.repeated {
+            Repeated::Lists(_) => folded.literals.len() as u16,
+            Repeated::Rows(rows) => rows.live,
+        };
+        let plan = match self.make(folded_key, live, context, Pass::First) {
+            Made::Plan(built) => self.repeat(text, statement, folded, context, built),
+            Made::Refine(_) => None,
             // What is refused is refused as it was written.
             Made::Denied(_) => return None,
         };
-        self.remember(key, known.clone());
-        if let Known::Plan(plan) = known { Some(plan) } else { None }
+        let plan = plan.map(Arc::new);
+        self.templates.remember(key, plan.clone().map_or(Known::Unfolded, Known::Plan));
+        plan
+    }
+
+    /// From the plan of a folded statement, that of all lengths.
+    fn repeat(&self, text: &str, statement: &Template, folded: &Folded, context: &Context<'_>, built: Built) -> Option<Plan> {
+        match &folded.repeated {
+            Repeated::Lists(rests) => are_lists(&built.printed, rests).then_some(built.plan),
+            Repeated::Rows(rows) => {
+                let three = statement.with_three_rows(text)?;
+                match self.make(&three, rows.live + rows.width, context, Pass::First) {
+                    Made::Plan(three) => plan::of_any_number(built, three, *rows),
+                    Made::Refine(_) | Made::Denied(_) => None,
+                }
+            }
+        }
     }
 
     /// The plan of one statement: known, or made now.
@@ -355,8 +358,8 @@ impl State {
         key: &mut Vec<u8>,
         found: &mut Found,
     ) -> Result<Arc<Plan>, Denial> {
-        write_key(key, context, scratch.key(statement), &[]);
-        let keep = match self.templates.get(key.as_slice()).map(|k| k.value().clone()) {
+        write_key(key, context, scratch.key(statement), None);
+        let keep = match self.templates.get(key) {
             Some(Known::Plan(plan)) => return Ok(plan),
             Some(Known::Refine(keep)) => keep,
             Some(Known::Unfolded) | None => {
@@ -364,12 +367,12 @@ impl State {
                 match self.make(scratch.key(statement), statement.literals.len() as u16, context, Pass::First) {
                     Made::Plan(built) => {
                         let plan = Arc::new(built.plan);
-                        self.remember(key, Known::Plan(plan.clone()));
+                        self.templates.remember(key, Known::Plan(plan.clone()));
                         return Ok(plan);
                     }
                     Made::Refine(keep) => {
                         let keep = Arc::new(keep);
-                        self.remember(key, Known::Refine(keep.clone()));
+                        self.templates.remember(key, Known::Refine(keep.clone()));
                         keep
                     }
                     Made::Denied(denial) => return Err(self.locate(denial, text, statement, context)),
@@ -377,35 +380,22 @@ impl State {
             }
         };
         let refined = template::refine(text, scratch, statement, &keep.of(text, statement))?;
-        write_key(key, context, &refined.key, &[]);
+        write_key(key, context, &refined.key, None);
         // Told apart from the unrefined key of the same text.
         key.push(1);
-        if let Some(Known::Plan(plan)) = self.templates.get(key.as_slice()).map(|k| k.value().clone()) {
+        if let Some(Known::Plan(plan)) = self.templates.get(key) {
             return Ok(plan);
         }
         *found = Found::Made;
         match self.make(&refined.key, refined.live, context, Pass::Refined) {
             Made::Plan(built) => {
                 let plan = Arc::new(built.plan);
-                self.remember(key, Known::Plan(plan.clone()));
+                self.templates.remember(key, Known::Plan(plan.clone()));
                 Ok(plan)
             }
             Made::Refine(_) => Err(Denial::unsupported("the literals of this statement cannot be told from its structure")),
             Made::Denied(denial) => Err(self.locate(denial, text, statement, context)),
         }
-    }
-
-    fn remember(&self, key: &[u8], known: Known) {
-        let size = match &known {
-            Known::Plan(plan) => plan.size(),
-            Known::Refine(_) | Known::Unfolded => 64,
-        } + key.len()
-            + 64;
-        if self.bytes.fetch_add(size, Ordering::Relaxed) > MAX_TEMPLATE_BYTES {
-            self.templates.clear();
-            self.bytes.store(size, Ordering::Relaxed);
-        }
-        self.templates.insert(key.into(), known);
     }
 
     /// Whether reading it needs a large stack.
@@ -558,7 +548,7 @@ impl State {
                     Some(tenant) => plan::tenant::constant(t, tenant),
                     None => format!("<tenant>::{}", t.sql()),
                 };
-                let text = |plan: &Plan| without_keys(&plan::text_of(plan.segments(), &literal, &tenant));
+                let text = |plan: &Plan| without_keys(&plan::text_of(plan, literals.len(), &literal, &tenant));
                 let sent = match plan.action() {
                     Action::Prepare(plan::Prepare { name, types, plan }) => {
                         let types: Vec<_> = types.iter().filter_map(|oid| self.type_name(*oid)).collect();
@@ -641,22 +631,6 @@ fn are_lists(printed: &str, rests: &[u16]) -> bool {
     read.unwrap_or(false) || crate::mutant!("names.any-rest-is-a-list")
 }
 
-impl Keep {
-    /// The literals to keep for this text.
-    fn of(&self, text: &str, statement: &Template) -> Vec<u16> {
-        let has_backslash = |i: &&u16| {
-            statement.literals.get(usize::from(**i)).is_some_and(|r| has_escape(&text[r.start as usize..r.end as usize]))
-        };
-        self.always.iter().chain(self.with_backslash.iter().filter(has_backslash)).copied().collect()
-    }
-}
-
-/// Whether a string literal may hold a backslash: where it stands there, or where the literal is of a form (E'', U&'' with
-/// UESCAPE, dollar quotes) that spells one otherwise.
-fn has_escape(token: &str) -> bool {
-    !token.starts_with('\'') || token.contains('\\')
-}
-
 /// The statements, or the queries and arguments in those that hold some, which a walk does not enter by itself.
 fn queries(tree: &ParseResult) -> Vec<&Node> {
     let mut found = vec![];
@@ -698,35 +672,6 @@ fn refuse_slots(tree: &ParseResult) -> Result<(), Denial> {
         });
     }
     if forged { Err(Denial::unsupported("strings that begin with \"qzslot\" are reserved")) } else { Ok(()) }
-}
-
-/// Everything that a decision depends on besides the epoch.
-fn write_key(key: &mut Vec<u8>, context: &Context<'_>, text: &str, rests: &[u16]) {
-    key.clear();
-    let part = |key: &mut Vec<u8>, bytes: &[u8]| {
-        key.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-        key.extend_from_slice(bytes);
-    };
-    part(key, text.as_bytes());
-    // A list of two is not the beginning of one.
-    key.extend_from_slice(&(rests.len() as u32).to_le_bytes());
-    rests.iter().for_each(|rest| key.extend_from_slice(&rest.to_le_bytes()));
-    key.push(match context.protocol {
-        Protocol::Simple => b'Q',
-        Protocol::Extended => b'P',
-    });
-    part(key, context.principal.tenant_setting.as_deref().unwrap_or_default().as_bytes());
-    key.extend_from_slice(&(context.principal.roles.len() as u32).to_le_bytes());
-    for role in context.principal.roles.iter() {
-        part(key, role.as_bytes());
-    }
-    for schema in context.search_path {
-        part(key, schema.as_bytes());
-    }
-    key.push(0xff);
-    for type_oid in context.parameter_types {
-        key.extend_from_slice(&type_oid.to_le_bytes());
-    }
 }
 
 /// Stand-ins that are the pattern of a LIKE or ILIKE.

@@ -47,6 +47,7 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
         effect: Effect::None,
         command: "",
         segments: vec![],
+        repeated: None,
         parameters: analysis.parameters,
         needs_tenant: permit.touches_data(),
         hides_rows: false,
@@ -320,14 +321,19 @@ fn transaction_word(kind: &TransactionKind) -> &'static str {
     }
 }
 
-/// The text of segments, for explanations: `literal` gives the client's tokens, `tenant` the slot's value.
-pub fn text_of(segments: &[Segment], literal: &dyn Fn(u16) -> String, tenant: &dyn Fn(super::TenantType) -> String) -> String {
-    segments
-        .iter()
-        .map(|s| match s {
-            Segment::Text(text) => text.to_string(),
-            Segment::Literal(i) => literal(*i),
-            Segment::Tenant(t) => tenant(*t),
-        })
-        .collect()
+/// The text of a plan, for explanations: `literal` gives the client's tokens, of which there are `literals`, `tenant` the slot's
+/// value.
+pub fn text_of(
+    plan: &Plan,
+    literals: usize,
+    literal: &dyn Fn(u16) -> String,
+    tenant: &dyn Fn(super::TenantType) -> String,
+) -> String {
+    let mut out = String::new();
+    plan.each_segment(literals, |segment| match segment {
+        Segment::Text(text) => out += text,
+        Segment::Literal(i) => out += &literal(*i),
+        Segment::Tenant(t) => out += &tenant(*t),
+    });
+    out
 }

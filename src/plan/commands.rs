@@ -83,6 +83,7 @@ pub(super) fn prepare(name: &str, types: &[u32], plan: Plan) -> Plan {
         effect: Effect::None,
         command: "PREPARE",
         segments: vec![],
+        repeated: None,
         parameters: 0,
         needs_tenant: false,
         hides_rows: false,

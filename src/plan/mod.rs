@@ -12,6 +12,7 @@ mod mask;
 mod merge;
 mod quiet;
 mod rewrite;
+mod rows;
 pub mod sentinel;
 mod sequences;
 mod upstream;
@@ -20,6 +21,8 @@ mod write;
 pub use build::{Built, Check, build, text_of};
 use lookup::Lookup;
 pub use quiet::table as quiet_table;
+use rows::Repeated;
+pub use rows::of_any_number;
 pub use sequences::OwnSequences;
 pub use upstream::{Upstream, name_of};
 
@@ -157,6 +160,8 @@ pub struct Plan {
     /// First word of the command, upper case, for metrics: `SELECT`.
     pub(crate) command: &'static str,
     pub(crate) segments: Vec<Segment>,
+    /// Rows of VALUES that may be many.
+    pub(crate) repeated: Option<Box<Repeated>>,
     /// How many parameters the client's text has.
     pub(crate) parameters: u16,
     /// Reads or writes rows of a tenant: cannot run before a tenant is chosen.
@@ -181,24 +186,13 @@ impl Plan {
         &self.action
     }
 
-    /// The pieces of the text to send.
-    pub fn segments(&self) -> &[Segment] {
-        &self.segments
-    }
-
     /// About how many bytes it takes.
     pub fn size(&self) -> usize {
-        let text: usize = self
-            .segments
-            .iter()
-            .map(|s| match s {
-                Segment::Text(t) => t.len(),
-                Segment::Literal(_) | Segment::Tenant(_) => 0,
-            })
-            .sum();
+        let text: usize = self.segments.iter().map(Segment::size).sum();
+        let repeated = self.repeated.as_deref().map_or(0, Repeated::size);
         let inner = if let Action::Prepare(prepare) = &self.action { prepare.plan.size() } else { 0 };
         let lookup = self.lookup.as_deref().map_or(0, Lookup::size);
-        size_of::<Plan>() + inner + text + lookup + self.segments.len() * size_of::<Segment>()
+        size_of::<Plan>() + inner + text + repeated + lookup
     }
 
     pub fn effect(&self) -> Effect {
@@ -252,24 +246,23 @@ impl Plan {
     /// `source` is the text that `literals` point into.
     /// `tenant`: for a plan that [inlines it](Self::inlines_tenant).
     pub fn write_parameterised(&self, source: &str, literals: &Literals, tenant: Option<&Tenant>, out: &mut BytesMut) {
-        for segment in &self.segments {
-            match segment {
-                Segment::Text(text) => out.put_slice(text.as_bytes()),
-                Segment::Literal(i) => out.put_slice(literal(source, literals, *i).as_bytes()),
-                Segment::Tenant(type_) if self.inlines_tenant => {
-                    if let Some(tenant) = tenant {
-                        tenant::write_constant(*type_, tenant, out);
-                    }
-                }
-                Segment::Tenant(type_) => {
-                    out.put_slice(format!("${}::{}", self.parameters + 1, type_.sql()).as_bytes());
+        self.each_segment(literals.len(), |segment| match segment {
+            Segment::Text(text) => out.put_slice(text.as_bytes()),
+            Segment::Literal(i) => out.put_slice(literal(source, literals, *i).as_bytes()),
+            Segment::Tenant(type_) if self.inlines_tenant => {
+                if let Some(tenant) = tenant {
+                    tenant::write_constant(*type_, tenant, out);
                 }
             }
-        }
+            Segment::Tenant(type_) => {
+                out.put_slice(format!("${}::{}", self.parameters + 1, type_.sql()).as_bytes());
+            }
+        });
     }
 
     /// The text of a [`Lookup`]: each literal is the parameter, from 0, that `parameter` says, and the tenant that at `own`.
     fn write_lookup(&self, parameter: &dyn Fn(u16) -> Option<usize>, own: usize, out: &mut BytesMut) -> Option<()> {
+        // Look-ups have no rows to repeat.
         for segment in &self.segments {
             match segment {
                 Segment::Text(text) => out.put_slice(text.as_bytes()),
@@ -396,17 +389,15 @@ impl Bound<'_> {
 
     /// The text for a Query message, tenant and literals in place.
     pub fn write_text(&self, out: &mut BytesMut) {
-        for segment in &self.plan.segments {
-            match segment {
-                Segment::Text(text) => out.put_slice(text.as_bytes()),
-                Segment::Literal(i) => out.put_slice(literal(self.source, self.literals, *i).as_bytes()),
-                Segment::Tenant(type_) => {
-                    if let Some(tenant) = self.tenant {
-                        tenant::write_constant(*type_, tenant, out);
-                    }
+        self.plan.each_segment(self.literals.len(), |segment| match segment {
+            Segment::Text(text) => out.put_slice(text.as_bytes()),
+            Segment::Literal(i) => out.put_slice(literal(self.source, self.literals, *i).as_bytes()),
+            Segment::Tenant(type_) => {
+                if let Some(tenant) = self.tenant {
+                    tenant::write_constant(*type_, tenant, out);
                 }
             }
-        }
+        });
     }
 
     /// What becomes of the data, where the statement is a COPY FROM STDIN.
@@ -595,6 +586,7 @@ mod tests {
             effect: Effect::Read,
             command: "SELECT",
             segments: types.iter().map(|t| Segment::Tenant(*t)).collect(),
+            repeated: None,
             parameters: 0,
             needs_tenant: true,
             hides_rows: false,

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use super::{lexer, parse, sentinel};
 
 pub mod lists;
+pub mod rows;
 
 use crate::error::sqlstate;
 use crate::finding::{Denial, Reason};
@@ -29,6 +30,17 @@ pub enum Segment {
     Literal(u16),
     /// The tenant's value as a constant of that type.
     Tenant(TenantType),
+}
+
+impl Segment {
+    /// About how many bytes it takes.
+    pub fn size(&self) -> usize {
+        size_of::<Segment>()
+            + match self {
+                Segment::Text(text) => text.len(),
+                Segment::Literal(_) | Segment::Tenant(_) => 0,
+            }
+    }
 }
 
 /// The type of a tenant column, as the slot is printed.
@@ -85,12 +97,39 @@ pub struct Template {
     key: Range<usize>,
     /// Into the whole text that was read, not into the statement. Empty where nothing could be taken out.
     pub literals: Literals,
-    /// Its lists of literals as one literal each, if it may have any.
-    pub folded: Option<lists::Folded>,
+    /// With what it may repeat taken for one.
+    pub folded: Option<Folded>,
     /// The highest `$n`, 0 for none.
     pub max_parameter: u16,
     /// The statement in the text that was read, without comments and whitespace around it.
     pub source: Range<u32>,
+}
+
+/// A statement in which what is repeated stands once or twice, so that one key is that of any number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folded {
+    /// Into the keys of the scratch.
+    key: Range<usize>,
+    pub literals: Literals,
+    pub repeated: Repeated,
+}
+
+/// What is repeated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Repeated {
+    /// Lists of three literals and more after IN are their first and the rest. Here: which literals are the rest of a list, commas
+    /// included: `2, 3, 4` of `IN (1, 2, 3, 4)`.
+    Lists(SmallVec<[u16; 2]>),
+    /// The rows of VALUES.
+    Rows(rows::Rows),
+}
+
+impl Template {
+    /// The key of a statement with [folded rows](Repeated::Rows), with three of them: the literals of the third come after all
+    /// others. `text`: what was read.
+    pub fn with_three_rows(&self, text: &str) -> Option<String> {
+        rows::three(text, self.source.clone(), &self.literals)
+    }
 }
 
 /// The statements of a query string; reused from text to text, so that reading one allocates nothing.
@@ -128,15 +167,17 @@ impl Scratch {
         self.statements.push(Template { key, literals, folded: None, max_parameter, source });
     }
 
-    /// Finds what may be lists of literals after IN. `text`: what was read.
-    pub fn fold_lists(&mut self, text: &str) {
+    /// Finds what may be lists of literals after IN, or rows of VALUES. `text`: what was read.
+    pub fn fold(&mut self, text: &str) {
         for statement in self.statements.iter_mut().filter(|s| self.without_comments && s.literals.len() > 2) {
-            statement.folded = lists::fold(text, statement.source.clone(), &statement.literals, &mut self.keys);
+            let (source, literals, keys) = (&statement.source, &statement.literals, &mut self.keys);
+            statement.folded =
+                rows::fold(text, source.clone(), literals, keys).or_else(|| lists::fold(text, source.clone(), literals, keys));
         }
     }
 
-    /// The key of a statement with its lists as one literal each.
-    pub fn folded_key(&self, folded: &lists::Folded) -> &str {
+    /// The key of a statement with what it repeats folded.
+    pub fn folded_key(&self, folded: &Folded) -> &str {
         &self.keys[folded.key.clone()]
     }
 }

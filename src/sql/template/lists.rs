@@ -8,43 +8,33 @@ use pg_query::protobuf::{AExpr, AExprKind, ParseResult};
 use pg_query::{Node, NodeEnum};
 use smallvec::SmallVec;
 
-use super::Literals;
+use super::{Folded, Literals, Repeated};
 use crate::sql::sentinel::{self, Kind, Sign};
 use crate::sql::tree::walk;
 
-/// A statement whose lists of three literals and more are their first and the rest, which is one literal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Folded {
-    /// Into the keys of the scratch.
-    pub(super) key: Range<usize>,
-    pub literals: Literals,
-    /// Which of them are the rest of a list, commas included: `2, 3, 4` of `IN (1, 2, 3, 4)`.
-    pub rests: SmallVec<[u16; 2]>,
-}
-
 /// `None`: there is no such list. The key is added to `keys`.
 pub(super) fn fold(text: &str, source: Range<u32>, literals: &Literals, keys: &mut String) -> Option<Folded> {
-    let mut folded = Folded { key: 0..0, literals: Literals::new(), rests: SmallVec::new() };
+    let mut folded = Literals::new();
+    let mut rests: SmallVec<[u16; 2]> = SmallVec::new();
     let mut at = 0;
     while let Some(first) = literals.get(at) {
         let run = length_of_run(text, &literals[at..]);
         let last = &literals[at + run - 1];
-        folded.literals.push(first.clone());
+        folded.push(first.clone());
         if run > 2 && follows_in(text, first.start as usize) && is_closed(text, last.end as usize) {
-            folded.rests.push(u16::try_from(folded.literals.len()).ok()?);
-            folded.literals.push(literals[at + 1].start..last.end);
+            rests.push(u16::try_from(folded.len()).ok()?);
+            folded.push(literals[at + 1].start..last.end);
         } else {
-            folded.literals.extend(literals[at + 1..at + run].iter().cloned());
+            folded.extend(literals[at + 1..at + run].iter().cloned());
         }
         at += run;
     }
-    if folded.rests.is_empty() {
+    if rests.is_empty() {
         return None;
     }
     let start = keys.len();
-    write_key(text, source, &folded.literals, keys);
-    folded.key = start..keys.len();
-    Some(folded)
+    write_key(text, source, &folded, keys);
+    Some(Folded { key: start..keys.len(), literals: folded, repeated: Repeated::Lists(rests) })
 }
 
 /// How many literals of one kind stand at the beginning with nothing but commas between them.
@@ -57,7 +47,7 @@ fn length_of_run(text: &str, literals: &[Range<u32>]) -> usize {
     1 + literals.windows(2).take_while(|pair| goes_on(pair)).count()
 }
 
-fn kind(token: &str) -> Option<Kind> {
+pub(super) fn kind(token: &str) -> Option<Kind> {
     if token.starts_with('\'') { Some(Kind::String) } else { sentinel::number_kind(token) }
 }
 
@@ -134,11 +124,12 @@ mod tests {
     fn folded(text: &str) -> Option<(String, Vec<String>)> {
         let mut scratch = Scratch::default();
         read(text, &mut scratch).unwrap();
-        scratch.fold_lists(text);
+        scratch.fold(text);
         let folded = scratch.statements().last().unwrap().folded.as_ref()?;
+        let Repeated::Lists(rests) = &folded.repeated else { return None };
         let token = |(i, r): (usize, &Range<u32>)| {
             let token = &text[r.start as usize..r.end as usize];
-            if folded.rests.contains(&(i as u16)) { format!("[{token}]") } else { token.to_owned() }
+            if rests.contains(&(i as u16)) { format!("[{token}]") } else { token.to_owned() }
         };
         Some((scratch.folded_key(folded).to_owned(), folded.literals.iter().enumerate().map(token).collect()))
     }
