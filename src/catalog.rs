@@ -1,7 +1,12 @@
 //! A snapshot of what the server's catalog says: data and look-ups only. `backend::catalog` loads it with
 //! [`SNAPSHOT_SQL`]; `check --dump-catalog` writes it to a file, so that `explain` and `test` work without a server.
 
+mod family;
+
+pub use family::Family;
+
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use pg_query::Node;
 use serde::{Deserialize, Serialize};
@@ -31,6 +36,16 @@ pub struct Snapshot {
     /// pg_class.oid of what has rules (CREATE RULE) besides a view's own. Absent from older dumps.
     #[serde(default)]
     pub ruled: Vec<u32>,
+    /// pg_class.oid of tables whose changes run code of the database's own that may write elsewhere: triggers, volatile functions in
+    /// defaults and constraints. Absent from older dumps.
+    #[serde(default)]
+    pub opaque: Vec<u32>,
+    /// Foreign keys by which a change of the first table (pg_class.oid) changes rows of the second. Absent from older dumps.
+    #[serde(default)]
+    pub cascades: Vec<(u32, u32)>,
+    /// `default_transaction_isolation` of the role. Absent from older dumps.
+    #[serde(default)]
+    pub default_isolation: String,
     /// Absent from older dumps.
     #[serde(default)]
     pub sequences: Vec<SequenceUse>,
@@ -221,6 +236,8 @@ pub struct Catalog {
     view_by_oid: HashMap<u32, usize>,
     children: HashMap<u32, Vec<u32>>,
     own_casts: Vec<usize>,
+    /// By pg_class.oid, every member.
+    families: HashMap<u32, Arc<Family>>,
     /// By name.
     temporaries: HashMap<String, Temporary>,
 }
@@ -264,7 +281,13 @@ impl Catalog {
         catalog.own_casts = (0..snapshot.casts.len()).filter(|i| runs_a_function(&snapshot.casts[*i])).collect();
         catalog.view_by_oid.extend(snapshot.views.iter().enumerate().map(|(i, (oid, _))| (*oid, i)));
         catalog.snapshot = snapshot;
+        catalog.families = family::all(&catalog);
         catalog
+    }
+
+    /// What is written together with a relation (pg_class.oid).
+    pub fn family(&self, oid: u32) -> Option<&Arc<Family>> {
+        self.families.get(&oid)
     }
 
     /// The same with temporary tables besides.

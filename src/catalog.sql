@@ -52,6 +52,17 @@ SELECT pg_catalog.json_build_object(
       'deterministic', c.collisdeterministic) ORDER BY c.oid)
     FROM pg_catalog.pg_collation c JOIN pg_catalog.pg_namespace n ON n.oid = c.collnamespace),
   'ruled', (SELECT COALESCE(pg_catalog.json_agg(DISTINCT w.ev_class::pg_catalog.int8), '[]') FROM pg_catalog.pg_rewrite w WHERE w.ev_type <> '1'),
+  'opaque', (SELECT COALESCE(pg_catalog.json_agg(DISTINCT o.oid::pg_catalog.int8), '[]') FROM (
+    SELECT t.tgrelid FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal
+    UNION ALL SELECT e.adrelid FROM pg_catalog.pg_attrdef e JOIN pg_catalog.pg_depend d
+        ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = e.oid AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+      JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid WHERE p.provolatile = 'v' AND p.oid >= 16384
+    UNION ALL SELECT k.conrelid FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_depend d
+        ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = k.oid AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+      JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid WHERE p.provolatile = 'v' AND p.oid >= 16384 AND k.conrelid <> 0) o(oid)),
+  'cascades', (SELECT COALESCE(pg_catalog.json_agg(DISTINCT pg_catalog.jsonb_build_array(k.confrelid::pg_catalog.int8, k.conrelid::pg_catalog.int8)), '[]')
+    FROM pg_catalog.pg_constraint k WHERE k.contype = 'f' AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))),
+  'default_isolation', pg_catalog.current_setting('default_transaction_isolation'),
   'virtual_columns', (SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_array(a.attrelid::pg_catalog.int8, a.attnum)), '[]')
     FROM pg_catalog.pg_attribute a WHERE a.attgenerated = 'v' AND NOT a.attisdropped),
   'sequences', (SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object('sequence', u.sequence::pg_catalog.int8,

@@ -43,6 +43,8 @@ pub enum Event {
     /// Level paranoid: row security is not in place in a database, and its tenants are refused.
     LockLost,
     LockRestored,
+    /// Once for each statement, where there is a result cache.
+    Cached(Cached),
     /// The time that Bulkhead itself spent on a statement.
     LatencyAdded(Duration),
     DrainStarted,
@@ -114,6 +116,86 @@ impl Command {
             "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" | "SAVEPOINT" | "RELEASE" => Command::Transaction,
             "SET" | "RESET" | "SHOW" | "DISCARD" => Command::Setting,
             _ => Command::Other,
+        }
+    }
+}
+
+/// What the result cache did with a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cached {
+    Hit,
+    /// It is kept now.
+    Filled,
+    /// It was sent, and its answer not kept.
+    Passed(Uncached),
+}
+
+/// Why an answer is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Uncached {
+    Command,
+    Writes,
+    Locks,
+    Relation,
+    Function,
+    Type,
+    Construct,
+    Transaction,
+    Isolation,
+    Present,
+    Writing,
+    Size,
+}
+
+impl Uncached {
+    pub const ALL: [Uncached; 12] = [
+        Uncached::Command,
+        Uncached::Writes,
+        Uncached::Locks,
+        Uncached::Relation,
+        Uncached::Function,
+        Uncached::Type,
+        Uncached::Construct,
+        Uncached::Transaction,
+        Uncached::Isolation,
+        Uncached::Present,
+        Uncached::Writing,
+        Uncached::Size,
+    ];
+
+    /// The label of metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Uncached::Command => "command",
+            Uncached::Writes => "writes",
+            Uncached::Locks => "locks",
+            Uncached::Relation => "relation",
+            Uncached::Function => "function",
+            Uncached::Type => "type",
+            Uncached::Construct => "construct",
+            Uncached::Transaction => "transaction",
+            Uncached::Isolation => "isolation",
+            Uncached::Present => "present",
+            Uncached::Writing => "writing",
+            Uncached::Size => "size",
+        }
+    }
+
+    /// For people.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Uncached::Command => "it is not a SELECT",
+            Uncached::Writes => "it writes",
+            Uncached::Locks => "it locks rows",
+            Uncached::Relation => "it reads something else than listed tables of this server",
+            Uncached::Function => "it calls a function, or an operator, whose answer may change by itself",
+            Uncached::Type => "it casts to a type whose values may change by themselves",
+            Uncached::Construct => "it has a construct that is not known to give the same answer again",
+            Uncached::Transaction => "it runs inside a transaction, or beside other statements",
+            Uncached::Isolation => "the isolation level is not READ COMMITTED",
+            Uncached::Present => "it names the present time (now, today, tomorrow, yesterday)",
+            Uncached::Writing => "a transaction is writing what it reads",
+            Uncached::Size => "the answer is larger than what is kept",
         }
     }
 }

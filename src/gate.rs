@@ -277,6 +277,8 @@ impl State {
             obligations: vec![],
             advances: vec![],
             lookup: None,
+            reads: plan::Reads::Unknown(plan::Uncached::Command),
+            writes: plan::Writes::Nothing,
             epoch: self.policies.epoch,
         }
     }
@@ -324,7 +326,7 @@ impl State {
             Repeated::Rows(rows) => rows.live,
         };
         let plan = match self.make(folded_key, live, context, Pass::First) {
-            Made::Plan(built) => self.repeat(text, statement, folded, context, built),
+            Made::Plan(built) => self.repeat(text, statement, folded, context, *built),
             Made::Refine(_) => None,
             // What is refused is refused as it was written.
             Made::Denied(_) => return None,
@@ -341,7 +343,7 @@ impl State {
             Repeated::Rows(rows) => {
                 let three = statement.with_three_rows(text)?;
                 match self.make(&three, rows.live + rows.width, context, Pass::First) {
-                    Made::Plan(three) => plan::of_any_number(built, three, *rows),
+                    Made::Plan(three) => plan::of_any_number(built, *three, *rows),
                     Made::Refine(_) | Made::Denied(_) => None,
                 }
             }
@@ -443,7 +445,7 @@ impl State {
             Ok(analysis) if !analysis.pinned.is_empty() => Made::Refine(Keep::default()),
             // What is refused anyway, or read again with more literals in place, needs no second reading.
             Ok(analysis) => match second::read(key, &tree).and_then(|_| self.finish(&analysis, live, context)) {
-                Ok(built) => Made::Plan(built),
+                Ok(built) => Made::Plan(Box::new(built)),
                 Err(denial) => Made::Denied(denial),
             },
             Err(refusal) => Made::Denied(refusal.denial),
@@ -537,8 +539,13 @@ impl State {
     ) -> Explanation {
         let source = &text[statement.source.start as usize..statement.source.end as usize];
         let mut lacks_tenant = None;
+        let mut cacheable = Err("it is refused".to_owned());
         let outcome = self.approve(text, scratch, statement, context, key, &mut Found::Known).map(
             |Approved { plan, literals, source: _ }| {
+                cacheable = match plan.reads() {
+                    plan::Reads::Families(_) => Ok(()),
+                    plan::Reads::Unknown(why) => Err(why.reason().to_owned()),
+                };
                 lacks_tenant = (plan.needs_tenant() && context.principal.tenant().is_none()).then(|| plan.no_tenant());
                 let literal = |i: u16| {
                     let range = &literals[usize::from(i)];
@@ -574,14 +581,7 @@ impl State {
         );
         let analysis = parse::parse(source).ok().and_then(|tree| self.analyse(&tree, context).ok());
         let relations = analysis.map(|a| self.describe(&a, &context.principal.roles)).unwrap_or_default();
-        Explanation {
-            sql: source.to_owned(),
-            outcome,
-            lacks_tenant,
-            relations,
-            remarks: vec![],
-            cacheable: Err("there is no result cache".to_owned()),
-        }
+        Explanation { sql: source.to_owned(), outcome, lacks_tenant, relations, remarks: vec![], cacheable }
     }
 
     fn describe(&self, analysis: &Analysis, roles: &[Box<str>]) -> Vec<(String, String)> {
@@ -612,7 +612,7 @@ impl State {
 }
 
 enum Made {
-    Plan(Built),
+    Plan(Box<Built>),
     Refine(Keep),
     Denied(Denial),
 }

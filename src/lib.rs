@@ -19,6 +19,7 @@
 //! ```text
 //! 7  main, server, cli      args, config, build, serve, drain; one file per subcommand
 //! 6  session, admin         one client's state machine; health and metrics
+//! 5  cache                  kept answers: stamps, intents, the memory tier
 //! 4  gate                   review(): the one place that orders analyse > decide > plan
 //! 4  backend                connection, pool, cancel, catalog loader
 //! 3  plan                   rewriting; needs a Permit
@@ -44,6 +45,9 @@
 //! * **VERDICT**: a verdict is a returned value bound to its statement. A query string of n statements is refused whole
 //!   if one is refused. A denial inside a transaction aborts that transaction upstream.
 //! * **UNRESTRICTED**: an `unrestricted` user's plan is the client's text as it came, on a pinned session.
+//! * **NOTHING STALE**: a kept answer is given only while nothing has begun to write what it was made of ([`cache`]); what may write
+//!   says so before it is sent.
+//! * **CACHE KEY**: one constructor, from what is bound and for whom: tenant and policy epoch come with it.
 //! * **AUTHENTICATED**: authentication yields a [`principal::Principal`]; the serve loop cannot be entered without one.
 //!
 //! Deliberately absent: `wire` opens no socket; `sql`, `policy` and `plan` do no I/O; nothing but `metrics` names a counter.
@@ -75,6 +79,8 @@ pub mod plan;
 // floor 4
 pub mod backend;
 pub mod gate;
+// floor 5
+pub mod cache;
 // floor 6
 pub mod admin;
 pub mod session;

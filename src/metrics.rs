@@ -8,7 +8,7 @@ use prometheus::{
     core::Collector,
 };
 
-use crate::event::{Command, Event, Flow, Observe, Rejection, Reload, Verdict};
+use crate::event::{Cached, Command, Event, Flow, Observe, Rejection, Reload, Uncached, Verdict};
 use crate::finding::Reason;
 
 /// One metric.
@@ -56,6 +56,12 @@ const TEMPLATES: Metric = metric(
     &["result"],
     "Look-ups of a statement's shape: hit (decided before), miss (read and decided now).",
 );
+const CACHED: Metric = metric(
+    "bulkhead_cache_requests_total",
+    Kind::Counter,
+    &["result", "reason"],
+    "Statements that the result cache was asked for: hit, fill (the answer is kept now), pass (it was not kept, and why).",
+);
 const ADDED: Metric =
     metric("bulkhead_added_latency_seconds", Kind::Histogram, &[], "Time that Bulkhead itself spent on a statement.");
 const POOL_WAIT: Metric =
@@ -96,6 +102,7 @@ pub const METRICS: &[Metric] = &[
     STATEMENTS,
     DENIALS,
     TEMPLATES,
+    CACHED,
     ADDED,
     POOL_WAIT,
     POOL_TIMEOUTS,
@@ -145,6 +152,9 @@ pub struct Metrics {
     denials: [IntCounter; REASONS.len()],
     template_hit: IntCounter,
     template_miss: IntCounter,
+    cache_hit: IntCounter,
+    cache_fill: IntCounter,
+    cache_pass: [IntCounter; Uncached::ALL.len()],
     added: Histogram,
     pool_wait: Histogram,
     pool_timeouts: IntCounter,
@@ -174,6 +184,7 @@ impl Metrics {
         let statements = counters(&r, &STATEMENTS)?;
         let denials = counters(&r, &DENIALS)?;
         let templates = counters(&r, &TEMPLATES)?;
+        let cached = counters(&r, &CACHED)?;
         let reloads = counters(&r, &RELOADS)?;
         let statement = |c: Command, f: Flow, decision: &str| statements.with_label_values(&[command(c), flow(f), decision]);
         Ok(Metrics {
@@ -186,6 +197,9 @@ impl Metrics {
             denials: REASONS.map(|x| denials.with_label_values(&[x.as_str()])),
             template_hit: templates.with_label_values(&["hit"]),
             template_miss: templates.with_label_values(&["miss"]),
+            cache_hit: cached.with_label_values(&["hit", ""]),
+            cache_fill: cached.with_label_values(&["fill", ""]),
+            cache_pass: Uncached::ALL.map(|why| cached.with_label_values(&["pass", why.label()])),
             added: histogram(&r, &ADDED)?,
             pool_wait: histogram(&r, &POOL_WAIT)?,
             pool_timeouts: counter(&r, &POOL_TIMEOUTS)?,
@@ -254,6 +268,9 @@ impl Observe for Metrics {
             }
             Event::TemplateHit => self.template_hit.inc(),
             Event::TemplateMissed => self.template_miss.inc(),
+            Event::Cached(Cached::Hit) => self.cache_hit.inc(),
+            Event::Cached(Cached::Filled) => self.cache_fill.inc(),
+            Event::Cached(Cached::Passed(why)) => self.cache_pass[why as usize].inc(),
             Event::PoolWaited(time) => self.pool_wait.observe(time.as_secs_f64()),
             Event::PoolTimedOut => self.pool_timeouts.inc(),
             Event::BackendOpened => {

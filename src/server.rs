@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use crate::admin::{self, Admin, Health};
 use crate::backend::ConnectError;
 use crate::backend::pool::{Pool, PoolLimits, share_of};
+use crate::cache::{Cache, DatabaseCache};
 use crate::config::{self, Config, Level, ServerTls, Upstream, UserAccess};
 use crate::error::{SqlError, sqlstate};
 use crate::event::{Event, Events, Rejection, Reload};
@@ -311,9 +312,13 @@ fn share(
     events: Events,
 ) -> Result<Shared, ServeError> {
     let mut databases = HashMap::new();
-    for database in &config.databases {
+    let cache = config.cache.map(|bytes| Arc::new(Cache::new(bytes)));
+    let place = |d: &config::Database| (d.upstream.host.clone(), d.upstream.port, d.upstream.database.clone());
+    for (number, database) in config.databases.iter().enumerate() {
+        let server = config.databases.iter().position(|d| place(d) == place(database)).unwrap_or(number);
+        let cache = cache.as_ref().map(|cache| cache.of_database(number as u32, server as u32));
         let gate = gates.remove(&database.name).unwrap_or_else(|| Arc::new(crate::session::shared::Closed));
-        databases.insert(Box::from(database.name.as_str()), Arc::new(open(config, database, gate, &events)?));
+        databases.insert(Box::from(database.name.as_str()), Arc::new(open(config, database, gate, cache.as_ref(), &events)?));
     }
     let logins = Arc::new(Logins::new(config.users.iter().cloned()));
     let all = logins.clone();
@@ -334,7 +339,13 @@ fn share(
     })
 }
 
-fn open(config: &Config, database: &config::Database, gate: Arc<dyn Review>, events: &Events) -> Result<Database, ServeError> {
+fn open(
+    config: &Config,
+    database: &config::Database,
+    gate: Arc<dyn Review>,
+    cache: Option<&DatabaseCache>,
+    events: &Events,
+) -> Result<Database, ServeError> {
     let limits = PoolLimits {
         size: database.pool_size,
         share: database.tenant_pool_size.unwrap_or_else(|| share_of(database.pool_size)),
@@ -370,6 +381,7 @@ fn open(config: &Config, database: &config::Database, gate: Arc<dyn Review>, eve
         unrestricted,
         places: Places::new(database.max_clients),
         reports: Reports::default(),
+        cache: cache.cloned(),
     })
 }
 

@@ -3,7 +3,7 @@
 //! `make mutants` builds with `--cfg mutants` and runs the second half: for each mutant the cases of `tests/isolation/*.md` in
 //! this process, with the output check off, so that the text itself must tell; what they do not catch, and all mutants of
 //! the output check, the unit tests must, in a process of their own. Mutants of sessions and of the pool are for the scenes of
-//! `tests/pool.rs`, their unit tests, `tests/wire_backend.rs` and `tests/lookup.rs`.
+//! `tests/pool.rs`, their unit tests, `tests/wire_backend.rs` and `tests/lookup.rs`; those of the result cache for `tests/cache.rs`.
 
 mod support;
 
@@ -43,7 +43,8 @@ fn switches() -> BTreeMap<String, PathBuf> {
 fn there_are_mutants_of_every_kind() {
     let switches = switches();
     assert!(switches.contains_key(WITHOUT_CHECK));
-    for area in ["rewrite.", "guard.", "fence.", "quiet.", "names.", "write.", "mask.", "check.", "session.", "lookup."] {
+    for area in ["rewrite.", "guard.", "fence.", "quiet.", "names.", "write.", "mask.", "check.", "session.", "lookup.", "cache."]
+    {
         let count = switches.keys().filter(|name| name.starts_with(area)).count();
         assert!(count >= 4, "{count} mutants of {area}");
     }
@@ -128,6 +129,8 @@ mod run {
         let scenes = Tests::build(&["--test", "pool"], &[]);
         let backends = Tests::build(&["--test", "wire_backend"], &[]);
         let lookups = Tests::build(&["--test", "lookup"], &[]);
+        let caches = Tests::build(&["--test", "cache"], &[]);
+        let kept = Tests { program: units.program.clone(), arguments: &["cache::", "catalog::"] };
         let sessions = Tests { program: units.program.clone(), arguments: &["session::", "backend::"] };
         switch(&[]);
         let expected: Vec<String> = cases.iter().map(outcome).collect();
@@ -135,7 +138,7 @@ mod run {
         switch(&[WITHOUT_CHECK]);
         assert!(differs().is_none(), "the output check refuses what the rewriter should: {:?}", differs().map(|c| &c.sql));
         assert_eq!(units.failing(""), None, "without a mutation");
-        for tests in [&scenes, &sessions, &backends, &lookups] {
+        for tests in [&scenes, &sessions, &backends, &lookups, &caches, &kept] {
             assert_eq!(tests.failing(""), None, "without a mutation");
         }
         let only = std::env::var("MUTANT").unwrap_or_default();
@@ -144,6 +147,7 @@ mod run {
             switch(&[WITHOUT_CHECK, name]);
             let by = match name.split('.').next() {
                 Some("session") => [&scenes, &sessions, &backends, &lookups].iter().find_map(|tests| tests.failing(name)),
+                Some("cache") => [&kept, &caches].iter().find_map(|tests| tests.failing(name)),
                 Some("lookup") => lookups.failing(name),
                 Some("check") => units.failing(name),
                 Some(_) | None => match differs() {

@@ -53,6 +53,7 @@ fn config(postgres: &Postgres) -> Config {
         users: vec![user("owner", &[]), user("elsewhere", &["other"])],
         log: Log { level: "warn".into(), format: LogFormat::Text },
         metrics: false,
+        cache: None,
         limits: Limits { startup_timeout: Duration::from_secs(5), max_message: 1 << 20, ..Limits::default() },
     }
 }

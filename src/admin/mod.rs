@@ -75,6 +75,7 @@ impl Observe for Health {
             | Event::AuthSucceeded
             | Event::AuthFailed
             | Event::StatementReviewed { command: _, protocol: _, verdict: _ }
+            | Event::Cached(_)
             | Event::TemplateHit
             | Event::TemplateMissed
             | Event::PoolWaited(_)

@@ -122,7 +122,7 @@ pub struct Fingerprint {
 }
 
 /// The catalogs that [`SNAPSHOT_SQL`] reads and DDL can change without a trace in another of these.
-const CATALOGS: [&str; 14] = [
+const CATALOGS: [&str; 16] = [
     "pg_class",
     "pg_attribute",
     "pg_type",
@@ -137,6 +137,8 @@ const CATALOGS: [&str; 14] = [
     "pg_extension",
     "pg_sequence",
     "pg_rewrite",
+    "pg_trigger",
+    "pg_attrdef",
 ];
 
 /// Leaves out rows of sessions' temporary tables, which the snapshot has none of.
@@ -149,6 +151,8 @@ fn is_lasting(catalog: &str) -> String {
         "pg_attribute" => of_lasting("attrelid"),
         "pg_index" => of_lasting("indrelid"),
         "pg_constraint" => of_lasting("conrelid"),
+        "pg_trigger" => of_lasting("tgrelid"),
+        "pg_attrdef" => of_lasting("adrelid"),
         "pg_namespace" => "nspname OPERATOR(pg_catalog.!~) '^pg_(toast_)?temp_'".to_owned(),
         "pg_type" => "typnamespace NOT IN (SELECT oid FROM pg_catalog.pg_namespace \
             WHERE nspname OPERATOR(pg_catalog.~) '^pg_(toast_)?temp_')"

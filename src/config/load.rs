@@ -10,7 +10,9 @@ use toml::de::{DeTable, DeValue};
 use super::document::{Document, Key, key, kind_of, later};
 use super::entries::{self, Secrets};
 use super::problem::{Problem, Problems, did_you_mean};
-use super::settings::{self, ALWAYS_ON, Draft, Kind, PARANOID, SETTINGS, Setting, VARIABLES_NOT_BUILT, switch};
+use super::settings::{
+    self, ALWAYS_ON, CACHE_BYTES, Draft, Kind, PARANOID, QUERY_CACHE, SETTINGS, Setting, VARIABLES_NOT_BUILT, switch,
+};
 use super::{Config, Level, Limits, Log, Server};
 
 /// Variables of the environment, as they were when the process started.
@@ -41,7 +43,7 @@ pub const ROOT_KEYS: &[Key] = &[
     key("limits", "[limits]", "Caps and deadlines."),
     key("log", "[log]", "Log output on standard error."),
     key("metrics", "[metrics]", "Metrics."),
-    later("cache", "[cache]", "Result cache."),
+    key("cache", "[cache]", "Result cache."),
     later("audit", "[audit]", "Audit log."),
     key("database", "[[database]]", "A database that clients can name."),
     key("user", "[[user]]", "A login."),
@@ -114,6 +116,7 @@ fn blank() -> Config {
         limits: Limits::default(),
         log: Log::default(),
         metrics: true,
+        cache: None,
     }
 }
 
@@ -189,6 +192,13 @@ fn apply_environment(draft: &mut Draft, environment: &Environment) -> Vec<Proble
             Some(true) => draft.config.level = Level::Paranoid,
             Some(false) => {}
             None => problems.push(variable_problem(PARANOID, value, "expected true or false".to_owned())),
+        }
+    }
+    if let Some(value) = environment.get(QUERY_CACHE) {
+        match switch(value) {
+            Some(true) => draft.config.cache = draft.config.cache.or(Some(CACHE_BYTES)),
+            Some(false) => draft.config.cache = None,
+            None => problems.push(variable_problem(QUERY_CACHE, value, "expected true or false".to_owned())),
         }
     }
     for (name, feature) in VARIABLES_NOT_BUILT {
@@ -370,8 +380,21 @@ mod tests {
     }
 
     #[test]
+    fn a_cache_can_be_asked_for_in_three_ways() {
+        let cache = |file: &str, variables: &[(&str, &str)]| read(file, variables, &[]).unwrap().cache;
+        assert_eq!(cache("", &[]), None);
+        assert_eq!(cache("[cache]\nmemory_mb = 3", &[]), Some(3 << 20));
+        assert_eq!(cache("[cache]\nmemory_mb = 3", &[("CACHE_SIZE_MB", "5")]), Some(5 << 20));
+        assert_eq!(cache("[cache]\nmemory_mb = 3", &[("CACHE_SIZE_MB", "off")]), None);
+        assert_eq!(cache("", &[("QUERY_CACHE_ENABLED", "true")]), Some(CACHE_BYTES));
+        assert_eq!(cache("[cache]\nmemory_mb = 3", &[("QUERY_CACHE_ENABLED", "true")]), Some(3 << 20));
+        assert_eq!(cache("[cache]\nmemory_mb = 3", &[("QUERY_CACHE_ENABLED", "false")]), None);
+        assert!(read("", &[("QUERY_CACHE_ENABLED", "perhaps")], &[]).unwrap_err().contains("QUERY_CACHE_ENABLED"));
+    }
+
+    #[test]
     fn variables_of_what_is_not_built_are_refused_unless_they_mean_off() {
-        for (name, _) in VARIABLES_NOT_BUILT.iter().chain(&[("CACHE_SIZE_MB", ""), ("BULKHEAD_AUDIT_PATH", "")]) {
+        for (name, _) in VARIABLES_NOT_BUILT.iter().chain(&[("BULKHEAD_CACHE_REDIS", ""), ("BULKHEAD_AUDIT_PATH", "")]) {
             assert!(read("", &[(name, "false")], &[]).is_ok(), "{name}");
             let error = read("", &[(name, "7")], &[]).unwrap_err();
             assert!(error.contains(name) && error.contains("not built yet"), "{error}");

@@ -29,6 +29,8 @@ pub struct Config {
     pub log: Log,
     /// `[metrics] enabled`
     pub metrics: bool,
+    /// `[cache]`: bytes that the result cache may take; `None`: there is none.
+    pub cache: Option<usize>,
 }
 
 /// `[log]`

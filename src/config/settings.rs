@@ -33,6 +33,8 @@ pub enum Kind {
     Path(fn(&mut Draft, PathBuf)),
     /// A whole number, at least 1.
     Count(fn(&mut Draft, usize)),
+    /// Such a number or `off`.
+    OptionalCount(fn(&mut Draft, Option<usize>)),
     /// A number of bytes, also as `64MiB`.
     Bytes(fn(&mut Draft, usize)),
     /// `500ms`, `30s`, `5m`, `1h`.
@@ -234,10 +236,10 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         section: "cache",
         key: "memory_mb",
-        default: "",
-        doc: "Result cache: memory.",
+        default: "off",
+        doc: "Memory for answers that are kept, in MiB; off: there is no result cache. Writes that do not go through this process are not seen.",
         aliases: &["CACHE_SIZE_MB"],
-        kind: Kind::NotBuilt,
+        kind: Kind::OptionalCount(|d, v| d.config.cache = v.map(|mib| mib.min(1 << 20) << 20)),
     },
     Setting {
         section: "cache",
@@ -252,8 +254,7 @@ pub const SETTINGS: &[Setting] = &[
 
 /// Variables that users know, of what is not built yet. A value that means "off" changes nothing and is taken.
 pub const VARIABLES_NOT_BUILT: &[(&str, &str)] = &[
-    ("CACHE_TTL_SECONDS", "the result cache"),
-    ("QUERY_CACHE_ENABLED", "the result cache"),
+    ("CACHE_TTL_SECONDS", "answers that are kept for a time only"),
     ("COMPLIANCE_AUDIT_ENABLED", "the audit log"),
     ("AUDIT_RETENTION_DAYS", "the audit log"),
     ("MFA_ENFORCEMENT", "a second factor"),
@@ -264,6 +265,10 @@ pub const VARIABLES_NOT_BUILT: &[(&str, &str)] = &[
 
 /// A variable that users know: `level = "paranoid"`, whatever the level is set to elsewhere.
 pub const PARANOID: &str = "SECURITY_PARANOID_MODE";
+
+/// A variable that users know: a result cache of [`CACHE_BYTES`], where nothing else says how large it is; or none.
+pub const QUERY_CACHE: &str = "QUERY_CACHE_ENABLED";
+pub const CACHE_BYTES: usize = 256 << 20;
 
 /// A variable that users know and that has nothing to switch: what it asks for is always so.
 pub const ALWAYS_ON: &str = "PERFORMANCE_OPTIMIZATION";
@@ -296,6 +301,8 @@ impl Setting {
             Kind::Path(_) if text.is_empty() => return Err(expected()),
             Kind::Path(set) => set(draft, base.join(text)),
             Kind::Count(set) => set(draft, text.parse().ok().filter(|n| *n > 0).ok_or_else(expected)?),
+            Kind::OptionalCount(set) if switch(text) == Some(false) => set(draft, None),
+            Kind::OptionalCount(set) => set(draft, Some(text.parse().ok().filter(|n| *n > 0).ok_or_else(expected)?)),
             Kind::Bytes(set) => set(draft, bytes(text).ok_or_else(expected)?),
             Kind::Duration(set) => set(draft, duration(text).ok_or_else(expected)?),
             Kind::OptionalDuration(set) if text == "off" => set(draft, None),
@@ -322,6 +329,7 @@ impl Kind {
             Kind::OptionalAddress(_) => "an address and a port, such as 127.0.0.1:9632, or off".to_owned(),
             Kind::Path(_) => "a path".to_owned(),
             Kind::Count(_) => "a whole number from 1".to_owned(),
+            Kind::OptionalCount(_) => "a whole number from 1, or off".to_owned(),
             Kind::Bytes(_) => "a size from 1KiB to 1GiB, such as 64MiB, or a number of bytes".to_owned(),
             Kind::Duration(_) => "a time with its unit, such as 500ms, 30s, 5m or 1h".to_owned(),
             Kind::OptionalDuration(_) => "a time with its unit, such as 500ms, 30s, 5m or 1h, or off".to_owned(),
@@ -334,7 +342,7 @@ impl Kind {
     /// A TOML value as the text of a variable; `None` where the type is not what this setting takes.
     pub fn text_of(&self, value: &DeValue<'_>) -> Option<String> {
         match (self, value) {
-            (Kind::Count(_) | Kind::Bytes(_), DeValue::Integer(n)) => {
+            (Kind::Count(_) | Kind::OptionalCount(_) | Kind::Bytes(_), DeValue::Integer(n)) => {
                 i64::from_str_radix(n.as_str(), n.radix()).ok().map(|n| n.to_string())
             }
             (Kind::Switch(_), DeValue::Boolean(b)) => Some(b.to_string()),

@@ -7,7 +7,10 @@ use super::commands;
 use super::copy_from::copy_from;
 use super::rewrite::{Rewritten, rewrite};
 use super::sequences::advanced;
-use super::{Action, Effect, Emulation, Lasts, Lookup, Obligation, Plan, Segment, TenantForm, TenantValue, TransactionCommand};
+use super::{
+    Action, Effect, Emulation, Lasts, Lookup, Obligation, Plan, Reads, Segment, TenantForm, TenantValue, TransactionCommand,
+    Uncached, Writes, cached,
+};
 use crate::catalog::Catalog;
 use crate::finding::Denial;
 use crate::policy::expected::Vocabulary;
@@ -56,6 +59,8 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
         obligations: obligations(permit),
         advances: vec![],
         lookup: None,
+        reads: Reads::Unknown(Uncached::Command),
+        writes: Writes::Everything,
         epoch: permit.epoch(),
     };
     let tree = match &analysis.statement {
@@ -115,7 +120,14 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
         }
         Statement::Utility(utility) => act(utility, &mut plan),
     };
+    plan.writes = writes(&analysis.statement, tree.as_ref(), catalog);
     let Some(tree) = tree else { return Ok(Built { plan, printed: String::new() }) };
+    if let Statement::Query(_) | Statement::Prepare { name: _, query: _ } = &analysis.statement
+        && plan.obligations.is_empty()
+        && plan.advances.is_empty()
+    {
+        plan.reads = cached::reads(&tree, catalog, check.policies);
+    }
     let printed = print(tree)?;
     if let Some(kind) = kind_of_statement(&analysis.statement, check)? {
         check_output(&printed, kind, permit, catalog, check)?;
@@ -140,6 +152,25 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
         plan = commands::prepare(name, &analysis.parameter_types, plan);
     }
     Ok(Built { plan, printed: printed.to_owned() })
+}
+
+/// What it may change: of the rewritten statement, whose masks and policies may call functions too.
+fn writes(statement: &Statement, tree: Option<&Node>, catalog: &Catalog) -> Writes {
+    match statement {
+        Statement::Query(_)
+        | Statement::Prepare { name: _, query: _ }
+        | Statement::Execute { name: _, arguments: _, query: _ }
+        | Statement::CopyTo { query: _, options: _ }
+        | Statement::Declare { name: _, options: _, query: _ }
+        | Statement::Explain { options: _, query: _ }
+        | Statement::CreateTemporary(_) => tree.map_or(Writes::Everything, |tree| cached::writes(tree, catalog)),
+        Statement::CopyFrom(_) => match tree.and_then(|t| t.node.as_ref()) {
+            Some(NodeEnum::CopyStmt(copy)) => cached::writes_of_copy(copy.relation.as_ref(), catalog),
+            Some(_) | None => Writes::Everything,
+        },
+        // They change the session, or a temporary table; what a cursor runs was told by its DECLARE.
+        Statement::Utility(_) => Writes::Nothing,
+    }
 }
 
 fn obligations(permit: &Permit) -> Vec<Obligation> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pg_query::protobuf::{self as pg, DefElem, ExplainStmt};
 use pg_query::{Node, NodeEnum};
 
-use super::{Action, Effect, Plan, Prepare};
+use super::{Action, Effect, Plan, Prepare, Reads, Uncached, Writes};
 use crate::finding::Denial;
 use crate::sql::analyse::explain::ExplainOptions;
 use crate::sql::analyse::temporary::{CreateTemporary, ends_with_transaction};
@@ -91,6 +91,8 @@ pub(super) fn prepare(name: &str, types: &[u32], plan: Plan) -> Plan {
         obligations: vec![],
         advances: vec![],
         lookup: None,
+        reads: Reads::Unknown(Uncached::Command),
+        writes: Writes::Nothing,
         copy_in: None,
         epoch,
     }

@@ -1,6 +1,7 @@
 //! What will be sent: a [`Plan`], made once for a template; a [`Bound`], made for each execution.
 
 mod build;
+pub mod cached;
 mod commands;
 mod computed;
 mod copy_from;
@@ -18,7 +19,9 @@ mod sequences;
 mod upstream;
 mod write;
 
+pub use crate::event::Uncached;
 pub use build::{Built, Check, build, text_of};
+pub use cached::{Reads, Source, Writes};
 use lookup::Lookup;
 pub use quiet::table as quiet_table;
 use rows::Repeated;
@@ -178,10 +181,22 @@ pub struct Plan {
     pub(crate) advances: Vec<u32>,
     /// What is sent instead of the text of a simple query, once that has paid.
     pub(crate) lookup: Option<Box<Lookup>>,
+    pub(crate) reads: Reads,
+    pub(crate) writes: Writes,
     pub(crate) epoch: PolicyEpoch,
 }
 
 impl Plan {
+    /// Of what its answer is made.
+    pub fn reads(&self) -> &Reads {
+        &self.reads
+    }
+
+    /// What it may change. Of PREPARE and EXECUTE: what the statement that they name does is told by its own plan.
+    pub fn writes(&self) -> &Writes {
+        &self.writes
+    }
+
     pub fn action(&self) -> &Action {
         &self.action
     }
@@ -595,6 +610,8 @@ mod tests {
             obligations: vec![],
             advances: vec![],
             lookup: None,
+            reads: Reads::Unknown(Uncached::Command),
+            writes: Writes::Everything,
             epoch: PolicyEpoch(1),
         };
         assert_eq!(plan(&[TenantType::Int4, TenantType::Int4]).tenant_parameter_type(), 23);

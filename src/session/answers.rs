@@ -6,13 +6,14 @@ use super::enforced::{End, Patience, Phase, Session, Step};
 use super::expect::{Attempt, Expected, LookedUp, Outcome, ParseFor, Shown};
 use super::{poison, scrub};
 use crate::error::{Severity, SqlError, sqlstate};
+use crate::event::Uncached;
 use crate::plan::{Action, TransactionCommand, name_of};
 use crate::wire::backend::{self as reply, ErrorFields, TransactionStatus, tag};
 use crate::wire::{frame, frontend};
 
 impl Session<'_> {
     /// Takes all that the server has sent.
-    pub fn take_answers(&mut self) -> Step {
+    pub fn take_all_answers(&mut self) -> Step {
         loop {
             if self.pass_rows()? {
                 return Ok(());
@@ -43,6 +44,7 @@ impl Session<'_> {
             tag::NOTICE => {
                 let own = matches!(self.queue.front(), Some(Expected::Prelude { .. } | Expected::OwnSync));
                 if !own && !scrub::is_the_backends_own(body) {
+                    self.abandon(Uncached::Command);
                     self.write_told(tag, body);
                 }
                 Ok(())
@@ -50,6 +52,7 @@ impl Session<'_> {
             tag::PARAMETER_STATUS => self.take_parameter(body),
             tag::NOTIFICATION => {
                 if self.pinned {
+                    self.abandon(Uncached::Command);
                     self.pass(tag, body);
                 }
                 Ok(())
@@ -79,6 +82,7 @@ impl Session<'_> {
         }
         let own = matches!(self.queue.front(), Some(Expected::Prelude { .. }));
         if !own && name != "session_authorization" {
+            self.abandon(Uncached::Command);
             self.pass(tag::PARAMETER_STATUS, body);
         }
         Ok(())
@@ -397,6 +401,7 @@ impl Session<'_> {
     /// the prelude went first; what the server makes of the rest is lost with the connection.
     fn prelude_failed(&mut self, body: &[u8]) -> Step {
         // KNOWN-STATE: dropped, not given back.
+        self.doubt();
         self.lease = None;
         self.registration.slot().clear();
         if !self.batch.sent {
@@ -473,6 +478,7 @@ impl Session<'_> {
     fn finish_batch(&mut self, status: TransactionStatus, body: &[u8]) {
         self.status = status;
         self.phase = Phase::Open;
+        self.complete_fill(!self.batch.failed && status == TransactionStatus::Idle);
         self.end_batch();
         self.pass(tag::READY_FOR_QUERY, body);
         let Some(lease) = &mut self.lease else { return };

@@ -25,6 +25,8 @@ use super::unrestricted::going_down;
 use super::{poison, prelude};
 
 use crate::backend::pool::{Holder, Lease};
+use crate::cache::Fill;
+use crate::cache::tags::Intent;
 use crate::error::{Severity, SqlError, SqlState, sqlstate};
 use crate::event::{Command, Event, Flow, Verdict};
 use crate::finding::{Denial, Reason};
@@ -110,6 +112,10 @@ pub(super) struct Session<'s> {
     /// A frame that is passed on in parts.
     pub down: frame::Passage,
     pub drain: DrainWatch,
+    /// An answer that may be kept.
+    pub fill: Option<Box<Fill>>,
+    /// What the transaction may have written.
+    pub intent: Option<Intent>,
     /// search_path of a session with no other.
     default_path: Arc<str>,
     /// The schemas of search_path under the settings that they were computed for.
@@ -196,6 +202,8 @@ async fn begin(established: Established, shared: &Shared) -> Option<Box<Session<
         doomed: Vec::new(),
         down: frame::Passage::default(),
         drain: DrainWatch::new(&shared.drain),
+        fill: None,
+        intent: None,
         default_path: report.search_path,
         path: None,
     }))
@@ -248,6 +256,10 @@ impl Session<'_> {
             }
         }
         slot.clear();
+        if !self.is_at_rest() {
+            self.doubt();
+        }
+        self.end_intent();
         if let Some(lease) = self.lease.take() {
             // KNOWN-STATE: all may be answered while no Sync was sent, and then an implicit transaction is open that neither
             // ReadyForQuery nor the pool knows of. The pool looks again whether the connection is at rest.
@@ -630,6 +642,7 @@ impl Session<'_> {
 
     /// ReadyForQuery for a batch that the server has seen nothing of.
     pub fn end_batch_here(&mut self) {
+        self.fill = None;
         let status = self.status;
         self.answer(|out| reply::put_ready(out, status));
         self.phase = Phase::Open;
@@ -669,6 +682,7 @@ impl Session<'_> {
                 self.choice.commit(&mut self.principal.access);
             }
             self.names.drop_portals();
+            self.end_intent();
             self.began_at = None;
             self.forget_sequences();
         }

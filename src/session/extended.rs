@@ -374,6 +374,10 @@ impl Session<'_> {
             return Ok(());
         };
         request::put_execute(&mut lease.outbox, execute.portal, max_rows);
+        self.intend(statement.plan.writes());
+        if let Some(target) = statement.target() {
+            self.intend(target.plan.writes());
+        }
         self.own_sequences.advance(&statement.target().unwrap_or(&statement).plan);
         self.tell(Command::of_word(statement.plan.command()), Protocol::Extended, Verdict::Permitted);
         self.queue.push_back(Expected::Execute { sent, statement });

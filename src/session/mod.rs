@@ -6,12 +6,14 @@
 //!   the proxy answers itself in [`own`], its server's side in [`answers`]; between them stands the queue of [`expect`].
 //! * [`statements`]: prepared statements and portals, named by the client here and by their content upstream. [`prepared`]:
 //!   those of PREPARE and EXECUTE.
+//! * [`cached`]: what is answered from the result cache, and what is said to it.
 //! * [`drive`]: moves the bytes of both sides; knows no messages.
 //! * [`settings`], [`tenant`]: what follows transactions: the client's settings and its tenant.
 //! * [`copy`]: COPY FROM STDIN, whose data is converted on its way. [`cancel`]: the proxy's own cancel keys. [`scrub`]: what of a server's error a tenant may see. [`poison`]: fails a
 //!   transaction at an exact place. [`prelude`]: gives a backend the settings that a session starts with.
 
 mod answers;
+mod cached;
 pub mod cancel;
 mod copy;
 pub mod drive;

@@ -10,7 +10,8 @@ use crate::finding::Denial;
 use crate::gate::{Approved, Context};
 use crate::id::PolicyEpoch;
 use crate::plan::{
-    Action, Effect, Emulation, Lasts, Literals, Plan, Prepare, Segment, TenantForm, TenantType, TenantValue, TransactionCommand,
+    Action, Effect, Emulation, Lasts, Literals, Plan, Prepare, Reads, Segment, TenantForm, TenantType, TenantValue,
+    TransactionCommand, Uncached, Writes,
 };
 use crate::sql::copy::{Dialect, Header, Target, TenantField};
 
@@ -104,6 +105,8 @@ impl Permissive {
             obligations: Vec::new(),
             advances: Vec::new(),
             lookup: None,
+            reads: Reads::Unknown(Uncached::Command),
+            writes: Writes::Everything,
             epoch: self.epoch(),
         };
         Ok(Approved { plan: Arc::new(plan), literals: Literals::new(), source: 0..0 })
@@ -123,6 +126,8 @@ impl Permissive {
             obligations: Vec::new(),
             advances: Vec::new(),
             lookup: None,
+            reads: Reads::Unknown(Uncached::Command),
+            writes: Writes::Everything,
             copy_in: None,
             epoch: self.epoch(),
         };

@@ -72,7 +72,13 @@ impl Session<'_> {
             return Ok(());
         }
         let mut text = Text::default();
+        for one in approved {
+            self.intend(one.plan.writes());
+        }
         for piece in pieces {
+            if let Piece::Execute { sql: _, statement } = &piece {
+                self.intend(statement.plan.writes());
+            }
             if let Err(denial) = self.add(piece, &mut text) {
                 self.deny(denial, Protocol::Simple);
                 return Ok(());

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::cancel::Registry;
 use super::settings::Settings;
 use crate::backend::pool::Pool;
+use crate::cache::DatabaseCache;
 use crate::config::{Limits, Secret, User, UserAccess};
 use crate::event::Events;
 use crate::finding::Denial;
@@ -224,6 +225,8 @@ pub struct Database {
     pub places: Places,
     /// What servers report for given settings.
     pub reports: Reports,
+    /// Answers that are kept; `None`: none are.
+    pub cache: Option<DatabaseCache>,
 }
 
 impl fmt::Debug for Database {

@@ -67,6 +67,7 @@ fn config(postgres: &Postgres, pool_size: usize) -> Config {
         users: vec![user("one", UserAccess::Fixed(tenant("1"))), user("two", UserAccess::Fixed(tenant("2"))), user("web", web)],
         log: Log { level: "warn".into(), format: LogFormat::Text },
         metrics: false,
+        cache: None,
         limits: Limits { pool_wait: Duration::from_secs(10), ..Limits::default() },
     }
 }

@@ -13,7 +13,10 @@ use super::poison;
 use super::shared::{Database, Drain, Shared};
 use super::startup::Established;
 use crate::backend::pool::{Lease, Pool};
+use crate::cache::doubt;
+use crate::cache::tags::Intent;
 use crate::error::{SqlError, sqlstate};
+use crate::plan::Writes;
 use crate::wire::backend::{self as reply, ErrorFields, TransactionStatus, tag};
 use crate::wire::{frame, frontend};
 
@@ -45,10 +48,13 @@ pub async fn serve(established: Established, shared: &Shared, pool: &Pool) {
         ddl: false,
         rows: Cell::new(false),
         simple: false,
+        unsynced: false,
+        intent: None,
         database,
     };
     let mut drain = DrainWatch::new(&shared.drain);
     let end = relay.run(&mut client, &mut lease, &mut drain).await;
+    relay.end_intent(&lease, pool);
     if relay.awaited > 0 && end == End::Client {
         // Nobody waits for the answer any more.
         slot.cancel().await;
@@ -109,6 +115,10 @@ struct Relay {
     rows: Cell<bool>,
     /// The last of the client's messages was a query string, whose rows are always described.
     simple: bool,
+    /// Something was passed on since the last message that brings a ReadyForQuery.
+    unsynced: bool,
+    /// To the result cache, all that such a user does is a write of everything.
+    intent: Option<Intent>,
     database: Arc<Database>,
 }
 
@@ -169,6 +179,11 @@ impl Relay {
                     self.rows.set(false);
                     self.status = TransactionStatus::parse(&message.body)?;
                     self.awaited = self.awaited.saturating_sub(1);
+                    if self.is_at_rest()
+                        && let Some(intent) = self.intent.take()
+                    {
+                        intent.end();
+                    }
                     if self.ddl && self.status == TransactionStatus::Idle {
                         self.ddl = false;
                         self.database.gate.changed();
@@ -198,11 +213,36 @@ impl Relay {
         }
     }
 
+    /// Before anything is passed on.
+    fn intend(&mut self) {
+        if let (None, Some(cache)) = (&self.intent, &self.database.cache) {
+            let mut intent = cache.intend();
+            cache.widen(&mut intent, &Writes::Everything, None);
+            self.intent = Some(intent);
+        }
+    }
+
+    /// Whether the outcome of all that was passed on is known.
+    fn is_at_rest(&self) -> bool {
+        self.awaited == 0 && self.status == TransactionStatus::Idle && !self.unsynced
+    }
+
+    /// The connection is about to be lost.
+    fn end_intent(&mut self, lease: &Lease, pool: &Pool) {
+        if let Some(intent) = self.intent.take() {
+            doubt::settle(intent, lease.server().process_id, pool.clone());
+        }
+    }
+
     /// Passes the client's messages on.
     fn upstream(&mut self, client: &mut super::socket::Client, lease: &mut Lease) -> Result<Option<End>, SqlError> {
         while lease.outbox.len() < HIGH {
             let interesting = |tag| !matches!(tag, b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'd' | b'c' | b'f');
             let plain = self.up.advance(&client.inbox, self.max_message, interesting)?;
+            if plain > 0 {
+                self.unsynced = true;
+                self.intend();
+            }
             lease.outbox.extend_from_slice(&client.inbox[..plain]);
             client.inbox.advance(plain);
             if self.up.is_inside() {
@@ -212,6 +252,8 @@ impl Relay {
             match header.tag {
                 b'Q' | b'S' => {
                     self.simple = header.tag == b'Q';
+                    self.unsynced = false;
+                    self.intend();
                     // Counted at its header; its text is passed on as it comes.
                     self.awaited += 1;
                     let past_it = Cell::new(false);

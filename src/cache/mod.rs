@@ -1,0 +1,282 @@
+//! The result cache: answers that are still true, by one rule: validate on hit (NOTHING STALE).
+//!
+//! *Commit-intent epochs.* Each tag, which stands for the rows of one tenant in one family of tables, has an epoch and a number of
+//! writers ([`tags`]). A writer opens an [`Intent`] before its statement leaves and closes it once the outcome is known: from then
+//! until then the tag cannot be read, and afterwards it has another epoch. An answer is kept with the [`Stamps`] that were
+//! taken before its query left, all of them without writers; a hit compares them with the tags of now.
+//!
+//! Why a hit is what the server would say now: let S be the snapshot of the kept answer, and let a change become visible at
+//! v > S. Its intent was opened before v and is not closed before v. Had it been opened before the stamps were taken, then they
+//! would have seen a writer, and nothing were kept, or it were closed, and v < S. So it was opened after the stamps, which are not the
+//! tag's any more from before v on. Where the outcome is not known, because a connection broke, the intent stays open until the server
+//! has no such process ([`doubt`]).
+//!
+//! What is written past this process is not seen by it. The whole of a key is compared, and tenant and policy epoch are part of it
+//! ([`Key`]: one constructor).
+
+pub mod doubt;
+pub mod store;
+pub mod tags;
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::backend::connection::Settings;
+use crate::event::Uncached;
+use crate::id::PolicyEpoch;
+use crate::plan::{Bound, Plan, Reads, Source, Writes, cached::names_the_present};
+use crate::principal::{Principal, Tenant};
+use store::{Entry, Store};
+use tags::{Intent, Stamps, Tag, Tags};
+
+/// The answers of all databases.
+#[derive(Debug)]
+pub struct Cache {
+    store: Store,
+    tags: Arc<Tags>,
+    /// The longest answer that is kept, in bytes.
+    longest: usize,
+}
+
+impl Cache {
+    /// `bytes`: what keys and answers may take.
+    pub fn new(bytes: usize) -> Cache {
+        // One answer does not push out all others.
+        Cache { store: Store::new(bytes), tags: Arc::new(Tags::new()), longest: (1 << 20).min(bytes / 16) }
+    }
+
+    /// What belongs to one database; `number` tells it from the others. `server`: the number of the first that is the same database
+    /// of the same server, whose rows are written through either.
+    pub fn of_database(self: &Arc<Self>, number: u32, server: u32) -> DatabaseCache {
+        DatabaseCache { cache: self.clone(), number, server }
+    }
+}
+
+/// The answers of one database.
+#[derive(Clone, Debug)]
+pub struct DatabaseCache {
+    cache: Arc<Cache>,
+    number: u32,
+    server: u32,
+}
+
+/// How the client asked: what an answer looks like depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Query: RowDescription to ReadyForQuery, all in text.
+    Simple,
+}
+
+/// Settings of a session that no answer depends on.
+const WITHOUT_EFFECT: [&str; 6] = [
+    "application_name",
+    "client_min_messages",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "lock_timeout",
+    "statement_timeout",
+];
+
+/// A buffer of that many bytes is not kept for the next key.
+const LONG_KEY: usize = 64 << 10;
+
+/// What tells answers apart: everything that they depend on but the data. INVARIANT (CACHE KEY): one constructor, from what is bound and
+/// for whom.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Key(Box<[u8]>);
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // It holds the client's values.
+        write!(f, "Key({} bytes)", self.0.len())
+    }
+}
+
+/// What a key is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    pub bound: &'a Bound<'a>,
+    pub principal: &'a Principal,
+    pub form: Form,
+    /// The session's.
+    pub settings: &'a Settings,
+}
+
+/// What is known about a statement.
+#[derive(Debug)]
+pub enum Looked {
+    /// Its answer, whole.
+    Hit(Bytes),
+    /// It may be kept.
+    Miss(Box<Fill>),
+    Passed(Uncached),
+}
+
+/// An answer on its way. Only stamps begin one.
+#[derive(Debug)]
+pub struct Fill {
+    key: Key,
+    tenant: Option<Tenant>,
+    stamps: Stamps,
+    answer: BytesMut,
+    longest: usize,
+    end: End,
+}
+
+/// Whether the last of an answer has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    ToCome,
+    Came,
+}
+
+impl Fill {
+    /// What is added next is its last.
+    pub fn end(&mut self) {
+        self.end = End::Came;
+    }
+
+    pub fn is_whole(&self) -> bool {
+        self.end == End::Came
+    }
+
+    /// Adds what the client was sent. `false`: it is too long to be kept.
+    pub fn add(&mut self, bytes: &[u8]) -> bool {
+        self.answer.extend_from_slice(bytes);
+        self.answer.len() <= self.longest
+    }
+}
+
+impl DatabaseCache {
+    /// Looks for the answer of a statement that is alone in its transaction, at READ COMMITTED. What is bound has not been sent.
+    pub fn look(&self, plan: &Plan, asked: Asked<'_>) -> Looked {
+        let sources = match plan.reads() {
+            Reads::Families(sources) => sources,
+            Reads::Unknown(why) => return Looked::Passed(*why),
+        };
+        thread_local! {
+            static KEY: std::cell::RefCell<BytesMut> = std::cell::RefCell::default();
+        }
+        KEY.with_borrow_mut(|key| {
+            if key.capacity() > LONG_KEY {
+                *key = BytesMut::new();
+            }
+            let text = self.write_key(plan.epoch(), asked, key);
+            let tenant = asked.principal.tenant();
+            if let Some(entry) = self.cache.store.get(key)
+                && (entry.stamps.are_current(&self.cache.tags) || crate::mutant!("cache.hits-not-validated"))
+                && entry.tenant.as_ref() == tenant
+            {
+                return Looked::Hit(entry.answer.clone());
+            }
+            if names_the_present(&key[text..]) && !crate::mutant!("cache.the-present-is-kept") {
+                return Looked::Passed(Uncached::Present);
+            }
+            // Before the query leaves: INVARIANT (NOTHING STALE).
+            let Some(stamps) = self.stamp(sources, tenant) else { return Looked::Passed(Uncached::Writing) };
+            let key = Key(key.as_ref().into());
+            let longest = self.cache.longest;
+            Looked::Miss(Box::new(Fill {
+                key,
+                tenant: tenant.cloned(),
+                stamps,
+                answer: BytesMut::new(),
+                longest,
+                end: End::ToCome,
+            }))
+        })
+    }
+
+    /// Keeps an answer, for as long as its stamps are those of the tags.
+    pub fn keep(&self, fill: Fill) {
+        let Fill { key, tenant, stamps, answer, longest: _, end: _ } = fill;
+        // Where they are not current any more, nobody would ever get it.
+        if stamps.are_current(&self.cache.tags) || crate::mutant!("cache.hits-not-validated") {
+            self.cache.store.insert(key.0, Entry { answer: answer.freeze(), tenant, stamps });
+        }
+    }
+
+    /// An intent to write, of nothing yet.
+    pub fn intend(&self) -> Intent {
+        Intent::new(self.cache.tags.clone())
+    }
+
+    /// Makes what a statement may change unreadable until the intent ends.
+    pub fn widen(&self, intent: &mut Intent, writes: &Writes, tenant: Option<&Tenant>) {
+        if crate::mutant!("cache.no-intents") {
+            return;
+        }
+        match writes {
+            Writes::Nothing => {}
+            Writes::Everything => intent.add(self.tag(Tag::Everything)),
+            Writes::Families { own, any } => {
+                for family in own {
+                    intent.add(self.tag(tenant.map_or(Tag::Family(*family), |tenant| Tag::Tenant(*family, tenant))));
+                }
+                for family in any {
+                    intent.add(self.tag(Tag::Family(*family)));
+                }
+            }
+        }
+    }
+
+    /// The tags of what is read; `None`: something writes there.
+    fn stamp(&self, sources: &[Source], tenant: Option<&Tenant>) -> Option<Stamps> {
+        let mut stamps = Stamps::default();
+        let mut add = |tag| stamps.add(self.tag(tag), &self.cache.tags);
+        let mut readable = add(Tag::Everything);
+        for source in sources {
+            match source {
+                Source::Shared(family) => readable &= add(Tag::Family(*family)),
+                Source::Tenant(family) => {
+                    // Without a tenant nothing is read, but then nothing is bound either.
+                    readable &= add(Tag::Family(*family)) && tenant.is_some_and(|t| add(Tag::Tenant(*family, t)));
+                }
+            }
+        }
+        (readable || crate::mutant!("cache.fills-beside-writers")).then_some(stamps)
+    }
+
+    fn tag(&self, tag: Tag<'_>) -> tags::Slot {
+        self.cache.tags.slot(self.server, tag)
+    }
+
+    /// The text begins at what is returned.
+    fn write_key(&self, epoch: PolicyEpoch, asked: Asked<'_>, key: &mut BytesMut) -> usize {
+        key.clear();
+        let part = |key: &mut BytesMut, bytes: &[u8]| {
+            key.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+            key.extend_from_slice(bytes);
+        };
+        key.extend_from_slice(&self.number.to_le_bytes());
+        if !crate::mutant!("cache.key-without-epoch") {
+            key.extend_from_slice(&epoch.0.to_le_bytes());
+        }
+        key.extend_from_slice(&[match asked.form {
+            Form::Simple => b'Q',
+        }]);
+        match asked.principal.tenant().filter(|_| !crate::mutant!("cache.key-without-tenant")) {
+            Some(tenant) => part(key, tenant.0.as_bytes()),
+            None => key.extend_from_slice(&u32::MAX.to_le_bytes()),
+        }
+        key.extend_from_slice(&(asked.principal.roles.len() as u32).to_le_bytes());
+        for role in asked.principal.roles.iter().filter(|_| !crate::mutant!("cache.key-without-roles")) {
+            part(key, role.as_bytes());
+        }
+        for (name, value) in asked.settings.map() {
+            if !WITHOUT_EFFECT.contains(&name.as_str()) && !crate::mutant!("cache.key-without-settings") {
+                part(key, name.as_bytes());
+                part(key, value.as_bytes());
+            }
+        }
+        key.extend_from_slice(&u32::MAX.to_le_bytes());
+        let text = key.len();
+        asked.bound.write_text(key);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+//! Epochs and writers of what can be written. A fixed table of numbers: tags share them by hash, so that memory does not grow
+//! with tenants or tables. Where two tags share one, answers are forgotten that could have stayed; never the other way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use smallvec::SmallVec;
+
+use crate::principal::Tenant;
+
+/// What is read or written. Of a database, whose number is hashed with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tag<'a> {
+    /// All rows of all tables, and all definitions.
+    Everything,
+    /// The rows of any tenant in a family of tables, by its root's pg_class.oid.
+    Family(u32),
+    /// Those of one tenant.
+    Tenant(u32, &'a Tenant),
+}
+
+/// Where a tag's number stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(u32);
+
+/// How many numbers there are: 2 MiB.
+const SLOTS: usize = 1 << 18;
+/// A number is `epoch << WRITERS | writers`: more writers at once than a server has connections, and epochs for years of a million
+/// a second.
+const WRITERS: u32 = 20;
+const OPEN: u64 = (1 << WRITERS) + 1;
+
+/// The numbers of all tags.
+pub struct Tags {
+    numbers: Box<[AtomicU64]>,
+    hasher: ahash::RandomState,
+}
+
+impl std::fmt::Debug for Tags {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tags({})", self.numbers.len())
+    }
+}
+
+impl Default for Tags {
+    fn default() -> Self {
+        Tags::new()
+    }
+}
+
+impl Tags {
+    pub fn new() -> Tags {
+        Tags { numbers: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(), hasher: ahash::RandomState::new() }
+    }
+
+    pub fn slot(&self, database: u32, tag: Tag<'_>) -> Slot {
+        Slot((self.hasher.hash_one((database, tag)) % SLOTS as u64) as u32)
+    }
+
+    fn number(&self, slot: Slot) -> &AtomicU64 {
+        &self.numbers[slot.0 as usize]
+    }
+
+    fn load(&self, slot: Slot) -> u64 {
+        // SeqCst: one order of all changes and looks, so that the proof need not speak of memory.
+        self.number(slot).load(Ordering::SeqCst)
+    }
+}
+
+/// The numbers of tags at one time, all without writers.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Stamps(SmallVec<[(Slot, u64); 4]>);
+
+impl Stamps {
+    /// Adds the number of a tag. `false`: it has writers.
+    pub(super) fn add(&mut self, slot: Slot, tags: &Tags) -> bool {
+        let number = tags.load(slot);
+        self.0.push((slot, number));
+        number & ((1 << WRITERS) - 1) == 0
+    }
+
+    /// Whether nothing has begun to write since.
+    pub fn are_current(&self, tags: &Tags) -> bool {
+        self.0.iter().all(|(slot, number)| tags.load(*slot) == *number)
+    }
+}
+
+/// What a transaction may have written, unreadable as long as this is open.
+///
+/// Dropped without [`Intent::end`] it stays open for ever: what became of the transaction is not known.
+#[must_use = "what it names cannot be read until it ends"]
+#[derive(Debug)]
+pub struct Intent {
+    tags: Arc<Tags>,
+    slots: SmallVec<[Slot; 4]>,
+}
+
+impl Intent {
+    pub(super) fn new(tags: Arc<Tags>) -> Intent {
+        Intent { tags, slots: SmallVec::new() }
+    }
+
+    /// Before the statement leaves.
+    pub(super) fn add(&mut self, slot: Slot) {
+        if !self.slots.contains(&slot) {
+            let by = if crate::mutant!("cache.intents-without-epoch") { 1 } else { OPEN };
+            self.tags.number(slot).fetch_add(by, Ordering::SeqCst);
+            self.slots.push(slot);
+        }
+    }
+
+    /// The transaction's outcome is known, and visible.
+    pub fn end(self) {
+        for slot in &self.slots {
+            self.tags.number(*slot).fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamps(tags: &Tags, slot: Slot) -> Option<Stamps> {
+        let mut stamps = Stamps::default();
+        stamps.add(slot, tags).then_some(stamps)
+    }
+
+    #[test]
+    fn what_is_written_cannot_be_read_until_it_ends_and_is_another_then() {
+        let tags = Arc::new(Tags::new());
+        let tenant = Tenant("1".into());
+        let slot = tags.slot(0, Tag::Tenant(7, &tenant));
+        let before = stamps(&tags, slot).expect("no writers");
+        let (mut a, mut b) = (Intent::new(tags.clone()), Intent::new(tags.clone()));
+        a.add(slot);
+        a.add(slot);
+        assert!(!before.are_current(&tags), "from before the statement leaves");
+        assert_eq!(stamps(&tags, slot), None);
+        b.add(slot);
+        a.end();
+        assert_eq!(stamps(&tags, slot), None, "the other still writes");
+        b.end();
+        assert!(!before.are_current(&tags), "and for ever");
+        assert!(stamps(&tags, slot).is_some_and(|s| s.are_current(&tags)));
+        let mut lost = Intent::new(tags.clone());
+        lost.add(slot);
+        drop(lost);
+        assert_eq!(stamps(&tags, slot), None, "nobody knows what became of it");
+    }
+
+    #[test]
+    fn tags_are_told_apart() {
+        let tags = Tags::new();
+        let (one, two) = (Tenant("1".into()), Tenant("2".into()));
+        let all = [
+            tags.slot(0, Tag::Everything),
+            tags.slot(1, Tag::Everything),
+            tags.slot(0, Tag::Family(1)),
+            tags.slot(0, Tag::Tenant(1, &one)),
+            tags.slot(0, Tag::Tenant(1, &two)),
+            tags.slot(0, Tag::Tenant(2, &one)),
+        ];
+        let mut distinct = all.to_vec();
+        distinct.sort_by_key(|s| s.0);
+        distinct.dedup();
+        // By chance two of them share a number, once in many thousand runs.
+        assert!(distinct.len() >= all.len() - 1);
+    }
+}

@@ -1,0 +1,189 @@
+//! Keys, and what becomes of an answer, without a server.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::audit::Log;
+use crate::plan::{Action, Effect, Literals, OwnSequences, Parameters, Segment, TenantType};
+use crate::principal::Access;
+
+fn plan(epoch: u64, text: &str) -> Plan {
+    Plan {
+        action: Action::Forward,
+        effect: Effect::Read,
+        command: "SELECT",
+        segments: vec![Segment::Text(text.into()), Segment::Tenant(TenantType::Text)],
+        repeated: None,
+        parameters: 0,
+        needs_tenant: true,
+        hides_rows: false,
+        copy_in: None,
+        inlines_tenant: false,
+        obligations: vec![],
+        advances: vec![],
+        lookup: None,
+        reads: Reads::Families([Source::Tenant(7)].into()),
+        writes: Writes::Nothing,
+        epoch: PolicyEpoch(epoch),
+    }
+}
+
+fn principal(tenant: &str, roles: &[&str]) -> Principal {
+    Principal {
+        user: "user".into(),
+        database: "shop".into(),
+        roles: roles.iter().map(|r| Box::from(*r)).collect(),
+        access: Access::Fixed(Tenant(tenant.into())),
+        tenant_setting: None,
+    }
+}
+
+fn settings(pairs: &[(&str, &str)]) -> Settings {
+    Settings::new(pairs.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect::<BTreeMap<_, _>>())
+}
+
+/// What is asked: everything that a key is made of.
+struct Question {
+    database: DatabaseCache,
+    plan: Plan,
+    principal: Principal,
+    settings: Settings,
+}
+
+impl Question {
+    fn look(&self) -> Looked {
+        let (literals, own) = (Literals::new(), OwnSequences::default());
+        let bound = self.plan.bind("", &literals, Parameters::None, &self.principal, Log::Null.intend(), &own);
+        let bound = bound.expect("a tenant is chosen");
+        let asked = Asked { bound: &bound, principal: &self.principal, form: Form::Simple, settings: &self.settings };
+        self.database.look(&self.plan, asked)
+    }
+
+    fn key(&self) -> Key {
+        match self.look() {
+            Looked::Miss(fill) => fill.key,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn keep(&self, answer: &[u8]) {
+        let Looked::Miss(mut fill) = self.look() else { panic!("known already") };
+        assert!(fill.add(answer));
+        self.database.keep(*fill);
+    }
+
+    fn hit(&self) -> Option<Bytes> {
+        if let Looked::Hit(answer) = self.look() { Some(answer) } else { None }
+    }
+}
+
+fn question(cache: &Arc<Cache>, database: u32, epoch: u64, tenant: &str, roles: &[&str], set: &[(&str, &str)]) -> Question {
+    Question {
+        database: cache.of_database(database, database),
+        plan: plan(epoch, "SELECT "),
+        principal: principal(tenant, roles),
+        settings: settings(set),
+    }
+}
+
+#[test]
+fn a_key_tells_all_that_an_answer_depends_on() {
+    let cache = Arc::new(Cache::new(1 << 20));
+    let mut questions = vec![
+        question(&cache, 0, 1, "1", &[], &[]),
+        question(&cache, 1, 1, "1", &[], &[]),
+        question(&cache, 0, 2, "1", &[], &[]),
+        question(&cache, 0, 1, "2", &[], &[]),
+        question(&cache, 0, 1, "1", &["a"], &[]),
+        question(&cache, 0, 1, "1", &["a", "b"], &[]),
+        question(&cache, 0, 1, "1", &["ab"], &[]),
+        question(&cache, 0, 1, "1", &[], &[("datestyle", "German")]),
+        question(&cache, 0, 1, "1", &[], &[("datestyle", "SQL")]),
+        question(&cache, 0, 1, "1", &[], &[("timezone", "SQL")]),
+    ];
+    questions.push(Question { plan: plan(1, "SELECT DISTINCT "), ..question(&cache, 0, 1, "1", &[], &[]) });
+    // The text that is sent says it too; a key does not rely on that.
+    let keys: std::collections::HashSet<Key> = questions.iter().map(Question::key).collect();
+    assert_eq!(keys.len(), questions.len());
+    let same = question(&cache, 0, 1, "1", &[], &[("application_name", "psql"), ("statement_timeout", "5s")]);
+    assert!(keys.contains(&same.key()), "what no answer depends on");
+}
+
+#[test]
+fn a_key_names_the_tenant_even_where_the_text_does_not() {
+    let cache = Arc::new(Cache::new(1 << 20));
+    let plain = |tenant| {
+        let mut one = question(&cache, 0, 1, tenant, &[], &[]);
+        one.plan.segments = vec![Segment::Text("SELECT 1".into())];
+        one
+    };
+    let (one, two) = (plain("1"), plain("2"));
+    assert_ne!(one.key(), two.key());
+    one.keep(b"of 1");
+    assert_eq!(one.hit().as_deref(), Some(&b"of 1"[..]));
+    assert_eq!(two.hit(), None);
+}
+
+#[test]
+fn an_answer_is_given_until_something_begins_to_write() {
+    let cache = Arc::new(Cache::new(1 << 20));
+    let one = question(&cache, 0, 1, "1", &[], &[]);
+    let tenant = Tenant("1".into());
+    let families = |own: &[u32], any: &[u32]| Writes::Families { own: own.into(), any: any.into() };
+    let write = |database: u32, writes: &Writes, tenant: &Tenant| {
+        let database = cache.of_database(database, database);
+        let mut intent = database.intend();
+        database.widen(&mut intent, writes, Some(tenant));
+        intent
+    };
+    for writes in [families(&[7], &[]), families(&[], &[7]), Writes::Everything] {
+        one.keep(b"old");
+        assert!(one.hit().is_some());
+        let intent = write(0, &writes, &tenant);
+        assert!(matches!(one.look(), Looked::Passed(Uncached::Writing)), "{writes:?}");
+        intent.end();
+        assert!(matches!(one.look(), Looked::Miss(_)), "{writes:?}");
+    }
+    one.keep(b"new");
+    for (database, writes, tenant) in [
+        (0, families(&[7], &[]), Tenant("2".into())),
+        (0, families(&[8], &[9]), tenant.clone()),
+        (0, Writes::Nothing, tenant.clone()),
+        (1, Writes::Everything, tenant.clone()),
+    ] {
+        write(database, &writes, &tenant).end();
+        assert_eq!(one.hit().as_deref(), Some(&b"new"[..]), "{writes:?} in database {database}");
+    }
+    // What begins to be written while the answer is on its way is never given.
+    let Looked::Miss(mut fill) = question(&cache, 0, 2, "1", &[], &[]).look() else { panic!("known") };
+    write(0, &families(&[7], &[]), &tenant).end();
+    fill.add(b"older");
+    one.database.keep(*fill);
+    assert!(question(&cache, 0, 2, "1", &[], &[]).hit().is_none());
+}
+
+#[test]
+fn one_server_under_two_names_is_written_through_either() {
+    let cache = Arc::new(Cache::new(1 << 20));
+    let one = Question { database: cache.of_database(1, 0), ..question(&cache, 0, 1, "1", &[], &[]) };
+    one.keep(b"old");
+    let other = cache.of_database(0, 0);
+    let mut intent = other.intend();
+    other.widen(&mut intent, &Writes::Everything, None);
+    assert!(one.hit().is_none());
+    intent.end();
+}
+
+#[test]
+fn memory_is_bounded_and_long_answers_are_not_kept() {
+    let cache = Arc::new(Cache::new(1 << 20));
+    for n in 0..2_000 {
+        let mut one = question(&cache, 0, 1, "1", &[], &[]);
+        one.plan = plan(1, &format!("SELECT {n}, "));
+        one.keep(&vec![b'x'; 4_000]);
+    }
+    assert!(cache.store.weight() <= 1 << 20, "{:?}", cache.store);
+    assert!(cache.store.weight() > 1 << 19, "{:?}", cache.store);
+    let Looked::Miss(mut fill) = question(&cache, 0, 1, "1", &[], &[]).look() else { panic!("known") };
+    assert!(!fill.add(&vec![b'x'; (1 << 16) + 1]));
+}

@@ -1,0 +1,322 @@
+//! What a plan reads and writes, as far as the result cache must know. Default: nothing is cacheable, everything is written.
+
+use std::collections::BTreeSet;
+
+use pg_query::protobuf::{self as pg, RangeVar, TypeName};
+use pg_query::{Node, NodeEnum};
+
+use crate::catalog::{Catalog, FIRST_NORMAL, Relation, TEMPORARY_SCHEMA};
+use crate::event::Uncached;
+use crate::policy::PolicySet;
+use crate::policy::epoch::RelationPolicy;
+use crate::sql::tree::{as_string, walk};
+
+/// Of what an answer is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// Of rows of these families, of the statement's own text, and of settings: as long as they stay, so does the answer.
+    Families(Box<[Source]>),
+    Unknown(Uncached),
+}
+
+/// Rows of one family (its root's pg_class.oid).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// Those of the statement's tenant.
+    Tenant(u32),
+    Shared(u32),
+}
+
+/// What a statement may change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Writes {
+    Nothing,
+    Families {
+        /// Roots of families of which rows of the statement's tenant change.
+        own: Box<[u32]>,
+        /// Of which rows of any tenant may.
+        any: Box<[u32]>,
+    },
+    Everything,
+}
+
+/// Built-in functions that are STABLE for settings' sake only, all of which are part of a key.
+const OF_SETTINGS: [&str; 22] = [
+    "array_to_json",
+    "array_to_string",
+    "concat",
+    "concat_ws",
+    "date_part",
+    "date_trunc",
+    "extract",
+    "format",
+    "json_agg",
+    "json_build_array",
+    "json_build_object",
+    "json_object_agg",
+    "jsonb_agg",
+    "jsonb_build_array",
+    "jsonb_build_object",
+    "jsonb_object_agg",
+    "row_to_json",
+    "timezone",
+    "to_char",
+    "to_json",
+    "to_jsonb",
+    "to_number",
+];
+
+/// Types whose values depend on the text, or the value, that is cast and on settings.
+const TYPES: [&str; 19] = [
+    "bool", "bpchar", "bytea", "char", "float4", "float8", "inet", "int2", "int4", "int8", "json", "jsonb", "name", "numeric",
+    "text", "uuid", "varchar", "cidr", "bit",
+];
+
+/// Types whose input reads `now` and its like: of constants that is looked for when they are known.
+const TIMES: [&str; 6] = ["date", "interval", "time", "timestamp", "timestamptz", "timetz"];
+
+/// What the rewritten statement reads.
+pub(super) fn reads(tree: &Node, catalog: &Catalog, policies: &PolicySet) -> Reads {
+    let mut sources = BTreeSet::new();
+    let mut problem = None;
+    if catalog.snapshot().default_isolation != "read committed" {
+        return Reads::Unknown(Uncached::Isolation);
+    }
+    if !matches!(tree.node, Some(NodeEnum::SelectStmt(_))) {
+        return Reads::Unknown(Uncached::Command);
+    }
+    // An implicit cast that calls a function of the database's own shows in no node.
+    if catalog.own_casts().any(|c| c.context == 'i') {
+        return Reads::Unknown(Uncached::Function);
+    }
+    walk(tree, &mut |node| {
+        if problem.is_none() {
+            problem = read_node(node, catalog, policies, &mut sources).err();
+        }
+    });
+    match problem {
+        Some(problem) => Reads::Unknown(problem),
+        // `SELECT 1` asks whether the server is there.
+        None if sources.is_empty() => Reads::Unknown(Uncached::Relation),
+        None => Reads::Families(sources.into_iter().collect()),
+    }
+}
+
+fn read_node(node: &Node, catalog: &Catalog, policies: &PolicySet, sources: &mut BTreeSet<Source>) -> Result<(), Uncached> {
+    match &node.node {
+        // A CTE where it has no schema: all relations have one.
+        Some(NodeEnum::RangeVar(range)) if range.schemaname.is_empty() => Ok(()),
+        Some(NodeEnum::RangeVar(range)) => {
+            let relation = relation(range, catalog).ok_or(Uncached::Relation)?;
+            let family = catalog.family(relation.oid).filter(|f| f.plain).ok_or(Uncached::Relation)?;
+            sources.insert(match policies.policy_of(relation, catalog) {
+                Some(RelationPolicy::Tenant(_)) => Source::Tenant(family.root),
+                Some(RelationPolicy::Shared) => Source::Shared(family.root),
+                Some(RelationPolicy::View | RelationPolicy::Denied) | None => return Err(Uncached::Relation),
+            });
+            Ok(())
+        }
+        Some(NodeEnum::SelectStmt(select)) => {
+            if select.into_clause.is_some() {
+                Err(Uncached::Writes)
+            } else {
+                Ok(())
+            }
+        }
+        Some(NodeEnum::FuncCall(call)) => is_repeatable(&call.funcname, catalog),
+        Some(NodeEnum::AExpr(e)) => is_built_in(&e.name, catalog),
+        Some(NodeEnum::SubLink(link)) => is_built_in(&link.oper_name, catalog),
+        Some(NodeEnum::SortBy(sort)) => is_built_in(&sort.use_op, catalog),
+        Some(NodeEnum::TypeCast(cast)) => cast_is_repeatable(cast, catalog),
+        Some(NodeEnum::LockingClause(_)) => Err(Uncached::Locks),
+        Some(NodeEnum::SqlvalueFunction(_)) => Err(Uncached::Function),
+        Some(NodeEnum::InsertStmt(_) | NodeEnum::UpdateStmt(_) | NodeEnum::DeleteStmt(_) | NodeEnum::MergeStmt(_)) => {
+            Err(Uncached::Writes)
+        }
+        Some(
+            NodeEnum::AArrayExpr(_)
+            | NodeEnum::AConst(_)
+            | NodeEnum::AIndices(_)
+            | NodeEnum::AIndirection(_)
+            | NodeEnum::AStar(_)
+            | NodeEnum::Alias(_)
+            | NodeEnum::BoolExpr(_)
+            | NodeEnum::BooleanTest(_)
+            | NodeEnum::CaseExpr(_)
+            | NodeEnum::CaseWhen(_)
+            | NodeEnum::CoalesceExpr(_)
+            | NodeEnum::CollateClause(_)
+            | NodeEnum::ColumnRef(_)
+            | NodeEnum::CommonTableExpr(_)
+            | NodeEnum::GroupingFunc(_)
+            | NodeEnum::GroupingSet(_)
+            | NodeEnum::JoinExpr(_)
+            | NodeEnum::List(_)
+            | NodeEnum::MinMaxExpr(_)
+            | NodeEnum::NamedArgExpr(_)
+            | NodeEnum::NullTest(_)
+            | NodeEnum::ParamRef(_)
+            | NodeEnum::RangeFunction(_)
+            | NodeEnum::RangeSubselect(_)
+            | NodeEnum::ResTarget(_)
+            | NodeEnum::RowExpr(_)
+            | NodeEnum::String(_)
+            | NodeEnum::Integer(_)
+            | NodeEnum::WindowDef(_),
+        ) => Ok(()),
+        // DISTINCT without ON is a list of one node that is nothing.
+        None => Ok(()),
+        Some(_) => Err(Uncached::Construct), // tidy: what is not named is not cached
+    }
+}
+
+/// The last part of a name, and the schema before it.
+fn parts(name: &[Node]) -> Option<(Option<&str>, &str)> {
+    match name {
+        [name] => Some((None, as_string(name)?)),
+        [schema, name] => Some((Some(as_string(schema)?), as_string(name)?)),
+        _ => None, // tidy: not a syntax kind
+    }
+}
+
+fn is_repeatable(name: &[Node], catalog: &Catalog) -> Result<(), Uncached> {
+    let (schema, name) = parts(name).ok_or(Uncached::Function)?;
+    let mut candidates =
+        catalog.functions_named(name).filter(|f| schema.is_none_or(|s| f.schema == s) || f.oid >= FIRST_NORMAL).peekable();
+    let known = candidates.peek().is_some();
+    let repeats = |volatility| volatility == 'i' || volatility == 's' && OF_SETTINGS.contains(&name);
+    let own = |oid: u32, found: &str| oid >= FIRST_NORMAL || found != "pg_catalog";
+    let safe = known && candidates.all(|f| !own(f.oid, &f.schema) && repeats(f.volatility));
+    // to_json and its like call casts to json.
+    let calls_casts = name.contains("json") && catalog.own_casts().next().is_some();
+    if safe && !calls_casts { Ok(()) } else { Err(Uncached::Function) }
+}
+
+fn is_built_in(name: &[Node], catalog: &Catalog) -> Result<(), Uncached> {
+    if name.is_empty() {
+        return Ok(());
+    }
+    let (schema, name) = parts(name).ok_or(Uncached::Function)?;
+    let own = catalog.operators_named(name).any(|o| o.oid >= FIRST_NORMAL || o.schema != "pg_catalog");
+    if schema == Some("pg_catalog") || !own { Ok(()) } else { Err(Uncached::Function) }
+}
+
+fn cast_is_repeatable(cast: &pg::TypeCast, catalog: &Catalog) -> Result<(), Uncached> {
+    let name = cast.type_name.as_ref().and_then(|t: &TypeName| parts(&t.names)).ok_or(Uncached::Type)?;
+    let own = |name: &str| catalog.snapshot().types.iter().any(|t| t.name == name && t.schema != "pg_catalog");
+    let is_catalogs = match name {
+        (Some(schema), _) => schema == "pg_catalog",
+        (None, name) => !own(name),
+    };
+    let oid = catalog.type_named("pg_catalog", name.1).map_or(0, |t| t.oid);
+    if !is_catalogs || catalog.own_casts().any(|c| c.target == oid) {
+        return Err(Uncached::Type);
+    }
+    let constant = matches!(cast.arg.as_deref().and_then(|a| a.node.as_ref()), Some(NodeEnum::AConst(_) | NodeEnum::ParamRef(_)));
+    let known = TYPES.contains(&name.1) || TIMES.contains(&name.1) && constant;
+    if known { Ok(()) } else { Err(Uncached::Type) }
+}
+
+/// What the rewritten statement may write.
+pub(super) fn writes(tree: &Node, catalog: &Catalog) -> Writes {
+    let mut found = Found::default();
+    walk(tree, &mut |node| found.note(node, catalog));
+    found.finish()
+}
+
+/// What COPY FROM writes.
+pub(super) fn writes_of_copy(range: Option<&RangeVar>, catalog: &Catalog) -> Writes {
+    let mut found = Found::default();
+    found.target(range, false, catalog);
+    found.finish()
+}
+
+#[derive(Default)]
+struct Found {
+    own: BTreeSet<u32>,
+    any: BTreeSet<u32>,
+    everything: bool,
+}
+
+impl Found {
+    fn note(&mut self, node: &Node, catalog: &Catalog) {
+        match &node.node {
+            Some(NodeEnum::InsertStmt(s)) => self.target(s.relation.as_ref(), s.on_conflict_clause.is_some(), catalog),
+            Some(NodeEnum::UpdateStmt(s)) => self.target(s.relation.as_ref(), true, catalog),
+            Some(NodeEnum::DeleteStmt(s)) => self.target(s.relation.as_ref(), true, catalog),
+            Some(NodeEnum::MergeStmt(s)) => self.target(s.relation.as_ref(), true, catalog),
+            Some(NodeEnum::FuncCall(call)) => {
+                let own = |name: &str| catalog.functions_named(name).any(|f| f.oid >= FIRST_NORMAL && f.volatility == 'v');
+                self.everything |= parts(&call.funcname).is_none_or(|(_, name)| own(name));
+            }
+            Some(NodeEnum::AExpr(e)) => self.operator(&e.name, catalog),
+            Some(NodeEnum::SubLink(link)) => self.operator(&link.oper_name, catalog),
+            Some(NodeEnum::TypeCast(_)) => self.everything |= catalog.own_casts().any(|c| is_volatile(c.function, catalog)),
+            // Nothing else calls what may write.
+            Some(_) | None => {}
+        }
+    }
+
+    fn operator(&mut self, name: &[Node], catalog: &Catalog) {
+        let Some((_, name)) = name.last().and_then(as_string).map(|n| ((), n)) else { return };
+        self.everything |= catalog.operators_named(name).any(|o| o.oid >= FIRST_NORMAL && is_volatile(o.function, catalog));
+    }
+
+    /// `cascades`: it may change or remove rows.
+    fn target(&mut self, range: Option<&RangeVar>, cascades: bool, catalog: &Catalog) {
+        if range.is_some_and(|r| r.schemaname == TEMPORARY_SCHEMA) {
+            return;
+        }
+        let family = range.and_then(|r| relation(r, catalog)).and_then(|r| catalog.family(r.oid));
+        let Some(family) = family.filter(|f| !f.opaque || crate::mutant!("cache.triggers-write-nothing")) else {
+            self.everything = true;
+            return;
+        };
+        self.own.insert(family.root);
+        if !family.plain {
+            self.any.insert(family.root);
+        }
+        if cascades && !crate::mutant!("cache.no-cascades") {
+            self.any.extend(&family.cascades);
+        }
+    }
+
+    fn finish(self) -> Writes {
+        let Found { own, any, everything } = self;
+        match everything {
+            true => Writes::Everything,
+            false if own.is_empty() && any.is_empty() => Writes::Nothing,
+            false => Writes::Families { own: own.into_iter().collect(), any: any.into_iter().collect() },
+        }
+    }
+}
+
+fn is_volatile(function: u32, catalog: &Catalog) -> bool {
+    let found = catalog.snapshot().functions.iter().find(|f| f.oid == function);
+    function >= FIRST_NORMAL && found.is_none_or(|f| f.volatility == 'v')
+}
+
+fn relation<'c>(range: &RangeVar, catalog: &'c Catalog) -> Option<&'c Relation> {
+    catalog.relation_named(&range.schemaname, &range.relname)
+}
+
+/// Whether a text, or a parameter's value, may name the present time: `'now'`, `'today 04:05'`.
+pub fn names_the_present(text: &[u8]) -> bool {
+    const WORDS: [&[u8]; 4] = [b"now", b"today", b"tomorrow", b"yesterday"];
+    text.split(|b| !b.is_ascii_alphabetic()).any(|word| WORDS.iter().any(|w| word.eq_ignore_ascii_case(w)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_present_is_known_by_its_words() {
+        for text in ["'now'", "x'NOW ", "'04:05today'", "'Tomorrow'", "yesterday"] {
+            assert!(names_the_present(text.as_bytes()), "{text}");
+        }
+        for text in ["knowledge", "nowhere", "'2024-01-01'", "todays", ""] {
+            assert!(!names_the_present(text.as_bytes()), "{text}");
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! The result cache: what is kept, what ends it, and that nothing stale is ever given.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use support::cluster::Cluster;
+use support::proxy::{Proxy, Setup, User};
+use support::wire::{Extended, Wire};
+
+const SCHEMA: &str = "
+    CREATE TABLE item (tenant_id int NOT NULL, id int, n int NOT NULL DEFAULT 0, note text, at timestamptz, uid uuid, PRIMARY KEY (tenant_id, id));
+    CREATE TABLE part (tenant_id int NOT NULL, id int, note text, PRIMARY KEY (tenant_id, id)) PARTITION BY LIST (tenant_id);
+    CREATE TABLE part_1 PARTITION OF part FOR VALUES IN (1);
+    CREATE TABLE part_2 PARTITION OF part FOR VALUES IN (2);
+    CREATE TABLE child (tenant_id int NOT NULL, id int PRIMARY KEY, item int NOT NULL,
+        FOREIGN KEY (tenant_id, item) REFERENCES item ON DELETE CASCADE ON UPDATE CASCADE);
+    CREATE TABLE watched (tenant_id int NOT NULL, id int PRIMARY KEY);
+    CREATE TABLE seen (tenant_id int NOT NULL, id int);
+    CREATE FUNCTION saw() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO seen VALUES (NEW.tenant_id, NEW.id); RETURN NEW; END';
+    CREATE TRIGGER saw AFTER INSERT ON watched FOR EACH ROW EXECUTE FUNCTION saw();
+    CREATE TABLE word (id int PRIMARY KEY, text text);
+    CREATE VIEW items AS SELECT tenant_id, id, note FROM item;
+    CREATE FUNCTION own(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1';
+    CREATE FUNCTION note_it(int) RETURNS int LANGUAGE sql VOLATILE SECURITY DEFINER AS 'UPDATE item SET n = 50 WHERE id = $1 RETURNING n';
+    INSERT INTO item SELECT t, g, 0, 'note ' || g, '2024-01-01 12:00+00' FROM generate_series(1, 2) t, generate_series(1, 9) g;
+    INSERT INTO part SELECT t, g, 'part ' || g FROM generate_series(1, 2) t, generate_series(1, 9) g;
+    INSERT INTO child SELECT t, t * 100 + g, g FROM generate_series(1, 2) t, generate_series(1, 9) g;
+    INSERT INTO word VALUES (1, 'one');
+    GRANT ALL ON ALL TABLES IN SCHEMA public TO app";
+
+const POLICIES: &str = "
+    [[table]]
+    name = 'public.item'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+    [[table.column]]
+    name = 'note'
+    mask = 'redact'
+    unless_roles = ['reader']
+
+    [[table]]
+    name = 'public.part'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+
+    [[table]]
+    name = 'public.child'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+
+    [[table]]
+    name = 'public.watched'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+
+    [[table]]
+    name = 'public.seen'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+
+    [[table]]
+    name = 'public.word'
+    scope = 'shared'
+
+    [[allow]]
+    roles = ['reader']
+    functions = ['public.own', 'public.note_it']
+";
+
+/// A proxy with a cache before the rows of two tenants.
+struct World {
+    proxy: Proxy,
+    cluster: Cluster,
+}
+
+impl World {
+    fn start() -> World {
+        let cluster = Cluster::start();
+        cluster.execute("postgres", "CREATE DATABASE shop");
+        cluster.execute("shop", SCHEMA);
+        let owner = format!("unrestricted = true\nupstream = \"{}\"", cluster.superuser_url("shop"));
+        let users = [
+            User { name: "one", access: "tenant = \"1\"\nroles = [\"reader\"]" },
+            User { name: "clerk", access: "tenant = \"1\"" },
+            User { name: "two", access: "tenant = \"2\"\nroles = [\"reader\"]" },
+            User { name: "web", access: "tenants = \"*\"\nroles = [\"reader\"]" },
+            User { name: "owner", access: &owner },
+        ];
+        let setup = Setup::new(&[("shop".to_owned(), cluster.app_url("shop"))], &users, &[("shop.toml", POLICIES)]);
+        let text = std::fs::read_to_string(setup.config()).expect("the configuration");
+        std::fs::write(setup.config(), text + "[cache]\nmemory_mb = 16\n").expect("write the configuration");
+        World { proxy: Proxy::start(setup), cluster }
+    }
+
+    fn connect(&self, user: &str) -> Wire {
+        Wire::connect(&self.proxy.target(user, "shop")).expect("a session")
+    }
+
+    /// What the cache has done so far, by `result reason`.
+    fn counts(&self) -> BTreeMap<String, u64> {
+        let mut socket = std::net::TcpStream::connect(("127.0.0.1", self.proxy.setup.admin_port)).expect("the admin port");
+        socket.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("ask");
+        let mut text = String::new();
+        socket.read_to_string(&mut text).expect("an answer");
+        let labelled = |line: &str, label: &str| line.split(&format!("{label}=\"")).nth(1)?.split('"').next().map(str::to_owned);
+        let count = |line: &str| {
+            let key = format!("{} {}", labelled(line, "result")?, labelled(line, "reason")?);
+            Some((key.trim().to_owned(), line.rsplit(' ').next()?.parse().ok()?))
+        };
+        text.lines().filter(|l| l.starts_with("bulkhead_cache_requests_total{")).filter_map(count).collect()
+    }
+
+    /// What became of one query.
+    fn asking(&self, session: &mut Wire, sql: &str) -> String {
+        let before = self.counts();
+        let answer = session.query(sql);
+        assert!(answer.error.is_none(), "{sql}: {:?}", answer.error);
+        let after = self.counts();
+        let changed = after.iter().filter(|(key, count)| before.get(*key) != Some(count));
+        changed.map(|(key, _)| key.as_str()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+#[test]
+fn what_is_kept_and_why_not() {
+    let world = World::start();
+    let mut one = world.connect("one");
+    for (sql, expected) in [
+        ("SELECT id, note FROM item WHERE id = 1", "fill"),
+        ("SELECT id, note FROM item WHERE id = 1", "hit"),
+        ("SELECT  id, note FROM item WHERE id = 1 -- the same to the server", "hit"),
+        ("SELECT id, note FROM item WHERE id = 2", "fill"),
+        ("SELECT count(*), sum(n), max(lower(i.note)) FROM item i JOIN part USING (id) WHERE id IN (1, 2, 3)", "fill"),
+        ("SELECT p.note FROM (SELECT * FROM part) p, word WHERE p.id = word.id", "fill"),
+        ("WITH w AS (SELECT id FROM item) SELECT * FROM w ORDER BY 1 LIMIT 2", "fill"),
+        ("SELECT id FROM item WHERE at > '2024-01-01'", "fill"),
+        ("SELECT date_trunc('day', at), to_char(at, 'YYYY'), at::text FROM item", "fill"),
+        ("SELECT id FROM item WHERE id = 99", "fill"),
+        ("SELECT id FROM item WHERE id = 99", "hit"),
+        ("SELECT id FROM item WHERE at < 'now'", "pass present"),
+        ("SELECT id FROM item WHERE at < 'Today'::timestamptz", "pass present"),
+        ("SELECT id FROM item WHERE at < now()", "pass function"),
+        ("SELECT id FROM item WHERE at < current_timestamp", "pass function"),
+        ("SELECT id, random() FROM item", "pass function"),
+        ("SELECT own(id) FROM item", "pass function"),
+        ("SELECT note::date FROM item WHERE id = 99", "pass type"),
+        ("SELECT relname FROM pg_class LIMIT 1", "pass relation"),
+        ("SELECT 1", "pass relation"),
+        ("SELECT id FROM item WHERE id = 1 FOR UPDATE", "pass locks"),
+        ("UPDATE item SET n = n WHERE id = 9", "pass command"),
+        ("WITH w AS (UPDATE item SET n = n WHERE id = 9 RETURNING id) SELECT * FROM w", "pass writes"),
+        ("SELECT id FROM item; SELECT id FROM item", "pass transaction"),
+        ("SHOW search_path", "pass command"),
+    ] {
+        assert_eq!(world.asking(&mut one, sql), expected, "{sql}");
+    }
+    one.query("BEGIN");
+    assert_eq!(world.asking(&mut one, "SELECT id, note FROM item WHERE id = 1"), "pass transaction");
+    one.query("COMMIT");
+    one.query("SET default_transaction_isolation = 'repeatable read'");
+    assert_eq!(world.asking(&mut one, "SELECT id, note FROM item WHERE id = 2"), "pass isolation");
+    one.query("RESET default_transaction_isolation");
+    assert_eq!(world.asking(&mut one, "SELECT id, note FROM item WHERE id = 2"), "fill", "an UPDATE came before");
+    let long = "SELECT repeat('x', 1100000), id FROM item WHERE id = 1";
+    assert_eq!(world.asking(&mut one, long), "pass size");
+    assert_eq!(world.asking(&mut one, long), "pass size");
+}
+
+#[test]
+fn an_answer_is_for_who_asks_as_he_asks() {
+    let world = World::start();
+    let mut one = world.connect("one");
+    let sql = "SELECT id, note, at FROM item WHERE id = 1";
+    assert_eq!(world.asking(&mut one, sql), "fill");
+    let kept = one.query(sql);
+    assert_eq!(world.asking(&mut one, sql), "hit");
+    for user in ["two", "clerk"] {
+        let mut other = world.connect(user);
+        assert_eq!(world.asking(&mut other, sql), "fill", "{user}");
+        assert_eq!(world.asking(&mut other, sql), "hit", "{user}");
+    }
+    let mut clerk = world.connect("clerk");
+    assert_ne!(clerk.query(sql).raw, kept.raw, "masked");
+    let mut web = world.connect("web");
+    web.query("SET bulkhead.tenant = '1'");
+    assert_eq!(world.asking(&mut web, sql), "hit", "the same tenant and roles");
+    web.query("SET bulkhead.tenant = '2'");
+    assert_eq!(world.asking(&mut web, sql), "hit", "of the other");
+    web.query("SET datestyle = 'German'");
+    assert_eq!(world.asking(&mut web, sql), "fill");
+    web.query("SET timezone = 'Asia/Tokyo'");
+    assert_eq!(world.asking(&mut web, sql), "fill");
+    web.query("SET statement_timeout = '5s'");
+    assert_eq!(world.asking(&mut web, sql), "hit", "what no answer depends on");
+    // Not a byte differs.
+    let again = one.query(sql);
+    assert_eq!(again.raw, kept.raw);
+}
+
+#[test]
+fn a_write_ends_what_it_changes_and_no_more() {
+    let world = World::start();
+    let (mut reader, mut writer) = (world.connect("one"), world.connect("one"));
+    let (mut foreign, mut owner, mut web) = (world.connect("two"), world.connect("owner"), world.connect("web"));
+    let item = "SELECT id, n, note FROM item ORDER BY id";
+    let child = "SELECT id FROM child ORDER BY id";
+    let seen = "SELECT id FROM seen ORDER BY id";
+    let part = "SELECT id, note FROM part ORDER BY id";
+    let word = "SELECT text FROM word";
+    let changes = |reader: &mut Wire, read: &str, ends: bool, write: &mut dyn FnMut() -> String| {
+        reader.query(read);
+        let before = reader.query(read);
+        assert_eq!(world.asking(reader, read), "hit", "{read}");
+        let what = write();
+        let after = reader.query(read);
+        if ends {
+            assert_ne!(before.raw, after.raw, "{read}, after {what}");
+        } else {
+            assert_eq!(before.raw, after.raw, "{read}, after {what}");
+            assert_eq!(world.asking(reader, read), "hit", "{read}, after {what}");
+        }
+    };
+    let run = |session: &mut Wire, sql: &str| {
+        for one in sql.split(" | ") {
+            let answer = session.query(one);
+            assert!(answer.error.is_none(), "{one}: {:?}", answer.error);
+        }
+        sql.to_owned()
+    };
+    for (read, sql) in [
+        (item, "UPDATE item SET n = n + 1 WHERE id = 1"),
+        (item, "INSERT INTO item (id, n) VALUES (20, 5)"),
+        (item, "DELETE FROM item WHERE id = 20"),
+        (item, "BEGIN | UPDATE item SET n = n + 1 WHERE id = 1 | COMMIT"),
+        (item, "BEGIN | SAVEPOINT s | UPDATE item SET n = n + 1 WHERE id = 1 | RELEASE s | SELECT 1 | COMMIT"),
+        (item, "UPDATE part SET note = 'x' WHERE id = 1; UPDATE item SET n = n + 1 WHERE id = 1"),
+        (item, "WITH w AS (UPDATE item SET n = n + 1 RETURNING id) SELECT count(*) FROM w"),
+        (item, "PREPARE p AS UPDATE item SET n = n + $1 | EXECUTE p(3) | DEALLOCATE p"),
+        (item, "SELECT note_it(1)"),
+        (item, "INSERT INTO item (id, n) VALUES (1, 5) ON CONFLICT (tenant_id, id) DO UPDATE SET n = item.n + 7"),
+        (child, "DELETE FROM item WHERE id = 9"),
+        (child, "UPDATE child SET id = id + 1000 WHERE id = 101"),
+        (seen, "INSERT INTO watched VALUES (1, 1)"),
+        (part, "UPDATE part SET note = note || '.' WHERE id = 1"),
+    ] {
+        changes(&mut reader, read, true, &mut || run(&mut writer, sql));
+    }
+    writer.copy_data = Some(b"50\t1\n".to_vec());
+    changes(&mut reader, item, true, &mut || run(&mut writer, "COPY item (id, n) FROM STDIN"));
+    for sql in ["UPDATE item SET n = n + 10 WHERE id = 2", "UPDATE item SET n = n + 10 WHERE id = 2 RETURNING n"] {
+        changes(&mut reader, item, true, &mut || {
+            let what = Extended { sql: sql.as_bytes(), ..Extended::default() };
+            assert!(writer.extended(&what).error.is_none());
+            format!("{sql}, extended")
+        });
+    }
+    changes(&mut reader, item, true, &mut || {
+        run(&mut web, "SET bulkhead.tenant = '1' | UPDATE item SET n = n + 1 WHERE id = 1 | SET bulkhead.tenant = '2'")
+    });
+    changes(&mut reader, word, true, &mut || run(&mut owner, "UPDATE word SET text = text || '!'"));
+    changes(&mut reader, part, true, &mut || run(&mut owner, "UPDATE part_1 SET note = note || '!'"));
+    changes(&mut reader, item, true, &mut || run(&mut owner, "BEGIN | UPDATE item SET n = n + 1 | COMMIT"));
+    changes(&mut reader, item, true, &mut || run(&mut owner, "TRUNCATE item CASCADE"));
+    run(&mut owner, "INSERT INTO item (tenant_id, id) VALUES (1, 1), (2, 1)");
+    changes(&mut reader, item, true, &mut || {
+        run(&mut owner, "ALTER TABLE item RENAME note TO remark | ALTER TABLE item ADD note text DEFAULT 'new'")
+    });
+    // What others do, and what changes nothing.
+    for (user, sql) in [
+        ("two", "UPDATE item SET n = n + 1 WHERE id = 1"),
+        ("two", "INSERT INTO item (id, n) VALUES (77, 1)"),
+        ("one", "SELECT count(*) FROM item"),
+        ("one", "UPDATE part SET note = 'other table' WHERE id = 1"),
+        ("one", "BEGIN | SELECT 1 | COMMIT"),
+    ] {
+        let session = if user == "one" { &mut writer } else { &mut foreign };
+        changes(&mut reader, item, false, &mut || run(session, sql));
+    }
+}
+
+#[test]
+fn what_is_being_written_is_read_from_the_server() {
+    let world = World::start();
+    let (mut reader, mut writer) = (world.connect("one"), world.connect("one"));
+    let read = "SELECT n FROM item WHERE id = 1";
+    assert_eq!(world.asking(&mut reader, read), "fill");
+    writer.query("BEGIN");
+    writer.query("UPDATE item SET n = 5 WHERE id = 1");
+    assert_eq!(world.asking(&mut reader, read), "pass writing");
+    assert_eq!(world.asking(&mut writer, read), "pass transaction", "its own rows");
+    assert_eq!(writer.query(read).scalar().as_deref(), Some("5"));
+    writer.query("ROLLBACK");
+    assert_eq!(world.asking(&mut reader, read), "fill");
+    assert_eq!(reader.query(read).scalar().as_deref(), Some("0"));
+}
+
+/// The server holds COMMIT back; meanwhile the writer's connection goes. Nobody knows the outcome until the server has ended it.
+#[test]
+fn a_transaction_of_unknown_outcome_is_waited_for() {
+    let world = World::start();
+    let mut reader = world.connect("one");
+    let read = "SELECT n FROM item WHERE id = 1";
+    let mut keeper = Wire::connect(&world.cluster.superuser("shop")).expect("a session");
+    // A deferred trigger that waits, so that COMMIT does, and that the cancel for a client that left does not end.
+    keeper.query(
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN
+            BEGIN PERFORM pg_advisory_xact_lock(1); EXCEPTION WHEN query_canceled THEN PERFORM pg_advisory_xact_lock(1); END;
+            RETURN NULL; END';
+         CREATE CONSTRAINT TRIGGER wait AFTER UPDATE ON item DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait();",
+    );
+    keeper.query("SELECT pg_advisory_lock(1)");
+    assert_eq!(reader.query(read).scalar().as_deref(), Some("0"));
+    let mut writer = world.connect("one");
+    writer.query("BEGIN");
+    writer.query("UPDATE item SET n = 7 WHERE id = 1");
+    writer.send(b'Q', b"COMMIT\0").expect("send");
+    wait_until(|| {
+        keeper.query("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted").scalar() == Some("1".into())
+    });
+    drop(writer);
+    let direct = |keeper: &mut Wire| keeper.query("SELECT n FROM item WHERE tenant_id = 1 AND id = 1").scalar();
+    for _ in 0..20 {
+        assert_eq!(world.asking(&mut reader, read), "pass writing");
+    }
+    keeper.query("SELECT pg_advisory_unlock(1)");
+    wait_until(|| direct(&mut keeper).as_deref() == Some("7"));
+    assert_eq!(reader.query(read).scalar().as_deref(), Some("7"));
+    wait_until(|| world.asking(&mut reader, read) == "hit");
+    assert_eq!(reader.query(read).scalar().as_deref(), Some("7"));
+}
+
+fn wait_until(mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < deadline, "nothing came of it");
+        std::thread::yield_now();
+    }
+}
