@@ -201,6 +201,62 @@ fn an_answer_is_for_who_asks_as_he_asks() {
 }
 
 #[test]
+fn the_extended_protocol_is_answered_as_it_was_asked() {
+    let world = World::start();
+    let mut one = world.connect("one");
+    let asking = |session: &mut Wire, what: &Extended<'_>, prepared: bool| {
+        let before = world.counts();
+        let answer = if prepared { session.prepared(what, 1) } else { session.extended(what) };
+        assert!(answer.error.is_none(), "{answer:?}");
+        let after = world.counts();
+        let changed = after.iter().filter(|(key, count)| before.get(*key) != Some(count)).map(|(key, _)| key.as_str());
+        (changed.collect::<Vec<_>>().join(", "), answer)
+    };
+    let what = |parameters, result_format| Extended {
+        sql: b"SELECT id, note FROM item WHERE id = $1 AND note <> 'x'",
+        parameter_types: &[23],
+        parameters,
+        result_format,
+        max_rows: 0,
+    };
+    let (first, second) = ([Some("1")], [Some("2")]);
+    let (fill, filled) = asking(&mut one, &what(&first, 0), false);
+    assert_eq!(fill, "fill");
+    let (hit, given) = asking(&mut one, &what(&first, 0), false);
+    assert_eq!((hit.as_str(), &given.raw), ("hit", &filled.raw));
+    let (fill, other) = asking(&mut one, &what(&second, 0), false);
+    assert_eq!(fill, "fill", "another value");
+    assert_ne!(other.rows().next(), filled.rows().next());
+    let (fill, binary) = asking(&mut one, &what(&first, 1), false);
+    assert_eq!(fill, "fill", "another format");
+    assert_ne!(binary.rows().next(), filled.rows().next());
+    assert_eq!(asking(&mut one, &what(&first, 1), false).0, "hit");
+    // A named statement of another session, with its own Parse long before.
+    let mut again = world.connect("one");
+    let (hit, prepared) = asking(&mut again, &what(&first, 0), true);
+    assert_eq!((hit.as_str(), prepared.rows().next()), ("hit", filled.rows().next()));
+    let (fill, foreign) = asking(&mut world.connect("two"), &what(&first, 0), false);
+    assert_eq!(fill, "fill");
+    assert_eq!(foreign.rows().count(), 1);
+    assert_eq!(asking(&mut one, &Extended { max_rows: 1, ..what(&first, 0) }, false).0, "", "in parts");
+    let now =
+        Extended { sql: b"SELECT id FROM item WHERE at < $1::timestamptz", parameters: &[Some("now")], ..Extended::default() };
+    assert_eq!(asking(&mut one, &now, false).0, "pass present");
+    let update = Extended { sql: b"UPDATE item SET note = 'new' WHERE id = 1", ..Extended::default() };
+    assert_eq!(asking(&mut one, &update, false).0, "pass command");
+    let (fill, new) = asking(&mut one, &what(&first, 0), false);
+    assert_eq!(fill, "fill");
+    assert_ne!(new.rows().next(), filled.rows().next());
+    // What the cache answered leaves the session as the server would: the unnamed statement is there, its portal is not.
+    assert_eq!(asking(&mut one, &what(&first, 0), false).0, "hit");
+    one.send(b'D', b"S\0").expect("send");
+    one.send(b'D', b"P\0").expect("send");
+    one.send(b'S', b"").expect("send");
+    let kinds: Vec<char> = std::iter::repeat_with(|| char::from(one.receive().expect("a message").kind)).take(4).collect();
+    assert_eq!(kinds, ['t', 'T', 'E', 'Z']);
+}
+
+#[test]
 fn a_write_ends_what_it_changes_and_no_more() {
     let world = World::start();
     let (mut reader, mut writer) = (world.connect("one"), world.connect("one"));

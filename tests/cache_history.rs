@@ -98,6 +98,16 @@ impl Client<'_> {
         Some(answer.scalar().and_then(|value| value.parse().ok()))
     }
 
+    /// Likewise, by the extended protocol.
+    fn extended(&mut self, number: usize, sql: &str, parameters: &[Option<&str>]) -> Option<i64> {
+        let answer = self.session(number)?.extended(&Extended { sql: sql.as_bytes(), parameters, ..Extended::default() });
+        let value = answer.scalar().filter(|_| answer.error.is_none()).and_then(|n| n.parse().ok());
+        if value.is_none() {
+            self.forget(number);
+        }
+        value
+    }
+
     fn forget(&mut self, number: usize) {
         self.sessions[number] = None;
         self.history.lost.fetch_add(1, Ordering::Relaxed);
@@ -105,7 +115,15 @@ impl Client<'_> {
 
     fn read_counter(&mut self, tenant: usize, row: usize) -> Option<()> {
         let least = self.history.least[tenant][row].load(Ordering::SeqCst);
-        let n = self.ask(tenant, &format!("SELECT n FROM counter WHERE id = {row}"))??;
+        let n = match self.random.below(3) {
+            0 => self.ask(tenant, &format!("SELECT n FROM counter WHERE id = {row}"))??,
+            1 => {
+                let id = row.to_string();
+                let parameters = [Some(id.as_str())];
+                self.extended(tenant, "SELECT n FROM counter WHERE id = $1", &parameters)?
+            }
+            _ => self.extended(tenant, &format!("SELECT n FROM counter WHERE id = {row}"), &[])?,
+        };
         assert!(n >= least, "tenant {tenant}, row {row}: {n} was read after {least} had been told");
         self.told(tenant, row, n);
         self.history.reads.fetch_add(1, Ordering::Relaxed);
@@ -131,17 +149,7 @@ impl Client<'_> {
     fn count(&mut self, tenant: usize, row: usize) -> Option<()> {
         let sql = format!("UPDATE counter SET n = n + 1 WHERE id = {row} RETURNING n");
         let n = match self.random.below(4) {
-            0 => {
-                let extended = Extended { sql: sql.as_bytes(), ..Extended::default() };
-                let answer = self.session(tenant)?.extended(&extended);
-                match answer.scalar().filter(|_| answer.error.is_none()).and_then(|n| n.parse().ok()) {
-                    Some(n) => n,
-                    None => {
-                        self.forget(tenant);
-                        return None;
-                    }
-                }
-            }
+            0 => self.extended(tenant, &sql, &[])?,
             1 => {
                 self.ask(tenant, "BEGIN")?;
                 let n = self.ask(tenant, &sql)??;

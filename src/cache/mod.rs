@@ -21,7 +21,7 @@ pub mod tags;
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::backend::connection::Settings;
 use crate::event::Uncached;
@@ -62,11 +62,19 @@ pub struct DatabaseCache {
     server: u32,
 }
 
-/// How the client asked: what an answer looks like depends on it.
+/// How the client asked: what an answer is and looks like depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// Query: RowDescription to ReadyForQuery, all in text.
+pub enum Form<'a> {
+    /// Query. The answer: RowDescription to ReadyForQuery, all in text.
     Simple,
+    /// Bind, Describe where `described`, Execute and Sync, with or without a Parse before. The answer: BindComplete to ReadyForQuery.
+    Extended {
+        described: bool,
+        /// As Parse declares them.
+        types: &'a [u32],
+        /// The Bind message after its names: formats and values of parameters, formats of results.
+        bound: &'a [u8],
+    },
 }
 
 /// Settings of a session that no answer depends on.
@@ -78,6 +86,8 @@ const WITHOUT_EFFECT: [&str; 6] = [
     "lock_timeout",
     "statement_timeout",
 ];
+
+const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
 
 /// A buffer of that many bytes is not kept for the next key.
 const LONG_KEY: usize = 64 << 10;
@@ -99,7 +109,7 @@ impl fmt::Debug for Key {
 pub struct Asked<'a> {
     pub bound: &'a Bound<'a>,
     pub principal: &'a Principal,
-    pub form: Form,
+    pub form: Form<'a>,
     /// The session's.
     pub settings: &'a Settings,
 }
@@ -191,9 +201,13 @@ impl DatabaseCache {
 
     /// Keeps an answer, for as long as its stamps are those of the tags.
     pub fn keep(&self, fill: Fill) {
-        let Fill { key, tenant, stamps, answer, longest: _, end: _ } = fill;
+        let Fill { key, tenant, stamps, mut answer, longest: _, end: _ } = fill;
+        // Who asks again may have parsed before.
+        if answer.starts_with(PARSE_COMPLETE) {
+            answer.advance(PARSE_COMPLETE.len());
+        }
         // Where they are not current any more, nobody would ever get it.
-        if stamps.are_current(&self.cache.tags) || crate::mutant!("cache.hits-not-validated") {
+        if stamps.are_current(&self.cache.tags) {
             self.cache.store.insert(key.0, Entry { answer: answer.freeze(), tenant, stamps });
         }
     }
@@ -254,9 +268,17 @@ impl DatabaseCache {
         if !crate::mutant!("cache.key-without-epoch") {
             key.extend_from_slice(&epoch.0.to_le_bytes());
         }
-        key.extend_from_slice(&[match asked.form {
-            Form::Simple => b'Q',
-        }]);
+        match asked.form {
+            Form::Simple => key.extend_from_slice(b"Q"),
+            Form::Extended { described, types, bound } => {
+                key.extend_from_slice(&[b'P', u8::from(described)]);
+                key.extend_from_slice(&(types.len() as u32).to_le_bytes());
+                types.iter().for_each(|oid| key.extend_from_slice(&oid.to_le_bytes()));
+                if !crate::mutant!("cache.key-without-parameters") {
+                    part(key, bound);
+                }
+            }
+        }
         match asked.principal.tenant().filter(|_| !crate::mutant!("cache.key-without-tenant")) {
             Some(tenant) => part(key, tenant.0.as_bytes()),
             None => key.extend_from_slice(&u32::MAX.to_le_bytes()),

@@ -122,29 +122,13 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
     };
     plan.writes = writes(&analysis.statement, tree.as_ref(), catalog);
     let Some(tree) = tree else { return Ok(Built { plan, printed: String::new() }) };
-    if let Statement::Query(_) | Statement::Prepare { name: _, query: _ } = &analysis.statement
-        && plan.obligations.is_empty()
-        && plan.advances.is_empty()
-    {
-        plan.reads = cached::reads(&tree, catalog, check.policies);
-    }
+    plan.reads = reads(&analysis.statement, &tree, &plan, catalog, check.policies);
     let printed = print(tree)?;
     if let Some(kind) = kind_of_statement(&analysis.statement, check)? {
         check_output(&printed, kind, permit, catalog, check)?;
     }
     let (printed, tree) = (printed.text(), printed.shallow_tree());
-    let sent = match &plan.action {
-        Action::Execute { name: _, arguments: _ } => commands::arguments_of(printed)?,
-        Action::Forward
-        | Action::Transaction(_)
-        | Action::Set { .. }
-        | Action::Reset { .. }
-        | Action::ChooseTenant { .. }
-        | Action::Emulate(_)
-        | Action::Prepare(_)
-        | Action::Empty => printed,
-    };
-    plan.segments = template::cut(sent, live)?;
+    plan.segments = template::cut(sent(&plan.action, printed)?, live)?;
     if let (Statement::Query(_), Some(tree)) = (&analysis.statement, tree) {
         plan.lookup = Lookup::of(tree, &plan, catalog).map(Box::new);
     }
@@ -152,6 +136,40 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
         plan = commands::prepare(name, &analysis.parameter_types, plan);
     }
     Ok(Built { plan, printed: printed.to_owned() })
+}
+
+/// What of the printed statement is sent.
+fn sent<'p>(action: &Action, printed: &'p str) -> Result<&'p str, Denial> {
+    match action {
+        Action::Execute { name: _, arguments: _ } => commands::arguments_of(printed),
+        Action::Forward
+        | Action::Transaction(_)
+        | Action::Set { .. }
+        | Action::Reset { .. }
+        | Action::ChooseTenant { .. }
+        | Action::Emulate(_)
+        | Action::Prepare(_)
+        | Action::Empty => Ok(printed),
+    }
+}
+
+/// Of what its answer is made: of the rewritten statement, whose masks and policies may call functions too.
+fn reads(statement: &Statement, tree: &Node, plan: &Plan, catalog: &Catalog, policies: &PolicySet) -> Reads {
+    match statement {
+        Statement::Query(_) | Statement::Prepare { name: _, query: _ }
+            if plan.obligations.is_empty() && plan.advances.is_empty() =>
+        {
+            cached::reads(tree, catalog, policies)
+        }
+        Statement::Query(_) | Statement::Prepare { name: _, query: _ } => Reads::Unknown(Uncached::Function),
+        Statement::Execute { name: _, arguments: _, query: _ }
+        | Statement::CopyTo { query: _, options: _ }
+        | Statement::Declare { name: _, options: _, query: _ }
+        | Statement::Explain { options: _, query: _ }
+        | Statement::CreateTemporary(_)
+        | Statement::CopyFrom(_)
+        | Statement::Utility(_) => Reads::Unknown(Uncached::Command),
+    }
 }
 
 /// What it may change: of the rewritten statement, whose masks and policies may call functions too.

@@ -2,14 +2,19 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::enforced::{Phase, Session, Step};
 use crate::audit;
 use crate::cache::doubt;
 use crate::cache::{Asked, Form, Looked};
 use crate::event::{Cached, Command, Event, Uncached, Verdict};
 use crate::gate::{Approved, Protocol};
+use crate::plan::cached::names_the_present;
 use crate::plan::{Action, Parameters, Writes};
-use crate::wire::backend::TransactionStatus;
+use crate::wire::backend::{self as reply, TransactionStatus};
+use crate::wire::frame;
+use crate::wire::frontend::{self, Bind, Format, FrontendMessage, Parse, Target};
 
 impl Session<'_> {
     /// Answers a query from the cache. `false`: it must be sent, and its answer may be kept.
@@ -17,15 +22,11 @@ impl Session<'_> {
         let Some(cache) = &self.database.cache else { return false };
         let looked = match approved {
             [one] if self.may_be_cached() && *one.plan.action() == Action::Forward => {
-                let settings = self.settings.effective();
-                let isolation = settings.map().get("default_transaction_isolation");
-                if isolation.is_some_and(|level| !level.eq_ignore_ascii_case("read committed"))
-                    && !crate::mutant!("cache.any-isolation")
-                {
+                if !self.reads_committed() {
                     Looked::Passed(Uncached::Isolation)
                 } else {
                     let receipt = audit::Log::Null.intend();
-                    let own = &self.own_sequences;
+                    let (own, settings) = (&self.own_sequences, self.settings.effective());
                     match one.plan.bind(text, &one.literals, Parameters::None, &self.principal, receipt, own) {
                         Ok(bound) => {
                             let asked = Asked { bound: &bound, principal: &self.principal, form: Form::Simple, settings };
@@ -38,24 +39,90 @@ impl Session<'_> {
             }
             _ => Looked::Passed(Uncached::Transaction), // tidy: not a syntax kind
         };
-        match looked {
-            Looked::Hit(answer) => {
-                self.client.outbox.extend_from_slice(&answer);
-                self.statements += 1;
-                self.tell(Command::Select, Protocol::Simple, Verdict::Permitted);
-                self.shared.events.emit(Event::Cached(Cached::Hit));
-                self.shared.events.emit(Event::LatencyAdded(begun.elapsed()));
-                true
-            }
-            Looked::Miss(fill) => {
-                self.fill = Some(fill);
-                false
-            }
-            Looked::Passed(why) => {
-                self.shared.events.emit(Event::Cached(Cached::Passed(why)));
-                false
-            }
+        let Some(answer) = self.note_looked(looked) else { return false };
+        self.give(&answer, Protocol::Simple, begun);
+        true
+    }
+
+    /// Answers from the cache a transaction of the extended protocol that has come in whole. `false`: its messages are taken one by one,
+    /// and its answer may be kept.
+    pub async fn batch_cached(&mut self) -> Step<bool> {
+        let begins = matches!(self.client.inbox.first(), Some(b'P' | b'B'));
+        if !begins || self.database.cache.is_none() || !self.may_be_cached() {
+            return Ok(false);
         }
+        let Some(length) = length_of_batch(&self.client.inbox, self.shared.limits.max_message) else { return Ok(false) };
+        if self.catalog_known().await.is_err() {
+            return Ok(false);
+        }
+        let mut messages = self.client.inbox.split_to(length);
+        let answered = Messages::read(&messages).and_then(|m| self.answer_batch(&m)).is_some();
+        if !answered {
+            messages.unsplit(std::mem::take(&mut self.client.inbox));
+            self.client.inbox = messages;
+        }
+        Ok(answered)
+    }
+
+    /// `None`: nothing was answered.
+    fn answer_batch(&mut self, messages: &Messages<'_>) -> Option<()> {
+        let begun = Instant::now();
+        let Messages { parse, bind, bound, described } = messages;
+        let statement = match parse {
+            Some(parse) => self.prepare(parse).ok()?,
+            None => self.statement_to_bind(bind).ok()?,
+        };
+        let plan = &statement.plan;
+        if *plan.action() != Action::Forward || statement.target().is_some() || bind.values.len() != statement.parameters() {
+            return None;
+        }
+        let cache = self.database.cache.as_ref()?;
+        let in_text = |i: usize| bind.format(i) == Format::Text;
+        let present = bind.values.iter().enumerate().any(|(i, v)| in_text(i) && v.is_some_and(names_the_present));
+        let settings = self.settings.effective();
+        let looked = if !self.reads_committed() {
+            Looked::Passed(Uncached::Isolation)
+        } else if present {
+            Looked::Passed(Uncached::Present)
+        } else {
+            let form = Form::Extended { described: *described, types: &statement.declared, bound };
+            let receipt = audit::Log::Null.intend();
+            let (literals, own) = (&statement.literals, &self.own_sequences);
+            let bound = plan.bind(&statement.source, literals, Parameters::None, &self.principal, receipt, own).ok()?;
+            cache.look(plan, Asked { bound: &bound, principal: &self.principal, form, settings })
+        };
+        let answer = self.note_looked(looked)?;
+        if let Some(parse) = parse {
+            reply::put_parse_complete(&mut self.client.outbox);
+            self.names.insert(parse.name, statement);
+        }
+        self.give(&answer, Protocol::Extended, begun);
+        self.names.drop_portals();
+        Some(())
+    }
+
+    /// Whether the session's statements are at READ COMMITTED, where they are not told otherwise.
+    fn reads_committed(&self) -> bool {
+        let level = self.settings.effective().map().get("default_transaction_isolation");
+        level.is_none_or(|level| level.eq_ignore_ascii_case("read committed")) || crate::mutant!("cache.any-isolation")
+    }
+
+    /// The answer, where there is one.
+    fn note_looked(&mut self, looked: Looked) -> Option<Bytes> {
+        match looked {
+            Looked::Hit(answer) => return Some(answer),
+            Looked::Miss(fill) => self.fill = Some(fill),
+            Looked::Passed(why) => self.shared.events.emit(Event::Cached(Cached::Passed(why))),
+        }
+        None
+    }
+
+    fn give(&mut self, answer: &[u8], protocol: Protocol, begun: Instant) {
+        self.client.outbox.extend_from_slice(answer);
+        self.statements += 1;
+        self.tell(Command::Select, protocol, Verdict::Permitted);
+        self.shared.events.emit(Event::Cached(Cached::Hit));
+        self.shared.events.emit(Event::LatencyAdded(begun.elapsed()));
     }
 
     /// Whether what comes is a transaction of its own, with nothing before it that is not answered.
@@ -127,6 +194,64 @@ impl Session<'_> {
                 return intent.end();
             }
             doubt::settle(intent, lease.server().process_id, self.database.pool.clone());
+        }
+    }
+}
+
+/// The messages of a transaction of the extended protocol that is one statement.
+struct Messages<'m> {
+    parse: Option<Parse<'m>>,
+    bind: Bind<'m>,
+    /// What Bind says after its names.
+    bound: &'m [u8],
+    described: bool,
+}
+
+impl<'m> Messages<'m> {
+    /// `None`: they are not about one portal, or a message is not as it should be.
+    fn read(mut messages: &'m [u8]) -> Option<Messages<'m>> {
+        let (mut parse, mut bound, mut described) = (None, None, false);
+        while let Some((tag, body, rest)) = frame::split(messages) {
+            messages = rest;
+            match (frontend::parse(tag, body).ok()??, &bound) {
+                (FrontendMessage::Parse(p), None) => parse = Some(p),
+                (FrontendMessage::Bind(bind), None) if parse.as_ref().is_none_or(|p| p.name == bind.statement) => {
+                    let after_names = body.get(bind.portal.len() + bind.statement.len() + 2..)?;
+                    bound = Some((bind, after_names));
+                }
+                (FrontendMessage::Describe(Target::Portal(name)), Some((bind, _))) if name == bind.portal => described = true,
+                (FrontendMessage::Execute(execute), Some((bind, _)))
+                    if execute.portal == bind.portal && execute.max_rows <= 0 => {}
+                (FrontendMessage::Sync, Some(_)) => {}
+                _ => return None, // tidy: not a syntax kind
+            }
+        }
+        let (bind, bound) = bound?;
+        Some(Messages { parse, bind, bound, described })
+    }
+}
+
+/// How long the messages are, in bytes, where they are `[Parse] Bind [Describe] Execute Sync` and all of them are there.
+fn length_of_batch(inbox: &[u8], cap: usize) -> Option<usize> {
+    let mut length = 0;
+    let mut last = 0;
+    loop {
+        let header = frame::peek(&inbox[length..], cap).ok()??;
+        let follows = match header.tag {
+            b'P' => last == 0,
+            b'B' => matches!(last, 0 | b'P'),
+            b'D' => last == b'B',
+            b'E' => matches!(last, b'B' | b'D'),
+            b'S' => last == b'E',
+            _ => false, // tidy: not a syntax kind
+        };
+        length += header.frame();
+        last = header.tag;
+        if !follows || inbox.len() < length {
+            return None;
+        }
+        if last == b'S' {
+            return Some(length);
         }
     }
 }

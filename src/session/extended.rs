@@ -80,7 +80,7 @@ impl Session<'_> {
     }
 
     /// Reviews a Parse. An unnamed statement that is the one before it again is not reviewed twice in one epoch.
-    fn prepare(&mut self, parse: &Parse<'_>) -> Result<Arc<Statement>, Denial> {
+    pub fn prepare(&mut self, parse: &Parse<'_>) -> Result<Arc<Statement>, Denial> {
         if parse.name.is_empty()
             && let Some(last) = self.names.get("").cloned()
             && *last.source == *parse.text
@@ -248,7 +248,7 @@ impl Session<'_> {
     }
 
     /// The statement that a Bind names, reviewed again where its review has grown old (EPOCH).
-    fn statement_to_bind(&mut self, bind: &Bind<'_>) -> Result<Arc<Statement>, Denial> {
+    pub fn statement_to_bind(&mut self, bind: &Bind<'_>) -> Result<Arc<Statement>, Denial> {
         let known = self.names.get(bind.statement).cloned();
         let mut statement = known.ok_or_else(|| Denial::new(Reason::Invalid, no_statement(bind.statement)))?;
         if !self.is_current(&statement) {

@@ -31,6 +31,13 @@ impl Header {
     }
 }
 
+/// The first of whole frames: tag, body, and what comes after it.
+pub fn split(frames: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let header = peek(frames, usize::MAX).ok()??;
+    let (frame, rest) = frames.split_at_checked(header.frame())?;
+    Some((header.tag, &frame[HEADER..], rest))
+}
+
 /// The header at the start of `buffer`, or `None` where fewer than five bytes are there. `cap`: the largest body allowed now.
 ///
 /// # Errors
