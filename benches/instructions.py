@@ -50,10 +50,10 @@ class Counted(Servers):
 
     PATIENCE = 900
 
-    def _spawn(self, name, command):
+    def _spawn(self, name, command, more=None):
         if name == "bulkhead":
             command = ["valgrind", "-q", "--tool=callgrind", "--compress-strings=no", "--compress-pos=no", "--max-stackframe=16777216", f"--callgrind-out-file={self.dir}/callgrind.out", *command]
-        super()._spawn(name, command)
+        super()._spawn(name, command, more)
 
 
 def main():

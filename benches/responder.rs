@@ -12,7 +12,9 @@ use tokio::net::TcpListener;
 /// One row of one integer, as the select of `benches/run.py` brings it.
 fn answer() -> BytesMut {
     let mut out = BytesMut::new();
-    frame::write(&mut out, b'T', |out| out.extend_from_slice(b"\0\x01abalance\0\0\0\0\0\0\x04\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0"));
+    frame::write(&mut out, b'T', |out| {
+        out.extend_from_slice(b"\0\x01abalance\0\0\0\0\0\0\x04\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0")
+    });
     frame::write(&mut out, b'D', |out| out.extend_from_slice(b"\0\x01\0\0\0\x011"));
     reply::put_command_complete(&mut out, "SELECT 1");
     reply::put_ready(&mut out, TransactionStatus::Idle);

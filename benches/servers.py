@@ -136,10 +136,10 @@ class Servers:
             raise CannotRun(f"psql: {run.stderr.strip()}")
         return run.stdout.strip()
 
-    def _spawn(self, name, command):
+    def _spawn(self, name, command, more=None):
         log = open(self.dir / f"{name}.log", "w")
-        as_user = {"user": self.user, "group": self.user, "extra_groups": []} if self.user and name != "bulkhead" else {}
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("BULKHEAD_")}
+        as_user = {"user": self.user, "group": self.user, "extra_groups": []} if self.user and not name.startswith("bulkhead") else {}
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("BULKHEAD_")} | (more or {})
         self.children[name] = subprocess.Popen(
             command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.dir, env=environment, start_new_session=True, **as_user)
 
@@ -204,6 +204,13 @@ class Servers:
             "ignore_startup_parameters = extra_float_digits\nmax_prepared_statements = 200\n")
         self._spawn("pgbouncer", [program, "pgbouncer.ini"])
         self._wait("pgbouncer", self.pgbouncer_port)
+
+    def another_bulkhead(self, name, port, environment):
+        """The process of one more with the same configuration, but for what the environment says."""
+        environment = environment | {"BULKHEAD_SERVER_LISTEN": f"127.0.0.1:{port}", "BULKHEAD_SERVER_ADMIN_LISTEN": "off"}
+        self._spawn(name, [self.bulkhead, "serve", "--config", self.dir / "proxy.toml"], environment)
+        self._wait(name, port)
+        return self.children[name].pid
 
     def _start_bulkhead(self):
         if not self.bulkhead.exists():

@@ -81,6 +81,8 @@ impl World {
         let cluster = Cluster::start();
         cluster.execute("postgres", "CREATE DATABASE shop");
         cluster.execute("shop", SCHEMA);
+        // Some statements here take their time.
+        cluster.execute("postgres", "ALTER ROLE app SET statement_timeout = '60s'");
         let owner = format!("unrestricted = true\nupstream = \"{}\"", cluster.superuser_url("shop"));
         let users = [
             User { name: "one", access: "tenant = \"1\"\nroles = [\"reader\"]" },
@@ -351,6 +353,30 @@ fn what_is_being_written_is_read_from_the_server() {
     writer.query("ROLLBACK");
     assert_eq!(world.asking(&mut reader, read), "fill");
     assert_eq!(reader.query(read).scalar().as_deref(), Some("0"));
+}
+
+#[test]
+fn what_many_ask_at_once_is_asked_once() {
+    const CLIENTS: usize = 8;
+    let world = World::start();
+    // A second of work.
+    let slow = "SELECT count(*) FROM item a, item b, item c, item d, item e, item f, item g WHERE a.n + b.n + c.n + d.n + e.n + f.n + g.n = 0";
+    let mut sessions: Vec<Wire> = (0..CLIENTS).map(|_| world.connect("one")).collect();
+    for session in &mut sessions {
+        session.send(b'Q', &[slow.as_bytes(), &[0]].concat()).expect("send");
+    }
+    for session in &mut sessions {
+        let answer = session.answer();
+        assert_eq!(answer.scalar().as_deref(), Some("4782969"), "{answer:?}");
+    }
+    let counts = world.counts();
+    assert_eq!((counts["fill"], counts["hit"]), (1, CLIENTS as u64 - 1));
+    // Each in turn; the last finds the answer of the first.
+    let extended = Extended { sql: slow.as_bytes(), ..Extended::default() };
+    assert!(sessions[0].extended(&extended).error.is_none());
+    assert!(sessions[1].extended(&extended).error.is_none());
+    let counts = world.counts();
+    assert_eq!((counts["fill"], counts["hit"]), (2, CLIENTS as u64));
 }
 
 /// The server holds COMMIT back; meanwhile the writer's connection goes. Nobody knows the outcome until the server has ended it.

@@ -15,6 +15,7 @@
 //! ([`Key`]: one constructor).
 
 pub mod doubt;
+pub mod flights;
 pub mod store;
 pub mod tags;
 
@@ -28,6 +29,7 @@ use crate::event::Uncached;
 use crate::id::PolicyEpoch;
 use crate::plan::{Bound, Plan, Reads, Source, Writes, cached::names_the_present};
 use crate::principal::{Principal, Tenant};
+use flights::{Flight, Flights, Following, Takeoff};
 use store::{Entry, Store};
 use tags::{Intent, Stamps, Tag, Tags};
 
@@ -36,6 +38,7 @@ use tags::{Intent, Stamps, Tag, Tags};
 pub struct Cache {
     store: Store,
     tags: Arc<Tags>,
+    flights: Arc<Flights>,
     /// The longest answer that is kept, in bytes.
     longest: usize,
 }
@@ -44,7 +47,12 @@ impl Cache {
     /// `bytes`: what keys and answers may take.
     pub fn new(bytes: usize) -> Cache {
         // One answer does not push out all others.
-        Cache { store: Store::new(bytes), tags: Arc::new(Tags::new()), longest: (1 << 20).min(bytes / 16) }
+        Cache {
+            store: Store::new(bytes),
+            tags: Arc::new(Tags::new()),
+            flights: Arc::default(),
+            longest: (1 << 20).min(bytes / 16),
+        }
     }
 
     /// What belongs to one database; `number` tells it from the others. `server`: the number of the first that is the same database
@@ -89,6 +97,9 @@ const WITHOUT_EFFECT: [&str; 6] = [
 
 const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
 
+/// What most answers take, in bytes.
+const SHORT: usize = 512;
+
 /// A buffer of that many bytes is not kept for the next key.
 const LONG_KEY: usize = 64 << 10;
 
@@ -121,7 +132,16 @@ pub enum Looked {
     Hit(Bytes),
     /// It may be kept.
     Miss(Box<Fill>),
+    /// Another has asked, and is waiting for the answer.
+    Asked(Following),
     Passed(Uncached),
+}
+
+/// Whether the answer of another was waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    First,
+    Second,
 }
 
 /// An answer on its way. Only stamps begin one.
@@ -133,6 +153,8 @@ pub struct Fill {
     answer: BytesMut,
     longest: usize,
     end: End,
+    /// Who follows it is told when it ends, in whatever way.
+    flight: Option<Flight>,
 }
 
 /// Whether the last of an answer has come.
@@ -161,7 +183,7 @@ impl Fill {
 
 impl DatabaseCache {
     /// Looks for the answer of a statement that is alone in its transaction, at READ COMMITTED. What is bound has not been sent.
-    pub fn look(&self, plan: &Plan, asked: Asked<'_>) -> Looked {
+    pub fn look(&self, plan: &Plan, asked: Asked<'_>, turn: Turn) -> Looked {
         let sources = match plan.reads() {
             Reads::Families(sources) => sources,
             Reads::Unknown(why) => return Looked::Passed(*why),
@@ -186,22 +208,28 @@ impl DatabaseCache {
             }
             // Before the query leaves: INVARIANT (NOTHING STALE).
             let Some(stamps) = self.stamp(sources, tenant) else { return Looked::Passed(Uncached::Writing) };
+            let flight = match self.cache.flights.take_off(self.cache.store.hash(key)) {
+                Takeoff::First(flight) => Some(flight),
+                Takeoff::Follow(following) if turn == Turn::First => return Looked::Asked(following),
+                Takeoff::Follow(_) | Takeoff::Alone => None,
+            };
             let key = Key(key.as_ref().into());
             let longest = self.cache.longest;
             Looked::Miss(Box::new(Fill {
                 key,
                 tenant: tenant.cloned(),
                 stamps,
-                answer: BytesMut::new(),
+                answer: BytesMut::with_capacity(SHORT),
                 longest,
                 end: End::ToCome,
+                flight,
             }))
         })
     }
 
     /// Keeps an answer, for as long as its stamps are those of the tags.
     pub fn keep(&self, fill: Fill) {
-        let Fill { key, tenant, stamps, mut answer, longest: _, end: _ } = fill;
+        let Fill { key, tenant, stamps, mut answer, longest: _, end: _, flight } = fill;
         // Who asks again may have parsed before.
         if answer.starts_with(PARSE_COMPLETE) {
             answer.advance(PARSE_COMPLETE.len());
@@ -210,6 +238,8 @@ impl DatabaseCache {
         if stamps.are_current(&self.cache.tags) {
             self.cache.store.insert(key.0, Entry { answer: answer.freeze(), tenant, stamps });
         }
+        // Now that it is there.
+        drop(flight);
     }
 
     /// An intent to write, of nothing yet.

@@ -30,11 +30,14 @@ impl Weighter<Box<[u8]>, Arc<Entry>> for ByBytes {
 }
 
 /// Answers by key.
-pub struct Store(Cache<Box<[u8]>, Arc<Entry>, ByBytes, ahash::RandomState>);
+pub struct Store {
+    answers: Cache<Box<[u8]>, Arc<Entry>, ByBytes, ahash::RandomState>,
+    hasher: ahash::RandomState,
+}
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Store({} answers, {} bytes)", self.0.len(), self.0.weight())
+        write!(f, "Store({} answers, {} bytes)", self.answers.len(), self.answers.weight())
     }
 }
 
@@ -42,19 +45,25 @@ impl Store {
     /// `bytes`: what it may take.
     pub fn new(bytes: usize) -> Store {
         let expected = (bytes / 1_000).max(16);
-        Store(Cache::with(expected, bytes as u64, ByBytes, ahash::RandomState::new(), Default::default()))
+        let hasher = ahash::RandomState::new();
+        Store { answers: Cache::with(expected, bytes as u64, ByBytes, hasher.clone(), Default::default()), hasher }
+    }
+
+    /// Of a key; another in each process.
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash_one(key)
     }
 
     pub fn get(&self, key: &[u8]) -> Option<Arc<Entry>> {
-        self.0.get(key)
+        self.answers.get(key)
     }
 
     pub fn insert(&self, key: Box<[u8]>, entry: Entry) {
-        self.0.insert(key, Arc::new(entry));
+        self.answers.insert(key, Arc::new(entry));
     }
 
     /// Bytes, keys included.
     pub fn weight(&self) -> u64 {
-        self.0.weight()
+        self.answers.weight()
     }
 }

@@ -56,7 +56,7 @@ impl Question {
         let bound = self.plan.bind("", &literals, Parameters::None, &self.principal, Log::Null.intend(), &own);
         let bound = bound.expect("a tenant is chosen");
         let asked = Asked { bound: &bound, principal: &self.principal, form: Form::Simple, settings: &self.settings };
-        self.database.look(&self.plan, asked)
+        self.database.look(&self.plan, asked, Turn::Second)
     }
 
     fn key(&self) -> Key {

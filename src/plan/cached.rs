@@ -303,7 +303,17 @@ fn relation<'c>(range: &RangeVar, catalog: &'c Catalog) -> Option<&'c Relation> 
 /// Whether a text, or a parameter's value, may name the present time: `'now'`, `'today 04:05'`.
 pub fn names_the_present(text: &[u8]) -> bool {
     const WORDS: [&[u8]; 4] = [b"now", b"today", b"tomorrow", b"yesterday"];
-    text.split(|b| !b.is_ascii_alphabetic()).any(|word| WORDS.iter().any(|w| word.eq_ignore_ascii_case(w)))
+    let is_letter = |at: Option<usize>| at.and_then(|at| text.get(at)).is_some_and(u8::is_ascii_alphabetic);
+    let ends_at = |last: usize| {
+        !is_letter(Some(last + 1))
+            && WORDS.iter().any(|word| {
+                let before = &text[..=last];
+                let start = before.len().checked_sub(word.len());
+                start.is_some_and(|s| before[s..].eq_ignore_ascii_case(word) && !is_letter(s.checked_sub(1)))
+            })
+    };
+    // Their last letters: most texts have few.
+    memchr::memchr2_iter(b'w', b'W', text).chain(memchr::memchr2_iter(b'y', b'Y', text)).any(ends_at)
 }
 
 #[cfg(test)]

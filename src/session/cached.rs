@@ -1,47 +1,83 @@
 //! A tenant's session and the result cache: what is answered without the server, what is kept, and what is said before a write.
 
+use std::future::poll_fn;
 use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::enforced::{Phase, Session, Step};
+use super::drive::HIGH;
+use super::enforced::{End, Phase, Session, Step};
+use super::shared::Drain;
+use super::unrestricted::going_down;
 use crate::audit;
 use crate::cache::doubt;
-use crate::cache::{Asked, Form, Looked};
+use crate::cache::flights::Following;
+use crate::cache::{Asked, Form, Looked, Turn};
 use crate::event::{Cached, Command, Event, Uncached, Verdict};
 use crate::gate::{Approved, Protocol};
 use crate::plan::cached::names_the_present;
-use crate::plan::{Action, Parameters, Writes};
+use crate::plan::{Action, Parameters, Reads, Writes};
 use crate::wire::backend::{self as reply, TransactionStatus};
 use crate::wire::frame;
 use crate::wire::frontend::{self, Bind, Format, FrontendMessage, Parse, Target};
 
 impl Session<'_> {
     /// Answers a query from the cache. `false`: it must be sent, and its answer may be kept.
-    pub fn query_cached(&mut self, text: &str, approved: &[Approved], begun: Instant) -> bool {
-        let Some(cache) = &self.database.cache else { return false };
-        let looked = match approved {
-            [one] if self.may_be_cached() && *one.plan.action() == Action::Forward => {
-                if !self.reads_committed() {
-                    Looked::Passed(Uncached::Isolation)
-                } else {
-                    let receipt = audit::Log::Null.intend();
-                    let (own, settings) = (&self.own_sequences, self.settings.effective());
-                    match one.plan.bind(text, &one.literals, Parameters::None, &self.principal, receipt, own) {
-                        Ok(bound) => {
-                            let asked = Asked { bound: &bound, principal: &self.principal, form: Form::Simple, settings };
-                            cache.look(&one.plan, asked)
-                        }
-                        // Refused where it is sent.
-                        Err(_) => return false,
+    pub async fn query_cached(&mut self, text: &str, approved: &[Approved], begun: Instant) -> Step<bool> {
+        if self.database.cache.is_none() {
+            return Ok(false);
+        }
+        let mut looked = self.look(text, approved, Turn::First);
+        if let Some(Looked::Asked(following)) = looked {
+            self.follow(following).await?;
+            looked = self.look(text, approved, Turn::Second);
+        }
+        let Some(answer) = looked.and_then(|looked| self.note_looked(looked)) else { return Ok(false) };
+        self.give(&answer, Protocol::Simple, begun);
+        Ok(true)
+    }
+
+    /// `None`: it is refused where it is sent.
+    fn look(&self, text: &str, approved: &[Approved], turn: Turn) -> Option<Looked> {
+        let cache = self.database.cache.as_ref()?;
+        let one = match approved {
+            [one] if self.may_be_cached() && *one.plan.action() == Action::Forward => one,
+            _ => return Some(Looked::Passed(Uncached::Transaction)), // tidy: not a syntax kind
+        };
+        if let Reads::Unknown(why) = one.plan.reads() {
+            return Some(Looked::Passed(*why));
+        }
+        if !self.reads_committed() {
+            return Some(Looked::Passed(Uncached::Isolation));
+        }
+        let receipt = audit::Log::Null.intend();
+        let (own, settings) = (&self.own_sequences, self.settings.effective());
+        let bound = one.plan.bind(text, &one.literals, Parameters::None, &self.principal, receipt, own).ok()?;
+        let asked = Asked { bound: &bound, principal: &self.principal, form: Form::Simple, settings };
+        Some(cache.look(&one.plan, asked, turn))
+    }
+
+    /// Waits for the answer that another has asked for.
+    async fn follow(&mut self, following: Following) -> Step {
+        let over = following.over();
+        tokio::pin!(over);
+        loop {
+            let drain = &mut self.drain;
+            tokio::select! {
+                biased;
+                () = &mut over => return Ok(()),
+                read = self.client.fill(), if self.client.inbox.len() < HIGH => {
+                    if !matches!(read, Ok(1..)) {
+                        return Err(End::Client);
+                    }
+                }
+                told = poll_fn(|cx| drain.poll(cx)) => {
+                    if told == Drain::Now {
+                        return Err(End::Fatal(going_down()));
                     }
                 }
             }
-            _ => Looked::Passed(Uncached::Transaction), // tidy: not a syntax kind
-        };
-        let Some(answer) = self.note_looked(looked) else { return false };
-        self.give(&answer, Protocol::Simple, begun);
-        true
+        }
     }
 
     /// Answers from the cache a transaction of the extended protocol that has come in whole. `false`: its messages are taken one by one,
@@ -56,7 +92,15 @@ impl Session<'_> {
             return Ok(false);
         }
         let mut messages = self.client.inbox.split_to(length);
-        let answered = Messages::read(&messages).and_then(|m| self.answer_batch(&m)).is_some();
+        let mut answered = false;
+        if let Some(read) = Messages::read(&messages) {
+            let mut outcome = self.answer_batch(&read, Turn::First);
+            if let Some(Batch::Asked(following)) = outcome {
+                self.follow(following).await?;
+                outcome = self.answer_batch(&read, Turn::Second);
+            }
+            answered = matches!(outcome, Some(Batch::Answered));
+        }
         if !answered {
             messages.unsplit(std::mem::take(&mut self.client.inbox));
             self.client.inbox = messages;
@@ -65,7 +109,7 @@ impl Session<'_> {
     }
 
     /// `None`: nothing was answered.
-    fn answer_batch(&mut self, messages: &Messages<'_>) -> Option<()> {
+    fn answer_batch(&mut self, messages: &Messages<'_>, turn: Turn) -> Option<Batch> {
         let begun = Instant::now();
         let Messages { parse, bind, bound, described } = messages;
         let statement = match parse {
@@ -80,7 +124,9 @@ impl Session<'_> {
         let in_text = |i: usize| bind.format(i) == Format::Text;
         let present = bind.values.iter().enumerate().any(|(i, v)| in_text(i) && v.is_some_and(names_the_present));
         let settings = self.settings.effective();
-        let looked = if !self.reads_committed() {
+        let looked = if let Reads::Unknown(why) = plan.reads() {
+            Looked::Passed(*why)
+        } else if !self.reads_committed() {
             Looked::Passed(Uncached::Isolation)
         } else if present {
             Looked::Passed(Uncached::Present)
@@ -89,8 +135,11 @@ impl Session<'_> {
             let receipt = audit::Log::Null.intend();
             let (literals, own) = (&statement.literals, &self.own_sequences);
             let bound = plan.bind(&statement.source, literals, Parameters::None, &self.principal, receipt, own).ok()?;
-            cache.look(plan, Asked { bound: &bound, principal: &self.principal, form, settings })
+            cache.look(plan, Asked { bound: &bound, principal: &self.principal, form, settings }, turn)
         };
+        if let Looked::Asked(following) = looked {
+            return Some(Batch::Asked(following));
+        }
         let answer = self.note_looked(looked)?;
         if let Some(parse) = parse {
             reply::put_parse_complete(&mut self.client.outbox);
@@ -98,7 +147,7 @@ impl Session<'_> {
         }
         self.give(&answer, Protocol::Extended, begun);
         self.names.drop_portals();
-        Some(())
+        Some(Batch::Answered)
     }
 
     /// Whether the session's statements are at READ COMMITTED, where they are not told otherwise.
@@ -113,6 +162,8 @@ impl Session<'_> {
             Looked::Hit(answer) => return Some(answer),
             Looked::Miss(fill) => self.fill = Some(fill),
             Looked::Passed(why) => self.shared.events.emit(Event::Cached(Cached::Passed(why))),
+            // It is not waited for twice.
+            Looked::Asked(_) => {}
         }
         None
     }
@@ -196,6 +247,13 @@ impl Session<'_> {
             doubt::settle(intent, lease.server().process_id, self.database.pool.clone());
         }
     }
+}
+
+/// What became of such messages.
+enum Batch {
+    Answered,
+    /// Another has asked the same.
+    Asked(Following),
 }
 
 /// The messages of a transaction of the extended protocol that is one statement.

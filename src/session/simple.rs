@@ -138,7 +138,7 @@ impl Session<'_> {
                 Ok(())
             }
             None if approved.iter().any(is_about_prepared) => self.query_prepared(text, &approved, begun).await,
-            None if self.query_cached(text, &approved, begun) => Ok(()),
+            None if self.query_cached(text, &approved, begun).await? => Ok(()),
             None if self.is_frequent_lookup(&approved) => self.query_lookup(text, &approved, begun).await,
             None => self.query_forwarded(text, &approved, begun).await,
         }
