@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 
 /// How many can be followed at once; others fly alone.
 const SLOTS: usize = 1 << 10;
-/// One that takes longer (its client may not read) is not waited for.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// One that takes longer is not waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// All flights.
 #[derive(Debug)]

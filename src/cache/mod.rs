@@ -170,6 +170,11 @@ impl Fill {
         self.end = End::Came;
     }
 
+    /// Who follows it need not wait for it any more.
+    pub fn fly_alone(&mut self) {
+        self.flight = None;
+    }
+
     pub fn is_whole(&self) -> bool {
         self.end == End::Came
     }

@@ -198,6 +198,12 @@ impl Session<'_> {
         {
             self.abandon(Uncached::Size);
         }
+        // The rest comes when this client has read: others are not held up by that.
+        if self.client.outbox.len() >= HIGH
+            && let Some(fill) = &mut self.fill
+        {
+            fill.fly_alone();
+        }
         if self.fill.as_ref().is_some_and(|fill| fill.is_whole())
             && let (Some(fill), Some(cache)) = (self.fill.take(), &self.database.cache)
         {
