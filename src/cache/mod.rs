@@ -12,14 +12,13 @@
 //! has no such process ([`doubt`]).
 //!
 //! What is written past this process is not seen by it. The whole of a key is compared, and tenant and policy epoch are part of it
-//! ([`Key`]: one constructor).
+//! (CACHE KEY: one constructor).
 
 pub mod doubt;
 pub mod flights;
 pub mod store;
 pub mod tags;
 
-use std::fmt;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -30,8 +29,8 @@ use crate::id::PolicyEpoch;
 use crate::plan::{Bound, Plan, Reads, Source, Writes, cached::names_the_present};
 use crate::principal::{Principal, Tenant};
 use flights::{Flight, Flights, Following, Takeoff};
-use store::{Entry, Store};
-use tags::{Intent, Stamps, Tag, Tags};
+use store::{Entry, Store, StoredKey};
+use tags::{Intent, Slot, Stamps, Tag, Tags};
 
 /// The answers of all databases.
 #[derive(Debug)]
@@ -58,7 +57,7 @@ impl Cache {
     /// What belongs to one database; `number` tells it from the others. `server`: the number of the first that is the same database
     /// of the same server, whose rows are written through either.
     pub fn of_database(self: &Arc<Self>, number: u32, server: u32) -> DatabaseCache {
-        DatabaseCache { cache: self.clone(), number, server }
+        DatabaseCache { cache: self.clone(), number, server, everything: self.tags.slot(server, Tag::Everything) }
     }
 }
 
@@ -68,6 +67,7 @@ pub struct DatabaseCache {
     cache: Arc<Cache>,
     number: u32,
     server: u32,
+    everything: Slot,
 }
 
 /// How the client asked: what an answer is and looks like depends on it.
@@ -103,19 +103,8 @@ const SHORT: usize = 512;
 /// A buffer of that many bytes is not kept for the next key.
 const LONG_KEY: usize = 64 << 10;
 
-/// What tells answers apart: everything that they depend on but the data. INVARIANT (CACHE KEY): one constructor, from what is bound and
-/// for whom.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Key(Box<[u8]>);
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // It holds the client's values.
-        write!(f, "Key({} bytes)", self.0.len())
-    }
-}
-
-/// What a key is made of.
+/// What a key is made of: everything that an answer depends on but the data. INVARIANT (CACHE KEY): one constructor, from what is bound
+/// and for whom.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
     pub bound: &'a Bound<'a>,
@@ -147,7 +136,7 @@ pub enum Turn {
 /// An answer on its way. Only stamps begin one.
 #[derive(Debug)]
 pub struct Fill {
-    key: Key,
+    key: StoredKey,
     tenant: Option<Tenant>,
     stamps: Stamps,
     answer: BytesMut,
@@ -201,8 +190,9 @@ impl DatabaseCache {
                 *key = BytesMut::new();
             }
             let text = self.write_key(plan.epoch(), asked, key);
+            let hashed = self.cache.store.hashed(key);
             let tenant = asked.principal.tenant();
-            if let Some(entry) = self.cache.store.get(key)
+            if let Some(entry) = self.cache.store.get(hashed)
                 && (entry.stamps.are_current(&self.cache.tags) || crate::mutant!("cache.hits-not-validated"))
                 && entry.tenant.as_ref() == tenant
             {
@@ -213,12 +203,12 @@ impl DatabaseCache {
             }
             // Before the query leaves: INVARIANT (NOTHING STALE).
             let Some(stamps) = self.stamp(sources, tenant) else { return Looked::Passed(Uncached::Writing) };
-            let flight = match self.cache.flights.take_off(self.cache.store.hash(key)) {
+            let flight = match self.cache.flights.take_off(hashed.hash()) {
                 Takeoff::First(flight) => Some(flight),
                 Takeoff::Follow(following) if turn == Turn::First => return Looked::Asked(following),
                 Takeoff::Follow(_) | Takeoff::Alone => None,
             };
-            let key = Key(key.as_ref().into());
+            let key = hashed.to_owned();
             let longest = self.cache.longest;
             Looked::Miss(Box::new(Fill {
                 key,
@@ -241,7 +231,7 @@ impl DatabaseCache {
         }
         // Where they are not current any more, nobody would ever get it.
         if stamps.are_current(&self.cache.tags) {
-            self.cache.store.insert(key.0, Entry { answer: answer.freeze(), tenant, stamps });
+            self.cache.store.insert(key, Entry { answer: answer.freeze(), tenant, stamps });
         }
         // Now that it is there.
         drop(flight);
@@ -259,7 +249,7 @@ impl DatabaseCache {
         }
         match writes {
             Writes::Nothing => {}
-            Writes::Everything => intent.add(self.tag(Tag::Everything)),
+            Writes::Everything => intent.add(self.everything),
             Writes::Families { own, any } => {
                 for family in own {
                     intent.add(self.tag(tenant.map_or(Tag::Family(*family), |tenant| Tag::Tenant(*family, tenant))));
@@ -274,8 +264,8 @@ impl DatabaseCache {
     /// The tags of what is read; `None`: something writes there.
     fn stamp(&self, sources: &[Source], tenant: Option<&Tenant>) -> Option<Stamps> {
         let mut stamps = Stamps::default();
+        let mut readable = stamps.add(self.everything, &self.cache.tags);
         let mut add = |tag| stamps.add(self.tag(tag), &self.cache.tags);
-        let mut readable = add(Tag::Everything);
         for source in sources {
             match source {
                 Source::Shared(family) => readable &= add(Tag::Family(*family)),
@@ -288,7 +278,7 @@ impl DatabaseCache {
         (readable || crate::mutant!("cache.fills-beside-writers")).then_some(stamps)
     }
 
-    fn tag(&self, tag: Tag<'_>) -> tags::Slot {
+    fn tag(&self, tag: Tag<'_>) -> Slot {
         self.cache.tags.slot(self.server, tag)
     }
 

@@ -59,7 +59,7 @@ impl Question {
         self.database.look(&self.plan, asked, Turn::Second)
     }
 
-    fn key(&self) -> Key {
+    fn key(&self) -> StoredKey {
         match self.look() {
             Looked::Miss(fill) => fill.key,
             other => panic!("{other:?}"),
@@ -103,7 +103,7 @@ fn a_key_tells_all_that_an_answer_depends_on() {
     ];
     questions.push(Question { plan: plan(1, "SELECT DISTINCT "), ..question(&cache, 0, 1, "1", &[], &[]) });
     // The text that is sent says it too; a key does not rely on that.
-    let keys: std::collections::HashSet<Key> = questions.iter().map(Question::key).collect();
+    let keys: std::collections::HashSet<StoredKey> = questions.iter().map(Question::key).collect();
     assert_eq!(keys.len(), questions.len());
     let same = question(&cache, 0, 1, "1", &[], &[("application_name", "psql"), ("statement_timeout", "5s")]);
     assert!(keys.contains(&same.key()), "what no answer depends on");
