@@ -188,6 +188,12 @@ impl Gate {
         self.state.load().policies.settings_for(roles).into_iter().map(str::to_owned).collect()
     }
 
+    /// Whether a text of an unrestricted user cannot write, as far as the present catalog tells.
+    pub fn only_reads(&self, text: &str) -> bool {
+        let catalog = self.catalog();
+        !parse::is_deep(text) && parse::parse(text).is_ok_and(|tree| plan::cached::only_reads(&tree, &catalog))
+    }
+
     pub fn level(&self) -> Level {
         self.level
     }

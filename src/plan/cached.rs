@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pg_query::protobuf::{self as pg, RangeVar, TypeName};
+use pg_query::protobuf::{self as pg, ParseResult, RangeVar, TypeName};
 use pg_query::{Node, NodeEnum};
 
 use crate::catalog::{Catalog, FIRST_NORMAL, Relation, TEMPORARY_SCHEMA};
@@ -246,8 +246,16 @@ impl Found {
             Some(NodeEnum::DeleteStmt(s)) => self.target(s.relation.as_ref(), true, catalog),
             Some(NodeEnum::MergeStmt(s)) => self.target(s.relation.as_ref(), true, catalog),
             Some(NodeEnum::FuncCall(call)) => {
-                let own = |name: &str| catalog.functions_named(name).any(|f| f.oid >= FIRST_NORMAL && f.volatility == 'v');
-                self.everything |= parts(&call.funcname).is_none_or(|(_, name)| own(name));
+                let may_write = |name: &str| {
+                    let mut candidates = catalog.functions_named(name).peekable();
+                    candidates.peek().is_none() || candidates.any(|f| f.oid >= FIRST_NORMAL && f.volatility == 'v')
+                };
+                self.everything |= parts(&call.funcname).is_none_or(|(_, name)| may_write(name));
+            }
+            // A view that is read by its name hides what it calls.
+            Some(NodeEnum::RangeVar(range)) => {
+                let is_view = relation(range, catalog).is_some_and(|r| r.kind == 'v' && r.oid >= FIRST_NORMAL);
+                self.everything |= is_view && has_own_writers(catalog);
             }
             Some(NodeEnum::AExpr(e)) => self.operator(&e.name, catalog),
             Some(NodeEnum::SubLink(link)) => self.operator(&link.oper_name, catalog),
@@ -289,6 +297,55 @@ impl Found {
             false => Writes::Families { own: own.into_iter().collect(), any: any.into_iter().collect() },
         }
     }
+}
+
+/// Whether the database has functions of its own that may write, and that statements may call.
+fn has_own_writers(catalog: &Catalog) -> bool {
+    // pg_type.oid of trigger and event_trigger.
+    let is_trigger = |returns: u32| matches!(returns, 2279 | 3838);
+    catalog.snapshot().functions.iter().any(|f| f.oid >= FIRST_NORMAL && f.volatility == 'v' && !is_trigger(f.returns))
+}
+
+/// Whether a text of an unrestricted user, which no review has resolved, cannot write: SELECT that calls nothing of the database's
+/// own, and what only opens or ends transactions, or sets and shows settings.
+pub fn only_reads(tree: &ParseResult, catalog: &Catalog) -> bool {
+    let own_writers = has_own_writers(catalog);
+    let is_systems = |range: &RangeVar| matches!(range.schemaname.as_str(), "pg_catalog" | "information_schema");
+    let reads = |node: &Node| {
+        let mut hidden = false;
+        walk(node, &mut |n| {
+            // Its name may be a temporary view's, of which nothing is known.
+            hidden |= matches!(&n.node, Some(NodeEnum::RangeVar(range)) if own_writers && !is_systems(range));
+        });
+        !hidden && writes(node, catalog) == Writes::Nothing
+    };
+    tree.stmts.iter().filter_map(|s| s.stmt.as_deref()).all(|node| match &node.node {
+        Some(NodeEnum::SelectStmt(select)) => !makes_a_table(select) && reads(node),
+        Some(NodeEnum::VariableSetStmt(_) | NodeEnum::VariableShowStmt(_)) => true,
+        Some(NodeEnum::TransactionStmt(s)) => {
+            use pg::TransactionStmtKind::{
+                TransStmtBegin, TransStmtCommit, TransStmtRelease, TransStmtRollback, TransStmtRollbackTo, TransStmtSavepoint,
+                TransStmtStart,
+            };
+            [
+                TransStmtBegin,
+                TransStmtStart,
+                TransStmtCommit,
+                TransStmtRollback,
+                TransStmtSavepoint,
+                TransStmtRelease,
+                TransStmtRollbackTo,
+            ]
+            .iter()
+            .any(|kind| s.kind == *kind as i32)
+        }
+        Some(_) | None => false,
+    })
+}
+
+/// SELECT INTO, of which the first arm says so.
+fn makes_a_table(select: &pg::SelectStmt) -> bool {
+    select.into_clause.is_some() || select.larg.as_deref().is_some_and(makes_a_table)
 }
 
 fn is_volatile(function: u32, catalog: &Catalog) -> bool {

@@ -113,6 +113,10 @@ impl Review for Kept {
         if self.lock.0.load().is_some() { PolicyEpoch(u64::MAX) } else { self.gate.epoch() }
     }
 
+    fn only_reads(&self, text: &str) -> bool {
+        self.refreshed().is_none() && self.gate.only_reads(text)
+    }
+
     fn type_name(&self, oid: u32) -> Option<String> {
         self.gate.type_name(oid)
     }

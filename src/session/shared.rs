@@ -44,6 +44,11 @@ pub trait Review: Send + Sync + fmt::Debug {
     /// See [`Gate::settings_for`].
     fn settings_for(&self, roles: &[Box<str>]) -> Vec<String>;
 
+    /// See [`Gate::only_reads`]; `false` as well where definitions have changed that are not known yet.
+    fn only_reads(&self, _text: &str) -> bool {
+        false
+    }
+
     /// An unrestricted user has changed definitions, and does not know of it yet.
     fn changed(&self) {}
 

@@ -84,6 +84,9 @@ async fn lease_terminate(mut lease: Lease) {
     }
 }
 
+/// A longer query string (bytes) is not read to see whether it writes.
+const LONGEST_READ: usize = 16 << 10;
+
 /// Why a session ended.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
@@ -222,6 +225,15 @@ impl Relay {
         }
     }
 
+    /// Whether a query string, which is at the beginning of the inbox, is known not to write.
+    fn only_reads(&self, inbox: &[u8], frame: usize) -> bool {
+        if self.database.cache.is_none() || self.intent.is_some() || frame > LONGEST_READ {
+            return false;
+        }
+        let text = inbox.get(frame::HEADER..frame).and_then(|body| body.strip_suffix(&[0]));
+        text.and_then(|text| std::str::from_utf8(text).ok()).is_some_and(|text| self.database.gate.only_reads(text))
+    }
+
     /// Whether the outcome of all that was passed on is known.
     fn is_at_rest(&self) -> bool {
         self.awaited == 0 && self.status == TransactionStatus::Idle && !self.unsynced
@@ -253,7 +265,9 @@ impl Relay {
                 b'Q' | b'S' => {
                     self.simple = header.tag == b'Q';
                     self.unsynced = false;
-                    self.intend();
+                    if header.tag == b'S' || !self.only_reads(&client.inbox, header.frame()) {
+                        self.intend();
+                    }
                     // Counted at its header; its text is passed on as it comes.
                     self.awaited += 1;
                     let past_it = Cell::new(false);
