@@ -36,13 +36,16 @@ pub struct Snapshot {
     /// pg_class.oid of what has rules (CREATE RULE) besides a view's own. Absent from older dumps.
     #[serde(default)]
     pub ruled: Vec<u32>,
-    /// pg_class.oid of tables whose changes run code of the database's own that may write elsewhere: triggers, volatile functions in
-    /// defaults and constraints. Absent from older dumps.
+    /// pg_class.oid of tables whose changes run code of the database's own that may write elsewhere: triggers, functions in defaults,
+    /// constraints, indexes, policies and the constraints of domains. Absent from older dumps.
     #[serde(default)]
     pub opaque: Vec<u32>,
     /// Foreign keys by which a change of the first table (pg_class.oid) changes rows of the second. Absent from older dumps.
     #[serde(default)]
     pub cascades: Vec<(u32, u32)>,
+    /// pg_class.oid of what a crash empties. Absent from older dumps.
+    #[serde(default)]
+    pub unlogged: Vec<u32>,
     /// `default_transaction_isolation` of the role. Absent from older dumps.
     #[serde(default)]
     pub default_isolation: String,
@@ -177,6 +180,15 @@ pub struct Function {
     pub outputs: Vec<(String, u32)>,
     /// The extension it belongs to.
     pub extension: Option<String>,
+}
+
+impl Function {
+    /// Whether it may write: it is the database's own, and neither an extension's that says it does not. What a function says of
+    /// itself binds it only where it is PostgreSQL's own or in C: one that is STABLE may call one that writes, and an aggregate is
+    /// IMMUTABLE whatever it calls.
+    pub fn may_write(&self) -> bool {
+        self.oid >= FIRST_NORMAL && (self.extension.is_none() || self.volatility == 'v')
+    }
 }
 
 /// pg_operator

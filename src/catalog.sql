@@ -54,12 +54,18 @@ SELECT pg_catalog.json_build_object(
   'ruled', (SELECT COALESCE(pg_catalog.json_agg(DISTINCT w.ev_class::pg_catalog.int8), '[]') FROM pg_catalog.pg_rewrite w WHERE w.ev_type <> '1'),
   'opaque', (SELECT COALESCE(pg_catalog.json_agg(DISTINCT o.oid::pg_catalog.int8), '[]') FROM (
     SELECT t.tgrelid FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal
-    UNION ALL SELECT e.adrelid FROM pg_catalog.pg_attrdef e JOIN pg_catalog.pg_depend d
-        ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = e.oid AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
-      JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid WHERE p.provolatile = 'v' AND p.oid >= 16384
-    UNION ALL SELECT k.conrelid FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_depend d
-        ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = k.oid AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
-      JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid WHERE p.provolatile = 'v' AND p.oid >= 16384 AND k.conrelid <> 0) o(oid)),
+    UNION ALL SELECT CASE d.classid WHEN 'pg_catalog.pg_attrdef'::pg_catalog.regclass THEN (SELECT e.adrelid FROM pg_catalog.pg_attrdef e WHERE e.oid = d.objid)
+        WHEN 'pg_catalog.pg_constraint'::pg_catalog.regclass THEN (SELECT k.conrelid FROM pg_catalog.pg_constraint k WHERE k.oid = d.objid)
+        WHEN 'pg_catalog.pg_policy'::pg_catalog.regclass THEN (SELECT y.polrelid FROM pg_catalog.pg_policy y WHERE y.oid = d.objid)
+        ELSE (SELECT i.indrelid FROM pg_catalog.pg_index i WHERE i.indexrelid = d.objid) END
+      FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid
+      WHERE d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.refobjid >= 16384
+        AND d.classid IN ('pg_catalog.pg_attrdef'::pg_catalog.regclass, 'pg_catalog.pg_constraint'::pg_catalog.regclass, 'pg_catalog.pg_policy'::pg_catalog.regclass, 'pg_catalog.pg_class'::pg_catalog.regclass)
+        AND (p.provolatile = 'v' OR NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend x WHERE x.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND x.objid = p.oid AND x.deptype = 'e'))
+    UNION ALL SELECT a.attrelid FROM pg_catalog.pg_attribute a WHERE a.atttypid >= 16384 AND a.attnum > 0 AND EXISTS (
+      SELECT 1 FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = k.oid
+      WHERE k.contypid <> 0 AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.refobjid >= 16384)) o(oid) WHERE o.oid <> 0),
+  'unlogged', (SELECT COALESCE(pg_catalog.json_agg(c.oid::pg_catalog.int8), '[]') FROM pg_catalog.pg_class c WHERE c.relpersistence = 'u' AND c.relkind IN ('r', 'p')),
   'cascades', (SELECT COALESCE(pg_catalog.json_agg(DISTINCT pg_catalog.jsonb_build_array(k.confrelid::pg_catalog.int8, k.conrelid::pg_catalog.int8)), '[]')
     FROM pg_catalog.pg_constraint k WHERE k.contype = 'f' AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))),
   'default_isolation', pg_catalog.current_setting('default_transaction_isolation'),

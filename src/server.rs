@@ -279,6 +279,10 @@ async fn renew(database: Arc<Database>) {
         tracing::info!(database = %database.name, "settings of the role or the database changed: connections are made anew");
         database.reports.forget();
         database.pool.renew();
+        // After the pool: what is kept from now on comes over a connection that starts with the new ones.
+        if let Some(cache) = &database.cache {
+            cache.forget();
+        }
     }
 }
 
@@ -313,7 +317,8 @@ fn share(
 ) -> Result<Shared, ServeError> {
     let mut databases = HashMap::new();
     let cache = config.cache.map(|bytes| Arc::new(Cache::new(bytes)));
-    let place = |d: &config::Database| (d.upstream.host.clone(), d.upstream.port, d.upstream.database.clone());
+    // By the database's name alone: one server can have many addresses. Two databases of one name end each other's answers.
+    let place = |d: &config::Database| d.upstream.database.clone();
     for (number, database) in config.databases.iter().enumerate() {
         let server = config.databases.iter().position(|d| place(d) == place(database)).unwrap_or(number);
         let cache = cache.as_ref().map(|cache| cache.of_database(number as u32, server as u32));

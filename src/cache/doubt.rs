@@ -1,9 +1,10 @@
 //! Transactions of whose outcome nothing is known: the connection broke, or its client left while they ran. The server may still
 //! carry them out, as long as it has the process that ran them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::tags::Intent;
+use super::tags::{Generation, Intent};
 use crate::backend::connection::Settings;
 use crate::backend::pool::Pool;
 
@@ -26,6 +27,17 @@ pub fn settle(intent: Intent, pid: u32, pool: Pool) {
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    });
+}
+
+/// Ends an intent once all of a generation have ended.
+pub fn end_with(intent: Intent, others: Generation) {
+    tokio::spawn(async move {
+        // This intent's own, and the one here.
+        while Arc::strong_count(&others) > 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        intent.end();
     });
 }
 

@@ -19,7 +19,9 @@ pub mod flights;
 pub mod store;
 pub mod tags;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -30,7 +32,7 @@ use crate::plan::{Bound, Plan, Reads, Source, Writes, cached::names_the_present}
 use crate::principal::{Principal, Tenant};
 use flights::{Flight, Flights, Following, Takeoff};
 use store::{Entry, Store, StoredKey};
-use tags::{Intent, Slot, Stamps, Tag, Tags};
+use tags::{Generation, Intent, Slot, Stamps, Tag, Tags};
 
 /// The answers of all databases.
 #[derive(Debug)]
@@ -38,6 +40,9 @@ pub struct Cache {
     store: Store,
     tags: Arc<Tags>,
     flights: Arc<Flights>,
+    generation: ArcSwap<()>,
+    /// Of all databases.
+    everything: Mutex<Vec<Slot>>,
     /// The longest answer that is kept, in bytes.
     longest: usize,
 }
@@ -50,6 +55,8 @@ impl Cache {
             store: Store::new(bytes),
             tags: Arc::new(Tags::new()),
             flights: Arc::default(),
+            generation: ArcSwap::default(),
+            everything: Mutex::default(),
             longest: (1 << 20).min(bytes / 16),
         }
     }
@@ -57,7 +64,9 @@ impl Cache {
     /// What belongs to one database; `number` tells it from the others. `server`: the number of the first that is the same database
     /// of the same server, whose rows are written through either.
     pub fn of_database(self: &Arc<Self>, number: u32, server: u32) -> DatabaseCache {
-        DatabaseCache { cache: self.clone(), number, server, everything: self.tags.slot(server, Tag::Everything) }
+        let everything = self.tags.slot(server, Tag::Everything);
+        self.everything.lock().unwrap_or_else(PoisonError::into_inner).push(everything);
+        DatabaseCache { cache: self.clone(), number, server, everything }
     }
 }
 
@@ -239,7 +248,27 @@ impl DatabaseCache {
 
     /// An intent to write, of nothing yet.
     pub fn intend(&self) -> Intent {
-        Intent::new(self.cache.tags.clone())
+        Intent::new(self.cache.tags.clone(), self.cache.generation.load_full())
+    }
+
+    /// Makes all answers of all databases unreadable until the intent ends: it is not known where the writes go.
+    pub fn widen_everywhere(&self, intent: &mut Intent) {
+        let all = self.cache.everything.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().for_each(|slot| intent.add(*slot));
+    }
+
+    /// Definitions have changed in the transaction of this intent, and the catalog is known to be old. What others have planned
+    /// before may write more than they know: it ends when they have.
+    pub fn end_with_others(&self, intent: Intent) {
+        let others = self.cache.generation.swap(Generation::default());
+        doubt::end_with(intent, others);
+    }
+
+    /// Ends all answers of the database.
+    pub fn forget(&self) {
+        let mut intent = self.intend();
+        intent.add(self.everything);
+        intent.end();
     }
 
     /// Makes what a statement may change unreadable until the intent ends.

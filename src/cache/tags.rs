@@ -93,11 +93,17 @@ impl Stamps {
 pub struct Intent {
     tags: Arc<Tags>,
     slots: SmallVec<[Slot; 4]>,
+    /// Held.
+    _generation: Generation,
 }
 
+/// Intents of one generation were made, and perhaps planned, before definitions changed that those of the next know. It has as many
+/// holders as intents, and whoever waits for their end.
+pub type Generation = Arc<()>;
+
 impl Intent {
-    pub(super) fn new(tags: Arc<Tags>) -> Intent {
-        Intent { tags, slots: SmallVec::new() }
+    pub(super) fn new(tags: Arc<Tags>, generation: Generation) -> Intent {
+        Intent { tags, slots: SmallVec::new(), _generation: generation }
     }
 
     /// Before the statement leaves.
@@ -132,7 +138,8 @@ mod tests {
         let tenant = Tenant("1".into());
         let slot = tags.slot(0, Tag::Tenant(7, &tenant));
         let before = stamps(&tags, slot).expect("no writers");
-        let (mut a, mut b) = (Intent::new(tags.clone()), Intent::new(tags.clone()));
+        let intent = || Intent::new(tags.clone(), Generation::default());
+        let (mut a, mut b) = (intent(), intent());
         a.add(slot);
         a.add(slot);
         assert!(!before.are_current(&tags), "from before the statement leaves");
@@ -143,7 +150,7 @@ mod tests {
         b.end();
         assert!(!before.are_current(&tags), "and for ever");
         assert!(stamps(&tags, slot).is_some_and(|s| s.are_current(&tags)));
-        let mut lost = Intent::new(tags.clone());
+        let mut lost = intent();
         lost.add(slot);
         drop(lost);
         assert_eq!(stamps(&tags, slot), None, "nobody knows what became of it");

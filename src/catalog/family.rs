@@ -9,7 +9,7 @@ use super::{Catalog, Relation, TEMPORARY_SCHEMA};
 /// A root and what is below it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Family {
-    /// pg_class.oid; with several parents somewhere, of any of the roots.
+    /// pg_class.oid; where something has several parents, of one of the roots.
     pub root: u32,
     /// All are tables, partitioned or not, of this server, and lasting; none has rules or several parents. Only of such a family is
     /// it known what changes it.
@@ -23,13 +23,15 @@ pub struct Family {
 /// The families of all relations.
 pub(super) fn all(catalog: &Catalog) -> HashMap<u32, Arc<Family>> {
     let relations = &catalog.snapshot.relations;
-    let roots: HashMap<u32, u32> = relations.iter().map(|r| (r.oid, root(catalog, r, 0))).collect();
+    let roots = roots(relations);
+    let unlogged: BTreeSet<u32> = catalog.snapshot.unlogged.iter().copied().collect();
     let mut families: HashMap<u32, Family> = HashMap::new();
     for relation in relations {
         let root = roots[&relation.oid];
         let family = families.entry(root).or_insert_with(|| Family { root, plain: true, ..Family::default() });
         let lasting = relation.schema != TEMPORARY_SCHEMA && matches!(relation.kind, 'r' | 'p');
-        family.plain &= lasting && relation.parents.len() < 2 && !catalog.has_rules(relation.oid);
+        family.plain &=
+            lasting && relation.parents.len() < 2 && !catalog.has_rules(relation.oid) && !unlogged.contains(&relation.oid);
         family.opaque |= catalog.has_rules(relation.oid);
     }
     for oid in &catalog.snapshot.opaque {
@@ -53,12 +55,25 @@ pub(super) fn all(catalog: &Catalog) -> HashMap<u32, Arc<Family>> {
     roots.into_iter().filter_map(|(oid, root)| Some((oid, families.get(&root)?.clone()))).collect()
 }
 
-fn root(catalog: &Catalog, relation: &Relation, depth: usize) -> u32 {
-    // Deeper than any inheritance: a damaged dump must not go round for ever.
-    match relation.parents.first().and_then(|p| catalog.relation(*p)).filter(|_| depth < 1_000) {
-        Some(parent) => root(catalog, parent, depth + 1),
-        None => relation.oid,
+/// The root of each: what hangs together, by whatever parents, has one.
+fn roots(relations: &[Relation]) -> HashMap<u32, u32> {
+    let mut above: HashMap<u32, u32> = HashMap::new();
+    for relation in relations {
+        for parent in &relation.parents {
+            let (a, b) = (top(&above, relation.oid), top(&above, *parent));
+            if a != b {
+                above.insert(a, b);
+            }
+        }
     }
+    relations.iter().map(|r| (r.oid, top(&above, r.oid))).collect()
+}
+
+fn top(above: &HashMap<u32, u32>, mut oid: u32) -> u32 {
+    while let Some(next) = above.get(&oid) {
+        oid = *next;
+    }
+    oid
 }
 
 /// Everything that is reached from a root, itself only where something leads back to it.
@@ -115,12 +130,13 @@ mod tests {
         ];
         let mut snapshot = Snapshot { relations, ..Snapshot::default() };
         assert_eq!(family(&snapshot, 3), (1, true, false, vec![]));
-        assert_eq!(family(&snapshot, 4), (4, false, false, vec![]), "a child of two parents");
+        assert_eq!(family(&snapshot, 4), family(&snapshot, 5), "a child of two parents");
+        assert!(!family(&snapshot, 5).1);
         assert!(!family(&snapshot, 7).1, "a partition of another server");
         assert!(!family(&snapshot, 9).1, "a view");
-        snapshot.cascades = vec![(3, 5), (5, 7), (7, 5)];
-        assert_eq!(family(&snapshot, 1).3, [5, 7]);
-        assert_eq!(family(&snapshot, 5).3, [5, 7], "through another and back");
+        snapshot.cascades = vec![(3, 9), (9, 7), (7, 9)];
+        assert_eq!(family(&snapshot, 1).3, [7, 9]);
+        assert_eq!(family(&snapshot, 9).3, [7, 9], "through another and back");
         snapshot.opaque = vec![8];
         assert!(family(&snapshot, 2).2, "by a trigger where the foreign key leads");
         assert!(!family(&snapshot, 4).2);

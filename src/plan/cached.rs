@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use pg_query::protobuf::{self as pg, ParseResult, RangeVar, TypeName};
 use pg_query::{Node, NodeEnum};
 
-use crate::catalog::{Catalog, FIRST_NORMAL, Relation, TEMPORARY_SCHEMA};
+use crate::catalog::{Catalog, FIRST_NORMAL, Function, Relation, TEMPORARY_SCHEMA};
 use crate::event::Uncached;
 use crate::policy::PolicySet;
 use crate::policy::epoch::RelationPolicy;
@@ -73,7 +73,11 @@ const TYPES: [&str; 19] = [
 ];
 
 /// Types whose input reads `now` and its like: of constants that is looked for when they are known.
-const TIMES: [&str; 6] = ["date", "interval", "time", "timestamp", "timestamptz", "timetz"];
+const TIMES: [&str; 5] = ["date", "interval", "time", "timestamp", "timestamptz"];
+
+/// pg_type.oid
+const TIMETZ: u32 = 1266;
+const TIMETZ_ARRAY: u32 = 1270;
 
 /// What the rewritten statement reads.
 pub(super) fn reads(tree: &Node, catalog: &Catalog, policies: &PolicySet) -> Reads {
@@ -109,6 +113,14 @@ fn read_node(node: &Node, catalog: &Catalog, policies: &PolicySet, sources: &mut
         Some(NodeEnum::RangeVar(range)) => {
             let relation = relation(range, catalog).ok_or(Uncached::Relation)?;
             let family = catalog.family(relation.oid).filter(|f| f.plain).ok_or(Uncached::Relation)?;
+            // Policies of row security read what no tree shows.
+            if relation.row_security && !crate::mutant!("cache.policies-read-nothing") {
+                return Err(Uncached::Relation);
+            }
+            // What a time with a zone is compared or converted to depends on the day.
+            if relation.columns.iter().any(|c| matches!(c.type_oid, TIMETZ | TIMETZ_ARRAY)) {
+                return Err(Uncached::Type);
+            }
             sources.insert(match policies.policy_of(relation, catalog) {
                 Some(RelationPolicy::Tenant(_)) => Source::Tenant(family.root),
                 Some(RelationPolicy::Shared) => Source::Shared(family.root),
@@ -128,6 +140,11 @@ fn read_node(node: &Node, catalog: &Catalog, policies: &PolicySet, sources: &mut
         Some(NodeEnum::SubLink(link)) => is_built_in(&link.oper_name, catalog),
         Some(NodeEnum::SortBy(sort)) => is_built_in(&sort.use_op, catalog),
         Some(NodeEnum::TypeCast(cast)) => cast_is_repeatable(cast, catalog),
+        Some(NodeEnum::ColumnRef(c)) => match c.fields.last().and_then(as_string) {
+            // A lock is enough to change some of them, and VACUUM others.
+            Some("xmin" | "xmax" | "cmin" | "cmax" | "ctid") => Err(Uncached::Relation),
+            Some(_) | None => Ok(()),
+        },
         Some(NodeEnum::LockingClause(_)) => Err(Uncached::Locks),
         Some(NodeEnum::SqlvalueFunction(_)) => Err(Uncached::Function),
         Some(NodeEnum::InsertStmt(_) | NodeEnum::UpdateStmt(_) | NodeEnum::DeleteStmt(_) | NodeEnum::MergeStmt(_)) => {
@@ -146,7 +163,6 @@ fn read_node(node: &Node, catalog: &Catalog, policies: &PolicySet, sources: &mut
             | NodeEnum::CaseWhen(_)
             | NodeEnum::CoalesceExpr(_)
             | NodeEnum::CollateClause(_)
-            | NodeEnum::ColumnRef(_)
             | NodeEnum::CommonTableExpr(_)
             | NodeEnum::GroupingFunc(_)
             | NodeEnum::GroupingSet(_)
@@ -220,7 +236,22 @@ fn cast_is_repeatable(cast: &pg::TypeCast, catalog: &Catalog) -> Result<(), Unca
 /// What the rewritten statement may write.
 pub(super) fn writes(tree: &Node, catalog: &Catalog) -> Writes {
     let mut found = Found::default();
-    walk(tree, &mut |node| found.note(node, catalog));
+    let mut of = |tree: &Node| walk(tree, &mut |node| found.note(node, catalog));
+    // A walk does not enter these by itself.
+    match &tree.node {
+        Some(NodeEnum::CopyStmt(s)) => s.query.as_deref().into_iter().for_each(&mut of),
+        Some(NodeEnum::DeclareCursorStmt(s)) => s.query.as_deref().into_iter().for_each(&mut of),
+        Some(NodeEnum::ExplainStmt(s)) => s.query.as_deref().into_iter().for_each(&mut of),
+        Some(NodeEnum::CreateTableAsStmt(s)) => s.query.as_deref().into_iter().for_each(&mut of),
+        Some(
+            NodeEnum::SelectStmt(_)
+            | NodeEnum::InsertStmt(_)
+            | NodeEnum::UpdateStmt(_)
+            | NodeEnum::DeleteStmt(_)
+            | NodeEnum::MergeStmt(_),
+        ) => of(tree),
+        Some(_) | None => return Writes::Everything,
+    }
     found.finish()
 }
 
@@ -248,7 +279,7 @@ impl Found {
             Some(NodeEnum::FuncCall(call)) => {
                 let may_write = |name: &str| {
                     let mut candidates = catalog.functions_named(name).peekable();
-                    candidates.peek().is_none() || candidates.any(|f| f.oid >= FIRST_NORMAL && f.volatility == 'v')
+                    candidates.peek().is_none() || candidates.any(Function::may_write)
                 };
                 self.everything |= parts(&call.funcname).is_none_or(|(_, name)| may_write(name));
             }
@@ -259,7 +290,14 @@ impl Found {
             }
             Some(NodeEnum::AExpr(e)) => self.operator(&e.name, catalog),
             Some(NodeEnum::SubLink(link)) => self.operator(&link.oper_name, catalog),
-            Some(NodeEnum::TypeCast(_)) => self.everything |= catalog.own_casts().any(|c| is_volatile(c.function, catalog)),
+            Some(NodeEnum::TypeCast(cast)) => {
+                let name = cast.type_name.as_ref().and_then(|t| t.names.last()).and_then(as_string).unwrap_or_default();
+                // The constraint of a domain may call anything.
+                let mut named = catalog.snapshot().types.iter().filter(|t| t.name == name);
+                let is_constrained = named.any(|t| t.oid >= FIRST_NORMAL && t.kind != 'e');
+                self.everything |= is_constrained && has_own_writers(catalog);
+                self.everything |= catalog.own_casts().any(|c| may_write(c.function, catalog));
+            }
             // Nothing else calls what may write.
             Some(_) | None => {}
         }
@@ -267,7 +305,7 @@ impl Found {
 
     fn operator(&mut self, name: &[Node], catalog: &Catalog) {
         let Some((_, name)) = name.last().and_then(as_string).map(|n| ((), n)) else { return };
-        self.everything |= catalog.operators_named(name).any(|o| o.oid >= FIRST_NORMAL && is_volatile(o.function, catalog));
+        self.everything |= catalog.operators_named(name).any(|o| o.oid >= FIRST_NORMAL && may_write(o.function, catalog));
     }
 
     /// `cascades`: it may change or remove rows.
@@ -303,7 +341,7 @@ impl Found {
 fn has_own_writers(catalog: &Catalog) -> bool {
     // pg_type.oid of trigger and event_trigger.
     let is_trigger = |returns: u32| matches!(returns, 2279 | 3838);
-    catalog.snapshot().functions.iter().any(|f| f.oid >= FIRST_NORMAL && f.volatility == 'v' && !is_trigger(f.returns))
+    catalog.snapshot().functions.iter().any(|f| f.may_write() && !is_trigger(f.returns))
 }
 
 /// Whether a text of an unrestricted user, which no review has resolved, cannot write: SELECT that calls nothing of the database's
@@ -348,17 +386,30 @@ fn makes_a_table(select: &pg::SelectStmt) -> bool {
     select.into_clause.is_some() || select.larg.as_deref().is_some_and(makes_a_table)
 }
 
-fn is_volatile(function: u32, catalog: &Catalog) -> bool {
+fn may_write(function: u32, catalog: &Catalog) -> bool {
     let found = catalog.snapshot().functions.iter().find(|f| f.oid == function);
-    function >= FIRST_NORMAL && found.is_none_or(|f| f.volatility == 'v')
+    function >= FIRST_NORMAL && found.is_none_or(Function::may_write)
 }
 
 fn relation<'c>(range: &RangeVar, catalog: &'c Catalog) -> Option<&'c Relation> {
     catalog.relation_named(&range.schemaname, &range.relname)
 }
 
-/// Whether a text, or a parameter's value, may name the present time: `'now'`, `'today 04:05'`.
+/// Whether a text, or a parameter's value, may name the present time: `'now'`, `'today 04:05'`. Whatever spells characters in another way
+/// (escapes, literals that go on in the next line) may.
 pub fn names_the_present(text: &[u8]) -> bool {
+    let escapes = memchr::memchr3(b'\\', b'\n', b'\r', text).is_some() || memchr::memmem::find(text, b"&'").is_some();
+    if escapes || has_word_of_the_present(text) {
+        return true;
+    }
+    // `n"ow"` in an array or a range.
+    memchr::memchr(b'"', text).is_some() && {
+        let unquoted: Vec<u8> = text.iter().copied().filter(|b| *b != b'"').collect();
+        has_word_of_the_present(&unquoted)
+    }
+}
+
+fn has_word_of_the_present(text: &[u8]) -> bool {
     const WORDS: [&[u8]; 4] = [b"now", b"today", b"tomorrow", b"yesterday"];
     let is_letter = |at: Option<usize>| at.and_then(|at| text.get(at)).is_some_and(u8::is_ascii_alphabetic);
     let ends_at = |last: usize| {
@@ -373,13 +424,27 @@ pub fn names_the_present(text: &[u8]) -> bool {
     memchr::memchr2_iter(b'w', b'W', text).chain(memchr::memchr2_iter(b'y', b'Y', text)).any(ends_at)
 }
 
+/// Types (pg_type.oid) of parameters whose binary format spells no word: numbers, booleans, uuids, bytes, times.
+pub const SPELL_NOTHING: [u32; 12] = [16, 17, 20, 21, 23, 700, 701, 1082, 1114, 1184, 1700, 2950];
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_present_is_known_by_its_words() {
-        for text in ["'now'", "x'NOW ", "'04:05today'", "'Tomorrow'", "yesterday"] {
+        for text in [
+            "'now'",
+            "x'NOW ",
+            "'04:05today'",
+            "'Tomorrow'",
+            "yesterday",
+            "E'\\x6eow'",
+            "U&'\\006eow'",
+            "'no'\n'w'",
+            "{n\"ow\"}",
+            "{n\\ow}",
+        ] {
             assert!(names_the_present(text.as_bytes()), "{text}");
         }
         for text in ["knowledge", "nowhere", "'2024-01-01'", "todays", ""] {

@@ -15,8 +15,8 @@ use crate::cache::flights::Following;
 use crate::cache::{Asked, Form, Looked, Turn};
 use crate::event::{Cached, Command, Event, Uncached, Verdict};
 use crate::gate::{Approved, Protocol};
-use crate::plan::cached::names_the_present;
-use crate::plan::{Action, Parameters, Reads, Writes};
+use crate::plan::cached::{SPELL_NOTHING, names_the_present};
+use crate::plan::{Action, Parameters, Plan, Reads, Writes};
 use crate::wire::backend::{self as reply, TransactionStatus};
 use crate::wire::frame;
 use crate::wire::frontend::{self, Bind, Format, FrontendMessage, Parse, Target};
@@ -27,7 +27,7 @@ impl Session<'_> {
         if self.database.cache.is_none() {
             return Ok(false);
         }
-        let mut looked = self.look(text, approved, Turn::First);
+        let mut looked = self.look(text, approved, self.first_turn());
         if let Some(Looked::Asked(following)) = looked {
             self.follow(following).await?;
             looked = self.look(text, approved, Turn::Second);
@@ -57,15 +57,34 @@ impl Session<'_> {
         Some(cache.look(&one.plan, asked, turn))
     }
 
-    /// Waits for the answer that another has asked for.
+    /// Who has a limit for its statements asks by itself: the server keeps the time.
+    fn first_turn(&self) -> Turn {
+        let limited =
+            self.shared.limits.statement_timeout.is_some() || self.settings.effective().map().contains_key("statement_timeout");
+        if limited { Turn::Second } else { Turn::First }
+    }
+
+    /// Waits for the answer that another has asked for; one that is cancelled meanwhile asks by itself, and is answered so.
     async fn follow(&mut self, following: Following) -> Step {
+        let slot = self.registration.slot().clone();
+        let interrupted = slot.interrupted();
+        tokio::pin!(interrupted);
+        interrupted.as_mut().enable();
+        slot.set_waiting();
         let over = following.over();
         tokio::pin!(over);
         loop {
             let drain = &mut self.drain;
             tokio::select! {
                 biased;
-                () = &mut over => return Ok(()),
+                () = &mut over => {
+                    slot.clear();
+                    return Ok(());
+                }
+                () = &mut interrupted => {
+                    slot.clear();
+                    return Ok(());
+                }
                 read = self.client.fill(), if self.client.inbox.len() < HIGH => {
                     if !matches!(read, Ok(1..)) {
                         return Err(End::Client);
@@ -94,7 +113,7 @@ impl Session<'_> {
         let mut messages = self.client.inbox.split_to(length);
         let mut answered = false;
         if let Some(read) = Messages::read(&messages) {
-            let mut outcome = self.answer_batch(&read, Turn::First);
+            let mut outcome = self.answer_batch(&read, self.first_turn());
             if let Some(Batch::Asked(following)) = outcome {
                 self.follow(following).await?;
                 outcome = self.answer_batch(&read, Turn::Second);
@@ -121,8 +140,8 @@ impl Session<'_> {
             return None;
         }
         let cache = self.database.cache.as_ref()?;
-        let in_text = |i: usize| bind.format(i) == Format::Text;
-        let present = bind.values.iter().enumerate().any(|(i, v)| in_text(i) && v.is_some_and(names_the_present));
+        let spells = |i: usize| bind.format(i) == Format::Text || !SPELL_NOTHING.contains(&statement.parameter_type(i));
+        let present = bind.values.iter().enumerate().any(|(i, v)| spells(i) && v.is_some_and(names_the_present));
         let settings = self.settings.effective();
         let looked = if let Reads::Unknown(why) = plan.reads() {
             Looked::Passed(*why)
@@ -230,10 +249,21 @@ impl Session<'_> {
     }
 
     /// Before a statement leaves: what it may write cannot be read from the cache until its transaction has ended.
-    pub fn intend(&mut self, writes: &Writes) {
-        let Some(cache) = self.database.cache.as_ref().filter(|_| *writes != Writes::Nothing) else { return };
+    pub fn intend(&mut self, plan: &Plan) {
+        let Some(cache) = self.database.cache.as_ref().filter(|_| *plan.writes() != Writes::Nothing) else { return };
         let intent = self.intent.get_or_insert_with(|| cache.intend());
+        let gate = &self.database.gate;
+        // What it writes was told by definitions that have changed since.
+        let is_old = gate.epoch() != plan.epoch() || gate.refreshed().is_some();
+        let writes = if is_old { &Writes::Everything } else { plan.writes() };
         cache.widen(intent, writes, self.principal.tenant());
+    }
+
+    /// The server has ended a connection: if it crashed, it may have lost rows (unlogged tables, commits that were not waited for).
+    pub fn forget_answers(&self) {
+        if let Some(cache) = &self.database.cache {
+            cache.forget();
+        }
     }
 
     /// The transaction has ended, and its outcome is visible.

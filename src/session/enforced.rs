@@ -248,9 +248,11 @@ impl Session<'_> {
         let slot = self.registration.slot().clone();
         match end {
             End::Client if !self.queue.is_empty() || self.phase == Phase::Awaiting => slot.cancel().await,
-            End::Client | End::Server => {}
+            End::Client => {}
+            End::Server => self.forget_answers(),
             End::Fatal(error) => self.say_goodbye(&error),
             End::Lost => {
+                self.forget_answers();
                 let error = SqlError::fatal(sqlstate::CONNECTION_FAILURE, "server closed the connection unexpectedly");
                 self.say_goodbye(&error);
             }

@@ -374,9 +374,9 @@ impl Session<'_> {
             return Ok(());
         };
         request::put_execute(&mut lease.outbox, execute.portal, max_rows);
-        self.intend(statement.plan.writes());
+        self.intend(&statement.plan);
         if let Some(target) = statement.target() {
-            self.intend(target.plan.writes());
+            self.intend(&target.plan);
         }
         self.own_sequences.advance(&statement.target().unwrap_or(&statement).plan);
         self.tell(Command::of_word(statement.plan.command()), Protocol::Extended, Verdict::Permitted);

@@ -73,11 +73,11 @@ impl Session<'_> {
         }
         let mut text = Text::default();
         for one in approved {
-            self.intend(one.plan.writes());
+            self.intend(&one.plan);
         }
         for piece in pieces {
             if let Piece::Execute { sql: _, statement } = &piece {
-                self.intend(statement.plan.writes());
+                self.intend(&statement.plan);
             }
             if let Err(denial) = self.add(piece, &mut text) {
                 self.deny(denial, Protocol::Simple);

@@ -212,7 +212,7 @@ impl Session<'_> {
             return Ok(());
         }
         for one in approved {
-            self.intend(one.plan.writes());
+            self.intend(&one.plan);
             self.tell(Command::of_word(one.plan.command()), Protocol::Simple, Verdict::Permitted);
         }
         self.statements = at;

@@ -50,6 +50,7 @@ pub async fn serve(established: Established, shared: &Shared, pool: &Pool) {
         simple: false,
         unsynced: false,
         intent: None,
+        elsewhere: pool.upstream().database != database.pool.upstream().database,
         database,
     };
     let mut drain = DrainWatch::new(&shared.drain);
@@ -122,6 +123,8 @@ struct Relay {
     unsynced: bool,
     /// To the result cache, all that such a user does is a write of everything.
     intent: Option<Intent>,
+    /// The user's own connections lead to another database than those of tenants.
+    elsewhere: bool,
     database: Arc<Database>,
 }
 
@@ -182,15 +185,12 @@ impl Relay {
                     self.rows.set(false);
                     self.status = TransactionStatus::parse(&message.body)?;
                     self.awaited = self.awaited.saturating_sub(1);
-                    if self.is_at_rest()
-                        && let Some(intent) = self.intent.take()
-                    {
-                        intent.end();
-                    }
-                    if self.ddl && self.status == TransactionStatus::Idle {
+                    let changed = self.ddl && self.status == TransactionStatus::Idle;
+                    if changed {
                         self.ddl = false;
                         self.database.gate.changed();
                     }
+                    self.has_ended(changed);
                 }
                 tag::COMMAND_COMPLETE => {
                     let shown = self.rows.replace(false);
@@ -221,6 +221,9 @@ impl Relay {
         if let (None, Some(cache)) = (&self.intent, &self.database.cache) {
             let mut intent = cache.intend();
             cache.widen(&mut intent, &Writes::Everything, None);
+            if self.elsewhere {
+                cache.widen_everywhere(&mut intent);
+            }
             self.intent = Some(intent);
         }
     }
@@ -232,6 +235,23 @@ impl Relay {
         }
         let text = inbox.get(frame::HEADER..frame).and_then(|body| body.strip_suffix(&[0]));
         text.and_then(|text| std::str::from_utf8(text).ok()).is_some_and(|text| self.database.gate.only_reads(text))
+    }
+
+    /// A ReadyForQuery has come. `changed`: definitions have.
+    fn has_ended(&mut self, changed: bool) {
+        if changed && let Some(intent) = self.intent.take() {
+            // What is under way is still to come to its end.
+            if !self.is_at_rest() {
+                self.intend();
+            }
+            if let Some(cache) = &self.database.cache {
+                cache.end_with_others(intent);
+            }
+        } else if self.is_at_rest()
+            && let Some(intent) = self.intent.take()
+        {
+            intent.end();
+        }
     }
 
     /// Whether the outcome of all that was passed on is known.
@@ -249,10 +269,17 @@ impl Relay {
     /// Passes the client's messages on.
     fn upstream(&mut self, client: &mut super::socket::Client, lease: &mut Lease) -> Result<Option<End>, SqlError> {
         while lease.outbox.len() < HIGH {
-            let interesting = |tag| !matches!(tag, b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'd' | b'c' | b'f');
+            let asks = Cell::new(false);
+            let interesting = |tag| {
+                // Data of a COPY belongs to the statement before it.
+                if matches!(tag, b'P' | b'B' | b'D' | b'E' | b'C' | b'H') {
+                    asks.set(true);
+                }
+                !matches!(tag, b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'd' | b'c' | b'f')
+            };
             let plain = self.up.advance(&client.inbox, self.max_message, interesting)?;
+            self.unsynced |= asks.get();
             if plain > 0 {
-                self.unsynced = true;
                 self.intend();
             }
             lease.outbox.extend_from_slice(&client.inbox[..plain]);
