@@ -103,7 +103,7 @@ impl Session<'_> {
     /// and its answer may be kept.
     pub async fn batch_cached(&mut self) -> Step<bool> {
         let begins = matches!(self.client.inbox.first(), Some(b'P' | b'B'));
-        if !begins || self.database.cache.is_none() || !self.may_be_cached() {
+        if !begins || !self.may_be_cached() {
             return Ok(false);
         }
         let Some(length) = length_of_batch(&self.client.inbox, self.shared.limits.max_message) else { return Ok(false) };

@@ -29,7 +29,7 @@ impl Session<'_> {
             && self.client.outbox.len() < HIGH
             && self.lease.as_ref().is_none_or(|lease| lease.outbox.len() < HIGH)
         {
-            if self.convert_data() || self.batch_cached().await? {
+            if self.convert_data() || self.database.cache.is_some() && self.batch_cached().await? {
                 continue;
             }
             match frame::take(&mut self.client.inbox, self.shared.limits.max_message) {
