@@ -145,10 +145,11 @@ pub enum Uncached {
     Present,
     Writing,
     Size,
+    Answer,
 }
 
 impl Uncached {
-    pub const ALL: [Uncached; 12] = [
+    pub const ALL: [Uncached; 13] = [
         Uncached::Command,
         Uncached::Writes,
         Uncached::Locks,
@@ -161,6 +162,7 @@ impl Uncached {
         Uncached::Present,
         Uncached::Writing,
         Uncached::Size,
+        Uncached::Answer,
     ];
 
     /// The label of metrics.
@@ -178,6 +180,7 @@ impl Uncached {
             Uncached::Present => "present",
             Uncached::Writing => "writing",
             Uncached::Size => "size",
+            Uncached::Answer => "answer",
         }
     }
 
@@ -196,6 +199,7 @@ impl Uncached {
             Uncached::Present => "it names the present time (now, today, tomorrow, yesterday)",
             Uncached::Writing => "a transaction is writing what it reads",
             Uncached::Size => "the answer is larger than what is kept",
+            Uncached::Answer => "the answer was an error, or came with something that is not to be told twice",
         }
     }
 }

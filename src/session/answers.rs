@@ -44,7 +44,7 @@ impl Session<'_> {
             tag::NOTICE => {
                 let own = matches!(self.queue.front(), Some(Expected::Prelude { .. } | Expected::OwnSync));
                 if !own && !scrub::is_the_backends_own(body) {
-                    self.abandon(Uncached::Command);
+                    self.abandon(Uncached::Answer);
                     self.write_told(tag, body);
                 }
                 Ok(())
@@ -52,7 +52,7 @@ impl Session<'_> {
             tag::PARAMETER_STATUS => self.take_parameter(body),
             tag::NOTIFICATION => {
                 if self.pinned {
-                    self.abandon(Uncached::Command);
+                    self.abandon(Uncached::Answer);
                     self.pass(tag, body);
                 }
                 Ok(())
@@ -82,7 +82,7 @@ impl Session<'_> {
         }
         let own = matches!(self.queue.front(), Some(Expected::Prelude { .. }));
         if !own && name != "session_authorization" {
-            self.abandon(Uncached::Command);
+            self.abandon(Uncached::Answer);
             self.pass(tag::PARAMETER_STATUS, body);
         }
         Ok(())

@@ -1,14 +1,11 @@
 //! A tenant's session and the result cache: what is answered without the server, what is kept, and what is said before a write.
 
-use std::future::poll_fn;
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::drive::HIGH;
-use super::enforced::{End, Phase, Session, Step};
-use super::shared::Drain;
-use super::unrestricted::going_down;
+use super::enforced::{Phase, Session, Step};
 use crate::audit;
 use crate::cache::doubt;
 use crate::cache::flights::Following;
@@ -66,37 +63,9 @@ impl Session<'_> {
 
     /// Waits for the answer that another has asked for; one that is cancelled meanwhile asks by itself, and is answered so.
     async fn follow(&mut self, following: Following) -> Step {
-        let slot = self.registration.slot().clone();
-        let interrupted = slot.interrupted();
-        tokio::pin!(interrupted);
-        interrupted.as_mut().enable();
-        slot.set_waiting();
-        let over = following.over();
-        tokio::pin!(over);
-        loop {
-            let drain = &mut self.drain;
-            tokio::select! {
-                biased;
-                () = &mut over => {
-                    slot.clear();
-                    return Ok(());
-                }
-                () = &mut interrupted => {
-                    slot.clear();
-                    return Ok(());
-                }
-                read = self.client.fill(), if self.client.inbox.len() < HIGH => {
-                    if !matches!(read, Ok(1..)) {
-                        return Err(End::Client);
-                    }
-                }
-                told = poll_fn(|cx| drain.poll(cx)) => {
-                    if told == Drain::Now {
-                        return Err(End::Fatal(going_down()));
-                    }
-                }
-            }
-        }
+        self.wait_for(following.over()).await?;
+        self.registration.slot().clear();
+        Ok(())
     }
 
     /// Answers from the cache a transaction of the extended protocol that has come in whole. `false`: its messages are taken one by one,
@@ -243,7 +212,7 @@ impl Session<'_> {
     pub fn complete_fill(&mut self, good: bool) {
         match &mut self.fill {
             Some(fill) if good => fill.end(),
-            Some(_) => self.abandon(Uncached::Command),
+            Some(_) => self.abandon(Uncached::Answer),
             None => {}
         }
     }

@@ -421,48 +421,50 @@ impl Session<'_> {
         }
         let begun = Instant::now();
         let pool = self.database.pool.clone();
-        let slot = self.registration.slot().clone();
-        let leased = {
-            let interrupted = slot.interrupted();
-            tokio::pin!(interrupted);
-            interrupted.as_mut().enable();
-            slot.set_waiting();
-            let wanted = self.settings.committed().clone();
-            let leasing = prelude::lease(&pool, holder, &wanted);
-            tokio::pin!(leasing);
-            loop {
-                let drain = &mut self.drain;
-                tokio::select! {
-                    biased;
-                    leased = &mut leasing => break leased,
-                    () = &mut interrupted => {
-                        let message = "canceling statement due to user request";
-                        break Err(SqlError::new(sqlstate::QUERY_CANCELED, message));
-                    }
-                    read = self.client.fill(), if self.client.inbox.len() < HIGH => {
-                        if !matches!(read, Ok(1..)) {
-                            return Err(End::Client);
-                        }
-                    }
-                    told = poll_fn(|cx| drain.poll(cx)) => {
-                        if told == Drain::Now {
-                            return Err(End::Fatal(going_down()));
-                        }
-                    }
-                }
-            }
-        };
+        let wanted = self.settings.committed().clone();
+        let leased = self
+            .wait_for(prelude::lease(&pool, holder, &wanted))
+            .await?
+            .unwrap_or_else(|| Err(SqlError::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request")));
         match leased {
             Ok(lease) => {
                 self.hold(lease, begun.elapsed());
                 Ok(Ok(()))
             }
             Err(error) => {
-                slot.clear();
+                self.registration.slot().clear();
                 if error.sqlstate == sqlstate::TOO_MANY_CONNECTIONS {
                     self.shared.events.emit(Event::PoolTimedOut);
                 }
                 Ok(Err(Denial::new(Reason::Limit, error)))
+            }
+        }
+    }
+
+    /// Waits for something else than the server's answer, with an eye on the client. `None`: it cancelled. The slot of cancels is told
+    /// that the client waits; what comes after is the caller's to tell.
+    pub async fn wait_for<T>(&mut self, what: impl Future<Output = T>) -> Step<Option<T>> {
+        let slot = self.registration.slot().clone();
+        let interrupted = slot.interrupted();
+        tokio::pin!(interrupted, what);
+        interrupted.as_mut().enable();
+        slot.set_waiting();
+        loop {
+            let drain = &mut self.drain;
+            tokio::select! {
+                biased;
+                done = &mut what => return Ok(Some(done)),
+                () = &mut interrupted => return Ok(None),
+                read = self.client.fill(), if self.client.inbox.len() < HIGH => {
+                    if !matches!(read, Ok(1..)) {
+                        return Err(End::Client);
+                    }
+                }
+                told = poll_fn(|cx| drain.poll(cx)) => {
+                    if told == Drain::Now {
+                        return Err(End::Fatal(going_down()));
+                    }
+                }
             }
         }
     }

@@ -366,6 +366,10 @@ impl Session<'_> {
         self.statements += 1;
         self.pin(statement.plan.effect() == Effect::Pins);
         let sent = Sent { hides_rows: statement.hides_rows(), ..Sent::of(&statement.plan, self.statements, portal.copy) };
+        self.intend(&statement.plan);
+        if let Some(target) = statement.target() {
+            self.intend(&target.plan);
+        }
         // Rows that are not shown must all come, or there would be no command tag.
         let max_rows = if sent.hides_rows { 0 } else { execute.max_rows };
         // The portal was made on this backend in this transaction.
@@ -374,10 +378,6 @@ impl Session<'_> {
             return Ok(());
         };
         request::put_execute(&mut lease.outbox, execute.portal, max_rows);
-        self.intend(&statement.plan);
-        if let Some(target) = statement.target() {
-            self.intend(&target.plan);
-        }
         self.own_sequences.advance(&statement.target().unwrap_or(&statement).plan);
         self.tell(Command::of_word(statement.plan.command()), Protocol::Extended, Verdict::Permitted);
         self.queue.push_back(Expected::Execute { sent, statement });
