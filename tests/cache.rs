@@ -265,6 +265,10 @@ fn what_is_kept_and_why_not() {
     assert_eq!(world.asking(&mut one, "SELECT id, note FROM item WHERE id = 2"), "pass isolation");
     one.query("RESET default_transaction_isolation");
     assert_eq!(world.asking(&mut one, "SELECT id, note FROM item WHERE id = 2"), "fill", "an UPDATE came before");
+    let failing = "SELECT 1 / (n - n) FROM item WHERE id = 1";
+    let before = world.counts();
+    assert_eq!(one.query(failing).sqlstate(), "22012");
+    assert_eq!(world.counts()["pass answer"], before["pass answer"] + 1);
     let long = "SELECT repeat('x', 1100000), id FROM item WHERE id = 1";
     assert_eq!(world.asking(&mut one, long), "pass size");
     assert_eq!(world.asking(&mut one, long), "pass size");
@@ -534,6 +538,12 @@ fn settings_of_the_role_end_answers() {
     run(&mut owner, "ALTER ROLE app SET timezone = 'Asia/Tokyo'");
     reader.query(read);
     wait_until(|| reader.query(read).scalar().as_deref() == Some("2024-01-01 21:00:00+09"));
+    // Past the proxy, in the configuration file.
+    let mut keeper = Wire::connect(&world.cluster.superuser("shop")).expect("a session");
+    run(&mut keeper, "ALTER SYSTEM SET datestyle = 'German' | SELECT pg_reload_conf()");
+    wait_until(|| reader.query(read).scalar().as_deref() == Some("01.01.2024 21:00:00 JST"));
+    run(&mut keeper, "ALTER ROLE app SET default_transaction_isolation = 'serializable'");
+    wait_until(|| world.asking(&mut reader, read) == "pass isolation");
 }
 
 #[test]

@@ -117,7 +117,8 @@ pub async fn load(upstream: &Upstream) -> Result<Snapshot, SqlError> {
 pub struct Fingerprint {
     /// By DDL: the snapshot must be loaded again.
     pub catalog: String,
-    /// By ALTER ROLE or ALTER DATABASE .. SET, for this role in this database: what new sessions start with.
+    /// By ALTER ROLE or ALTER DATABASE .. SET, for this role in this database, or by the configuration file: what new sessions start
+    /// with.
     pub settings: String,
 }
 
@@ -139,6 +140,20 @@ const CATALOGS: [&str; 16] = [
     "pg_rewrite",
     "pg_trigger",
     "pg_attrdef",
+];
+
+/// Settings that what a server shows depends on, whoever changed them: those of the configuration file come to no catalog.
+const SHOWN_BY: [&str; 10] = [
+    "TimeZone",
+    "DateStyle",
+    "IntervalStyle",
+    "bytea_output",
+    "extra_float_digits",
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "default_text_search_config",
+    "xmloption",
 ];
 
 /// Leaves out rows of sessions' temporary tables, which the snapshot has none of.
@@ -171,8 +186,10 @@ static FINGERPRINT_SQL: LazyLock<String> = LazyLock::new(|| {
         )
     };
     format!(
-        "SELECT pg_catalog.md5(pg_catalog.concat_ws('/', {})) || ' ' || pg_catalog.md5(pg_catalog.concat_ws('/', {}))",
+        "SELECT pg_catalog.md5(pg_catalog.concat_ws('/', {}, pg_catalog.current_setting('default_transaction_isolation'))) || ' ' || \
+         pg_catalog.md5(pg_catalog.concat_ws('/', {}, {}))",
         CATALOGS.map(rows).join(", "),
+        SHOWN_BY.map(|name| format!("pg_catalog.current_setting('{name}')")).join(", "),
         "(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', setdatabase, setrole, pg_catalog.array_to_string(setconfig, ' ')), '/' \
           ORDER BY setdatabase, setrole) FROM pg_catalog.pg_db_role_setting s \
           WHERE s.setdatabase IN (0, (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())) \

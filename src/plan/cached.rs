@@ -304,7 +304,7 @@ impl Found {
     }
 
     fn operator(&mut self, name: &[Node], catalog: &Catalog) {
-        let Some((_, name)) = name.last().and_then(as_string).map(|n| ((), n)) else { return };
+        let Some(name) = name.last().and_then(as_string) else { return };
         self.everything |= catalog.operators_named(name).any(|o| o.oid >= FIRST_NORMAL && may_write(o.function, catalog));
     }
 
@@ -354,6 +354,8 @@ pub fn only_reads(tree: &ParseResult, catalog: &Catalog) -> bool {
         walk(node, &mut |n| {
             // Its name may be a temporary view's, of which nothing is known.
             hidden |= matches!(&n.node, Some(NodeEnum::RangeVar(range)) if own_writers && !is_systems(range));
+            // PostgreSQL's own may change more than tables: pg_reload_conf().
+            hidden |= matches!(&n.node, Some(NodeEnum::FuncCall(call)) if is_volatile(&call.funcname, catalog));
         });
         !hidden && writes(node, catalog) == Writes::Nothing
     };
@@ -379,6 +381,10 @@ pub fn only_reads(tree: &ParseResult, catalog: &Catalog) -> bool {
         }
         Some(_) | None => false,
     })
+}
+
+fn is_volatile(name: &[Node], catalog: &Catalog) -> bool {
+    parts(name).is_none_or(|(_, name)| catalog.functions_named(name).any(|f| f.volatility == 'v'))
 }
 
 /// SELECT INTO, of which the first arm says so.
@@ -430,6 +436,67 @@ pub const SPELL_NOTHING: [u32; 12] = [16, 17, 20, 21, 23, 700, 701, 1082, 1114, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::Snapshot;
+    use crate::sql::parse;
+
+    fn function(oid: u32, name: &str, volatility: char) -> Function {
+        Function {
+            oid,
+            schema: if oid < FIRST_NORMAL { "pg_catalog" } else { "public" }.to_owned(),
+            name: name.to_owned(),
+            kind: 'f',
+            arguments: vec![],
+            defaults: 0,
+            variadic: false,
+            returns: 23,
+            returns_set: false,
+            volatility,
+            strict: false,
+            outputs: vec![],
+            extension: None,
+        }
+    }
+
+    #[test]
+    fn an_unrestricted_users_text_only_reads_where_nothing_can_write() {
+        let built_in = [function(1, "count", 'i'), function(2, "pg_reload_conf", 'v'), function(3, "version", 's')];
+        let with = |more: Option<Function>| {
+            let functions = built_in.iter().cloned().chain(more).collect();
+            Catalog::new(Snapshot { functions, ..Snapshot::default() })
+        };
+        let reads = |sql: &str, catalog: &Catalog| only_reads(&parse::parse(sql).unwrap(), catalog);
+        let plain = with(None);
+        for sql in [
+            "SELECT count(*), version() FROM accounts a JOIN pg_class ON true",
+            "BEGIN; SELECT 1; COMMIT",
+            "SET work_mem = '8MB'; SHOW work_mem",
+            "SAVEPOINT s; RELEASE s; ROLLBACK TO s",
+        ] {
+            assert!(reads(sql, &plain), "{sql}");
+        }
+        for sql in [
+            "SELECT 1; UPDATE accounts SET id = 1",
+            "WITH w AS (DELETE FROM accounts RETURNING id) SELECT * FROM w",
+            "SELECT 1 INTO t",
+            "SELECT 1 INTO t UNION SELECT 2",
+            "SELECT pg_reload_conf()",
+            "SELECT unknown()",
+            "COPY accounts FROM STDIN",
+            "COPY (SELECT 1) TO STDOUT",
+            "PREPARE TRANSACTION 'x'",
+            "COMMIT PREPARED 'x'",
+            "EXECUTE p",
+            "CALL p()",
+            "DO 'BEGIN END'",
+            "ALTER SYSTEM SET work_mem = '8MB'",
+        ] {
+            assert!(!reads(sql, &plain), "{sql}");
+        }
+        let own = with(Some(function(FIRST_NORMAL, "own", 's')));
+        assert!(reads("SELECT count(*) FROM pg_catalog.pg_class", &own));
+        assert!(!reads("SELECT own()", &own));
+        assert!(!reads("SELECT count(*) FROM accounts", &own), "it may be a temporary view");
+    }
 
     #[test]
     fn the_present_is_known_by_its_words() {
