@@ -48,6 +48,19 @@ const SCHEMA: &str = "
     CREATE TABLE \"both\" () INHERITS (mother, father);
     CREATE UNLOGGED TABLE brief (tenant_id int NOT NULL, id int);
     CREATE TABLE zoned (tenant_id int NOT NULL, at timetz);
+    CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+    CREATE TABLE coded (tenant_id int NOT NULL, id bigint PRIMARY KEY, code int UNIQUE, n int NOT NULL DEFAULT 0);
+    CREATE TABLE by_code (tenant_id int NOT NULL, code int REFERENCES coded (code) ON UPDATE CASCADE, n int PRIMARY KEY);
+    CREATE TABLE named (tenant_id int NOT NULL, name text, n int NOT NULL DEFAULT 0, PRIMARY KEY (name, tenant_id));
+    CREATE TABLE loosely (tenant_id int NOT NULL, name text COLLATE loose PRIMARY KEY, n int NOT NULL DEFAULT 0);
+    CREATE TABLE short (tenant_id int NOT NULL, name varchar(3) PRIMARY KEY, n int NOT NULL DEFAULT 0);
+    CREATE TABLE counted (tenant_id int NOT NULL, id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int NOT NULL DEFAULT 0);
+    CREATE TABLE unique_id (tenant_id int NOT NULL, id uuid PRIMARY KEY, n int NOT NULL DEFAULT 0);
+    INSERT INTO coded VALUES (1, 1, 11), (1, 2, 12), (2, 3, 13);
+    INSERT INTO by_code VALUES (1, 11, 1), (1, 12, 2);
+    INSERT INTO named SELECT t, 'name ' || g FROM generate_series(1, 2) t, generate_series(1, 3) g;
+    INSERT INTO loosely VALUES (1, 'Abc');
+    INSERT INTO unique_id VALUES (1, 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'), (1, 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a12');
     INSERT INTO \"both\" SELECT t, 'a' FROM generate_series(1, 2) t;
     GRANT ALL ON ALL TABLES IN SCHEMA public TO app";
 
@@ -137,6 +150,41 @@ const POLICIES: &str = "
 
     [[table]]
     name = 'public.zoned'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+
+    [[table]]
+    name = 'public.coded'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+
+    [[table]]
+    name = 'public.by_code'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+
+    [[table]]
+    name = 'public.named'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+
+    [[table]]
+    name = 'public.loosely'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+
+    [[table]]
+    name = 'public.short'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+
+    [[table]]
+    name = 'public.counted'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+
+    [[table]]
+    name = 'public.unique_id'
     scope = 'tenant'
     tenant_column = 'tenant_id'
 
@@ -359,6 +407,124 @@ fn the_extended_protocol_is_answered_as_it_was_asked() {
     one.send(b'S', b"").expect("send");
     let kinds: Vec<char> = std::iter::repeat_with(|| char::from(one.receive().expect("a message").kind)).take(4).collect();
     assert_eq!(kinds, ['t', 'T', 'E', 'Z']);
+}
+
+/// The read, what is written, whether it ends the answer.
+const ROWS: &[(&str, &str, bool)] = &[
+    ("SELECT n FROM item WHERE id = 1", "UPDATE item SET n = n + 1 WHERE id = 1", true),
+    ("SELECT n FROM item WHERE id = 1", "UPDATE item SET n = n + 1 WHERE id = 2", false),
+    ("SELECT n FROM item WHERE id = '1'", "UPDATE item SET n = n + 1 WHERE tenant_id = 1 AND 1 = id", true),
+    ("SELECT n FROM item WHERE id = '1'::bigint", "UPDATE item SET n = n + 1 WHERE id = '2'", false),
+    ("SELECT n FROM item WHERE id = 1", "UPDATE item SET n = n + 1 WHERE id = '01'", true),
+    ("SELECT n FROM item WHERE id = 1", "UPDATE item SET n = n + 1 WHERE id = 1.0", true),
+    ("SELECT n FROM item WHERE id = 1", "UPDATE item SET n = n + 1 WHERE id = 2 OR id = 1", true),
+    ("SELECT n FROM item WHERE id = 1", "UPDATE item SET n = n + 1 WHERE id < 2", true),
+    ("SELECT n FROM item WHERE id = 1 OR id = 2", "UPDATE item SET n = n + 1 WHERE id = 2", true),
+    ("SELECT n FROM item WHERE id = 1", "UPDATE item SET n = n + 1 FROM part WHERE item.id = 1 AND part.id = 2", true),
+    ("SELECT n FROM item WHERE id = 1", "UPDATE item SET n = n + 1 FROM part WHERE item.id = 2 AND part.id = 1", false),
+    ("SELECT n FROM item WHERE id = 1", "UPDATE item SET n = n + 1 FROM part WHERE part.id = 2", true),
+    ("SELECT n FROM item WHERE id = 4", "DELETE FROM item WHERE id = 5", false),
+    ("SELECT n FROM item WHERE id = 4", "DELETE FROM item WHERE id = 4", true),
+    ("SELECT n FROM item WHERE id = 4", "INSERT INTO item (id, n) VALUES (5, 1)", false),
+    ("SELECT n FROM item WHERE id = 4", "INSERT INTO item (id, n) VALUES (4, 1)", true),
+    ("SELECT n FROM item WHERE id = 61", "INSERT INTO item (id, n) SELECT 61, 1", true),
+    ("SELECT n FROM item WHERE id = 4", "INSERT INTO item (id, n) SELECT 62, 1", false),
+    ("SELECT count(*) FROM item WHERE id = 63", "INSERT INTO item (id, n) VALUES (63, 1), (64, 1)", true),
+    ("SELECT 1 FROM item WHERE id = 65", "INSERT INTO item (id, n) VALUES (66, 1)", false),
+    (
+        "SELECT n FROM item WHERE id = 4",
+        "INSERT INTO item (id, n) VALUES (4, 1) ON CONFLICT (id, tenant_id) DO UPDATE SET n = 9",
+        true,
+    ),
+    (
+        "SELECT n FROM item WHERE id = 4",
+        "INSERT INTO item (id, n) VALUES (5, 1) ON CONFLICT (id, tenant_id) DO UPDATE SET n = 9",
+        false,
+    ),
+    ("SELECT n FROM item WHERE id = 3", "UPDATE item SET id = 70 WHERE id = 3", true),
+    ("SELECT n FROM item WHERE id = 71", "UPDATE item SET id = 71 WHERE id = 70", true),
+    ("SELECT sum(n) FROM item", "UPDATE item SET n = n + 1 WHERE id = 2", true),
+    (
+        "SELECT i.n, p.note FROM item i LEFT JOIN part p ON p.id = i.id WHERE i.id = 1",
+        "UPDATE item SET n = n + 1 WHERE id = 2",
+        false,
+    ),
+    (
+        "SELECT i.n, p.note FROM item i LEFT JOIN part p ON p.id = i.id WHERE i.id = 1",
+        "UPDATE item SET n = n + 1 WHERE id = 1",
+        true,
+    ),
+    (
+        "SELECT i.n, p.note FROM item i LEFT JOIN part p ON p.id = i.id WHERE i.id = 1",
+        "UPDATE part SET note = note || '.' WHERE id = 1",
+        true,
+    ),
+    ("SELECT sum(i.n) FROM item i FULL JOIN part p ON p.id = i.id AND i.id = 1", "UPDATE item SET n = n + 1 WHERE id = 2", true),
+    (
+        "SELECT (SELECT max(n) FROM item WHERE id = p.id) FROM part p WHERE p.id = 2",
+        "UPDATE item SET n = n + 100 WHERE id = 2",
+        true,
+    ),
+    ("SELECT (SELECT max(n) FROM item WHERE id = 1), n FROM item WHERE id = 2", "UPDATE item SET n = n + 100 WHERE id = 1", true),
+    ("SELECT a.n, b.n FROM item a, item b WHERE a.id = 1 AND b.id = 2", "UPDATE item SET n = n + 100 WHERE id = 2", true),
+    ("SELECT n FROM item AS i (id, tenant_id) WHERE i.tenant_id = 2", "UPDATE item SET n = n + 100 WHERE id = 2", true),
+    ("SELECT note FROM part WHERE id = 1", "UPDATE part SET note = note || '.' WHERE id = 1", true),
+    ("SELECT note FROM part WHERE id = 1", "UPDATE part SET note = note || '.' WHERE id = 2", false),
+    ("SELECT n FROM coded WHERE id = 1", "UPDATE coded SET n = n + 1 WHERE id = 2", false),
+    ("SELECT n FROM coded WHERE id = 1", "UPDATE coded SET n = n + 1 WHERE code = 11", true),
+    ("SELECT n FROM coded WHERE code = 11", "UPDATE coded SET n = n + 1 WHERE id = 1", true),
+    ("SELECT code FROM by_code WHERE n = 1", "UPDATE coded SET n = n + 1 WHERE id = 1", false),
+    ("SELECT code FROM by_code WHERE n = 1", "UPDATE coded SET code = 21 WHERE id = 1", true),
+    (
+        "SELECT n FROM coded WHERE id = 1",
+        "INSERT INTO coded (id, code) VALUES (9, 21) ON CONFLICT (code) DO UPDATE SET n = 77",
+        true,
+    ),
+    ("SELECT n FROM named WHERE name = 'name 1'", "UPDATE named SET n = n + 1 WHERE name = 'name 1'", true),
+    ("SELECT n FROM named WHERE name = 'name 1'", "UPDATE named SET n = n + 1 WHERE name = 'name 2'", false),
+    ("SELECT n FROM named WHERE name = 'name 1'", "UPDATE named SET n = n + 1 WHERE name = E'name\\x201'", true),
+    ("SELECT n FROM named WHERE name = 'it''s'", "INSERT INTO named (name) VALUES ('it''s')", true),
+    ("SELECT n FROM loosely WHERE name = 'ABC'", "UPDATE loosely SET n = n + 1 WHERE name = 'abc'", true),
+    ("SELECT n FROM short WHERE name = 'ab'", "INSERT INTO short (name) VALUES ('ab     ')", false),
+    ("SELECT n FROM short WHERE name = 'abc'", "INSERT INTO short (name) VALUES ('abc     ')", true),
+    ("SELECT n FROM counted WHERE id = 1", "INSERT INTO counted (id, n) OVERRIDING USER VALUE VALUES (5, 5)", true),
+    (
+        "SELECT n FROM unique_id WHERE id = 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'",
+        "UPDATE unique_id SET n = n + 1 WHERE id = 'A0EEBC999C0B4EF8BB6D6BB9BD380A11'",
+        true,
+    ),
+    (
+        "SELECT n FROM unique_id WHERE id = 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'",
+        "UPDATE unique_id SET n = n + 1 WHERE id = 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a12'",
+        false,
+    ),
+];
+
+#[test]
+fn a_row_is_read_until_it_changes() {
+    let world = World::start();
+    let (mut reader, mut writer) = (world.connect("one"), world.connect("one"));
+    for (read, write, ends) in ROWS {
+        world.changes(&mut reader, read, *ends, &mut || run(&mut writer, write));
+    }
+    // The same by parameters.
+    for (value, types, ends) in [
+        ("1", &[][..], true),
+        ("2", &[], false),
+        ("1", &[20], true),
+        ("2", &[21], false),
+        (" 1", &[], true),
+        ("1", &[1700], true),
+        ("1.0", &[1700], true),
+    ] {
+        world.changes(&mut reader, "SELECT n FROM item WHERE id = 1", ends, &mut || {
+            let parameters = [Some(value)];
+            let sql = &b"UPDATE item SET n = n + 1 WHERE id = $1"[..];
+            let what = Extended { sql, parameter_types: types, parameters: &parameters, ..Extended::default() };
+            assert!(writer.extended(&what).error.is_none());
+            format!("{value} as {types:?}")
+        });
+    }
 }
 
 #[test]

@@ -24,15 +24,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 use bytes::{Buf, Bytes, BytesMut};
+use smallvec::SmallVec;
 
 use crate::backend::connection::Settings;
 use crate::event::Uncached;
 use crate::id::PolicyEpoch;
-use crate::plan::{Bound, Plan, Reads, Source, Writes, cached::names_the_present};
+use crate::plan::{Bound, Plan, Reads, Rows, Touched, Values, Whose, Writes, cached::names_the_present};
 use crate::principal::{Principal, Tenant};
+use crate::wire::backend::tag;
+use crate::wire::frame;
 use flights::{Flight, Flights, Following, Takeoff};
 use store::{Entry, Store, StoredKey};
-use tags::{Generation, Intent, Slot, Stamps, Tag, Tags};
+use tags::{Generation, Intent, Part, Slot, Stamps, Tag, Tags};
 
 /// The answers of all databases.
 #[derive(Debug)]
@@ -148,6 +151,8 @@ pub struct Fill {
     key: StoredKey,
     tenant: Option<Tenant>,
     stamps: Stamps,
+    /// Those of rows that are added, of which an answer that has rows need not know.
+    if_empty: Stamps,
     answer: BytesMut,
     longest: usize,
     end: End,
@@ -184,6 +189,31 @@ impl Fill {
     }
 }
 
+/// The row of each family that a statement changes, for the values that are bound; `None`: it is not one.
+#[derive(Clone, Debug, Default)]
+pub struct WrittenRows(SmallVec<[Option<u64>; 1]>);
+
+impl WrittenRows {
+    pub fn of(writes: &Writes, values: &Values<'_>) -> WrittenRows {
+        WrittenRows(match writes {
+            Writes::Families(all) => all.iter().map(|touched| touched.rows.row(values)).collect(),
+            Writes::Nothing | Writes::Everything => SmallVec::new(),
+        })
+    }
+}
+
+/// Whether an answer, BindComplete or RowDescription to ReadyForQuery, has rows.
+fn has_rows(mut answer: &[u8]) -> bool {
+    while let Some((kind, _, rest)) = frame::split(answer) {
+        match kind {
+            tag::DATA_ROW => return true,
+            tag::ROW_DESCRIPTION | tag::BIND_COMPLETE => answer = rest,
+            _ => return false, // tidy: not a syntax kind
+        }
+    }
+    false
+}
+
 impl DatabaseCache {
     /// Looks for the answer of a statement that is alone in its transaction, at READ COMMITTED. What is bound has not been sent.
     pub fn look(&self, plan: &Plan, asked: Asked<'_>, turn: Turn) -> Looked {
@@ -211,7 +241,9 @@ impl DatabaseCache {
                 return Looked::Passed(Uncached::Present);
             }
             // Before the query leaves: INVARIANT (NOTHING STALE).
-            let Some(stamps) = self.stamp(sources, tenant) else { return Looked::Passed(Uncached::Writing) };
+            let Some((stamps, if_empty)) = self.stamp(sources, &asked.bound.values(), tenant) else {
+                return Looked::Passed(Uncached::Writing);
+            };
             let flight = match self.cache.flights.take_off(hashed.hash()) {
                 Takeoff::First(flight) => Some(flight),
                 Takeoff::Follow(following) if turn == Turn::First => return Looked::Asked(following),
@@ -223,6 +255,7 @@ impl DatabaseCache {
                 key,
                 tenant: tenant.cloned(),
                 stamps,
+                if_empty,
                 answer: BytesMut::with_capacity(SHORT),
                 longest,
                 end: End::ToCome,
@@ -233,10 +266,13 @@ impl DatabaseCache {
 
     /// Keeps an answer, for as long as its stamps are those of the tags.
     pub fn keep(&self, fill: Fill) {
-        let Fill { key, tenant, stamps, mut answer, longest: _, end: _, flight } = fill;
+        let Fill { key, tenant, mut stamps, if_empty, mut answer, longest: _, end: _, flight } = fill;
         // Who asks again may have parsed before.
         if answer.starts_with(PARSE_COMPLETE) {
             answer.advance(PARSE_COMPLETE.len());
+        }
+        if !has_rows(&answer) && !crate::mutant!("cache.empty-for-ever") {
+            stamps.extend(&if_empty);
         }
         // Where they are not current any more, nobody would ever get it.
         if stamps.are_current(&self.cache.tags) {
@@ -272,39 +308,60 @@ impl DatabaseCache {
     }
 
     /// Makes what a statement may change unreadable until the intent ends.
-    pub fn widen(&self, intent: &mut Intent, writes: &Writes, tenant: Option<&Tenant>) {
+    pub fn widen(&self, intent: &mut Intent, writes: &Writes, rows: &WrittenRows, tenant: Option<&Tenant>) {
         if crate::mutant!("cache.no-intents") {
             return;
         }
         match writes {
             Writes::Nothing => {}
             Writes::Everything => intent.add(self.everything),
-            Writes::Families { own, any } => {
-                for family in own {
-                    intent.add(self.tag(tenant.map_or(Tag::Family(*family), |tenant| Tag::Tenant(*family, tenant))));
-                }
-                for family in any {
-                    intent.add(self.tag(Tag::Family(*family)));
+            Writes::Families(all) => {
+                for (i, touched) in all.iter().enumerate() {
+                    let tenant = tenant.filter(|_| touched.whose == Whose::Tenant);
+                    let part = match (&touched.rows, rows.0.get(i).copied().flatten()) {
+                        (Rows::Added, _) => Part::Added,
+                        (Rows::One(_) | Rows::Shown(_), Some(row)) if tenant.is_some() => Part::Row(row),
+                        (Rows::One(_) | Rows::Shown(_) | Rows::All, _) => Part::Many,
+                    };
+                    for part in [Part::Any, part] {
+                        intent.add(self.tag_of(touched.family, tenant, part));
+                    }
                 }
             }
         }
     }
 
-    /// The tags of what is read; `None`: something writes there.
-    fn stamp(&self, sources: &[Source], tenant: Option<&Tenant>) -> Option<Stamps> {
-        let mut stamps = Stamps::default();
-        let mut readable = stamps.add(self.everything, &self.cache.tags);
-        let mut add = |tag| stamps.add(self.tag(tag), &self.cache.tags);
+    /// The tags of what is read, and those that matter only where nothing is found; `None`: something writes there.
+    fn stamp(&self, sources: &[Touched], values: &Values<'_>, tenant: Option<&Tenant>) -> Option<(Stamps, Stamps)> {
+        let (mut stamps, mut if_empty) = (Stamps::default(), Stamps::default());
+        let tags = &self.cache.tags;
+        let mut readable = stamps.add(self.everything, tags);
         for source in sources {
-            match source {
-                Source::Shared(family) => readable &= add(Tag::Family(*family)),
-                Source::Tenant(family) => {
-                    // Without a tenant nothing is read, but then nothing is bound either.
-                    readable &= add(Tag::Family(*family)) && tenant.is_some_and(|t| add(Tag::Tenant(*family, t)));
+            let own = match source.whose {
+                Whose::Tenant => Some(tenant?),
+                Whose::Anyones => None,
+            };
+            let mut add = |stamps: &mut Stamps, part| {
+                readable &= stamps.add(self.tag_of(source.family, None, part), tags);
+                readable &= own.is_none() || stamps.add(self.tag_of(source.family, own, part), tags);
+            };
+            match source.rows.row(values).filter(|_| own.is_some()) {
+                None => add(&mut stamps, Part::Any),
+                Some(row) => {
+                    add(&mut stamps, Part::Many);
+                    let shown = matches!(source.rows, Rows::Shown(_));
+                    add(if shown { &mut if_empty } else { &mut stamps }, Part::Added);
+                    if !crate::mutant!("cache.rows-not-stamped") {
+                        readable &= stamps.add(self.tag_of(source.family, own, Part::Row(row)), tags);
+                    }
                 }
             }
         }
-        (readable || crate::mutant!("cache.fills-beside-writers")).then_some(stamps)
+        (readable || crate::mutant!("cache.fills-beside-writers")).then_some((stamps, if_empty))
+    }
+
+    fn tag_of(&self, family: u32, tenant: Option<&Tenant>, part: Part) -> Slot {
+        self.tag(tenant.map_or(Tag::Family(family, part), |tenant| Tag::Tenant(family, tenant, part)))
     }
 
     fn tag(&self, tag: Tag<'_>) -> Slot {

@@ -14,9 +14,22 @@ pub enum Tag<'a> {
     /// All rows of all tables, and all definitions.
     Everything,
     /// The rows of any tenant in a family of tables, by its root's pg_class.oid.
-    Family(u32),
+    Family(u32, Part),
     /// Those of one tenant.
-    Tenant(u32, &'a Tenant),
+    Tenant(u32, &'a Tenant, Part),
+}
+
+/// Which of them: who reads one row need not know of another's change. Each write changes [`Part::Any`] and one of the others; reads
+/// of many rows look at [`Part::Any`], those of one at the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    Any,
+    /// It is not known which.
+    Many,
+    /// What was not there before.
+    Added,
+    /// The row whose primary key has this hash.
+    Row(u64),
 }
 
 /// Where a tag's number stands.
@@ -68,7 +81,7 @@ impl Tags {
 }
 
 /// The numbers of tags at one time, all without writers.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stamps(SmallVec<[(Slot, u64); 4]>);
 
 impl Stamps {
@@ -77,6 +90,11 @@ impl Stamps {
         let number = tags.load(slot);
         self.0.push((slot, number));
         number & ((1 << WRITERS) - 1) == 0
+    }
+
+    /// Adds those that another has.
+    pub(super) fn extend(&mut self, other: &Stamps) {
+        self.0.extend_from_slice(&other.0);
     }
 
     /// Whether nothing has begun to write since.
@@ -136,7 +154,7 @@ mod tests {
     fn what_is_written_cannot_be_read_until_it_ends_and_is_another_then() {
         let tags = Arc::new(Tags::new());
         let tenant = Tenant("1".into());
-        let slot = tags.slot(0, Tag::Tenant(7, &tenant));
+        let slot = tags.slot(0, Tag::Tenant(7, &tenant, Part::Any));
         let before = stamps(&tags, slot).expect("no writers");
         let intent = || Intent::new(tags.clone(), Generation::default());
         let (mut a, mut b) = (intent(), intent());
@@ -163,10 +181,12 @@ mod tests {
         let all = [
             tags.slot(0, Tag::Everything),
             tags.slot(1, Tag::Everything),
-            tags.slot(0, Tag::Family(1)),
-            tags.slot(0, Tag::Tenant(1, &one)),
-            tags.slot(0, Tag::Tenant(1, &two)),
-            tags.slot(0, Tag::Tenant(2, &one)),
+            tags.slot(0, Tag::Family(1, Part::Any)),
+            tags.slot(0, Tag::Tenant(1, &one, Part::Any)),
+            tags.slot(0, Tag::Tenant(1, &two, Part::Any)),
+            tags.slot(0, Tag::Tenant(2, &one, Part::Any)),
+            tags.slot(0, Tag::Tenant(2, &one, Part::Many)),
+            tags.slot(0, Tag::Tenant(2, &one, Part::Row(1))),
         ];
         let mut distinct = all.to_vec();
         distinct.sort_by_key(|s| s.0);

@@ -7,6 +7,10 @@ use crate::audit::Log;
 use crate::plan::{Action, Effect, Literals, OwnSequences, Parameters, Segment, TenantType};
 use crate::principal::Access;
 
+fn touched(family: u32, whose: Whose, rows: Rows) -> Touched {
+    Touched { family, whose, rows }
+}
+
 fn plan(epoch: u64, text: &str) -> Plan {
     Plan {
         action: Action::Forward,
@@ -22,7 +26,7 @@ fn plan(epoch: u64, text: &str) -> Plan {
         obligations: vec![],
         advances: vec![],
         lookup: None,
-        reads: Reads::Families([Source::Tenant(7)].into()),
+        reads: Reads::Families([touched(7, Whose::Tenant, Rows::All)].into()),
         writes: Writes::Nothing,
         epoch: PolicyEpoch(epoch),
     }
@@ -129,11 +133,14 @@ fn an_answer_is_given_until_something_begins_to_write() {
     let cache = Arc::new(Cache::new(1 << 20));
     let one = question(&cache, 0, 1, "1", &[], &[]);
     let tenant = Tenant("1".into());
-    let families = |own: &[u32], any: &[u32]| Writes::Families { own: own.into(), any: any.into() };
+    let families = |own: &[u32], any: &[u32]| {
+        let own = own.iter().map(|family| touched(*family, Whose::Tenant, Rows::All));
+        Writes::Families(own.chain(any.iter().map(|family| touched(*family, Whose::Anyones, Rows::Added))).collect())
+    };
     let write = |database: u32, writes: &Writes, tenant: &Tenant| {
         let database = cache.of_database(database, database);
         let mut intent = database.intend();
-        database.widen(&mut intent, writes, Some(tenant));
+        database.widen(&mut intent, writes, &WrittenRows::default(), Some(tenant));
         intent
     };
     for writes in [families(&[7], &[]), families(&[], &[7]), Writes::Everything] {
@@ -169,7 +176,7 @@ fn one_server_under_two_names_is_written_through_either() {
     one.keep(b"old");
     let other = cache.of_database(0, 0);
     let mut intent = other.intend();
-    other.widen(&mut intent, &Writes::Everything, None);
+    other.widen(&mut intent, &Writes::Everything, &WrittenRows::default(), None);
     assert!(one.hit().is_none());
     intent.end();
 }

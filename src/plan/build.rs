@@ -120,7 +120,7 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
         }
         Statement::Utility(utility) => act(utility, &mut plan),
     };
-    plan.writes = writes(&analysis.statement, tree.as_ref(), catalog);
+    plan.writes = writes(&analysis.statement, tree.as_ref(), catalog, check.policies);
     let Some(tree) = tree else { return Ok(Built { plan, printed: String::new() }) };
     plan.reads = reads(&analysis.statement, &tree, &plan, catalog, check.policies);
     let printed = print(tree)?;
@@ -173,7 +173,7 @@ fn reads(statement: &Statement, tree: &Node, plan: &Plan, catalog: &Catalog, pol
 }
 
 /// What it may change: of the rewritten statement, whose masks and policies may call functions too.
-fn writes(statement: &Statement, tree: Option<&Node>, catalog: &Catalog) -> Writes {
+fn writes(statement: &Statement, tree: Option<&Node>, catalog: &Catalog, policies: &PolicySet) -> Writes {
     match statement {
         Statement::Query(_)
         | Statement::Prepare { name: _, query: _ }
@@ -181,7 +181,7 @@ fn writes(statement: &Statement, tree: Option<&Node>, catalog: &Catalog) -> Writ
         | Statement::CopyTo { query: _, options: _ }
         | Statement::Declare { name: _, options: _, query: _ }
         | Statement::Explain { options: _, query: _ }
-        | Statement::CreateTemporary(_) => tree.map_or(Writes::Everything, |tree| cached::writes(tree, catalog)),
+        | Statement::CreateTemporary(_) => tree.map_or(Writes::Everything, |tree| cached::writes(tree, catalog, Some(policies))),
         Statement::CopyFrom(_) => match tree.and_then(|t| t.node.as_ref()) {
             Some(NodeEnum::CopyStmt(copy)) => cached::writes_of_copy(copy.relation.as_ref(), catalog),
             Some(_) | None => Writes::Everything,

@@ -1,10 +1,12 @@
 //! What a plan reads and writes, as far as the result cache must know. Default: nothing is cacheable, everything is written.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use pg_query::protobuf::{self as pg, ParseResult, RangeVar, TypeName};
 use pg_query::{Node, NodeEnum};
 
+use super::row_key::{RowKey, Values, columns_of_keys, leaves, shows_its_row, stays_in_its_row};
 use crate::catalog::{Catalog, FIRST_NORMAL, Function, Relation, TEMPORARY_SCHEMA};
 use crate::event::Uncached;
 use crate::policy::PolicySet;
@@ -15,28 +17,51 @@ use crate::sql::tree::{as_string, walk};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reads {
     /// Of rows of these families, of the statement's own text, and of settings: as long as they stay, so does the answer.
-    Families(Box<[Source]>),
+    Families(Box<[Touched]>),
     Unknown(Uncached),
 }
 
-/// Rows of one family (its root's pg_class.oid).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Source {
+/// Rows of one family that are read or may be changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Touched {
+    /// Its root's pg_class.oid.
+    pub family: u32,
+    pub whose: Whose,
+    pub rows: Rows,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
     /// Those of the statement's tenant.
-    Tenant(u32),
-    Shared(u32),
+    Tenant,
+    Anyones,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rows {
+    All,
+    /// Read: those that are there. Written: those that an INSERT adds.
+    Added,
+    One(Arc<RowKey>),
+    /// Read: a row of the answer is this row, so that there can be no other of its key.
+    Shown(Arc<RowKey>),
+}
+
+impl Rows {
+    /// The row, for these values; `None`: it is not one that is known.
+    pub fn row(&self, values: &Values<'_>) -> Option<u64> {
+        match self {
+            Rows::All | Rows::Added => None,
+            Rows::One(key) | Rows::Shown(key) => key.hash(values),
+        }
+    }
 }
 
 /// What a statement may change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Writes {
     Nothing,
-    Families {
-        /// Roots of families of which rows of the statement's tenant change.
-        own: Box<[u32]>,
-        /// Of which rows of any tenant may.
-        any: Box<[u32]>,
-    },
+    Families(Box<[Touched]>),
     Everything,
 }
 
@@ -81,7 +106,7 @@ const TIMETZ_ARRAY: u32 = 1270;
 
 /// What the rewritten statement reads.
 pub(super) fn reads(tree: &Node, catalog: &Catalog, policies: &PolicySet) -> Reads {
-    let mut sources = BTreeSet::new();
+    let mut sources = Sources { tree, levels: vec![], found: vec![] };
     let mut problem = None;
     if catalog.snapshot().default_isolation != "read committed" {
         return Reads::Unknown(Uncached::Isolation);
@@ -101,12 +126,54 @@ pub(super) fn reads(tree: &Node, catalog: &Catalog, policies: &PolicySet) -> Rea
     match problem {
         Some(problem) => Reads::Unknown(problem),
         // `SELECT 1` asks whether the server is there.
-        None if sources.is_empty() => Reads::Unknown(Uncached::Relation),
-        None => Reads::Families(sources.into_iter().collect()),
+        None if sources.found.is_empty() => Reads::Unknown(Uncached::Relation),
+        None => Reads::Families(sources.found.into()),
     }
 }
 
-fn read_node(node: &Node, catalog: &Catalog, policies: &PolicySet, sources: &mut BTreeSet<Source>) -> Result<(), Uncached> {
+/// What was found to be read.
+struct Sources<'t> {
+    tree: &'t Node,
+    /// Tables, and the SELECT in whose FROM they stand.
+    levels: Vec<(&'t RangeVar, &'t pg::SelectStmt)>,
+    found: Vec<Touched>,
+}
+
+impl<'t> Sources<'t> {
+    fn add(&mut self, touched: Touched) {
+        if !self.found.contains(&touched) {
+            self.found.push(touched);
+        }
+    }
+
+    /// A join has no rows of other rows of a table than those that WHERE, which comes after it, wants: whatever join it is.
+    fn enter(&mut self, select: &'t pg::SelectStmt) {
+        let mut open: Vec<&Node> = select.from_clause.iter().collect();
+        while let Some(next) = open.pop() {
+            match &next.node {
+                Some(NodeEnum::RangeVar(range)) => self.levels.push((range, select)),
+                Some(NodeEnum::JoinExpr(join)) => open.extend(join.larg.as_deref().into_iter().chain(join.rarg.as_deref())),
+                // They have levels of their own.
+                Some(_) | None => {}
+            }
+        }
+    }
+
+    fn rows(&self, range: &RangeVar, tenant_column: &str, catalog: &Catalog) -> Rows {
+        let Some((_, select)) = self.levels.iter().find(|(known, _)| std::ptr::eq(*known, range)) else { return Rows::All };
+        let Some(key) = RowKey::in_condition(range, select.where_clause.as_deref(), self.tree, tenant_column, catalog) else {
+            return Rows::All;
+        };
+        let is_outermost =
+            matches!(&self.tree.node, Some(NodeEnum::SelectStmt(outermost)) if std::ptr::eq(&**outermost, *select));
+        match is_outermost && shows_its_row(select) {
+            true => Rows::Shown(Arc::new(key)),
+            false => Rows::One(Arc::new(key)),
+        }
+    }
+}
+
+fn read_node<'t>(node: &'t Node, catalog: &Catalog, policies: &PolicySet, sources: &mut Sources<'t>) -> Result<(), Uncached> {
     match &node.node {
         // A CTE where it has no schema: all relations have one.
         Some(NodeEnum::RangeVar(range)) if range.schemaname.is_empty() => Ok(()),
@@ -121,19 +188,17 @@ fn read_node(node: &Node, catalog: &Catalog, policies: &PolicySet, sources: &mut
             if relation.columns.iter().any(|c| matches!(c.type_oid, TIMETZ | TIMETZ_ARRAY)) {
                 return Err(Uncached::Type);
             }
-            sources.insert(match policies.policy_of(relation, catalog) {
-                Some(RelationPolicy::Tenant(_)) => Source::Tenant(family.root),
-                Some(RelationPolicy::Shared) => Source::Shared(family.root),
+            let (whose, rows) = match policies.policy_of(relation, catalog) {
+                Some(RelationPolicy::Tenant(policy)) => (Whose::Tenant, sources.rows(range, &policy.column, catalog)),
+                Some(RelationPolicy::Shared) => (Whose::Anyones, Rows::All),
                 Some(RelationPolicy::View | RelationPolicy::Denied) | None => return Err(Uncached::Relation),
-            });
+            };
+            sources.add(Touched { family: family.root, whose, rows });
             Ok(())
         }
         Some(NodeEnum::SelectStmt(select)) => {
-            if select.into_clause.is_some() {
-                Err(Uncached::Writes)
-            } else {
-                Ok(())
-            }
+            sources.enter(select);
+            if select.into_clause.is_some() { Err(Uncached::Writes) } else { Ok(()) }
         }
         Some(NodeEnum::FuncCall(call)) => is_repeatable(&call.funcname, catalog),
         Some(NodeEnum::AExpr(e)) => is_built_in(&e.name, catalog),
@@ -208,7 +273,7 @@ fn is_repeatable(name: &[Node], catalog: &Catalog) -> Result<(), Uncached> {
     if safe && !calls_casts { Ok(()) } else { Err(Uncached::Function) }
 }
 
-fn is_built_in(name: &[Node], catalog: &Catalog) -> Result<(), Uncached> {
+pub(super) fn is_built_in(name: &[Node], catalog: &Catalog) -> Result<(), Uncached> {
     if name.is_empty() {
         return Ok(());
     }
@@ -219,10 +284,9 @@ fn is_built_in(name: &[Node], catalog: &Catalog) -> Result<(), Uncached> {
 
 fn cast_is_repeatable(cast: &pg::TypeCast, catalog: &Catalog) -> Result<(), Uncached> {
     let name = cast.type_name.as_ref().and_then(|t: &TypeName| parts(&t.names)).ok_or(Uncached::Type)?;
-    let own = |name: &str| catalog.snapshot().types.iter().any(|t| t.name == name && t.schema != "pg_catalog");
     let is_catalogs = match name {
         (Some(schema), _) => schema == "pg_catalog",
-        (None, name) => !own(name),
+        (None, name) => !is_own_type(name, catalog),
     };
     let oid = catalog.type_named("pg_catalog", name.1).map_or(0, |t| t.oid);
     if !is_catalogs || catalog.own_casts().any(|c| c.target == oid) {
@@ -233,10 +297,15 @@ fn cast_is_repeatable(cast: &pg::TypeCast, catalog: &Catalog) -> Result<(), Unca
     if known { Ok(()) } else { Err(Uncached::Type) }
 }
 
-/// What the rewritten statement may write.
-pub(super) fn writes(tree: &Node, catalog: &Catalog) -> Writes {
-    let mut found = Found::default();
-    let mut of = |tree: &Node| walk(tree, &mut |node| found.note(node, catalog));
+/// Whether the database has a type of its own of that name.
+pub(super) fn is_own_type(name: &str, catalog: &Catalog) -> bool {
+    catalog.snapshot().types.iter().any(|t| t.name == name && t.schema != "pg_catalog")
+}
+
+/// What the rewritten statement may write. `policies`: where its rows are one tenant's.
+pub(super) fn writes(tree: &Node, catalog: &Catalog, policies: Option<&PolicySet>) -> Writes {
+    let mut found = Found::new(catalog, policies);
+    let mut of = |tree: &Node| walk(tree, &mut |node| found.note(node, tree));
     // A walk does not enter these by itself.
     match &tree.node {
         Some(NodeEnum::CopyStmt(s)) => s.query.as_deref().into_iter().for_each(&mut of),
@@ -257,25 +326,50 @@ pub(super) fn writes(tree: &Node, catalog: &Catalog) -> Writes {
 
 /// What COPY FROM writes.
 pub(super) fn writes_of_copy(range: Option<&RangeVar>, catalog: &Catalog) -> Writes {
-    let mut found = Found::default();
-    found.target(range, false, catalog);
+    let mut found = Found::new(catalog, None);
+    found.target(range, Rows::Added, Cascades::No);
     found.finish()
 }
 
-#[derive(Default)]
-struct Found {
-    own: BTreeSet<u32>,
+/// Whether rows of other tables may change with it, by foreign keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cascades {
+    Yes,
+    No,
+}
+
+struct Found<'a> {
+    catalog: &'a Catalog,
+    policies: Option<&'a PolicySet>,
+    /// Families of which rows of the statement's tenant change.
+    own: Vec<(u32, Rows)>,
+    /// Of which rows of any tenant may.
     any: BTreeSet<u32>,
     everything: bool,
 }
 
-impl Found {
-    fn note(&mut self, node: &Node, catalog: &Catalog) {
+impl<'a> Found<'a> {
+    fn new(catalog: &'a Catalog, policies: Option<&'a PolicySet>) -> Found<'a> {
+        Found { catalog, policies, own: vec![], any: BTreeSet::new(), everything: false }
+    }
+
+    /// `tree`: the whole statement.
+    fn note(&mut self, node: &Node, tree: &Node) {
+        let catalog = self.catalog;
         match &node.node {
-            Some(NodeEnum::InsertStmt(s)) => self.target(s.relation.as_ref(), s.on_conflict_clause.is_some(), catalog),
-            Some(NodeEnum::UpdateStmt(s)) => self.target(s.relation.as_ref(), true, catalog),
-            Some(NodeEnum::DeleteStmt(s)) => self.target(s.relation.as_ref(), true, catalog),
-            Some(NodeEnum::MergeStmt(s)) => self.target(s.relation.as_ref(), true, catalog),
+            Some(NodeEnum::InsertStmt(s)) => {
+                let (rows, cascades) = self.inserted(s, tree);
+                self.target(s.relation.as_ref(), rows, cascades);
+            }
+            Some(NodeEnum::UpdateStmt(s)) => {
+                let (rows, cascades) = self.updated(s, tree);
+                self.target(s.relation.as_ref(), rows, cascades);
+            }
+            Some(NodeEnum::DeleteStmt(s)) => {
+                let rows = self.row(s.relation.as_ref(), s.where_clause.as_deref(), tree);
+                self.target(s.relation.as_ref(), rows, Cascades::Yes);
+            }
+            Some(NodeEnum::MergeStmt(s)) => self.target(s.relation.as_ref(), Rows::All, Cascades::Yes),
             Some(NodeEnum::FuncCall(call)) => {
                 let may_write = |name: &str| {
                     let mut candidates = catalog.functions_named(name).peekable();
@@ -288,8 +382,8 @@ impl Found {
                 let is_view = relation(range, catalog).is_some_and(|r| r.kind == 'v' && r.oid >= FIRST_NORMAL);
                 self.everything |= is_view && has_own_writers(catalog);
             }
-            Some(NodeEnum::AExpr(e)) => self.operator(&e.name, catalog),
-            Some(NodeEnum::SubLink(link)) => self.operator(&link.oper_name, catalog),
+            Some(NodeEnum::AExpr(e)) => self.operator(&e.name),
+            Some(NodeEnum::SubLink(link)) => self.operator(&link.oper_name),
             Some(NodeEnum::TypeCast(cast)) => {
                 let name = cast.type_name.as_ref().and_then(|t| t.names.last()).and_then(as_string).unwrap_or_default();
                 // The constraint of a domain may call anything.
@@ -303,13 +397,65 @@ impl Found {
         }
     }
 
-    fn operator(&mut self, name: &[Node], catalog: &Catalog) {
+    fn operator(&mut self, name: &[Node]) {
+        let catalog = self.catalog;
         let Some(name) = name.last().and_then(as_string) else { return };
         self.everything |= catalog.operators_named(name).any(|o| o.oid >= FIRST_NORMAL && may_write(o.function, catalog));
     }
 
-    /// `cascades`: it may change or remove rows.
-    fn target(&mut self, range: Option<&RangeVar>, cascades: bool, catalog: &Catalog) {
+    /// Of the target, those that the condition holds for.
+    fn row(&self, range: Option<&RangeVar>, condition: Option<&Node>, tree: &Node) -> Rows {
+        let key = range.and_then(|range| {
+            let column = self.tenant_column(range)?;
+            RowKey::in_condition(range, condition, tree, column, self.catalog)
+        });
+        key.map_or(Rows::All, |key| Rows::One(Arc::new(key)))
+    }
+
+    fn updated(&self, update: &pg::UpdateStmt, tree: &Node) -> (Rows, Cascades) {
+        let Some(relation) = update.relation.as_ref().and_then(|r| relation(r, self.catalog)) else {
+            return (Rows::All, Cascades::Yes);
+        };
+        let stays = leaves(&update.target_list, &columns_of_keys(relation, true)) || crate::mutant!("cache.rows-that-move");
+        let rows = if stays { self.row(update.relation.as_ref(), update.where_clause.as_deref(), tree) } else { Rows::All };
+        (rows, self.cascades(relation, &update.target_list))
+    }
+
+    /// Foreign keys refer to unique keys. What has partitions or heirs may have others there.
+    fn cascades(&self, relation: &Relation, assigned: &[Node]) -> Cascades {
+        let is_alone = relation.parents.is_empty() && self.catalog.children(relation.oid).is_empty();
+        let stays = is_alone && leaves(assigned, &columns_of_keys(relation, false));
+        if stays || crate::mutant!("cache.updates-do-not-cascade") { Cascades::No } else { Cascades::Yes }
+    }
+
+    fn inserted(&self, insert: &pg::InsertStmt, tree: &Node) -> (Rows, Cascades) {
+        let Some(relation) = insert.relation.as_ref().and_then(|r| relation(r, self.catalog)) else {
+            return (Rows::All, Cascades::Yes);
+        };
+        let column = insert.relation.as_ref().and_then(|range| self.tenant_column(range));
+        let (stays, cascades) = match insert.on_conflict_clause.as_deref() {
+            Some(conflict) => (stays_in_its_row(conflict, relation), self.cascades(relation, &conflict.target_list)),
+            None => (true, Cascades::No),
+        };
+        let rows = match column.and_then(|column| RowKey::of_insert(insert, tree, column, self.catalog)) {
+            _ if !stays && !crate::mutant!("cache.conflicts-of-any-row") => Rows::All,
+            Some(key) => Rows::One(Arc::new(key)),
+            // A row that is there already may change.
+            None if insert.on_conflict_clause.as_deref().is_some_and(|c| !c.target_list.is_empty()) => Rows::All,
+            None => Rows::Added,
+        };
+        (rows, cascades)
+    }
+
+    fn tenant_column(&self, range: &RangeVar) -> Option<&'a str> {
+        match self.policies?.policy_of(relation(range, self.catalog)?, self.catalog)? {
+            RelationPolicy::Tenant(policy) => Some(&policy.column),
+            RelationPolicy::Shared | RelationPolicy::View | RelationPolicy::Denied => None,
+        }
+    }
+
+    fn target(&mut self, range: Option<&RangeVar>, rows: Rows, cascades: Cascades) {
+        let catalog = self.catalog;
         if range.is_some_and(|r| r.schemaname == TEMPORARY_SCHEMA) {
             return;
         }
@@ -318,21 +464,24 @@ impl Found {
             self.everything = true;
             return;
         };
-        self.own.insert(family.root);
+        self.own.push((family.root, rows));
         if !family.plain {
             self.any.insert(family.root);
         }
-        if cascades && !crate::mutant!("cache.no-cascades") {
+        if cascades == Cascades::Yes && !crate::mutant!("cache.no-cascades") {
             self.any.extend(&family.cascades);
         }
     }
 
     fn finish(self) -> Writes {
-        let Found { own, any, everything } = self;
+        let Found { own, any, everything, catalog: _, policies: _ } = self;
+        let own = own.into_iter().map(|(family, rows)| Touched { family, whose: Whose::Tenant, rows });
+        let any = any.into_iter().map(|family| Touched { family, whose: Whose::Anyones, rows: Rows::All });
+        let all: Box<[Touched]> = own.chain(any).collect();
         match everything {
             true => Writes::Everything,
-            false if own.is_empty() && any.is_empty() => Writes::Nothing,
-            false => Writes::Families { own: own.into_iter().collect(), any: any.into_iter().collect() },
+            false if all.is_empty() => Writes::Nothing,
+            false => Writes::Families(all),
         }
     }
 }
@@ -357,7 +506,7 @@ pub fn only_reads(tree: &ParseResult, catalog: &Catalog) -> bool {
             // PostgreSQL's own may change more than tables: pg_reload_conf().
             hidden |= matches!(&n.node, Some(NodeEnum::FuncCall(call)) if is_volatile(&call.funcname, catalog));
         });
-        !hidden && writes(node, catalog) == Writes::Nothing
+        !hidden && writes(node, catalog, None) == Writes::Nothing
     };
     tree.stmts.iter().filter_map(|s| s.stmt.as_deref()).all(|node| match &node.node {
         Some(NodeEnum::SelectStmt(select)) => !makes_a_table(select) && reads(node),

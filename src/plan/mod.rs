@@ -13,6 +13,7 @@ mod mask;
 mod merge;
 mod quiet;
 mod rewrite;
+mod row_key;
 mod rows;
 pub mod sentinel;
 mod sequences;
@@ -21,9 +22,10 @@ mod write;
 
 pub use crate::event::Uncached;
 pub use build::{Built, Check, build, text_of};
-pub use cached::{Reads, Source, Writes};
+pub use cached::{Reads, Rows, Touched, Whose, Writes};
 use lookup::Lookup;
 pub use quiet::table as quiet_table;
+pub use row_key::{RowKey, Values};
 use rows::Repeated;
 pub use rows::of_any_number;
 pub use sequences::OwnSequences;
@@ -355,7 +357,7 @@ impl Plan {
         for obligation in &self.obligations {
             obligation::check(obligation, &parameters, own)?;
         }
-        Ok(Bound { plan: self, source, literals, tenant, receipt })
+        Ok(Bound { plan: self, source, literals, parameters, tenant, receipt })
     }
 }
 
@@ -382,11 +384,17 @@ pub struct Bound<'a> {
     plan: &'a Plan,
     source: &'a str,
     literals: &'a Literals,
+    parameters: Parameters<'a>,
     tenant: Option<&'a Tenant>,
     receipt: Receipt,
 }
 
 impl Bound<'_> {
+    /// What stands in it, where it does.
+    pub fn values(&self) -> Values<'_> {
+        Values { source: self.source, literals: self.literals, parameters: self.parameters }
+    }
+
     pub fn plan(&self) -> &Plan {
         self.plan
     }

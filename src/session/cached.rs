@@ -6,10 +6,11 @@ use bytes::Bytes;
 
 use super::drive::HIGH;
 use super::enforced::{Phase, Session, Step};
+use super::extended::parameters_of;
 use crate::audit;
 use crate::cache::doubt;
 use crate::cache::flights::Following;
-use crate::cache::{Asked, Form, Looked, Turn};
+use crate::cache::{Asked, Form, Looked, Turn, WrittenRows};
 use crate::event::{Cached, Command, Event, Uncached, Verdict};
 use crate::gate::{Approved, Protocol};
 use crate::plan::cached::{SPELL_NOTHING, names_the_present};
@@ -122,7 +123,9 @@ impl Session<'_> {
             let form = Form::Extended { described: *described, types: &statement.declared, bound };
             let receipt = audit::Log::Null.intend();
             let (literals, own) = (&statement.literals, &self.own_sequences);
-            let bound = plan.bind(&statement.source, literals, Parameters::None, &self.principal, receipt, own).ok()?;
+            let parameters = parameters_of(bind, &statement);
+            let parameters = Parameters::Bound(&parameters);
+            let bound = plan.bind(&statement.source, literals, parameters, &self.principal, receipt, own).ok()?;
             cache.look(plan, Asked { bound: &bound, principal: &self.principal, form, settings }, turn)
         };
         if let Looked::Asked(following) = looked {
@@ -217,15 +220,16 @@ impl Session<'_> {
         }
     }
 
-    /// Before a statement leaves: what it may write cannot be read from the cache until its transaction has ended.
-    pub fn intend(&mut self, plan: &Plan) {
+    /// Before a statement leaves: what it may write cannot be read from the cache until its transaction has ended. `rows`: as far as
+    /// they are known.
+    pub fn intend(&mut self, plan: &Plan, rows: &WrittenRows) {
         let Some(cache) = self.database.cache.as_ref().filter(|_| *plan.writes() != Writes::Nothing) else { return };
         let intent = self.intent.get_or_insert_with(|| cache.intend());
         let gate = &self.database.gate;
         // What it writes was told by definitions that have changed since.
         let is_old = gate.epoch() != plan.epoch() || gate.refreshed().is_some();
         let writes = if is_old { &Writes::Everything } else { plan.writes() };
-        cache.widen(intent, writes, self.principal.tenant());
+        cache.widen(intent, writes, rows, self.principal.tenant());
     }
 
     /// The server has ended a connection: if it crashed, it may have lost rows (unlogged tables, commits that were not waited for).

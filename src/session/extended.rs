@@ -11,6 +11,7 @@ use super::own::{column, no_statement, reason_of};
 use super::simple::awaits_context;
 use super::statements::{LocalValues, Origin, Portal, Statement, is_forwarded};
 use crate::audit;
+use crate::cache::WrittenRows;
 use crate::error::{SqlError, sqlstate};
 use crate::event::{Command, Verdict};
 use crate::finding::{Denial, Reason};
@@ -206,7 +207,7 @@ impl Session<'_> {
         let Some(upstream) = &statement.upstream else {
             match bound_values(&statement, bind) {
                 Ok(values) => {
-                    self.names.bind(bind.portal, Portal { statement, values, copy: None });
+                    self.names.bind(bind.portal, Portal { statement, values, copy: None, rows: WrittenRows::default() });
                     self.answer(reply::put_bind_complete);
                 }
                 Err(error) => self.refuse(error),
@@ -218,18 +219,15 @@ impl Session<'_> {
             self.deny(denial, Protocol::Extended);
             return Ok(());
         }
-        let parameters: SmallVec<[Parameter<'_>; 8]> = (bind.values.iter().enumerate())
-            .map(|(i, value)| Parameter {
-                value: *value,
-                binary: bind.format(i) == Format::Binary,
-                type_oid: statement.parameter_type(i),
-            })
-            .collect();
+        let parameters = parameters_of(bind, &statement);
         let receipt = audit::Log::Null.intend();
         let (plan, source, literals) = (&statement.plan, &statement.source, &statement.literals);
-        let (tenant, copy) =
+        let (tenant, copy, rows) =
             match plan.bind(source, literals, Parameters::Bound(&parameters), &self.principal, receipt, &self.own_sequences) {
-                Ok(bound) => (bound.tenant_parameter().map(SmallVec::<[u8; 32]>::from_slice), bound.copy_in()),
+                Ok(bound) => {
+                    let rows = WrittenRows::of(plan.writes(), &bound.values());
+                    (bound.tenant_parameter().map(SmallVec::<[u8; 32]>::from_slice), bound.copy_in(), rows)
+                }
                 Err(denial) => {
                     self.deny(denial, Protocol::Extended);
                     return Ok(());
@@ -243,7 +241,7 @@ impl Session<'_> {
         }
         self.queue.push_back(Expected::Bind { id: upstream.id });
         self.batch.sent = true;
-        self.names.bind(bind.portal, Portal { statement: statement.clone(), values: LocalValues::default(), copy });
+        self.names.bind(bind.portal, Portal { statement: statement.clone(), values: LocalValues::default(), copy, rows });
         Ok(())
     }
 
@@ -366,9 +364,9 @@ impl Session<'_> {
         self.statements += 1;
         self.pin(statement.plan.effect() == Effect::Pins);
         let sent = Sent { hides_rows: statement.hides_rows(), ..Sent::of(&statement.plan, self.statements, portal.copy) };
-        self.intend(&statement.plan);
+        self.intend(&statement.plan, &portal.rows);
         if let Some(target) = statement.target() {
-            self.intend(&target.plan);
+            self.intend(&target.plan, &WrittenRows::default());
         }
         // Rows that are not shown must all come, or there would be no command tag.
         let max_rows = if sent.hides_rows { 0 } else { execute.max_rows };
@@ -497,4 +495,14 @@ const TEXT: u32 = 25;
 /// 34000, as PostgreSQL says it.
 fn no_portal(name: &str) -> SqlError {
     SqlError::new(sqlstate::INVALID_CURSOR_NAME, format!("portal \"{name}\" does not exist"))
+}
+
+/// The values that are bound.
+pub fn parameters_of<'a>(bind: &Bind<'a>, statement: &Statement) -> SmallVec<[Parameter<'a>; 8]> {
+    let parameter = |(i, value): (usize, &Option<&'a [u8]>)| Parameter {
+        value: *value,
+        binary: bind.format(i) == Format::Binary,
+        type_oid: statement.parameter_type(i),
+    };
+    bind.values.iter().enumerate().map(parameter).collect()
 }

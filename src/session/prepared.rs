@@ -18,6 +18,7 @@ use super::extended::{MAX_NAMED, MAX_NAMED_BYTES};
 use super::own::no_statement;
 use super::statements::Statement;
 use crate::audit;
+use crate::cache::WrittenRows;
 use crate::error::{SqlError, sqlstate};
 use crate::event::{Command, Event, Verdict};
 use crate::finding::{Denial, Reason};
@@ -71,13 +72,13 @@ impl Session<'_> {
             self.deny(denial, Protocol::Simple);
             return Ok(());
         }
-        let mut text = Text::default();
         for one in approved {
-            self.intend(&one.plan);
+            self.intend(&one.plan, &WrittenRows::of(one.plan.writes(), &one.values(text)));
         }
+        let mut text = Text::default();
         for piece in pieces {
             if let Piece::Execute { sql: _, statement } = &piece {
-                self.intend(&statement.plan);
+                self.intend(&statement.plan, &WrittenRows::default());
             }
             if let Err(denial) = self.add(piece, &mut text) {
                 self.deny(denial, Protocol::Simple);

@@ -13,6 +13,7 @@ use super::prepared::is_about_prepared;
 use super::statements::{LocalValues, is_forwarded};
 use super::unrestricted::{function_call_refused, unknown_message};
 use crate::audit;
+use crate::cache::WrittenRows;
 use crate::error::{SqlError, sqlstate};
 use crate::event::{Command, Event, Verdict};
 use crate::finding::{Denial, Reason};
@@ -212,7 +213,7 @@ impl Session<'_> {
             return Ok(());
         }
         for one in approved {
-            self.intend(&one.plan);
+            self.intend(&one.plan, &WrittenRows::of(one.plan.writes(), &one.values(text)));
             self.tell(Command::of_word(one.plan.command()), Protocol::Simple, Verdict::Permitted);
         }
         self.statements = at;

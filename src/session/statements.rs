@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use crate::cache::WrittenRows;
 use crate::finding::Denial;
 use crate::plan::{Action, CopyIn, Literals, Plan, Prepare, Upstream};
 use crate::principal::Tenant;
@@ -171,6 +172,8 @@ pub struct Portal {
     pub values: LocalValues,
     /// What it does with data, if it is a COPY FROM STDIN.
     pub copy: Option<CopyIn>,
+    /// What it changes, as far as its values tell.
+    pub rows: WrittenRows,
 }
 
 /// The client's names.

@@ -13,6 +13,7 @@ use super::poison;
 use super::shared::{Database, Drain, Shared};
 use super::startup::Established;
 use crate::backend::pool::{Lease, Pool};
+use crate::cache::WrittenRows;
 use crate::cache::doubt;
 use crate::cache::tags::Intent;
 use crate::error::{SqlError, sqlstate};
@@ -220,7 +221,7 @@ impl Relay {
     fn intend(&mut self) {
         if let (None, Some(cache)) = (&self.intent, &self.database.cache) {
             let mut intent = cache.intend();
-            cache.widen(&mut intent, &Writes::Everything, None);
+            cache.widen(&mut intent, &Writes::Everything, &WrittenRows::default(), None);
             if self.elsewhere {
                 cache.widen_everywhere(&mut intent);
             }
