@@ -40,9 +40,63 @@ const MAX_PREPARED: usize = 200;
 /// The settings that a session gave to a connection, by name: the connection's label. Sessions that have the same map share
 /// it, so that most comparisons are of pointers. Empty: the role's defaults.
 #[derive(Clone, Debug, Default)]
-pub struct Settings(Arc<Map>);
+pub struct Settings(Arc<Shared>);
 
 type Map = BTreeMap<String, String>;
+
+#[derive(Debug, Default)]
+struct Shared {
+    map: Map,
+    /// Of the cache's keys.
+    shown: Box<[u8]>,
+}
+
+/// Settings that no answer depends on.
+const WITHOUT_EFFECT: [&str; 6] = [
+    "application_name",
+    "client_min_messages",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "lock_timeout",
+    "statement_timeout",
+];
+
+impl Shared {
+    fn new(map: Map) -> Shared {
+        let mut shown = vec![];
+        for (name, value) in map.iter().filter(|(name, _)| !WITHOUT_EFFECT.contains(&name.as_str())) {
+            for part in [name, value] {
+                shown.extend_from_slice(&(part.len() as u32).to_le_bytes());
+                shown.extend_from_slice(part.as_bytes());
+            }
+        }
+        Shared { map, shown: shown.into() }
+    }
+}
+
+impl std::borrow::Borrow<Map> for ByMap {
+    fn borrow(&self) -> &Map {
+        &self.0.map
+    }
+}
+
+/// Found by its map.
+#[derive(Debug)]
+struct ByMap(Arc<Shared>);
+
+impl std::hash::Hash for ByMap {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.map.hash(state);
+    }
+}
+
+impl PartialEq for ByMap {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.map == other.0.map
+    }
+}
+
+impl Eq for ByMap {}
 
 /// Larger ones (bytes of names and values) are rare, and nobody's memory.
 const MAX_SHARED: usize = 1 << 10;
@@ -50,23 +104,23 @@ const MAX_SHARED: usize = 1 << 10;
 /// The maps that sessions share, and how many may come before those that nobody has any more are looked for.
 #[derive(Debug, Default)]
 struct Known {
-    maps: HashSet<Arc<Map>>,
+    maps: HashSet<ByMap>,
     until_swept: usize,
 }
 
 impl Known {
-    fn share(&mut self, map: Map) -> Arc<Map> {
+    fn share(&mut self, map: Map) -> Arc<Shared> {
         if let Some(known) = self.maps.get(&map) {
-            return known.clone();
+            return known.0.clone();
         }
         if self.until_swept == 0 {
-            self.maps.retain(|known| Arc::strong_count(known) > 1);
+            self.maps.retain(|known| Arc::strong_count(&known.0) > 1);
             self.maps.shrink_to(2 * self.maps.len());
             self.until_swept = 64 + self.maps.len() / 4;
         }
         self.until_swept -= 1;
-        let new = Arc::new(map);
-        self.maps.insert(new.clone());
+        let new = Arc::new(Shared::new(map));
+        self.maps.insert(ByMap(new.clone()));
         new
     }
 }
@@ -75,19 +129,24 @@ impl Settings {
     pub fn new(map: Map) -> Self {
         static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
         if map.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > MAX_SHARED {
-            return Settings(Arc::new(map));
+            return Settings(Arc::new(Shared::new(map)));
         }
         Settings(KNOWN.lock().unwrap_or_else(PoisonError::into_inner).share(map))
     }
 
     pub fn map(&self) -> &Map {
-        &self.0
+        &self.0.map
+    }
+
+    /// Those that the answer of a statement may depend on: equal ones have equal bytes, others others.
+    pub fn shown(&self) -> &[u8] {
+        &self.0.shown
     }
 }
 
 impl PartialEq for Settings {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+        Arc::ptr_eq(&self.0, &other.0) || self.0.map == other.0.map
     }
 }
 

@@ -23,13 +23,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use smallvec::SmallVec;
 
 use crate::backend::connection::Settings;
 use crate::event::Uncached;
 use crate::id::PolicyEpoch;
-use crate::plan::{Bound, Plan, Reads, Rows, Touched, Values, Whose, Writes, cached::names_the_present};
+use crate::plan::{Bound, Reads, Rows, Touched, Values, Whose, Writes};
 use crate::principal::{Principal, Tenant};
 use crate::wire::backend::tag;
 use crate::wire::frame;
@@ -97,16 +97,6 @@ pub enum Form<'a> {
     },
 }
 
-/// Settings of a session that no answer depends on.
-const WITHOUT_EFFECT: [&str; 6] = [
-    "application_name",
-    "client_min_messages",
-    "idle_in_transaction_session_timeout",
-    "idle_session_timeout",
-    "lock_timeout",
-    "statement_timeout",
-];
-
 const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
 
 /// What most answers take, in bytes.
@@ -115,22 +105,33 @@ const SHORT: usize = 512;
 /// A buffer of that many bytes is not kept for the next key.
 const LONG_KEY: usize = 64 << 10;
 
-/// What a key is made of: everything that an answer depends on but the data. INVARIANT (CACHE KEY): one constructor, from what is bound
-/// and for whom.
+/// What a key is made of: everything that an answer depends on but the data. INVARIANT (CACHE KEY): one constructor. The statement as it
+/// is sent is a function of this: of the text, of what a template's key holds besides, and of the tenant.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
-    pub bound: &'a Bound<'a>,
+    /// As the client wrote it: where it is known, it is not read again.
+    pub text: &'a str,
+    /// The present one.
+    pub epoch: PolicyEpoch,
     pub principal: &'a Principal,
+    pub search_path: &'a [Box<str>],
     pub form: Form<'a>,
     /// The session's.
     pub settings: &'a Settings,
 }
 
+/// Whether an answer is known.
+#[derive(Debug)]
+pub enum Found {
+    /// It is, whole.
+    Hit(Arc<Entry>),
+    /// Under this key it could be.
+    Missing(StoredKey),
+}
+
 /// What is known about a statement.
 #[derive(Debug)]
 pub enum Looked {
-    /// Its answer, whole.
-    Hit(Bytes),
     /// It may be kept.
     Miss(Box<Fill>),
     /// Another has asked, and is waiting for the answer.
@@ -215,12 +216,8 @@ fn has_rows(mut answer: &[u8]) -> bool {
 }
 
 impl DatabaseCache {
-    /// Looks for the answer of a statement that is alone in its transaction, at READ COMMITTED. What is bound has not been sent.
-    pub fn look(&self, plan: &Plan, asked: Asked<'_>, turn: Turn) -> Looked {
-        let sources = match plan.reads() {
-            Reads::Families(sources) => sources,
-            Reads::Unknown(why) => return Looked::Passed(*why),
-        };
+    /// The answer of a statement that is alone in its transaction, at READ COMMITTED.
+    pub fn find(&self, asked: Asked<'_>) -> Found {
         thread_local! {
             static KEY: std::cell::RefCell<BytesMut> = std::cell::RefCell::default();
         }
@@ -228,40 +225,47 @@ impl DatabaseCache {
             if key.capacity() > LONG_KEY {
                 *key = BytesMut::new();
             }
-            let text = self.write_key(plan.epoch(), asked, key);
+            self.write_key(asked, key);
             let hashed = self.cache.store.hashed(key);
-            let tenant = asked.principal.tenant();
             if let Some(entry) = self.cache.store.get(hashed)
                 && (entry.stamps.are_current(&self.cache.tags) || crate::mutant!("cache.hits-not-validated"))
-                && entry.tenant.as_ref() == tenant
+                && entry.tenant.as_ref() == asked.principal.tenant()
             {
-                return Looked::Hit(entry.answer.clone());
+                return Found::Hit(entry);
             }
-            if names_the_present(&key[text..]) && !crate::mutant!("cache.the-present-is-kept") {
-                return Looked::Passed(Uncached::Present);
-            }
-            // Before the query leaves: INVARIANT (NOTHING STALE).
-            let Some((stamps, if_empty)) = self.stamp(sources, &asked.bound.values(), tenant) else {
-                return Looked::Passed(Uncached::Writing);
-            };
-            let flight = match self.cache.flights.take_off(hashed.hash()) {
-                Takeoff::First(flight) => Some(flight),
-                Takeoff::Follow(following) if turn == Turn::First => return Looked::Asked(following),
-                Takeoff::Follow(_) | Takeoff::Alone => None,
-            };
-            let key = hashed.to_owned();
-            let longest = self.cache.longest;
-            Looked::Miss(Box::new(Fill {
-                key,
-                tenant: tenant.cloned(),
-                stamps,
-                if_empty,
-                answer: BytesMut::with_capacity(SHORT),
-                longest,
-                end: End::ToCome,
-                flight,
-            }))
+            Found::Missing(hashed.to_owned())
         })
+    }
+
+    /// What becomes of a statement whose answer is not known. It has not been sent.
+    pub fn look(&self, key: StoredKey, bound: &Bound<'_>, turn: Turn) -> Looked {
+        let (plan, tenant) = (bound.plan(), bound.tenant());
+        let sources = match plan.reads() {
+            Reads::Families(sources) => sources,
+            Reads::Unknown(why) => return Looked::Passed(*why),
+        };
+        if bound.names_the_present() && !crate::mutant!("cache.the-present-is-kept") {
+            return Looked::Passed(Uncached::Present);
+        }
+        // Before the query leaves: INVARIANT (NOTHING STALE).
+        let Some((stamps, if_empty)) = self.stamp(sources, &bound.values(), tenant) else {
+            return Looked::Passed(Uncached::Writing);
+        };
+        let flight = match self.cache.flights.take_off(key.hash()) {
+            Takeoff::First(flight) => Some(flight),
+            Takeoff::Follow(following) if turn == Turn::First => return Looked::Asked(following),
+            Takeoff::Follow(_) | Takeoff::Alone => None,
+        };
+        Looked::Miss(Box::new(Fill {
+            key,
+            tenant: tenant.cloned(),
+            stamps,
+            if_empty,
+            answer: BytesMut::with_capacity(SHORT),
+            longest: self.cache.longest,
+            end: End::ToCome,
+            flight,
+        }))
     }
 
     /// Keeps an answer, for as long as its stamps are those of the tags.
@@ -276,7 +280,7 @@ impl DatabaseCache {
         }
         // Where they are not current any more, nobody would ever get it.
         if stamps.are_current(&self.cache.tags) {
-            self.cache.store.insert(key, Entry { answer: answer.freeze(), tenant, stamps });
+            self.cache.store.insert(key, Entry { answer: answer.as_ref().into(), tenant, stamps });
         }
         // Now that it is there.
         drop(flight);
@@ -368,16 +372,19 @@ impl DatabaseCache {
         self.cache.tags.slot(self.server, tag)
     }
 
-    /// The text begins at what is returned.
-    fn write_key(&self, epoch: PolicyEpoch, asked: Asked<'_>, key: &mut BytesMut) -> usize {
+    fn write_key(&self, asked: Asked<'_>, key: &mut BytesMut) {
         key.clear();
         let part = |key: &mut BytesMut, bytes: &[u8]| {
             key.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
             key.extend_from_slice(bytes);
         };
+        let parts = |key: &mut BytesMut, all: &[Box<str>]| {
+            key.extend_from_slice(&(all.len() as u32).to_le_bytes());
+            all.iter().for_each(|one| part(key, one.as_bytes()));
+        };
         key.extend_from_slice(&self.number.to_le_bytes());
         if !crate::mutant!("cache.key-without-epoch") {
-            key.extend_from_slice(&epoch.0.to_le_bytes());
+            key.extend_from_slice(&asked.epoch.0.to_le_bytes());
         }
         match asked.form {
             Form::Simple => key.extend_from_slice(b"Q"),
@@ -394,20 +401,18 @@ impl DatabaseCache {
             Some(tenant) => part(key, tenant.0.as_bytes()),
             None => key.extend_from_slice(&u32::MAX.to_le_bytes()),
         }
-        key.extend_from_slice(&(asked.principal.roles.len() as u32).to_le_bytes());
-        for role in asked.principal.roles.iter().filter(|_| !crate::mutant!("cache.key-without-roles")) {
-            part(key, role.as_bytes());
+        if !crate::mutant!("cache.key-without-roles") {
+            parts(key, &asked.principal.roles);
         }
-        for (name, value) in asked.settings.map() {
-            if !WITHOUT_EFFECT.contains(&name.as_str()) && !crate::mutant!("cache.key-without-settings") {
-                part(key, name.as_bytes());
-                part(key, value.as_bytes());
-            }
+        // Decides what SET and current_setting() of that name are.
+        part(key, asked.principal.tenant_setting.as_deref().unwrap_or_default().as_bytes());
+        if !crate::mutant!("cache.key-without-search-path") {
+            parts(key, asked.search_path);
         }
-        key.extend_from_slice(&u32::MAX.to_le_bytes());
-        let text = key.len();
-        asked.bound.write_text(key);
-        text
+        if !crate::mutant!("cache.key-without-settings") {
+            part(key, asked.settings.shown());
+        }
+        part(key, asked.text.as_bytes());
     }
 }
 

@@ -3,7 +3,6 @@
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use quick_cache::sync::Cache;
 use quick_cache::{Equivalent, Weighter};
 
@@ -13,7 +12,7 @@ use crate::principal::Tenant;
 /// A kept answer.
 #[derive(Debug)]
 pub struct Entry {
-    pub answer: Bytes,
+    pub answer: Box<[u8]>,
     /// Whose rows it was made of.
     pub tenant: Option<Tenant>,
     pub stamps: Stamps,
@@ -22,16 +21,12 @@ pub struct Entry {
 /// A key and its hash, which is computed once: for the look, for the flight, and for the place of the answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Hashed<'k> {
+    /// Another in each process.
     hash: u64,
     key: &'k [u8],
 }
 
 impl Hashed<'_> {
-    /// Another in each process.
-    pub fn hash(self) -> u64 {
-        self.hash
-    }
-
     pub fn to_owned(self) -> StoredKey {
         StoredKey { hash: self.hash, key: self.key.into() }
     }
@@ -48,6 +43,13 @@ impl Hash for Hashed<'_> {
 pub struct StoredKey {
     hash: u64,
     key: Box<[u8]>,
+}
+
+impl StoredKey {
+    /// As [`Hashed::hash`].
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
 }
 
 impl std::fmt::Debug for StoredKey {

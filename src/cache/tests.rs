@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::audit::Log;
-use crate::plan::{Action, Effect, Literals, OwnSequences, Parameters, Segment, TenantType};
+use crate::plan::{Action, Effect, Literals, OwnSequences, Parameters, Plan, Segment, TenantType};
 use crate::principal::Access;
 
 fn touched(family: u32, whose: Whose, rows: Rows) -> Touched {
@@ -49,24 +49,29 @@ fn settings(pairs: &[(&str, &str)]) -> Settings {
 /// What is asked: everything that a key is made of.
 struct Question {
     database: DatabaseCache,
-    plan: Plan,
+    text: String,
+    epoch: u64,
+    search_path: Vec<Box<str>>,
     principal: Principal,
     settings: Settings,
 }
 
 impl Question {
+    fn find(&self) -> Found {
+        let Question { database, text, epoch, search_path, principal, settings } = self;
+        database.find(Asked { text, epoch: PolicyEpoch(*epoch), principal, search_path, form: Form::Simple, settings })
+    }
+
     fn look(&self) -> Looked {
-        let (literals, own) = (Literals::new(), OwnSequences::default());
-        let bound = self.plan.bind("", &literals, Parameters::None, &self.principal, Log::Null.intend(), &own);
-        let bound = bound.expect("a tenant is chosen");
-        let asked = Asked { bound: &bound, principal: &self.principal, form: Form::Simple, settings: &self.settings };
-        self.database.look(&self.plan, asked, Turn::Second)
+        let (plan, literals, own) = (plan(self.epoch, &self.text), Literals::new(), OwnSequences::default());
+        let bound = plan.bind(&self.text, &literals, Parameters::None, &self.principal, Log::Null.intend(), &own);
+        self.database.look(self.key(), &bound.expect("a tenant is chosen"), Turn::Second)
     }
 
     fn key(&self) -> StoredKey {
-        match self.look() {
-            Looked::Miss(fill) => fill.key,
-            other => panic!("{other:?}"),
+        match self.find() {
+            Found::Missing(key) => key,
+            Found::Hit(_) => panic!("known already"),
         }
     }
 
@@ -76,15 +81,17 @@ impl Question {
         self.database.keep(*fill);
     }
 
-    fn hit(&self) -> Option<Bytes> {
-        if let Looked::Hit(answer) = self.look() { Some(answer) } else { None }
+    fn hit(&self) -> Option<Vec<u8>> {
+        if let Found::Hit(entry) = self.find() { Some(entry.answer.to_vec()) } else { None }
     }
 }
 
 fn question(cache: &Arc<Cache>, database: u32, epoch: u64, tenant: &str, roles: &[&str], set: &[(&str, &str)]) -> Question {
     Question {
         database: cache.of_database(database, database),
-        plan: plan(epoch, "SELECT "),
+        text: "SELECT ".into(),
+        epoch,
+        search_path: vec!["public".into()],
         principal: principal(tenant, roles),
         settings: settings(set),
     }
@@ -105,8 +112,11 @@ fn a_key_tells_all_that_an_answer_depends_on() {
         question(&cache, 0, 1, "1", &[], &[("datestyle", "SQL")]),
         question(&cache, 0, 1, "1", &[], &[("timezone", "SQL")]),
     ];
-    questions.push(Question { plan: plan(1, "SELECT DISTINCT "), ..question(&cache, 0, 1, "1", &[], &[]) });
-    // The text that is sent says it too; a key does not rely on that.
+    let another = || question(&cache, 0, 1, "1", &[], &[]);
+    questions.push(Question { text: "SELECT DISTINCT ".into(), ..another() });
+    questions.push(Question { search_path: vec!["own".into(), "public".into()], ..another() });
+    let own = Principal { tenant_setting: Some("app.tenant".into()), ..principal("1", &[]) };
+    questions.push(Question { principal: own, ..another() });
     let keys: std::collections::HashSet<StoredKey> = questions.iter().map(Question::key).collect();
     assert_eq!(keys.len(), questions.len());
     let same = question(&cache, 0, 1, "1", &[], &[("application_name", "psql"), ("statement_timeout", "5s")]);
@@ -114,14 +124,9 @@ fn a_key_tells_all_that_an_answer_depends_on() {
 }
 
 #[test]
-fn a_key_names_the_tenant_even_where_the_text_does_not() {
+fn tenants_do_not_share_answers() {
     let cache = Arc::new(Cache::new(1 << 20));
-    let plain = |tenant| {
-        let mut one = question(&cache, 0, 1, tenant, &[], &[]);
-        one.plan.segments = vec![Segment::Text("SELECT 1".into())];
-        one
-    };
-    let (one, two) = (plain("1"), plain("2"));
+    let (one, two) = (question(&cache, 0, 1, "1", &[], &[]), question(&cache, 0, 1, "2", &[], &[]));
     assert_ne!(one.key(), two.key());
     one.keep(b"of 1");
     assert_eq!(one.hit().as_deref(), Some(&b"of 1"[..]));
@@ -186,7 +191,7 @@ fn memory_is_bounded_and_long_answers_are_not_kept() {
     let cache = Arc::new(Cache::new(1 << 20));
     for n in 0..2_000 {
         let mut one = question(&cache, 0, 1, "1", &[], &[]);
-        one.plan = plan(1, &format!("SELECT {n}, "));
+        one.text = format!("SELECT {n}, ");
         one.keep(&vec![b'x'; 4_000]);
     }
     assert!(cache.store.weight() <= 1 << 20, "{:?}", cache.store);

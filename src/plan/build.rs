@@ -129,6 +129,10 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
     }
     let (printed, tree) = (printed.text(), printed.shallow_tree());
     plan.segments = template::cut(sent(&plan.action, printed)?, live)?;
+    let present = |s: &Segment| matches!(s, Segment::Text(text) if cached::names_the_present(text.as_bytes()));
+    if matches!(plan.reads, Reads::Families(_)) && plan.segments.iter().any(present) {
+        plan.reads = Reads::Unknown(Uncached::Present);
+    }
     if let (Statement::Query(_), Some(tree)) = (&analysis.statement, tree) {
         plan.lookup = Lookup::of(tree, &plan, catalog).map(Box::new);
     }

@@ -390,6 +390,16 @@ pub struct Bound<'a> {
 }
 
 impl Bound<'_> {
+    pub fn tenant(&self) -> Option<&Tenant> {
+        self.tenant
+    }
+
+    /// Whether a literal may name the present time; what is written out in the plan does not.
+    pub fn names_the_present(&self) -> bool {
+        let mut indices = 0..self.literals.len() as u16;
+        indices.any(|i| cached::names_the_present(literal(self.source, self.literals, i).as_bytes()))
+    }
+
     /// What stands in it, where it does.
     pub fn values(&self) -> Values<'_> {
         Values { source: self.source, literals: self.literals, parameters: self.parameters }

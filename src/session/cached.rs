@@ -2,15 +2,14 @@
 
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use super::drive::HIGH;
 use super::enforced::{Phase, Session, Step};
 use super::extended::parameters_of;
 use crate::audit;
 use crate::cache::doubt;
 use crate::cache::flights::Following;
-use crate::cache::{Asked, Form, Looked, Turn, WrittenRows};
+use crate::cache::store::StoredKey;
+use crate::cache::{Asked, Form, Found, Looked, Turn, WrittenRows};
 use crate::event::{Cached, Command, Event, Uncached, Verdict};
 use crate::gate::{Approved, Protocol};
 use crate::plan::cached::{SPELL_NOTHING, names_the_present};
@@ -20,39 +19,62 @@ use crate::wire::frame;
 use crate::wire::frontend::{self, Bind, Format, FrontendMessage, Parse, Target};
 
 impl Session<'_> {
-    /// Answers a query from the cache. `false`: it must be sent, and its answer may be kept.
-    pub async fn query_cached(&mut self, text: &str, approved: &[Approved], begun: Instant) -> Step<bool> {
+    /// Answers a query from the cache before it is read. `Err`: it is not known, and may be kept under this key.
+    pub fn query_known(&mut self, text: &str, begun: Instant) -> Result<(), Option<StoredKey>> {
+        if self.database.cache.is_none() || !may_read(text) || !self.may_be_cached() || !self.reads_committed() {
+            return Err(None);
+        }
+        let search_path = self.search_path();
+        let Some(cache) = &self.database.cache else { return Err(None) };
+        match cache.find(self.asked(text, Form::Simple, &search_path)) {
+            Found::Hit(entry) => {
+                self.give(&entry.answer, Protocol::Simple, begun);
+                Ok(())
+            }
+            Found::Missing(key) => Err(Some(key)),
+        }
+    }
+
+    fn asked<'a>(&'a self, text: &'a str, form: Form<'a>, search_path: &'a [Box<str>]) -> Asked<'a> {
+        let (principal, settings) = (&self.principal, self.settings.effective());
+        Asked { text, epoch: self.database.gate.epoch(), principal, search_path, form, settings }
+    }
+
+    /// What is not [known](Self::query_known): waits where another has asked. `false`: it must be sent, and its answer may be kept.
+    pub async fn query_cached(
+        &mut self,
+        text: &str,
+        approved: &[Approved],
+        key: Option<StoredKey>,
+        begun: Instant,
+    ) -> Step<bool> {
         if self.database.cache.is_none() {
             return Ok(false);
         }
-        let mut looked = self.look(text, approved, self.first_turn());
-        if let Some(Looked::Asked(following)) = looked {
-            self.follow(following).await?;
-            looked = self.look(text, approved, Turn::Second);
-        }
-        let Some(answer) = looked.and_then(|looked| self.note_looked(looked)) else { return Ok(false) };
-        self.give(&answer, Protocol::Simple, begun);
-        Ok(true)
+        let Some(Looked::Asked(following)) = self.look(text, approved, key, self.first_turn()) else { return Ok(false) };
+        self.follow(following).await?;
+        let Err(key) = self.query_known(text, begun) else { return Ok(true) };
+        self.look(text, approved, key, Turn::Second);
+        Ok(false)
     }
 
     /// `None`: it is refused where it is sent.
-    fn look(&self, text: &str, approved: &[Approved], turn: Turn) -> Option<Looked> {
+    fn look(&mut self, text: &str, approved: &[Approved], key: Option<StoredKey>, turn: Turn) -> Option<Looked> {
         let cache = self.database.cache.as_ref()?;
-        let one = match approved {
-            [one] if self.may_be_cached() && *one.plan.action() == Action::Forward => one,
-            _ => return Some(Looked::Passed(Uncached::Transaction)), // tidy: not a syntax kind
+        let looked = match approved {
+            [one] if self.may_be_cached() && *one.plan.action() == Action::Forward => {
+                let receipt = audit::Log::Null.intend();
+                let bound = one.plan.bind(text, &one.literals, Parameters::None, &self.principal, receipt, &self.own_sequences);
+                match (one.plan.reads(), key) {
+                    (Reads::Unknown(why), _) => Looked::Passed(*why),
+                    (Reads::Families(_), None) if !self.reads_committed() => Looked::Passed(Uncached::Isolation),
+                    (Reads::Families(_), None) => Looked::Passed(Uncached::Construct),
+                    (Reads::Families(_), Some(key)) => cache.look(key, &bound.ok()?, turn),
+                }
+            }
+            _ => Looked::Passed(Uncached::Transaction), // tidy: not a syntax kind
         };
-        if let Reads::Unknown(why) = one.plan.reads() {
-            return Some(Looked::Passed(*why));
-        }
-        if !self.reads_committed() {
-            return Some(Looked::Passed(Uncached::Isolation));
-        }
-        let receipt = audit::Log::Null.intend();
-        let (own, settings) = (&self.own_sequences, self.settings.effective());
-        let bound = one.plan.bind(text, &one.literals, Parameters::None, &self.principal, receipt, own).ok()?;
-        let asked = Asked { bound: &bound, principal: &self.principal, form: Form::Simple, settings };
-        Some(cache.look(&one.plan, asked, turn))
+        self.note_looked(looked)
     }
 
     /// Who has a limit for its statements asks by itself: the server keeps the time.
@@ -112,7 +134,6 @@ impl Session<'_> {
         let cache = self.database.cache.as_ref()?;
         let spells = |i: usize| bind.format(i) == Format::Text || !SPELL_NOTHING.contains(&statement.parameter_type(i));
         let present = bind.values.iter().enumerate().any(|(i, v)| spells(i) && v.is_some_and(names_the_present));
-        let settings = self.settings.effective();
         let looked = if let Reads::Unknown(why) = plan.reads() {
             Looked::Passed(*why)
         } else if !self.reads_committed() {
@@ -121,24 +142,29 @@ impl Session<'_> {
             Looked::Passed(Uncached::Present)
         } else {
             let form = Form::Extended { described: *described, types: &statement.declared, bound };
-            let receipt = audit::Log::Null.intend();
-            let (literals, own) = (&statement.literals, &self.own_sequences);
-            let parameters = parameters_of(bind, &statement);
-            let parameters = Parameters::Bound(&parameters);
-            let bound = plan.bind(&statement.source, literals, parameters, &self.principal, receipt, own).ok()?;
-            cache.look(plan, Asked { bound: &bound, principal: &self.principal, form, settings }, turn)
+            match cache.find(self.asked(&statement.source, form, &statement.search_path)) {
+                Found::Hit(entry) => {
+                    if let Some(parse) = parse {
+                        reply::put_parse_complete(&mut self.client.outbox);
+                        self.names.insert(parse.name, statement);
+                    }
+                    self.give(&entry.answer, Protocol::Extended, begun);
+                    self.names.drop_portals();
+                    return Some(Batch::Answered);
+                }
+                Found::Missing(key) => {
+                    let parameters = parameters_of(bind, &statement);
+                    let (literals, parameters) = (&statement.literals, Parameters::Bound(&parameters));
+                    let (receipt, own) = (audit::Log::Null.intend(), &self.own_sequences);
+                    let bound = plan.bind(&statement.source, literals, parameters, &self.principal, receipt, own).ok()?;
+                    cache.look(key, &bound, turn)
+                }
+            }
         };
-        if let Looked::Asked(following) = looked {
-            return Some(Batch::Asked(following));
+        match self.note_looked(looked) {
+            Some(Looked::Asked(following)) => Some(Batch::Asked(following)),
+            Some(Looked::Miss(_) | Looked::Passed(_)) | None => None,
         }
-        let answer = self.note_looked(looked)?;
-        if let Some(parse) = parse {
-            reply::put_parse_complete(&mut self.client.outbox);
-            self.names.insert(parse.name, statement);
-        }
-        self.give(&answer, Protocol::Extended, begun);
-        self.names.drop_portals();
-        Some(Batch::Answered)
     }
 
     /// Whether the session's statements are at READ COMMITTED, where they are not told otherwise.
@@ -147,14 +173,12 @@ impl Session<'_> {
         level.is_none_or(|level| level.eq_ignore_ascii_case("read committed")) || crate::mutant!("cache.any-isolation")
     }
 
-    /// The answer, where there is one.
-    fn note_looked(&mut self, looked: Looked) -> Option<Bytes> {
+    /// What is left to do.
+    fn note_looked(&mut self, looked: Looked) -> Option<Looked> {
         match looked {
-            Looked::Hit(answer) => return Some(answer),
             Looked::Miss(fill) => self.fill = Some(fill),
             Looked::Passed(why) => self.shared.events.emit(Event::Cached(Cached::Passed(why))),
-            // It is not waited for twice.
-            Looked::Asked(_) => {}
+            Looked::Asked(_) => return Some(looked),
         }
         None
     }
@@ -256,6 +280,13 @@ impl Session<'_> {
             doubt::settle(intent, lease.server().process_id, self.database.pool.clone());
         }
     }
+}
+
+/// Whether a query may begin a statement that only reads: the others are not looked for.
+fn may_read(text: &str) -> bool {
+    let text = text.trim_ascii_start().as_bytes();
+    let begins = |word: &[u8]| text.get(..word.len()).is_some_and(|t| t.eq_ignore_ascii_case(word));
+    [&b"sel"[..], b"with", b"(", b"--", b"/*", b"table"].into_iter().any(begins)
 }
 
 /// What became of such messages.

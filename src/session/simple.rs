@@ -109,6 +109,7 @@ impl Session<'_> {
         self.names.remove("");
         self.names.close_portal("");
         let begun = Instant::now();
+        let Err(key) = self.query_known(text, begun) else { return Ok(()) };
         let approved = match self.review(text, Protocol::Simple, &[]) {
             Ok(approved) => approved,
             Err(denial) => {
@@ -139,7 +140,7 @@ impl Session<'_> {
                 Ok(())
             }
             None if approved.iter().any(is_about_prepared) => self.query_prepared(text, &approved, begun).await,
-            None if self.query_cached(text, &approved, begun).await? => Ok(()),
+            None if self.query_cached(text, &approved, key, begun).await? => Ok(()),
             None if self.is_frequent_lookup(&approved) => self.query_lookup(text, &approved, begun).await,
             None => self.query_forwarded(text, &approved, begun).await,
         }
