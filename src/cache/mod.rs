@@ -16,10 +16,13 @@
 
 pub mod doubt;
 pub mod flights;
+pub mod frequency;
 pub mod store;
 pub mod tags;
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
@@ -151,6 +154,8 @@ pub enum Turn {
 pub struct Fill {
     key: StoredKey,
     tenant: Option<Tenant>,
+    /// When it was asked for.
+    begun: Instant,
     stamps: Stamps,
     /// Those of rows that are added, of which an answer that has rows need not know.
     if_empty: Stamps,
@@ -229,8 +234,9 @@ impl DatabaseCache {
             let hashed = self.cache.store.hashed(key);
             if let Some(entry) = self.cache.store.get(hashed)
                 && (entry.stamps.are_current(&self.cache.tags) || crate::mutant!("cache.hits-not-validated"))
-                && entry.tenant.as_ref() == asked.principal.tenant()
+                && entry.owner.tenant.as_ref() == asked.principal.tenant()
             {
+                entry.owner.hits.fetch_add(1, Ordering::Relaxed);
                 return Found::Hit(entry);
             }
             Found::Missing(hashed.to_owned())
@@ -259,6 +265,7 @@ impl DatabaseCache {
         Looked::Miss(Box::new(Fill {
             key,
             tenant: tenant.cloned(),
+            begun: Instant::now(),
             stamps,
             if_empty,
             answer: BytesMut::with_capacity(SHORT),
@@ -270,7 +277,7 @@ impl DatabaseCache {
 
     /// Keeps an answer, for as long as its stamps are those of the tags.
     pub fn keep(&self, fill: Fill) {
-        let Fill { key, tenant, mut stamps, if_empty, mut answer, longest: _, end: _, flight } = fill;
+        let Fill { key, tenant, begun, mut stamps, if_empty, mut answer, longest: _, end: _, flight } = fill;
         // Who asks again may have parsed before.
         if answer.starts_with(PARSE_COMPLETE) {
             answer.advance(PARSE_COMPLETE.len());
@@ -280,7 +287,12 @@ impl DatabaseCache {
         }
         // Where they are not current any more, nobody would ever get it.
         if stamps.are_current(&self.cache.tags) {
-            self.cache.store.insert(key, Entry { answer: answer.as_ref().into(), tenant, stamps });
+            let (store, tags) = (&self.cache.store, &self.cache.tags);
+            let owner = store.owner(tenant.as_ref());
+            owner.fills.fetch_add(1, Ordering::Relaxed);
+            let cost = u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX);
+            let entry = Entry { answer: answer.as_ref().into(), stamps, owner, cost };
+            store.insert(key, entry, |entry| !entry.stamps.are_current(tags));
         }
         // Now that it is there.
         drop(flight);

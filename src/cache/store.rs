@@ -1,11 +1,20 @@
 //! The memory tier: bounded in bytes, keys included.
+//!
+//! What stays is decided by what it saves: how often it is asked for ([`frequency`](super::frequency)) times what the server took for
+//! it, for each byte. A new answer that needs room is compared with the least of some that are taken by chance, and stays only if it
+//! saves more; what something has written since goes first. benches/eviction.rs holds this to LRU and to the optimum.
+//!
+//! Tenants have a floor and a ceiling. What a tenant has below its floor, an equal part of one half, others do not push out; who
+//! has more than one half, where there are others, makes room for them, and for itself only from what is its own.
 
 use std::hash::{BuildHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
-use quick_cache::sync::Cache;
-use quick_cache::{Equivalent, Weighter};
+use dashmap::DashMap;
+use indexmap::{Equivalent, IndexMap};
 
+use super::frequency::Frequency;
 use super::tags::Stamps;
 use crate::principal::Tenant;
 
@@ -13,9 +22,28 @@ use crate::principal::Tenant;
 #[derive(Debug)]
 pub struct Entry {
     pub answer: Box<[u8]>,
-    /// Whose rows it was made of.
-    pub tenant: Option<Tenant>,
     pub stamps: Stamps,
+    /// Of whose rows it was made.
+    pub owner: Arc<Owner>,
+    /// What the server took for it, in microseconds: about.
+    pub cost: u32,
+}
+
+/// A tenant, or nobody: rows of shared tables.
+#[derive(Debug)]
+pub struct Owner {
+    pub tenant: Option<Tenant>,
+    /// What its keys and answers take.
+    bytes: AtomicU64,
+    /// How many answers were given from memory, and how many were kept.
+    pub hits: AtomicU64,
+    pub fills: AtomicU64,
+}
+
+impl Owner {
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
 }
 
 /// A key and its hash, which is computed once: for the look, for the flight, and for the place of the answer.
@@ -101,49 +129,296 @@ impl BuildHasher for AsItIs {
 /// What an entry takes besides key and answer, in bytes: about.
 const OVERHEAD: u64 = 200;
 
-#[derive(Clone, Debug)]
-struct ByBytes;
+fn weight(key: &StoredKey, entry: &Entry) -> u64 {
+    key.key.len() as u64 + entry.answer.len() as u64 + OVERHEAD
+}
 
-impl Weighter<StoredKey, Arc<Entry>> for ByBytes {
-    fn weight(&self, key: &StoredKey, entry: &Arc<Entry>) -> u64 {
-        key.key.len() as u64 + entry.answer.len() as u64 + OVERHEAD
-    }
+/// How many are looked at for one to go.
+const SAMPLE: usize = 16;
+
+type Entries = IndexMap<StoredKey, Arc<Entry>, AsItIs>;
+
+/// A part of all, by hash.
+#[derive(Default)]
+struct Shard {
+    entries: Entries,
+    bytes: u64,
+    /// xorshift64
+    random: u64,
 }
 
 /// Answers by key.
 pub struct Store {
-    answers: Cache<StoredKey, Arc<Entry>, ByBytes, AsItIs>,
+    shards: Box<[RwLock<Shard>]>,
+    /// What one shard may take.
+    shard_bytes: u64,
+    owners: DashMap<Option<Tenant>, Arc<Owner>, ahash::RandomState>,
+    /// How many of them there are.
+    many: AtomicU64,
+    evicted: AtomicU64,
+    frequency: Frequency,
     hasher: ahash::RandomState,
 }
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Store({} answers, {} bytes)", self.answers.len(), self.answers.weight())
+        write!(f, "Store({} answers, {} bytes)", self.len(), self.bytes())
     }
+}
+
+/// What becomes of one that is looked at for its place.
+enum Standing {
+    /// Nobody would ever get it.
+    Dead,
+    /// It is its owner's by right.
+    Protected,
+    /// What it saves.
+    Worth(f64),
+}
+
+/// Who wants a place.
+struct Candidate<'e> {
+    entry: &'e Entry,
+    worth: f64,
+    /// Whether its owner has more than there is for one.
+    greedy: bool,
+    floor: u64,
+    ceiling: u64,
 }
 
 impl Store {
     /// `bytes`: what it may take.
     pub fn new(bytes: usize) -> Store {
-        let expected = (bytes / 1_000).max(16);
-        let answers = Cache::with(expected, bytes as u64, ByBytes, AsItIs(0), Default::default());
-        Store { answers, hasher: ahash::RandomState::new() }
+        // Each of them holds the longest answers more than once.
+        let shards = (bytes >> 20).clamp(1, 8).next_power_of_two();
+        let frequency = Frequency::new(bytes / 400);
+        let shard_bytes = bytes.saturating_sub(frequency.bytes()) as u64 / shards as u64;
+        let shard = |n: usize| RwLock::new(Shard { random: 0x9e37_79b9_7f4a_7c15 ^ n as u64, ..Shard::default() });
+        Store {
+            shards: (0..shards).map(shard).collect(),
+            shard_bytes,
+            owners: DashMap::default(),
+            many: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
+            frequency,
+            hasher: ahash::RandomState::new(),
+        }
     }
 
     pub fn hashed<'k>(&self, key: &'k [u8]) -> Hashed<'k> {
         Hashed { hash: self.hasher.hash_one(key), key }
     }
 
+    fn shard(&self, hash: u64) -> &RwLock<Shard> {
+        &self.shards[(hash >> 48) as usize % self.shards.len()]
+    }
+
+    /// Notes that it was asked for.
     pub fn get(&self, key: Hashed<'_>) -> Option<Arc<Entry>> {
-        self.answers.get(&key)
+        self.frequency.add(key.hash);
+        self.shard(key.hash).read().unwrap_or_else(PoisonError::into_inner).entries.get(&key).cloned()
     }
 
-    pub fn insert(&self, key: StoredKey, entry: Entry) {
-        self.answers.insert(key, Arc::new(entry));
+    /// Whose answers are counted together.
+    pub fn owner(&self, tenant: Option<&Tenant>) -> Arc<Owner> {
+        let owner = self.owners.entry(tenant.cloned()).or_insert_with(|| {
+            self.many.fetch_add(1, Ordering::Relaxed);
+            let tenant = tenant.cloned();
+            Arc::new(Owner { tenant, bytes: AtomicU64::new(0), hits: AtomicU64::new(0), fills: AtomicU64::new(0) })
+        });
+        owner.clone()
     }
 
-    /// Bytes, keys included.
-    pub fn weight(&self) -> u64 {
-        self.answers.weight()
+    /// Keeps it, if it is worth its place. `is_dead`: nobody would ever get it.
+    pub fn insert(&self, key: StoredKey, entry: Entry, is_dead: impl Fn(&Entry) -> bool) {
+        let wanted = weight(&key, &entry);
+        if wanted > self.shard_bytes {
+            return;
+        }
+        let half = self.shard_bytes * self.shards.len() as u64 / 2;
+        let many = self.many.load(Ordering::Relaxed).max(1);
+        let mine = entry.owner.bytes();
+        let floor = half / many;
+        let worth = if mine + wanted <= floor { f64::MAX } else { self.worth(key.hash, &entry, wanted) };
+        let greedy = many > 1 && mine > half;
+        let candidate = Candidate { entry: &entry, worth, greedy, floor, ceiling: half };
+        let mut shard = self.shard(key.hash).write().unwrap_or_else(PoisonError::into_inner);
+        if let Some((index, _, _)) = shard.entries.get_full(&key) {
+            self.remove(&mut shard, index);
+        }
+        let mut tried = 0;
+        while shard.bytes + wanted > self.shard_bytes {
+            let victim = if tried < SAMPLE { self.victim(&mut shard, &candidate, &is_dead) } else { None };
+            let Some(victim) = victim else {
+                self.forget_if_poor(&entry.owner);
+                return;
+            };
+            self.remove(&mut shard, victim);
+            self.evicted.fetch_add(1, Ordering::Relaxed);
+            tried += 1;
+        }
+        shard.bytes += wanted;
+        entry.owner.bytes.fetch_add(wanted, Ordering::Relaxed);
+        shard.entries.insert(key, Arc::new(entry));
+    }
+
+    /// What is worth less, or none.
+    fn victim(&self, shard: &mut Shard, candidate: &Candidate<'_>, is_dead: &impl Fn(&Entry) -> bool) -> Option<usize> {
+        let mut least: Option<(f64, usize)> = None;
+        for _ in 0..SAMPLE {
+            shard.random ^= shard.random << 13;
+            shard.random ^= shard.random >> 7;
+            shard.random ^= shard.random << 17;
+            let index = (shard.random % shard.entries.len().max(1) as u64) as usize;
+            let (key, entry) = shard.entries.get_index(index)?;
+            match self.standing(key, entry, candidate, is_dead) {
+                Standing::Dead => return Some(index),
+                Standing::Protected => {}
+                Standing::Worth(worth) => {
+                    if least.is_none_or(|(least, _)| worth < least) {
+                        least = Some((worth, index));
+                    }
+                }
+            }
+        }
+        least.filter(|(worth, _)| candidate.worth > *worth).map(|(_, index)| index)
+    }
+
+    fn standing(&self, key: &StoredKey, entry: &Entry, candidate: &Candidate<'_>, is_dead: &impl Fn(&Entry) -> bool) -> Standing {
+        let is_own = Arc::ptr_eq(&entry.owner, &candidate.entry.owner);
+        if is_dead(entry) {
+            Standing::Dead
+        } else if !is_own && (candidate.greedy || entry.owner.bytes() <= candidate.floor) {
+            Standing::Protected
+        } else if !is_own && entry.owner.bytes() > candidate.ceiling {
+            Standing::Worth(-1.0)
+        } else {
+            Standing::Worth(self.worth(key.hash, entry, weight(key, entry)))
+        }
+    }
+
+    /// What it saves for each byte: about.
+    fn worth(&self, hash: u64, entry: &Entry, weight: u64) -> f64 {
+        f64::from(self.frequency.of(hash)) * f64::from(entry.cost.max(1)) / weight as f64
+    }
+
+    fn remove(&self, shard: &mut Shard, index: usize) {
+        if let Some((key, entry)) = shard.entries.swap_remove_index(index) {
+            let freed = weight(&key, &entry);
+            shard.bytes -= freed;
+            entry.owner.bytes.fetch_sub(freed, Ordering::Relaxed);
+            self.forget_if_poor(&entry.owner);
+        }
+    }
+
+    /// Who has nothing is not counted.
+    fn forget_if_poor(&self, owner: &Arc<Owner>) {
+        if owner.bytes() == 0
+            && self.owners.remove_if(&owner.tenant, |_, known| Arc::ptr_eq(known, owner) && known.bytes() == 0).is_some()
+        {
+            self.many.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Removes what nobody would ever get.
+    pub fn sweep(&self, is_dead: impl Fn(&Entry) -> bool) {
+        for shard in &self.shards {
+            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            let mut index = 0;
+            while let Some((_, entry)) = shard.entries.get_index(index) {
+                if is_dead(entry) { self.remove(&mut shard, index) } else { index += 1 }
+            }
+        }
+    }
+
+    /// Keys included.
+    pub fn bytes(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).bytes).sum()
+    }
+
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).entries.len()).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many had to go for others.
+    pub fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
+    }
+
+    pub fn owners(&self) -> Vec<Arc<Owner>> {
+        self.owners.iter().map(|owner| owner.value().clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(store: &Store, tenant: &str, n: u32) {
+        let key = format!("{tenant} {n:0>80}");
+        let hashed = store.hashed(key.as_bytes());
+        if store.get(hashed).is_none() {
+            let owner = store.owner(Some(&Tenant(tenant.into())));
+            let entry = Entry { answer: vec![0; 100].into(), stamps: Stamps::default(), owner, cost: 100 };
+            store.insert(hashed.to_owned(), entry, |_| false);
+        }
+    }
+
+    fn has(store: &Store, tenant: &str) -> u64 {
+        store.owner(Some(&Tenant(tenant.into()))).bytes()
+    }
+
+    #[test]
+    fn a_greedy_tenant_does_not_push_out_the_others() {
+        let store = Store::new(1 << 20);
+        let round = |tenant: &str, rows: std::ops::Range<u32>| rows.for_each(|n| fill(&store, tenant, n));
+        round("greedy", 0..20_000);
+        assert!(store.bytes() > 900_000, "{store:?}: alone it may have all");
+        round("small", 0..200);
+        let small = has(&store, "small");
+        assert!(small > 60_000, "{small}: there is room for all of it");
+        for _ in 0..5 {
+            round("greedy", 0..20_000);
+        }
+        assert!(has(&store, "small") >= small, "what is below the floor stays");
+        // Two that both want all share it.
+        for _ in 0..5 {
+            round("other", 0..20_000);
+            round("greedy", 0..20_000);
+        }
+        let (other, greedy) = (has(&store, "other"), has(&store, "greedy"));
+        assert!(other > 300_000 && greedy > 300_000, "{other} {greedy}");
+        assert!(store.bytes() <= 1 << 20);
+        assert!(store.evicted() > 0);
+    }
+
+    #[test]
+    fn what_saves_more_stays() {
+        let store = Store::new(1 << 20);
+        let owner = store.owner(None);
+        let keep = |name: String, length: usize, cost: u32| {
+            let hashed = store.hashed(name.as_bytes());
+            store.get(hashed);
+            let entry = Entry { answer: vec![0; length].into(), stamps: Stamps::default(), owner: owner.clone(), cost };
+            store.insert(hashed.to_owned(), entry, |_| false);
+        };
+        let kept = |name: &str| (0..400).filter(|n| store.get(store.hashed(format!("{name} {n}").as_bytes())).is_some()).count();
+        for n in 0..400 {
+            keep(format!("dear {n}"), 1_000, 10_000);
+        }
+        for n in 0..4_000 {
+            keep(format!("cheap {n}"), 1_000, 100);
+        }
+        assert_eq!(kept("dear"), 400);
+        let cheap = kept("cheap");
+        assert!(cheap < 400);
+        // What nobody can get goes before all.
+        store.sweep(|entry| entry.cost == 10_000);
+        assert_eq!(kept("dear"), 0);
+        assert_eq!(kept("cheap"), cheap);
     }
 }

@@ -194,8 +194,8 @@ fn memory_is_bounded_and_long_answers_are_not_kept() {
         one.text = format!("SELECT {n}, ");
         one.keep(&vec![b'x'; 4_000]);
     }
-    assert!(cache.store.weight() <= 1 << 20, "{:?}", cache.store);
-    assert!(cache.store.weight() > 1 << 19, "{:?}", cache.store);
+    assert!(cache.store.bytes() <= 1 << 20, "{:?}", cache.store);
+    assert!(cache.store.bytes() > 1 << 19, "{:?}", cache.store);
     let Looked::Miss(mut fill) = question(&cache, 0, 1, "1", &[], &[]).look() else { panic!("known") };
     assert!(!fill.add(&vec![b'x'; (1 << 16) + 1]));
 }
