@@ -314,9 +314,6 @@ fn what_is_kept_and_why_not() {
     ] {
         assert_eq!(world.asking(&mut one, sql), expected, "{sql}");
     }
-    one.query("BEGIN");
-    assert_eq!(world.asking(&mut one, "SELECT id, note FROM item WHERE id = 1"), "pass transaction");
-    one.query("COMMIT");
     one.query("SET default_transaction_isolation = 'repeatable read'");
     assert_eq!(world.asking(&mut one, "SELECT id, note FROM item WHERE id = 2"), "pass isolation");
     one.query("RESET default_transaction_isolation");
@@ -328,6 +325,81 @@ fn what_is_kept_and_why_not() {
     let long = "SELECT repeat('x', 1100000), id FROM item WHERE id = 1";
     assert_eq!(world.asking(&mut one, long), "pass size");
     assert_eq!(world.asking(&mut one, long), "pass size");
+}
+
+#[test]
+fn a_block_at_read_committed_is_answered_as_well() {
+    let world = World::start();
+    let (mut one, mut other) = (world.connect("one"), world.connect("one"));
+    let (read, part) = ("SELECT id, n FROM item WHERE id = 1", "SELECT id, note FROM part ORDER BY id");
+    for begin in ["BEGIN", "START TRANSACTION READ ONLY", "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE"] {
+        other.query("UPDATE item SET n = n + 1 WHERE id = 1");
+        one.query(begin);
+        assert_eq!(world.asking(&mut one, read), "fill", "{begin}");
+        assert_eq!(world.asking(&mut one, read), "hit", "{begin}");
+        let inside = one.query(read);
+        assert_eq!(inside.raw.last(), Some(&b'T'), "the block is open");
+        let outside = other.query(read);
+        assert_eq!(outside.raw.last(), Some(&b'I'));
+        assert_eq!(inside.rows().next(), outside.rows().next());
+        other.query("UPDATE item SET n = n + 1 WHERE id = 1");
+        assert_ne!(one.query(read).rows().next(), inside.rows().next(), "each statement sees what is committed");
+        one.query("COMMIT");
+    }
+    // Its own writes are nobody else's until they are committed, and what it has not written is as for anybody.
+    one.query(part);
+    one.query("BEGIN");
+    one.query("UPDATE item SET n = 70 WHERE id = 1");
+    assert_eq!(world.asking(&mut one, read), "pass writing");
+    assert_eq!(one.query(read).rows().next().expect("a row")[1], Some(b"70".to_vec()));
+    assert_eq!(world.asking(&mut one, part), "hit");
+    assert_eq!(world.asking(&mut other, read), "pass writing");
+    one.query("SAVEPOINT s");
+    assert_eq!(world.asking(&mut one, part), "hit");
+    one.query("ROLLBACK");
+    assert_eq!(world.asking(&mut one, read), "fill");
+    // One snapshot for all: whatever spells it.
+    for begin in [
+        "BEGIN ISOLATION LEVEL REPEATABLE READ",
+        "START TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY, DEFERRABLE",
+        "BEGIN | SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        "BEGIN | SET transaction_isolation = 'serializable'",
+        "BEGIN | BEGIN ISOLATION LEVEL REPEATABLE READ",
+        "BEGIN; SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        "SET default_transaction_isolation = 'serializable' | BEGIN",
+        "BEGIN ISOLATION LEVEL REPEATABLE READ; BEGIN",
+        "BEGIN ISOLATION LEVEL REPEATABLE READ | COMMIT AND CHAIN",
+    ] {
+        other.query(read);
+        run(&mut one, begin);
+        assert_eq!(world.asking(&mut one, read), "pass isolation", "{begin}");
+        let before = one.query(read);
+        other.query("UPDATE item SET n = n + 1 WHERE id = 1");
+        other.query(read);
+        assert_eq!(one.query(read).raw, before.raw, "{begin}");
+        run(&mut one, "COMMIT | SET default_transaction_isolation = 'read committed'");
+    }
+    // What comes with others in a message is not looked at so closely.
+    for begin in ["SET default_transaction_isolation = 'repeatable read'; BEGIN", "BEGIN | COMMIT; BEGIN"] {
+        run(&mut one, begin);
+        assert_eq!(world.asking(&mut one, read), "pass isolation", "{begin}");
+        run(&mut one, "COMMIT | SET default_transaction_isolation = 'read committed'");
+    }
+    // A failed block answers nothing.
+    one.query("BEGIN");
+    one.query("SELECT nothing");
+    assert_eq!(one.query(part).sqlstate(), "25P02");
+    one.query("ROLLBACK");
+    // Both at once, as drivers send them.
+    let begin = Extended { sql: b"BEGIN", ..Extended::default() };
+    assert!(one.extended(&begin).error.is_none());
+    one.query(part);
+    assert_eq!(world.asking(&mut one, part), "hit");
+    let what = Extended { sql: part.as_bytes(), ..Extended::default() };
+    let first = one.extended(&what);
+    assert_eq!(one.extended(&what).raw, first.raw);
+    assert_eq!(first.raw.last(), Some(&b'T'));
+    one.query("COMMIT");
 }
 
 #[test]
@@ -730,7 +802,7 @@ fn what_is_being_written_is_read_from_the_server() {
     writer.query("BEGIN");
     writer.query("UPDATE item SET n = 5 WHERE id = 1");
     assert_eq!(world.asking(&mut reader, read), "pass writing");
-    assert_eq!(world.asking(&mut writer, read), "pass transaction", "its own rows");
+    assert_eq!(world.asking(&mut writer, read), "pass writing", "its own rows");
     assert_eq!(writer.query(read).scalar().as_deref(), Some("5"));
     writer.query("ROLLBACK");
     assert_eq!(world.asking(&mut reader, read), "fill");

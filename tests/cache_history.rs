@@ -64,7 +64,8 @@ impl Client<'_> {
         while !self.history.over.load(Ordering::Relaxed) && self.history.operations.load(Ordering::Relaxed) < self.wanted {
             let (tenant, row) = (self.random.below(TENANTS), self.random.below(ROWS));
             let done = match self.random.below(100) {
-                0..60 => self.read_counter(tenant, row),
+                0..50 => self.read_counter(tenant, row),
+                50..60 => self.read_in_a_block(tenant, row),
                 60..80 => self.read_sum(tenant),
                 80..93 => self.count(tenant, row),
                 93..98 => self.transfer(tenant),
@@ -127,6 +128,25 @@ impl Client<'_> {
         assert!(n >= least, "tenant {tenant}, row {row}: {n} was read after {least} had been told");
         self.told(tenant, row, n);
         self.history.reads.fetch_add(1, Ordering::Relaxed);
+        Some(())
+    }
+
+    /// Each statement sees what is committed when it begins, and its own.
+    fn read_in_a_block(&mut self, tenant: usize, row: usize) -> Option<()> {
+        self.ask(tenant, "BEGIN")?;
+        self.read_counter(tenant, row)?;
+        if self.random.below(2) == 0 {
+            let n = self.ask(tenant, &format!("UPDATE counter SET n = n + 1 WHERE id = {row} RETURNING n"))??;
+            // Nobody else can have written since.
+            let own = self.ask(tenant, &format!("SELECT n FROM counter WHERE id = {row}"))??;
+            assert_eq!(own, n, "tenant {tenant}, row {row}: not what it had written itself");
+            self.read_counter(tenant, (row + 1) % ROWS)?;
+            self.ask(tenant, "ROLLBACK")?;
+        } else {
+            self.read_sum(tenant)?;
+            self.read_counter(tenant, row)?;
+            self.ask(tenant, "COMMIT")?;
+        }
         Some(())
     }
 

@@ -88,9 +88,9 @@ pub struct DatabaseCache {
 /// How the client asked: what an answer is and looks like depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form<'a> {
-    /// Query. The answer: RowDescription to ReadyForQuery, all in text.
+    /// Query. The answer: RowDescription to CommandComplete, all in text.
     Simple,
-    /// Bind, Describe where `described`, Execute and Sync, with or without a Parse before. The answer: BindComplete to ReadyForQuery.
+    /// Bind, Describe where `described`, Execute and Sync, with or without a Parse before. The answer: BindComplete to CommandComplete.
     Extended {
         described: bool,
         /// As Parse declares them.
@@ -99,6 +99,9 @@ pub enum Form<'a> {
         bound: &'a [u8],
     },
 }
+
+/// The length of ReadyForQuery, in bytes.
+const READY: usize = 6;
 
 const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
 
@@ -208,7 +211,7 @@ impl WrittenRows {
     }
 }
 
-/// Whether an answer, BindComplete or RowDescription to ReadyForQuery, has rows.
+/// Whether an answer has rows.
 fn has_rows(mut answer: &[u8]) -> bool {
     while let Some((kind, _, rest)) = frame::split(answer) {
         match kind {
@@ -282,6 +285,8 @@ impl DatabaseCache {
         if answer.starts_with(PARSE_COMPLETE) {
             answer.advance(PARSE_COMPLETE.len());
         }
+        // In a block, or outside of one.
+        answer.truncate(answer.len().saturating_sub(READY));
         if !has_rows(&answer) && !crate::mutant!("cache.empty-for-ever") {
             stamps.extend(&if_empty);
         }

@@ -281,7 +281,7 @@ fn act(utility: &Utility, plan: &mut Plan) -> Option<Node> {
         Utility::Transaction { kind, node } => {
             plan.command = transaction_word(kind);
             let command = match kind {
-                TransactionKind::Begin => TransactionCommand::Begin,
+                TransactionKind::Begin(isolation) => TransactionCommand::Begin(*isolation),
                 TransactionKind::Commit { chain } => TransactionCommand::Commit { chain: *chain },
                 TransactionKind::Rollback { chain } => TransactionCommand::Rollback { chain: *chain },
                 TransactionKind::Savepoint(name) => TransactionCommand::Savepoint(name.as_str().into()),
@@ -366,7 +366,7 @@ fn is_of_transaction(name: &str) -> bool {
 
 fn transaction_word(kind: &TransactionKind) -> &'static str {
     match kind {
-        TransactionKind::Begin => "BEGIN",
+        TransactionKind::Begin(_) => "BEGIN",
         TransactionKind::Commit { chain: _ } => "COMMIT",
         TransactionKind::Rollback { chain: _ } | TransactionKind::RollbackTo(_) => "ROLLBACK",
         TransactionKind::Savepoint(_) => "SAVEPOINT",

@@ -21,6 +21,7 @@ mod upstream;
 mod write;
 
 pub use crate::event::Uncached;
+pub use crate::sql::analyse::utility::Isolation;
 pub use build::{Built, Check, build, text_of};
 pub use cached::{Reads, Rows, Touched, Whose, Writes};
 use lookup::Lookup;
@@ -77,7 +78,7 @@ pub struct Prepare {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TransactionCommand {
-    Begin,
+    Begin(Isolation),
     Commit { chain: bool },
     Rollback { chain: bool },
     Savepoint(Box<str>),

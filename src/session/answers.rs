@@ -2,7 +2,7 @@
 
 use bytes::{Buf, BufMut};
 
-use super::enforced::{End, Patience, Phase, Session, Step};
+use super::enforced::{End, Patience, Phase, Session, Snapshots, Step};
 use super::expect::{Attempt, Expected, LookedUp, Outcome, ParseFor, Shown};
 use super::{poison, scrub};
 use crate::error::{Severity, SqlError, sqlstate};
@@ -272,7 +272,7 @@ impl Session<'_> {
         }
         let chained = |chain: bool| if chain { TransactionStatus::InTransaction } else { TransactionStatus::Idle };
         match command {
-            TransactionCommand::Begin => self.status = TransactionStatus::InTransaction,
+            TransactionCommand::Begin(_) => self.status = TransactionStatus::InTransaction,
             // COMMIT of a failed transaction is a ROLLBACK, and its tag says so.
             TransactionCommand::Commit { chain } if tag.starts_with(b"COMMIT") => {
                 self.settings.commit();
@@ -478,7 +478,10 @@ impl Session<'_> {
     fn finish_batch(&mut self, status: TransactionStatus, body: &[u8]) {
         self.status = status;
         self.phase = Phase::Open;
-        self.complete_fill(!self.batch.failed && status == TransactionStatus::Idle);
+        self.complete_fill(!self.batch.failed && status != TransactionStatus::Failed);
+        if status == TransactionStatus::Idle {
+            self.snapshots = Snapshots::Unknown;
+        }
         self.end_batch();
         self.pass(tag::READY_FOR_QUERY, body);
         let Some(lease) = &mut self.lease else { return };

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::drive::HIGH;
-use super::enforced::{Phase, Session, Step};
+use super::enforced::{Phase, Session, Snapshots, Step};
 use super::extended::parameters_of;
 use crate::audit;
 use crate::cache::doubt;
@@ -13,7 +13,7 @@ use crate::cache::{Asked, Form, Found, Looked, Turn, WrittenRows};
 use crate::event::{Cached, Command, Event, Uncached, Verdict};
 use crate::gate::{Approved, Protocol};
 use crate::plan::cached::{SPELL_NOTHING, names_the_present};
-use crate::plan::{Action, Parameters, Plan, Reads, Writes};
+use crate::plan::{Action, Isolation, Parameters, Plan, Reads, TransactionCommand, Writes};
 use crate::wire::backend::{self as reply, TransactionStatus};
 use crate::wire::frame;
 use crate::wire::frontend::{self, Bind, Format, FrontendMessage, Parse, Target};
@@ -21,7 +21,7 @@ use crate::wire::frontend::{self, Bind, Format, FrontendMessage, Parse, Target};
 impl Session<'_> {
     /// Answers a query from the cache before it is read. `Err`: it is not known, and may be kept under this key.
     pub fn query_known(&mut self, text: &str, begun: Instant) -> Result<(), Option<StoredKey>> {
-        if self.database.cache.is_none() || !may_read(text) || !self.may_be_cached() || !self.reads_committed() {
+        if self.database.cache.is_none() || !may_read(text) || !self.may_be_cached() || !self.sees_what_is_committed() {
             return Err(None);
         }
         let search_path = self.search_path();
@@ -67,7 +67,7 @@ impl Session<'_> {
                 let bound = one.plan.bind(text, &one.literals, Parameters::None, &self.principal, receipt, &self.own_sequences);
                 match (one.plan.reads(), key) {
                     (Reads::Unknown(why), _) => Looked::Passed(*why),
-                    (Reads::Families(_), None) if !self.reads_committed() => Looked::Passed(Uncached::Isolation),
+                    (Reads::Families(_), None) if !self.sees_what_is_committed() => Looked::Passed(Uncached::Isolation),
                     (Reads::Families(_), None) => Looked::Passed(Uncached::Construct),
                     (Reads::Families(_), Some(key)) => cache.look(key, &bound.ok()?, turn),
                 }
@@ -136,7 +136,7 @@ impl Session<'_> {
         let present = bind.values.iter().enumerate().any(|(i, v)| spells(i) && v.is_some_and(names_the_present));
         let looked = if let Reads::Unknown(why) = plan.reads() {
             Looked::Passed(*why)
-        } else if !self.reads_committed() {
+        } else if !self.sees_what_is_committed() {
             Looked::Passed(Uncached::Isolation)
         } else if present {
             Looked::Passed(Uncached::Present)
@@ -167,10 +167,47 @@ impl Session<'_> {
         }
     }
 
-    /// Whether the session's statements are at READ COMMITTED, where they are not told otherwise.
+    /// Whether the session's transactions are at READ COMMITTED, where they are not told otherwise.
     fn reads_committed(&self) -> bool {
         let level = self.settings.effective().map().get("default_transaction_isolation");
         level.is_none_or(|level| level.eq_ignore_ascii_case("read committed")) || crate::mutant!("cache.any-isolation")
+    }
+
+    /// Whether a statement sees what is committed when it begins. Writes of its own transaction are intents like any other's.
+    fn sees_what_is_committed(&self) -> bool {
+        match self.status {
+            TransactionStatus::Idle => self.reads_committed(),
+            TransactionStatus::InTransaction => self.snapshots == Snapshots::Each || crate::mutant!("cache.any-block"),
+            TransactionStatus::Failed => false,
+        }
+    }
+
+    /// A statement is about to leave that may begin a block, or change the level of one. A block's level cannot change once a query has
+    /// run in it; what begins one is looked at where it is the first of its message or batch, so that settings are known.
+    fn note_snapshots(&mut self, plan: &Plan) {
+        let first = self.status == TransactionStatus::Idle && !self.batch.runs;
+        self.batch.runs = true;
+        self.snapshots = match plan.action() {
+            Action::Transaction(TransactionCommand::Begin(isolation)) => match isolation {
+                Isolation::Default if first && self.reads_committed() => Snapshots::Each,
+                Isolation::ReadCommitted if first => Snapshots::Each,
+                Isolation::Default | Isolation::ReadCommitted | Isolation::Other => Snapshots::Unknown,
+            },
+            Action::Transaction(TransactionCommand::Commit { .. } | TransactionCommand::Rollback { .. }) => Snapshots::Unknown,
+            Action::Transaction(
+                TransactionCommand::Savepoint(_) | TransactionCommand::Release(_) | TransactionCommand::RollbackTo(_),
+            ) => self.snapshots,
+            // SET TRANSACTION.
+            Action::Forward if matches!(plan.command(), "SET" | "RESET") => Snapshots::Unknown,
+            Action::Forward
+            | Action::Set { .. }
+            | Action::Reset { .. }
+            | Action::ChooseTenant { .. }
+            | Action::Emulate(_)
+            | Action::Prepare(_)
+            | Action::Execute { .. }
+            | Action::Empty => self.snapshots,
+        };
     }
 
     /// What is left to do.
@@ -185,17 +222,17 @@ impl Session<'_> {
 
     fn give(&mut self, answer: &[u8], protocol: Protocol, begun: Instant) {
         self.client.outbox.extend_from_slice(answer);
+        reply::put_ready(&mut self.client.outbox, self.status);
         self.statements += 1;
         self.tell(Command::Select, protocol, Verdict::Permitted);
         self.shared.events.emit(Event::Cached(Cached::Hit));
         self.shared.events.emit(Event::LatencyAdded(begun.elapsed()));
     }
 
-    /// Whether what comes is a transaction of its own, with nothing before it that is not answered.
+    /// Whether what comes is alone in its message or batch, with nothing before it that is not answered.
     fn may_be_cached(&self) -> bool {
-        let outside = self.status == TransactionStatus::Idle || crate::mutant!("cache.inside-transactions");
         let alone = self.phase == Phase::Open && !self.batch.sent && self.queue.is_empty();
-        outside && alone && !self.pinned && self.intent.is_none()
+        alone && !self.pinned
     }
 
     /// Takes all that the server has sent, and a copy of what the client gets of it where it may be kept.
@@ -247,6 +284,7 @@ impl Session<'_> {
     /// Before a statement leaves: what it may write cannot be read from the cache until its transaction has ended. `rows`: as far as
     /// they are known.
     pub fn intend(&mut self, plan: &Plan, rows: &WrittenRows) {
+        self.note_snapshots(plan);
         let Some(cache) = self.database.cache.as_ref().filter(|_| *plan.writes() != Writes::Nothing) else { return };
         let intent = self.intent.get_or_insert_with(|| cache.intend());
         let gate = &self.database.gate;

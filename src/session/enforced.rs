@@ -66,11 +66,22 @@ pub(super) enum Phase {
     CopyIn { extended: bool },
 }
 
+/// What the statements of a transaction block see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Snapshots {
+    /// Each what is committed then: READ COMMITTED.
+    Each,
+    /// It is not known, or all the same.
+    Unknown,
+}
+
 /// What happened since the last ReadyForQuery.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Batch {
     /// Something of the client's went to the server.
     pub sent: bool,
+    /// And a statement has.
+    pub runs: bool,
     pub failed: bool,
 }
 
@@ -116,6 +127,8 @@ pub(super) struct Session<'s> {
     pub fill: Option<Box<Fill>>,
     /// What the transaction may have written.
     pub intent: Option<Intent>,
+    /// Of the transaction block.
+    pub snapshots: Snapshots,
     /// search_path of a session with no other.
     default_path: Arc<str>,
     /// The schemas of search_path under the settings that they were computed for.
@@ -204,6 +217,7 @@ async fn begin(established: Established, shared: &Shared) -> Option<Box<Session<
         drain: DrainWatch::new(&shared.drain),
         fill: None,
         intent: None,
+        snapshots: Snapshots::Unknown,
         default_path: report.search_path,
         path: None,
     }))

@@ -36,7 +36,7 @@ impl Outcome {
     /// `at`: the number of the statement in the session.
     pub fn of(plan: &Arc<Plan>, at: u64) -> Self {
         match plan.action() {
-            Action::Transaction(TransactionCommand::Begin) => Outcome::Begin { at },
+            Action::Transaction(TransactionCommand::Begin(_)) => Outcome::Begin { at },
             Action::Transaction(_) | Action::Set { .. } | Action::Reset { .. } => Outcome::Of(plan.clone()),
             Action::Forward
             | Action::ChooseTenant { .. }

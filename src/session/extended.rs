@@ -156,7 +156,7 @@ impl Session<'_> {
                 TransactionCommand::Commit { .. } | TransactionCommand::Rollback { .. } | TransactionCommand::RollbackTo(_) => {
                     true
                 }
-                TransactionCommand::Begin | TransactionCommand::Savepoint(_) | TransactionCommand::Release(_) => false,
+                TransactionCommand::Begin(_) | TransactionCommand::Savepoint(_) | TransactionCommand::Release(_) => false,
             },
             Action::Empty => true,
             Action::Forward

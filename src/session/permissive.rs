@@ -10,7 +10,7 @@ use crate::finding::Denial;
 use crate::gate::{Approved, Context};
 use crate::id::PolicyEpoch;
 use crate::plan::{
-    Action, Effect, Emulation, Lasts, Literals, Plan, Prepare, Reads, Segment, TenantForm, TenantType, TenantValue,
+    Action, Effect, Emulation, Isolation, Lasts, Literals, Plan, Prepare, Reads, Segment, TenantForm, TenantType, TenantValue,
     TransactionCommand, Uncached, Writes,
 };
 use crate::sql::copy::{Dialect, Header, Target, TenantField};
@@ -160,7 +160,7 @@ fn action(words: &[&str], text: &str) -> Action {
     let transaction = |command| Action::Transaction(command);
     match words {
         ["empty_statement"] => Action::Empty,
-        ["begin" | "start", ..] => transaction(TransactionCommand::Begin),
+        ["begin" | "start", ..] => transaction(TransactionCommand::Begin(Isolation::Other)),
         ["commit" | "end", ..] => transaction(TransactionCommand::Commit { chain: false }),
         ["rollback", "to", name] | ["rollback", "to", "savepoint", name] => {
             transaction(TransactionCommand::RollbackTo((*name).into()))

@@ -89,9 +89,18 @@ pub enum ConfigLocal {
     Parameter(u16),
 }
 
+/// The isolation level of a transaction block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// What `default_transaction_isolation` says.
+    Default,
+    ReadCommitted,
+    Other,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TransactionKind {
-    Begin,
+    Begin(Isolation),
     Commit { chain: bool },
     Rollback { chain: bool },
     Savepoint(String),
@@ -230,10 +239,12 @@ pub(super) fn constant_text(node: &Node) -> Option<String> {
 }
 
 pub(super) fn transaction(statement: &TransactionStmt) -> Result<Utility, Denial> {
-    let TransactionStmt { kind, options: _, savepoint_name, gid: _, chain, location: _ } = statement;
+    let TransactionStmt { kind, options, savepoint_name, gid: _, chain, location: _ } = statement;
     let name = savepoint_name.clone();
     let kind = match TransactionStmtKind::try_from(*kind) {
-        Ok(TransactionStmtKind::TransStmtBegin | TransactionStmtKind::TransStmtStart) => TransactionKind::Begin,
+        Ok(TransactionStmtKind::TransStmtBegin | TransactionStmtKind::TransStmtStart) => {
+            TransactionKind::Begin(isolation(options))
+        }
         Ok(TransactionStmtKind::TransStmtCommit) => TransactionKind::Commit { chain: *chain },
         Ok(TransactionStmtKind::TransStmtRollback) => TransactionKind::Rollback { chain: *chain },
         Ok(TransactionStmtKind::TransStmtSavepoint) => TransactionKind::Savepoint(name),
@@ -248,6 +259,25 @@ pub(super) fn transaction(statement: &TransactionStmt) -> Result<Utility, Denial
     };
     let node = Node { node: Some(NodeEnum::TransactionStmt(statement.clone())) };
     Ok(Utility::Transaction { kind, node })
+}
+
+/// What the options of BEGIN say.
+fn isolation(options: &[Node]) -> Isolation {
+    let mut found = Isolation::Default;
+    for option in options {
+        let Some(NodeEnum::DefElem(option)) = &option.node else { return Isolation::Other };
+        let value = option.arg.as_deref().and_then(|a| a.node.as_ref());
+        found = match (option.defname.as_str(), value) {
+            ("transaction_read_only" | "transaction_deferrable", _) => found,
+            ("transaction_isolation", Some(NodeEnum::AConst(pg::AConst { val: Some(a_const::Val::Sval(s)), .. })))
+                if s.sval == "read committed" =>
+            {
+                Isolation::ReadCommitted
+            }
+            (_, _) => return Isolation::Other,
+        };
+    }
+    found
 }
 
 pub(super) fn set(statement: &VariableSetStmt, analyser: &mut Analyser<'_>) -> Result<Utility, Denial> {
