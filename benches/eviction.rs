@@ -8,9 +8,11 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use bulkhead::cache::store::{Entry, Store};
 use bulkhead::cache::tags::Stamps;
+use bulkhead::plan::TemplateUse;
 
 const TENANTS: u32 = 100;
 const ROWS: u32 = 100_000;
@@ -121,7 +123,7 @@ fn key(row: u32) -> [u8; 100] {
 
 fn of_store(trace: &[Operation], answers: usize) -> f64 {
     let store = Store::new(answers * 400);
-    let owner = store.owner(None);
+    let (owner, template) = (store.owner(None), Arc::new(TemplateUse::default()));
     let mut versions = vec![0u32; ROWS as usize];
     let mut ratio = Ratio::default();
     for (at, operation) in trace.iter().enumerate() {
@@ -134,7 +136,8 @@ fn of_store(trace: &[Operation], answers: usize) -> f64 {
                 ratio.note(at, hit);
                 if !hit {
                     let owner = owner.clone();
-                    let entry = Entry { answer: answer(row, version), stamps: Stamps::default(), owner, cost: 100 };
+                    let (answer, stamps) = (answer(row, version), Stamps::default());
+                    let entry = Entry { answer, stamps, owner, cost: 100, template: template.clone(), until: None };
                     let is_dead = |entry: &Entry| entry.answer[..4] != versions[row_of(&entry.answer)].to_le_bytes();
                     store.insert(hashed.to_owned(), entry, is_dead);
                 }

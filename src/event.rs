@@ -146,10 +146,11 @@ pub enum Uncached {
     Writing,
     Size,
     Answer,
+    Told,
 }
 
 impl Uncached {
-    pub const ALL: [Uncached; 13] = [
+    pub const ALL: [Uncached; 14] = [
         Uncached::Command,
         Uncached::Writes,
         Uncached::Locks,
@@ -163,6 +164,7 @@ impl Uncached {
         Uncached::Writing,
         Uncached::Size,
         Uncached::Answer,
+        Uncached::Told,
     ];
 
     /// The label of metrics.
@@ -181,6 +183,7 @@ impl Uncached {
             Uncached::Writing => "writing",
             Uncached::Size => "size",
             Uncached::Answer => "answer",
+            Uncached::Told => "told",
         }
     }
 
@@ -199,6 +202,7 @@ impl Uncached {
             Uncached::Present => "it names the present time (now, today, tomorrow, yesterday)",
             Uncached::Writing => "a transaction is writing what it reads",
             Uncached::Size => "the answer is larger than what is kept",
+            Uncached::Told => "a policy, or a hint in the statement, says so",
             Uncached::Answer => "the answer was an error, or came with something that is not to be told twice",
         }
     }

@@ -292,6 +292,7 @@ impl State {
             lookup: None,
             reads: plan::Reads::Unknown(plan::Uncached::Command),
             writes: plan::Writes::Nothing,
+            answers: plan::Answers::default(),
             epoch: self.policies.epoch,
         }
     }
@@ -556,7 +557,7 @@ impl State {
         let outcome = self.approve(text, scratch, statement, context, key, &mut Found::Known).map(
             |Approved { plan, literals, source: _ }| {
                 cacheable = match plan.reads() {
-                    plan::Reads::Families(_) => Ok(()),
+                    plan::Reads::Families { .. } => Ok(()),
                     plan::Reads::Unknown(why) => Err(why.reason().to_owned()),
                 };
                 lacks_tenant = (plan.needs_tenant() && context.principal.tenant().is_none()).then(|| plan.no_tenant());

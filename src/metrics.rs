@@ -62,6 +62,10 @@ const CACHED: Metric = metric(
     &["result", "reason"],
     "Statements that the result cache was asked for: hit, fill (the answer is kept now), pass (it was not kept, and why).",
 );
+const CACHE_BYTES: Metric = metric("bulkhead_cache_bytes", Kind::Gauge, &[], "What answers and their keys take in memory.");
+const CACHE_ANSWERS: Metric = metric("bulkhead_cache_answers", Kind::Gauge, &[], "Answers that are kept in memory.");
+const CACHE_EVICTIONS: Metric =
+    metric("bulkhead_cache_evictions_total", Kind::Counter, &[], "Answers that had to go for others.");
 const ADDED: Metric =
     metric("bulkhead_added_latency_seconds", Kind::Histogram, &[], "Time that Bulkhead itself spent on a statement.");
 const POOL_WAIT: Metric =
@@ -103,6 +107,9 @@ pub const METRICS: &[Metric] = &[
     DENIALS,
     TEMPLATES,
     CACHED,
+    CACHE_BYTES,
+    CACHE_ANSWERS,
+    CACHE_EVICTIONS,
     ADDED,
     POOL_WAIT,
     POOL_TIMEOUTS,
@@ -155,6 +162,9 @@ pub struct Metrics {
     cache_hit: IntCounter,
     cache_fill: IntCounter,
     cache_pass: [IntCounter; Uncached::ALL.len()],
+    cache_bytes: IntGauge,
+    cache_answers: IntGauge,
+    cache_evictions: IntCounter,
     added: Histogram,
     pool_wait: Histogram,
     pool_timeouts: IntCounter,
@@ -200,6 +210,9 @@ impl Metrics {
             cache_hit: cached.with_label_values(&["hit", ""]),
             cache_fill: cached.with_label_values(&["fill", ""]),
             cache_pass: Uncached::ALL.map(|why| cached.with_label_values(&["pass", why.label()])),
+            cache_bytes: gauge(&r, &CACHE_BYTES)?,
+            cache_answers: gauge(&r, &CACHE_ANSWERS)?,
+            cache_evictions: counter(&r, &CACHE_EVICTIONS)?,
             added: histogram(&r, &ADDED)?,
             pool_wait: histogram(&r, &POOL_WAIT)?,
             pool_timeouts: counter(&r, &POOL_TIMEOUTS)?,
@@ -215,6 +228,13 @@ impl Metrics {
             draining: gauge(&r, &DRAINING)?,
             registry: r,
         })
+    }
+
+    /// What the result cache holds now, and how many answers have had to go so far.
+    pub fn note_cache(&self, answers: usize, bytes: u64, evictions: u64) {
+        self.cache_answers.set(i64::try_from(answers).unwrap_or(i64::MAX));
+        self.cache_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.cache_evictions.inc_by(evictions.saturating_sub(self.cache_evictions.get()));
     }
 
     /// Everything in Prometheus' text format.

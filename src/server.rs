@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use crate::admin::{self, Admin, Health};
 use crate::backend::ConnectError;
 use crate::backend::pool::{Pool, PoolLimits, share_of};
+use crate::cache::upkeep::Tables;
 use crate::cache::{Cache, DatabaseCache};
 use crate::config::{self, Config, Level, ServerTls, Upstream, UserAccess};
 use crate::error::{SqlError, sqlstate};
@@ -78,15 +79,19 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
     let metrics = Arc::new(Metrics::new().map_err(|e| format!("metrics: {e}"))?);
     let health = Arc::new(Health::default());
     let events = Events::new(vec![metrics.clone(), health.clone()]);
+    let cache = config.cache.map(|bytes| Arc::new(Cache::new(bytes).lasting(config.cache_ttl)));
     let nudge = Nudge::default();
     let mut keepers = vec![];
     let mut gates: HashMap<String, Arc<dyn Review>> = HashMap::new();
+    let mut tables: HashMap<String, Arc<dyn Tables>> = HashMap::new();
     for database in &config.databases {
         let keeper = Keeper::start(&config, database, &policies, &events).await?;
         let kept = keeper.kept(nudge.clone());
         events.emit(Event::PoliciesReloaded(Reload::Done(kept.gate.epoch())));
         check_tenants(&config, database, &kept.gate)?;
-        gates.insert(keeper.database().to_owned(), Arc::new(kept));
+        let kept = Arc::new(kept);
+        tables.insert(keeper.database().to_owned(), kept.clone());
+        gates.insert(keeper.database().to_owned(), kept);
         keepers.push(keeper);
     }
     let keeping = tokio::spawn(epochs::keep(keepers, Arc::new(config.clone()), nudge.clone(), events.clone()));
@@ -94,10 +99,11 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
         let listener = TcpListener::bind(address).await.map_err(|e| format!("cannot listen on {address} (admin_listen): {e}"))?;
         tracing::info!("listening on {address} for /health{}", if config.metrics { " and /metrics" } else { "" });
         let metrics = config.metrics.then_some(metrics);
-        tokio::spawn(admin::serve(listener, Admin { health, metrics }, std::future::pending()));
+        let cache = cache.clone().map(|cache| admin::cache::Kept { cache, tables: Arc::new(tables) });
+        tokio::spawn(admin::serve(listener, Admin { health, metrics, cache }, std::future::pending()));
     }
     let reload: OnHangup = Arc::new(move || nudge.nudge());
-    let served = serve(config, gates, events, reload).await.map_err(|e| e.to_string());
+    let served = serve(config, gates, events, reload, cache).await.map_err(|e| e.to_string());
     keeping.abort();
     served
 }
@@ -152,9 +158,10 @@ pub async fn serve(
     gates: HashMap<String, Arc<dyn Review>>,
     events: Events,
     reload: OnHangup,
+    cache: Option<Arc<Cache>>,
 ) -> Result<(), ServeError> {
     let workers = Workers::start(worker::count()).map_err(ServeError::Threads)?;
-    let server = Server::bind(config, gates, events, workers).await?;
+    let server = Server::bind(config, gates, events, workers, cache).await?;
     let stop = signals(server.shared.clone(), server.config.clone(), reload)?;
     server.run(stop).await;
     Ok(())
@@ -171,10 +178,11 @@ impl Server {
         gates: HashMap<String, Arc<dyn Review>>,
         events: Events,
         workers: Workers,
+        cache: Option<Arc<Cache>>,
     ) -> Result<Self, ServeError> {
         let config = Arc::new(config);
         let (drain, watch) = watch::channel(Drain::No);
-        let shared = Arc::new(share(&config, gates, watch, events)?);
+        let shared = Arc::new(share(&config, gates, watch, events, cache.as_ref())?);
         let address = config.server.listen;
         let listener = TcpListener::bind(address).await.map_err(|error| ServeError::Listen { address, error })?;
         tell_start(&config, listener.local_addr().unwrap_or(address));
@@ -314,14 +322,14 @@ fn share(
     mut gates: HashMap<String, Arc<dyn Review>>,
     drain: watch::Receiver<Drain>,
     events: Events,
+    cache: Option<&Arc<Cache>>,
 ) -> Result<Shared, ServeError> {
     let mut databases = HashMap::new();
-    let cache = config.cache.map(|bytes| Arc::new(Cache::new(bytes)));
     // By the database's name alone: one server can have many addresses. Two databases of one name end each other's answers.
     let place = |d: &config::Database| d.upstream.database.clone();
     for (number, database) in config.databases.iter().enumerate() {
         let server = config.databases.iter().position(|d| place(d) == place(database)).unwrap_or(number);
-        let cache = cache.as_ref().map(|cache| cache.of_database(number as u32, server as u32));
+        let cache = cache.map(|cache| cache.of_database(&database.name, number as u32, server as u32));
         let gate = gates.remove(&database.name).unwrap_or_else(|| Arc::new(crate::session::shared::Closed));
         databases.insert(Box::from(database.name.as_str()), Arc::new(open(config, database, gate, cache.as_ref(), &events)?));
     }

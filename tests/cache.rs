@@ -47,6 +47,8 @@ const SCHEMA: &str = "
     CREATE TABLE father (tenant_id int NOT NULL, note text);
     CREATE TABLE \"both\" () INHERITS (mother, father);
     CREATE UNLOGGED TABLE brief (tenant_id int NOT NULL, id int);
+    CREATE TABLE brief_news (tenant_id int NOT NULL, id int);
+    CREATE TABLE weekly (tenant_id int NOT NULL, id int);
     CREATE TABLE zoned (tenant_id int NOT NULL, at timetz);
     CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
     CREATE TABLE coded (tenant_id int NOT NULL, id bigint PRIMARY KEY, code int UNIQUE, n int NOT NULL DEFAULT 0);
@@ -152,6 +154,18 @@ const POLICIES: &str = "
     tenant_column = 'tenant_id'
 
     [[table]]
+    name = 'public.brief_news'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+    cache_seconds = 0
+
+    [[table]]
+    name = 'public.weekly'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+    cache_seconds = 1
+
+    [[table]]
     name = 'public.zoned'
     scope = 'tenant'
     tenant_column = 'tenant_id'
@@ -232,12 +246,18 @@ impl World {
         Wire::connect(&self.proxy.target(user, "shop")).expect("a session")
     }
 
-    /// What the cache has done so far, by `result reason`.
-    fn counts(&self) -> BTreeMap<String, u64> {
+    /// What the admin port says to `GET /metrics` and its like.
+    fn admin(&self, request: &str) -> String {
         let mut socket = std::net::TcpStream::connect(("127.0.0.1", self.proxy.setup.admin_port)).expect("the admin port");
-        socket.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("ask");
+        socket.write_all(format!("{request} HTTP/1.0\r\n\r\n").as_bytes()).expect("ask");
         let mut text = String::new();
         socket.read_to_string(&mut text).expect("an answer");
+        text
+    }
+
+    /// What the cache has done so far, by `result reason`.
+    fn counts(&self) -> BTreeMap<String, u64> {
+        let text = self.admin("GET /metrics");
         let labelled = |line: &str, label: &str| line.split(&format!("{label}=\"")).nth(1)?.split('"').next().map(str::to_owned);
         let count = |line: &str| {
             let key = format!("{} {}", labelled(line, "result")?, labelled(line, "reason")?);
@@ -807,6 +827,73 @@ fn what_is_being_written_is_read_from_the_server() {
     writer.query("ROLLBACK");
     assert_eq!(world.asking(&mut reader, read), "fill");
     assert_eq!(reader.query(read).scalar().as_deref(), Some("0"));
+}
+
+#[test]
+fn it_is_emptied_and_looked_into() {
+    let world = World::start();
+    let (mut one, mut two) = (world.connect("one"), world.connect("two"));
+    let (row, part) = ("SELECT id, n FROM item WHERE id = 1", "SELECT id, note FROM part ORDER BY id");
+    let all = |one: &mut Wire, two: &mut Wire| {
+        let both = |session: &mut Wire| [row, part].map(|sql| world.asking(session, sql));
+        let ([a, b], [c, d]) = (both(one), both(two));
+        [a, b, c, d]
+    };
+    for (purge, expected) in [
+        ("", ["fill", "fill", "fill", "fill"]),
+        ("?tenant=1", ["fill", "fill", "hit", "hit"]),
+        ("?table=public.item", ["fill", "hit", "fill", "hit"]),
+        ("?table=part&tenant=2&database=shop", ["hit", "hit", "hit", "fill"]),
+        ("?database=shop", ["fill", "fill", "fill", "fill"]),
+    ] {
+        all(&mut one, &mut two);
+        let answer = world.admin(&format!("POST /cache/purge{purge}"));
+        assert!(answer.contains("200 OK") && answer.contains("\"bytes_freed\": "), "{answer}");
+        assert_eq!(all(&mut one, &mut two), expected, "{purge}");
+    }
+    for (purge, expected) in [
+        ("?table=nothing", "there is no table \"public.nothing\""),
+        ("?database=nothing", "there is no database \"nothing\""),
+        ("?tenent=1", "unknown field `tenent`"),
+    ] {
+        let answer = world.admin(&format!("POST /cache/purge{purge}"));
+        assert!(answer.contains(expected) && !answer.contains("200 OK"), "{answer}");
+    }
+    let report = world.admin("GET /cache");
+    for expected in ["\"tenant\": \"1\"", "\"statement\": \"SELECT item.id AS id, item.n AS n FROM public.item item WHERE"] {
+        assert!(report.contains(expected), "{report}");
+    }
+    assert!(!report.contains("= 1\""), "no literals");
+    let metrics = world.admin("GET /metrics");
+    assert!(metrics.contains("bulkhead_cache_answers 4"), "{metrics}");
+}
+
+#[test]
+fn policies_and_hints_only_restrict() {
+    let world = World::start();
+    let mut one = world.connect("one");
+    for (sql, expected) in [
+        ("SELECT id FROM brief_news WHERE id = 1", "pass told"),
+        ("SELECT i.id FROM item i, brief_news b WHERE i.id = b.id", "pass told"),
+        ("SELECT id FROM item WHERE id = 3 /* bulkhead: no-cache */", "pass told"),
+        ("SELECT id FROM item WHERE id = 3 /* bulkhead: ttl=600 */", "fill"),
+        ("SELECT id FROM item WHERE id = 3 /* bulkhead: ttl=600 */", "hit"),
+        ("SELECT id, random() FROM item /* bulkhead: ttl=600 */", "pass function"),
+        ("SELECT id FROM weekly WHERE id = 1", "fill"),
+    ] {
+        assert_eq!(world.asking(&mut one, sql), expected, "{sql}");
+    }
+    // It grows old: by the policy, and by the hint.
+    for sql in ["SELECT id FROM weekly WHERE id = 2", "SELECT id FROM item WHERE id = 4 /* bulkhead: ttl=1 */"] {
+        let begun = Instant::now();
+        assert_eq!(world.asking(&mut one, sql), "fill", "{sql}");
+        let mut hits = 0;
+        while world.asking(&mut one, sql) == "hit" {
+            hits += 1;
+            assert!(begun.elapsed() < Duration::from_secs(30), "{sql}: for ever");
+        }
+        assert!(hits > 0 && begun.elapsed() >= Duration::from_secs(1), "{sql}: {hits} hits");
+    }
 }
 
 #[test]

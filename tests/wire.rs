@@ -54,6 +54,7 @@ fn config(postgres: &Postgres) -> Config {
         log: Log { level: "warn".into(), format: LogFormat::Text },
         metrics: false,
         cache: None,
+        cache_ttl: None,
         limits: Limits { startup_timeout: Duration::from_secs(5), max_message: 1 << 20, ..Limits::default() },
     }
 }
@@ -73,7 +74,8 @@ impl Proxy {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
                 let workers = bulkhead::worker::Workers::start(bulkhead::worker::count()).unwrap();
-                let server = bulkhead::server::Server::bind(config, HashMap::new(), Default::default(), workers).await.unwrap();
+                let server =
+                    bulkhead::server::Server::bind(config, HashMap::new(), Default::default(), workers, None).await.unwrap();
                 tell.send(server.local_addr().unwrap()).unwrap();
                 server
                     .run(async {

@@ -1,4 +1,5 @@
-//! The admin port: `GET /health` and `GET /metrics`. Only handles that read; nothing here changes the proxy.
+//! The admin port: `GET /health`, `GET /metrics`, `GET /cache`, `POST /cache/purge`. What changes anything here costs hits of the
+//! result cache, and no more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -7,8 +8,10 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
+
+pub mod cache;
 
 use crate::event::{Event, Observe, Reload};
 use crate::metrics::Metrics;
@@ -95,6 +98,8 @@ pub struct Admin {
     pub health: Arc<Health>,
     /// `None`: `/metrics` is not served.
     pub metrics: Option<Arc<Metrics>>,
+    /// `None`: there is no result cache.
+    pub cache: Option<cache::Kept>,
 }
 
 /// Serves until `stop` resolves.
@@ -106,7 +111,12 @@ pub async fn serve(listener: TcpListener, admin: Admin, stop: impl Future<Output
 }
 
 fn routes(admin: Admin) -> Router {
-    Router::new().route("/health", get(health)).route("/metrics", get(metrics)).with_state(admin)
+    Router::new()
+        .route("/health", get(health))
+        .route("/metrics", get(metrics))
+        .route("/cache", get(cache::report))
+        .route("/cache/purge", post(cache::purge))
+        .with_state(admin)
 }
 
 async fn health(State(admin): State<Admin>) -> Response {
@@ -116,6 +126,10 @@ async fn health(State(admin): State<Admin>) -> Response {
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
+    if let (Some(metrics), Some(kept)) = (&admin.metrics, &admin.cache) {
+        let (answers, bytes, evictions) = kept.cache.size();
+        metrics.note_cache(answers, bytes, evictions);
+    }
     match admin.metrics.map(|m| m.encode()) {
         Some(Ok(text)) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
         Some(Err(error)) => {
@@ -147,7 +161,8 @@ mod tests {
         let metrics = Some(Arc::new(Metrics::new().unwrap()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(serve(listener, Admin { health: Arc::clone(&health), metrics }, std::future::pending()));
+        let server =
+            tokio::spawn(serve(listener, Admin { health: Arc::clone(&health), metrics, cache: None }, std::future::pending()));
 
         assert!(fetch(address, "/health").await.starts_with("HTTP/1.1 503"));
         for event in [Event::ListenerOpened, Event::PoliciesReloaded(Reload::Done(PolicyEpoch(3)))] {

@@ -17,12 +17,14 @@
 pub mod doubt;
 pub mod flights;
 pub mod frequency;
+pub mod hint;
 pub mod store;
 pub mod tags;
+pub mod upkeep;
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
@@ -32,7 +34,7 @@ use smallvec::SmallVec;
 use crate::backend::connection::Settings;
 use crate::event::Uncached;
 use crate::id::PolicyEpoch;
-use crate::plan::{Bound, Reads, Rows, Touched, Values, Whose, Writes};
+use crate::plan::{Bound, Reads, Rows, TemplateUse, Touched, Values, Whose, Writes};
 use crate::principal::{Principal, Tenant};
 use crate::wire::backend::tag;
 use crate::wire::frame;
@@ -47,8 +49,12 @@ pub struct Cache {
     tags: Arc<Tags>,
     flights: Arc<Flights>,
     generation: ArcSwap<()>,
-    /// Of all databases.
-    everything: Mutex<Vec<Slot>>,
+    /// All databases, by the names that clients use.
+    databases: Mutex<Vec<(String, Numbers)>>,
+    /// Templates that have had answers.
+    templates: Mutex<Vec<Weak<TemplateUse>>>,
+    /// What no answer outlives.
+    ttl: Option<Duration>,
     /// The longest answer that is kept, in bytes.
     longest: usize,
 }
@@ -62,17 +68,39 @@ impl Cache {
             tags: Arc::new(Tags::new()),
             flights: Arc::default(),
             generation: ArcSwap::default(),
-            everything: Mutex::default(),
+            databases: Mutex::default(),
+            templates: Mutex::default(),
+            ttl: None,
             longest: (1 << 20).min(bytes / 16),
         }
     }
 
+    /// The same, whose answers are given for no longer than that.
+    pub fn lasting(self, ttl: Option<Duration>) -> Cache {
+        Cache { ttl, ..self }
+    }
+
     /// What belongs to one database; `number` tells it from the others. `server`: the number of the first that is the same database
     /// of the same server, whose rows are written through either.
-    pub fn of_database(self: &Arc<Self>, number: u32, server: u32) -> DatabaseCache {
-        let everything = self.tags.slot(server, Tag::Everything);
-        self.everything.lock().unwrap_or_else(PoisonError::into_inner).push(everything);
-        DatabaseCache { cache: self.clone(), number, server, everything }
+    pub fn of_database(self: &Arc<Self>, name: &str, number: u32, server: u32) -> DatabaseCache {
+        let numbers = Numbers { number, server, everything: self.tags.slot(server, Tag::Everything) };
+        self.databases.lock().unwrap_or_else(PoisonError::into_inner).push((name.to_owned(), numbers));
+        numbers.of(self)
+    }
+}
+
+/// What tells a database from the others.
+#[derive(Clone, Copy, Debug)]
+struct Numbers {
+    number: u32,
+    server: u32,
+    everything: Slot,
+}
+
+impl Numbers {
+    fn of(self, cache: &Arc<Cache>) -> DatabaseCache {
+        let Numbers { number, server, everything } = self;
+        DatabaseCache { cache: cache.clone(), number, server, everything }
     }
 }
 
@@ -159,6 +187,9 @@ pub struct Fill {
     tenant: Option<Tenant>,
     /// When it was asked for.
     begun: Instant,
+    /// How long it may be given.
+    ttl: Option<Duration>,
+    template: Arc<TemplateUse>,
     stamps: Stamps,
     /// Those of rows that are added, of which an answer that has rows need not know.
     if_empty: Stamps,
@@ -238,8 +269,10 @@ impl DatabaseCache {
             if let Some(entry) = self.cache.store.get(hashed)
                 && (entry.stamps.are_current(&self.cache.tags) || crate::mutant!("cache.hits-not-validated"))
                 && entry.owner.tenant.as_ref() == asked.principal.tenant()
+                && entry.until.is_none_or(|until| Instant::now() < until)
             {
                 entry.owner.hits.fetch_add(1, Ordering::Relaxed);
+                entry.template.hits.fetch_add(1, Ordering::Relaxed);
                 return Found::Hit(entry);
             }
             Found::Missing(hashed.to_owned())
@@ -249,10 +282,14 @@ impl DatabaseCache {
     /// What becomes of a statement whose answer is not known. It has not been sent.
     pub fn look(&self, key: StoredKey, bound: &Bound<'_>, turn: Turn) -> Looked {
         let (plan, tenant) = (bound.plan(), bound.tenant());
-        let sources = match plan.reads() {
-            Reads::Families(sources) => sources,
+        let (sources, of_policies) = match plan.reads() {
+            Reads::Families { sources, ttl } => (sources, *ttl),
             Reads::Unknown(why) => return Looked::Passed(*why),
         };
+        let ttl = [of_policies, hint::of(bound.values().source), self.cache.ttl].into_iter().flatten().min();
+        if ttl == Some(Duration::ZERO) {
+            return Looked::Passed(Uncached::Told);
+        }
         if bound.names_the_present() && !crate::mutant!("cache.the-present-is-kept") {
             return Looked::Passed(Uncached::Present);
         }
@@ -269,6 +306,8 @@ impl DatabaseCache {
             key,
             tenant: tenant.cloned(),
             begun: Instant::now(),
+            ttl,
+            template: plan.template(|used| self.cache.note_template(used)),
             stamps,
             if_empty,
             answer: BytesMut::with_capacity(SHORT),
@@ -280,7 +319,7 @@ impl DatabaseCache {
 
     /// Keeps an answer, for as long as its stamps are those of the tags.
     pub fn keep(&self, fill: Fill) {
-        let Fill { key, tenant, begun, mut stamps, if_empty, mut answer, longest: _, end: _, flight } = fill;
+        let Fill { key, tenant, begun, ttl, template, mut stamps, if_empty, mut answer, longest: _, end: _, flight } = fill;
         // Who asks again may have parsed before.
         if answer.starts_with(PARSE_COMPLETE) {
             answer.advance(PARSE_COMPLETE.len());
@@ -296,7 +335,10 @@ impl DatabaseCache {
             let owner = store.owner(tenant.as_ref());
             owner.fills.fetch_add(1, Ordering::Relaxed);
             let cost = u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX);
-            let entry = Entry { answer: answer.as_ref().into(), stamps, owner, cost };
+            template.fills.fetch_add(1, Ordering::Relaxed);
+            template.microseconds.fetch_add(cost.into(), Ordering::Relaxed);
+            let until = ttl.map(|ttl| begun + ttl);
+            let entry = Entry { answer: answer.as_ref().into(), stamps, owner, template, cost, until };
             store.insert(key, entry, |entry| !entry.stamps.are_current(tags));
         }
         // Now that it is there.
@@ -310,8 +352,8 @@ impl DatabaseCache {
 
     /// Makes all answers of all databases unreadable until the intent ends: it is not known where the writes go.
     pub fn widen_everywhere(&self, intent: &mut Intent) {
-        let all = self.cache.everything.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().for_each(|slot| intent.add(*slot));
+        let all = self.cache.databases.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().for_each(|(_, numbers)| intent.add(numbers.everything));
     }
 
     /// Definitions have changed in the transaction of this intent, and the catalog is known to be old. What others have planned

@@ -10,12 +10,14 @@
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use dashmap::DashMap;
 use indexmap::{Equivalent, IndexMap};
 
 use super::frequency::Frequency;
 use super::tags::Stamps;
+use crate::plan::TemplateUse;
 use crate::principal::Tenant;
 
 /// A kept answer.
@@ -27,6 +29,9 @@ pub struct Entry {
     pub owner: Arc<Owner>,
     /// What the server took for it, in microseconds: about.
     pub cost: u32,
+    pub template: Arc<TemplateUse>,
+    /// It is not given later; `None`: it does not grow old by itself.
+    pub until: Option<Instant>,
 }
 
 /// A tenant, or nobody: rows of shared tables.
@@ -235,7 +240,7 @@ impl Store {
         if wanted > self.shard_bytes {
             return;
         }
-        let half = self.shard_bytes * self.shards.len() as u64 / 2;
+        let half = self.allowed() / 2;
         let many = self.many.load(Ordering::Relaxed).max(1);
         let mine = entry.owner.bytes();
         let floor = half / many;
@@ -344,6 +349,11 @@ impl Store {
         self.len() == 0
     }
 
+    /// What keys and answers may take.
+    pub fn allowed(&self) -> u64 {
+        self.shard_bytes * self.shards.len() as u64
+    }
+
     /// How many had to go for others.
     pub fn evicted(&self) -> u64 {
         self.evicted.load(Ordering::Relaxed)
@@ -358,12 +368,17 @@ impl Store {
 mod tests {
     use super::*;
 
+    fn entry(length: usize, owner: Arc<Owner>, cost: u32) -> Entry {
+        let answer = vec![0; length].into();
+        Entry { answer, stamps: Stamps::default(), owner, cost, template: Arc::default(), until: None }
+    }
+
     fn fill(store: &Store, tenant: &str, n: u32) {
         let key = format!("{tenant} {n:0>80}");
         let hashed = store.hashed(key.as_bytes());
         if store.get(hashed).is_none() {
             let owner = store.owner(Some(&Tenant(tenant.into())));
-            let entry = Entry { answer: vec![0; 100].into(), stamps: Stamps::default(), owner, cost: 100 };
+            let entry = entry(100, owner, 100);
             store.insert(hashed.to_owned(), entry, |_| false);
         }
     }
@@ -403,7 +418,7 @@ mod tests {
         let keep = |name: String, length: usize, cost: u32| {
             let hashed = store.hashed(name.as_bytes());
             store.get(hashed);
-            let entry = Entry { answer: vec![0; length].into(), stamps: Stamps::default(), owner: owner.clone(), cost };
+            let entry = entry(length, owner.clone(), cost);
             store.insert(hashed.to_owned(), entry, |_| false);
         };
         let kept = |name: &str| (0..400).filter(|n| store.get(store.hashed(format!("{name} {n}").as_bytes())).is_some()).count();

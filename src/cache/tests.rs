@@ -26,8 +26,9 @@ fn plan(epoch: u64, text: &str) -> Plan {
         obligations: vec![],
         advances: vec![],
         lookup: None,
-        reads: Reads::Families([touched(7, Whose::Tenant, Rows::All)].into()),
+        reads: Reads::Families { sources: [touched(7, Whose::Tenant, Rows::All)].into(), ttl: None },
         writes: Writes::Nothing,
+        answers: Default::default(),
         epoch: PolicyEpoch(epoch),
     }
 }
@@ -77,7 +78,7 @@ impl Question {
 
     fn keep(&self, answer: &[u8]) {
         let Looked::Miss(mut fill) = self.look() else { panic!("known already") };
-        assert!(fill.add(answer));
+        assert!(fill.add(&[answer, b"Z\0\0\0\x05I"].concat()));
         self.database.keep(*fill);
     }
 
@@ -88,7 +89,7 @@ impl Question {
 
 fn question(cache: &Arc<Cache>, database: u32, epoch: u64, tenant: &str, roles: &[&str], set: &[(&str, &str)]) -> Question {
     Question {
-        database: cache.of_database(database, database),
+        database: cache.of_database("shop", database, database),
         text: "SELECT ".into(),
         epoch,
         search_path: vec!["public".into()],
@@ -143,7 +144,7 @@ fn an_answer_is_given_until_something_begins_to_write() {
         Writes::Families(own.chain(any.iter().map(|family| touched(*family, Whose::Anyones, Rows::Added))).collect())
     };
     let write = |database: u32, writes: &Writes, tenant: &Tenant| {
-        let database = cache.of_database(database, database);
+        let database = cache.of_database("shop", database, database);
         let mut intent = database.intend();
         database.widen(&mut intent, writes, &WrittenRows::default(), Some(tenant));
         intent
@@ -177,9 +178,9 @@ fn an_answer_is_given_until_something_begins_to_write() {
 #[test]
 fn one_server_under_two_names_is_written_through_either() {
     let cache = Arc::new(Cache::new(1 << 20));
-    let one = Question { database: cache.of_database(1, 0), ..question(&cache, 0, 1, "1", &[], &[]) };
+    let one = Question { database: cache.of_database("shop", 1, 0), ..question(&cache, 0, 1, "1", &[], &[]) };
     one.keep(b"old");
-    let other = cache.of_database(0, 0);
+    let other = cache.of_database("other", 0, 0);
     let mut intent = other.intend();
     other.widen(&mut intent, &Writes::Everything, &WrittenRows::default(), None);
     assert!(one.hit().is_none());

@@ -117,6 +117,7 @@ fn blank() -> Config {
         log: Log::default(),
         metrics: true,
         cache: None,
+        cache_ttl: None,
     }
 }
 

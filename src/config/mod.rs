@@ -31,6 +31,8 @@ pub struct Config {
     pub metrics: bool,
     /// `[cache]`: bytes that the result cache may take; `None`: there is none.
     pub cache: Option<usize>,
+    /// How long an answer may be given.
+    pub cache_ttl: Option<Duration>,
 }
 
 /// `[log]`

@@ -243,6 +243,14 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         section: "cache",
+        key: "ttl_seconds",
+        default: "off",
+        doc: "How long an answer may be given, where nothing writes before; off: for as long as it is true.",
+        aliases: &["CACHE_TTL_SECONDS"],
+        kind: Kind::OptionalCount(|d, v| d.config.cache_ttl = v.map(|seconds| Duration::from_secs(seconds as u64))),
+    },
+    Setting {
+        section: "cache",
         key: "redis",
         default: "",
         doc: "Result cache: second tier.",
@@ -254,7 +262,6 @@ pub const SETTINGS: &[Setting] = &[
 
 /// Variables that users know, of what is not built yet. A value that means "off" changes nothing and is taken.
 pub const VARIABLES_NOT_BUILT: &[(&str, &str)] = &[
-    ("CACHE_TTL_SECONDS", "answers that are kept for a time only"),
     ("COMPLIANCE_AUDIT_ENABLED", "the audit log"),
     ("AUDIT_RETENTION_DAYS", "the audit log"),
     ("MFA_ENFORCEMENT", "a second factor"),

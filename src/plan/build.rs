@@ -8,8 +8,8 @@ use super::copy_from::copy_from;
 use super::rewrite::{Rewritten, rewrite};
 use super::sequences::advanced;
 use super::{
-    Action, Effect, Emulation, Lasts, Lookup, Obligation, Plan, Reads, Segment, TenantForm, TenantValue, TransactionCommand,
-    Uncached, Writes, cached,
+    Action, Answers, Effect, Emulation, Lasts, Lookup, Obligation, Plan, Reads, Segment, TenantForm, TenantValue,
+    TransactionCommand, Uncached, Writes, cached,
 };
 use crate::catalog::Catalog;
 use crate::finding::Denial;
@@ -61,6 +61,7 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
         lookup: None,
         reads: Reads::Unknown(Uncached::Command),
         writes: Writes::Everything,
+        answers: Answers::default(),
         epoch: permit.epoch(),
     };
     let tree = match &analysis.statement {
@@ -130,7 +131,7 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
     let (printed, tree) = (printed.text(), printed.shallow_tree());
     plan.segments = template::cut(sent(&plan.action, printed)?, live)?;
     let present = |s: &Segment| matches!(s, Segment::Text(text) if cached::names_the_present(text.as_bytes()));
-    if matches!(plan.reads, Reads::Families(_)) && plan.segments.iter().any(present) {
+    if matches!(plan.reads, Reads::Families { .. }) && plan.segments.iter().any(present) {
         plan.reads = Reads::Unknown(Uncached::Present);
     }
     if let (Statement::Query(_), Some(tree)) = (&analysis.statement, tree) {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use pg_query::protobuf::{self as pg, ParseResult, RangeVar, TypeName};
 use pg_query::{Node, NodeEnum};
@@ -17,7 +19,11 @@ use crate::sql::tree::{as_string, walk};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reads {
     /// Of rows of these families, of the statement's own text, and of settings: as long as they stay, so does the answer.
-    Families(Box<[Touched]>),
+    Families {
+        sources: Box<[Touched]>,
+        /// How long, where policies say it.
+        ttl: Option<Duration>,
+    },
     Unknown(Uncached),
 }
 
@@ -55,6 +61,17 @@ impl Rows {
             Rows::One(key) | Rows::Shown(key) => key.hash(values),
         }
     }
+}
+
+/// How the answers of one template fare: counted in its plan.
+#[derive(Debug, Default)]
+pub struct TemplateUse {
+    /// With `$1` and so on for literals.
+    pub text: Box<str>,
+    pub hits: AtomicU64,
+    pub fills: AtomicU64,
+    /// What the server took for the fills together, in microseconds.
+    pub microseconds: AtomicU64,
 }
 
 /// What a statement may change.
@@ -106,7 +123,7 @@ const TIMETZ_ARRAY: u32 = 1270;
 
 /// What the rewritten statement reads.
 pub(super) fn reads(tree: &Node, catalog: &Catalog, policies: &PolicySet) -> Reads {
-    let mut sources = Sources { tree, levels: vec![], found: vec![] };
+    let mut sources = Sources { tree, levels: vec![], found: vec![], ttl: None };
     let mut problem = None;
     if catalog.snapshot().default_isolation != "read committed" {
         return Reads::Unknown(Uncached::Isolation);
@@ -127,7 +144,7 @@ pub(super) fn reads(tree: &Node, catalog: &Catalog, policies: &PolicySet) -> Rea
         Some(problem) => Reads::Unknown(problem),
         // `SELECT 1` asks whether the server is there.
         None if sources.found.is_empty() => Reads::Unknown(Uncached::Relation),
-        None => Reads::Families(sources.found.into()),
+        None => Reads::Families { sources: sources.found.into(), ttl: sources.ttl },
     }
 }
 
@@ -137,6 +154,7 @@ struct Sources<'t> {
     /// Tables, and the SELECT in whose FROM they stand.
     levels: Vec<(&'t RangeVar, &'t pg::SelectStmt)>,
     found: Vec<Touched>,
+    ttl: Option<Duration>,
 }
 
 impl<'t> Sources<'t> {
@@ -194,6 +212,11 @@ fn read_node<'t>(node: &'t Node, catalog: &Catalog, policies: &PolicySet, source
                 Some(RelationPolicy::View | RelationPolicy::Denied) | None => return Err(Uncached::Relation),
             };
             sources.add(Touched { family: family.root, whose, rows });
+            let ttl = policies.cache_ttl(relation, catalog);
+            sources.ttl = [sources.ttl, ttl].into_iter().flatten().min();
+            if ttl == Some(Duration::ZERO) {
+                return Err(Uncached::Told);
+            }
             Ok(())
         }
         Some(NodeEnum::SelectStmt(select)) => {

@@ -93,6 +93,7 @@ pub(super) fn prepare(name: &str, types: &[u32], plan: Plan) -> Plan {
         lookup: None,
         reads: Reads::Unknown(Uncached::Command),
         writes: Writes::Nothing,
+        answers: super::Answers::default(),
         copy_in: None,
         epoch,
     }

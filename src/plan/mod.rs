@@ -23,7 +23,7 @@ mod write;
 pub use crate::event::Uncached;
 pub use crate::sql::analyse::utility::Isolation;
 pub use build::{Built, Check, build, text_of};
-pub use cached::{Reads, Rows, Touched, Whose, Writes};
+pub use cached::{Reads, Rows, TemplateUse, Touched, Whose, Writes};
 use lookup::Lookup;
 pub use quiet::table as quiet_table;
 pub use row_key::{RowKey, Values};
@@ -32,7 +32,7 @@ pub use rows::of_any_number;
 pub use sequences::OwnSequences;
 pub use upstream::{Upstream, name_of};
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, BytesMut};
 
@@ -158,6 +158,18 @@ pub enum Effect {
     None,
 }
 
+/// How the answers of a plan fare in the result cache: no part of what it is.
+#[derive(Debug, Default)]
+pub struct Answers(OnceLock<Arc<TemplateUse>>);
+
+impl PartialEq for Answers {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Answers {}
+
 /// A decision turned into text. INVARIANT (PERMIT): made from a `Permit` only.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -186,6 +198,7 @@ pub struct Plan {
     pub(crate) lookup: Option<Box<Lookup>>,
     pub(crate) reads: Reads,
     pub(crate) writes: Writes,
+    pub(crate) answers: Answers,
     pub(crate) epoch: PolicyEpoch,
 }
 
@@ -193,6 +206,18 @@ impl Plan {
     /// Of what its answer is made.
     pub fn reads(&self) -> &Reads {
         &self.reads
+    }
+
+    /// Counts its answers. `note`: where it is the first.
+    pub fn template(&self, note: impl Fn(&Arc<TemplateUse>)) -> Arc<TemplateUse> {
+        let new = || {
+            let text =
+                text_of(self, 0, &|i| format!("${}", u32::from(self.parameters) + u32::from(i) + 1), &|_| "TENANT".to_owned());
+            let used = Arc::new(TemplateUse { text: text.into(), ..TemplateUse::default() });
+            note(&used);
+            used
+        };
+        self.answers.0.get_or_init(new).clone()
     }
 
     /// What it may change. Of PREPARE and EXECUTE: what the statement that they name does is told by its own plan.
@@ -631,6 +656,7 @@ mod tests {
             lookup: None,
             reads: Reads::Unknown(Uncached::Command),
             writes: Writes::Everything,
+            answers: Answers::default(),
             epoch: PolicyEpoch(1),
         };
         assert_eq!(plan(&[TenantType::Int4, TenantType::Int4]).tenant_parameter_type(), 23);

@@ -1,6 +1,7 @@
 //! Policies bound to a catalog: the version of everything that decisions depend on.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use pg_query::{Node, NodeEnum};
 
@@ -26,6 +27,7 @@ pub struct PolicySet {
     masks: Masks,
     allows: Vec<Allow>,
     views: HashSet<u32>,
+    cache_ttls: HashMap<u32, Duration>,
 }
 
 #[derive(Clone, Debug)]
@@ -66,8 +68,14 @@ impl PolicySet {
         epoch: PolicyEpoch,
         owner_views: bool,
     ) -> Result<PolicySet, Vec<PolicyProblem>> {
-        let mut set =
-            PolicySet { epoch, relations: HashMap::new(), masks: Masks::default(), allows: vec![], views: HashSet::new() };
+        let mut set = PolicySet {
+            epoch,
+            relations: HashMap::new(),
+            masks: Masks::default(),
+            allows: vec![],
+            views: HashSet::new(),
+            cache_ttls: HashMap::new(),
+        };
         let mut problems = vec![];
         for table in &model.tables {
             match bind_table(table, catalog, owner_views) {
@@ -82,6 +90,7 @@ impl PolicySet {
         }
         let found = |table: &TablePolicy| catalog.relation_named(&table.schema, &table.name);
         for (table, relation) in model.tables.iter().filter_map(|t| found(t).map(|r| (t, r))) {
+            set.cache_ttls.extend(table.cache_ttl.map(|ttl| (relation.oid, ttl)));
             let tenant_column = match &table.scope {
                 Scope::Tenant { column } => Some(column.as_str()),
                 Scope::Shared | Scope::View | Scope::Denied => None,
@@ -148,6 +157,12 @@ impl PolicySet {
             }
         }
         found
+    }
+
+    /// How long answers made of a relation's rows may be given, where it, or what it is a partition or child of, says it.
+    pub fn cache_ttl(&self, relation: &Relation, catalog: &Catalog) -> Option<Duration> {
+        let parents = relation.parents.iter().filter_map(|p| catalog.relation(*p)).map(|p| self.cache_ttl(p, catalog));
+        parents.chain([self.cache_ttls.get(&relation.oid).copied()]).flatten().min()
     }
 
     /// The masks of a relation for these roles, of whatever it is a partition or child of besides.

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::expression;
 use super::model::{
@@ -36,6 +37,11 @@ pub const TABLE_KEYS: &[Key] = &[
     ),
     key("tenant_column", "\"tenant_id\"", "With scope tenant: the column that says whose row it is."),
     key("default", "\"deny\"", "For actions that no rule names: tenant (the whole tenant, the default) or deny (nothing)."),
+    key(
+        "cache_seconds",
+        "30",
+        "How long the result cache may give answers made of its rows; 0: never. Default: until something writes.",
+    ),
     key("rule", "[[table.rule]]", "A row rule."),
     key("column", "[[table.column]]", "What is said about a column."),
 ];
@@ -226,6 +232,7 @@ impl File<'_> {
         };
         let rules = self.rules(table, scope.as_ref());
         let columns = self.columns(table, scope.as_ref());
+        let cache_ttl = table.integer("cache_seconds", 0..=i64::from(i32::MAX)).map(|n| Duration::from_secs(n.unsigned_abs()));
         let (name, mut names, scope) = (name?, names?, scope?);
         let relation = names.pop()?;
         let schema = names.pop().unwrap_or_else(|| "public".to_owned());
@@ -236,6 +243,7 @@ impl File<'_> {
             default,
             rules,
             columns,
+            cache_ttl,
             place: self.place(inner(self.document, name.span)),
         })
     }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::problem::Problem;
 
@@ -93,6 +94,8 @@ pub struct TablePolicy {
     pub default: DefaultRule,
     pub rules: Vec<Rule>,
     pub columns: Vec<ColumnPolicy>,
+    /// How long answers made of its rows may be given; zero: never.
+    pub cache_ttl: Option<Duration>,
     /// Where the table's name stands.
     pub place: Place,
 }

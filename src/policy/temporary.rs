@@ -45,6 +45,7 @@ pub fn declare(model: &PolicyModel, catalog: Arc<Catalog>) -> Result<(Arc<Catalo
             default: DefaultRule::Tenant,
             rules: vec![],
             columns: vec![],
+            cache_ttl: None,
             place: temporary.place.clone(),
         });
     }

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::backend;
 use crate::backend::catalog::{Fingerprint, Watch};
+use crate::cache::upkeep::Tables;
 use crate::catalog::{Catalog, Snapshot};
 use crate::config::{Config, Database, Level, Problems};
 use crate::error::SqlError;
@@ -99,6 +100,19 @@ pub struct Kept {
 /// Why a database is not served now (level paranoid: the second lock is not in place); empty: it is served.
 #[derive(Debug, Default)]
 pub struct Open(ArcSwapOption<String>);
+
+impl Tables for Kept {
+    fn family(&self, schema: &str, table: &str) -> Option<u32> {
+        let catalog = self.gate.catalog();
+        Some(catalog.family(catalog.relation_named(schema, table)?.oid)?.root)
+    }
+
+    fn families(&self) -> Vec<u32> {
+        let catalog = self.gate.catalog();
+        let root = |oid: u32| catalog.family(oid).map(|family| family.root);
+        catalog.snapshot().relations.iter().map(|r| r.oid).filter(|oid| root(*oid) == Some(*oid)).collect()
+    }
+}
 
 impl Review for Kept {
     fn review(&self, text: &str, context: &Context<'_>) -> Result<SmallVec<[Approved; 1]>, Denial> {

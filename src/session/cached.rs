@@ -12,6 +12,7 @@ use crate::cache::store::StoredKey;
 use crate::cache::{Asked, Form, Found, Looked, Turn, WrittenRows};
 use crate::event::{Cached, Command, Event, Uncached, Verdict};
 use crate::gate::{Approved, Protocol};
+use crate::id::PolicyEpoch;
 use crate::plan::cached::{SPELL_NOTHING, names_the_present};
 use crate::plan::{Action, Isolation, Parameters, Plan, Reads, TransactionCommand, Writes};
 use crate::wire::backend::{self as reply, TransactionStatus};
@@ -26,7 +27,7 @@ impl Session<'_> {
         }
         let search_path = self.search_path();
         let Some(cache) = &self.database.cache else { return Err(None) };
-        match cache.find(self.asked(text, Form::Simple, &search_path)) {
+        match cache.find(self.asked(text, self.database.gate.epoch(), Form::Simple, &search_path)) {
             Found::Hit(entry) => {
                 self.give(&entry.answer, Protocol::Simple, begun);
                 Ok(())
@@ -35,9 +36,10 @@ impl Session<'_> {
         }
     }
 
-    fn asked<'a>(&'a self, text: &'a str, form: Form<'a>, search_path: &'a [Box<str>]) -> Asked<'a> {
+    /// `epoch`: no later than that of the plan whose answer may be kept.
+    fn asked<'a>(&'a self, text: &'a str, epoch: PolicyEpoch, form: Form<'a>, search_path: &'a [Box<str>]) -> Asked<'a> {
         let (principal, settings) = (&self.principal, self.settings.effective());
-        Asked { text, epoch: self.database.gate.epoch(), principal, search_path, form, settings }
+        Asked { text, epoch, principal, search_path, form, settings }
     }
 
     /// What is not [known](Self::query_known): waits where another has asked. `false`: it must be sent, and its answer may be kept.
@@ -67,9 +69,9 @@ impl Session<'_> {
                 let bound = one.plan.bind(text, &one.literals, Parameters::None, &self.principal, receipt, &self.own_sequences);
                 match (one.plan.reads(), key) {
                     (Reads::Unknown(why), _) => Looked::Passed(*why),
-                    (Reads::Families(_), None) if !self.sees_what_is_committed() => Looked::Passed(Uncached::Isolation),
-                    (Reads::Families(_), None) => Looked::Passed(Uncached::Construct),
-                    (Reads::Families(_), Some(key)) => cache.look(key, &bound.ok()?, turn),
+                    (Reads::Families { .. }, None) if !self.sees_what_is_committed() => Looked::Passed(Uncached::Isolation),
+                    (Reads::Families { .. }, None) => Looked::Passed(Uncached::Construct),
+                    (Reads::Families { .. }, Some(key)) => cache.look(key, &bound.ok()?, turn),
                 }
             }
             _ => Looked::Passed(Uncached::Transaction), // tidy: not a syntax kind
@@ -142,7 +144,7 @@ impl Session<'_> {
             Looked::Passed(Uncached::Present)
         } else {
             let form = Form::Extended { described: *described, types: &statement.declared, bound };
-            match cache.find(self.asked(&statement.source, form, &statement.search_path)) {
+            match cache.find(self.asked(&statement.source, plan.epoch(), form, &statement.search_path)) {
                 Found::Hit(entry) => {
                     if let Some(parse) = parse {
                         reply::put_parse_complete(&mut self.client.outbox);

@@ -107,6 +107,7 @@ impl Permissive {
             lookup: None,
             reads: Reads::Unknown(Uncached::Command),
             writes: Writes::Everything,
+            answers: crate::plan::Answers::default(),
             epoch: self.epoch(),
         };
         Ok(Approved { plan: Arc::new(plan), literals: Literals::new(), source: 0..0 })
@@ -128,6 +129,7 @@ impl Permissive {
             lookup: None,
             reads: Reads::Unknown(Uncached::Command),
             writes: Writes::Everything,
+            answers: crate::plan::Answers::default(),
             copy_in: None,
             epoch: self.epoch(),
         };

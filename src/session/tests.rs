@@ -68,6 +68,7 @@ fn config(postgres: &Postgres, pool_size: usize) -> Config {
         log: Log { level: "warn".into(), format: LogFormat::Text },
         metrics: false,
         cache: None,
+        cache_ttl: None,
         limits: Limits { pool_wait: Duration::from_secs(10), ..Limits::default() },
     }
 }
@@ -85,7 +86,7 @@ impl Proxy {
             runtime.block_on(async {
                 // Two, so that connections go from the one to the other, whatever the machine has.
                 let workers = Workers::start(NonZeroU16::new(2).unwrap()).unwrap();
-                let server = crate::server::Server::bind(config, gates, Default::default(), workers).await.unwrap();
+                let server = crate::server::Server::bind(config, gates, Default::default(), workers, None).await.unwrap();
                 tell.send(server.local_addr().unwrap()).unwrap();
                 let stopped = async {
                     let _ = stopped.await;
