@@ -147,10 +147,11 @@ pub enum Uncached {
     Size,
     Answer,
     Told,
+    Behind,
 }
 
 impl Uncached {
-    pub const ALL: [Uncached; 14] = [
+    pub const ALL: [Uncached; 15] = [
         Uncached::Command,
         Uncached::Writes,
         Uncached::Locks,
@@ -165,6 +166,7 @@ impl Uncached {
         Uncached::Size,
         Uncached::Answer,
         Uncached::Told,
+        Uncached::Behind,
     ];
 
     /// The label of metrics.
@@ -184,6 +186,7 @@ impl Uncached {
             Uncached::Size => "size",
             Uncached::Answer => "answer",
             Uncached::Told => "told",
+            Uncached::Behind => "behind",
         }
     }
 
@@ -202,6 +205,7 @@ impl Uncached {
             Uncached::Present => "it names the present time (now, today, tomorrow, yesterday)",
             Uncached::Writing => "a transaction is writing what it reads",
             Uncached::Size => "the answer is larger than what is kept",
+            Uncached::Behind => "the server's log is not followed closely enough",
             Uncached::Told => "a policy, or a hint in the statement, says so",
             Uncached::Answer => "the answer was an error, or came with something that is not to be told twice",
         }

@@ -190,6 +190,12 @@ impl Gate {
         self.state.load().policies.has_masks_for(roles)
     }
 
+    /// What the change of a row changes: see [`plan::ChangedRow::of`].
+    pub fn changed<'v>(&self, relation: u32, value: &dyn Fn(&str) -> Option<&'v [u8]>) -> Option<plan::ChangedRow> {
+        let state = self.state.load();
+        plan::ChangedRow::of(relation, &state.catalog, &state.policies, value)
+    }
+
     /// Settings of the application's own that these roles may read and set.
     pub fn settings_for(&self, roles: &[Box<str>]) -> Vec<String> {
         self.state.load().policies.settings_for(roles).into_iter().map(str::to_owned).collect()

@@ -1,6 +1,7 @@
 //! The composition root: what all sessions share, the accept loop, limits, signals, shutdown.
 
 pub mod epochs;
+mod follow;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,6 +23,7 @@ use tokio::task::JoinSet;
 use crate::admin::{self, Admin, Health};
 use crate::backend::ConnectError;
 use crate::backend::pool::{Pool, PoolLimits, share_of};
+use crate::cache::follow::Staleness;
 use crate::cache::upkeep::Tables;
 use crate::cache::{Cache, DatabaseCache};
 use crate::config::{self, Config, Level, ServerTls, Upstream, UserAccess};
@@ -94,18 +96,41 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
         gates.insert(keeper.database().to_owned(), kept);
         keepers.push(keeper);
     }
+    let caches = cache.as_ref().map(|cache| caches(&config, cache, &tables)).unwrap_or_default();
     let keeping = tokio::spawn(epochs::keep(keepers, Arc::new(config.clone()), nudge.clone(), events.clone()));
     if let Some(address) = config.server.admin_listen {
         let listener = TcpListener::bind(address).await.map_err(|e| format!("cannot listen on {address} (admin_listen): {e}"))?;
         tracing::info!("listening on {address} for /health{}", if config.metrics { " and /metrics" } else { "" });
         let metrics = config.metrics.then_some(metrics);
-        let cache = cache.clone().map(|cache| admin::cache::Kept { cache, tables: Arc::new(tables) });
+        let cache = cache.map(|cache| admin::cache::Kept { cache, tables: Arc::new(tables) });
         tokio::spawn(admin::serve(listener, Admin { health, metrics, cache }, std::future::pending()));
     }
     let reload: OnHangup = Arc::new(move || nudge.nudge());
-    let served = serve(config, gates, events, reload, cache).await.map_err(|e| e.to_string());
+    let served = serve(config, gates, events, reload, caches).await.map_err(|e| e.to_string());
     keeping.abort();
     served
+}
+
+/// The result cache's part of each database, by name.
+pub type Caches = HashMap<String, DatabaseCache>;
+
+/// Where others write too, what they write is followed from now on.
+fn caches(config: &Config, cache: &Arc<Cache>, tables: &HashMap<String, Arc<dyn Tables>>) -> Caches {
+    // By the database's name alone: one server can have many addresses. Two databases of one name end each other's answers.
+    let place = |d: &config::Database| d.upstream.database.clone();
+    let mut caches = Caches::new();
+    for (number, database) in config.databases.iter().enumerate() {
+        let server = config.databases.iter().position(|d| place(d) == place(database)).unwrap_or(number);
+        let mut cache = cache.of_database(&database.name, number as u32, server as u32);
+        if let (Some(upstream), Some(tables)) = (&database.follow, tables.get(&database.name)) {
+            let bound = Arc::new(Staleness::new(config.cache_within));
+            cache = cache.bounded(bound.clone());
+            let name = database.name.clone();
+            tokio::spawn(follow::follow(name, upstream.clone(), cache.clone(), bound, tables.clone()));
+        }
+        caches.insert(database.name.clone(), cache);
+    }
+    caches
 }
 
 /// One line for whoever has started it.
@@ -158,10 +183,10 @@ pub async fn serve(
     gates: HashMap<String, Arc<dyn Review>>,
     events: Events,
     reload: OnHangup,
-    cache: Option<Arc<Cache>>,
+    caches: Caches,
 ) -> Result<(), ServeError> {
     let workers = Workers::start(worker::count()).map_err(ServeError::Threads)?;
-    let server = Server::bind(config, gates, events, workers, cache).await?;
+    let server = Server::bind(config, gates, events, workers, caches).await?;
     let stop = signals(server.shared.clone(), server.config.clone(), reload)?;
     server.run(stop).await;
     Ok(())
@@ -178,11 +203,11 @@ impl Server {
         gates: HashMap<String, Arc<dyn Review>>,
         events: Events,
         workers: Workers,
-        cache: Option<Arc<Cache>>,
+        caches: Caches,
     ) -> Result<Self, ServeError> {
         let config = Arc::new(config);
         let (drain, watch) = watch::channel(Drain::No);
-        let shared = Arc::new(share(&config, gates, watch, events, cache.as_ref())?);
+        let shared = Arc::new(share(&config, gates, watch, events, &caches)?);
         let address = config.server.listen;
         let listener = TcpListener::bind(address).await.map_err(|error| ServeError::Listen { address, error })?;
         tell_start(&config, listener.local_addr().unwrap_or(address));
@@ -322,16 +347,13 @@ fn share(
     mut gates: HashMap<String, Arc<dyn Review>>,
     drain: watch::Receiver<Drain>,
     events: Events,
-    cache: Option<&Arc<Cache>>,
+    caches: &Caches,
 ) -> Result<Shared, ServeError> {
     let mut databases = HashMap::new();
-    // By the database's name alone: one server can have many addresses. Two databases of one name end each other's answers.
-    let place = |d: &config::Database| d.upstream.database.clone();
-    for (number, database) in config.databases.iter().enumerate() {
-        let server = config.databases.iter().position(|d| place(d) == place(database)).unwrap_or(number);
-        let cache = cache.map(|cache| cache.of_database(&database.name, number as u32, server as u32));
+    for database in &config.databases {
         let gate = gates.remove(&database.name).unwrap_or_else(|| Arc::new(crate::session::shared::Closed));
-        databases.insert(Box::from(database.name.as_str()), Arc::new(open(config, database, gate, cache.as_ref(), &events)?));
+        let cache = caches.get(&database.name);
+        databases.insert(Box::from(database.name.as_str()), Arc::new(open(config, database, gate, cache, &events)?));
     }
     let logins = Arc::new(Logins::new(config.users.iter().cloned()));
     let all = logins.clone();

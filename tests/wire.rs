@@ -49,12 +49,14 @@ fn config(postgres: &Postgres) -> Config {
             min_pool_size: 0,
             max_clients: None,
             lock_key: None,
+            follow: None,
         }],
         users: vec![user("owner", &[]), user("elsewhere", &["other"])],
         log: Log { level: "warn".into(), format: LogFormat::Text },
         metrics: false,
         cache: None,
         cache_ttl: None,
+        cache_within: std::time::Duration::from_secs(1),
         limits: Limits { startup_timeout: Duration::from_secs(5), max_message: 1 << 20, ..Limits::default() },
     }
 }
@@ -75,7 +77,9 @@ impl Proxy {
             runtime.block_on(async {
                 let workers = bulkhead::worker::Workers::start(bulkhead::worker::count()).unwrap();
                 let server =
-                    bulkhead::server::Server::bind(config, HashMap::new(), Default::default(), workers, None).await.unwrap();
+                    bulkhead::server::Server::bind(config, HashMap::new(), Default::default(), workers, Default::default())
+                        .await
+                        .unwrap();
                 tell.send(server.local_addr().unwrap()).unwrap();
                 server
                     .run(async {

@@ -10,6 +10,7 @@ mod handshake;
 mod hashed;
 pub mod lock;
 pub mod pool;
+pub mod replication;
 pub mod stream;
 
 use crate::config::Upstream;
@@ -87,7 +88,7 @@ pub fn is_transient(error: &SqlError) -> bool {
 }
 
 /// A connection of its own, for what the proxy itself asks.
-async fn connect(upstream: &Upstream) -> Result<connection::Connection, SqlError> {
+pub async fn connect(upstream: &Upstream) -> Result<connection::Connection, SqlError> {
     let told = |error: ConnectError| error.at(upstream);
     let dialer = stream::Dialer::new(upstream.clone()).map_err(told)?;
     connection::Connection::connect(&dialer, 0, &connection::Settings::default()).await.map_err(told)

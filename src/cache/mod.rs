@@ -16,6 +16,7 @@
 
 pub mod doubt;
 pub mod flights;
+pub mod follow;
 pub mod frequency;
 pub mod hint;
 pub mod store;
@@ -39,6 +40,7 @@ use crate::principal::{Principal, Tenant};
 use crate::wire::backend::tag;
 use crate::wire::frame;
 use flights::{Flight, Flights, Following, Takeoff};
+use follow::Staleness;
 use store::{Entry, Store, StoredKey};
 use tags::{Generation, Intent, Part, Slot, Stamps, Tag, Tags};
 
@@ -100,7 +102,7 @@ struct Numbers {
 impl Numbers {
     fn of(self, cache: &Arc<Cache>) -> DatabaseCache {
         let Numbers { number, server, everything } = self;
-        DatabaseCache { cache: cache.clone(), number, server, everything }
+        DatabaseCache { cache: cache.clone(), number, server, everything, bound: None }
     }
 }
 
@@ -111,6 +113,8 @@ pub struct DatabaseCache {
     number: u32,
     server: u32,
     everything: Slot,
+    /// Where others write too.
+    bound: Option<Arc<Staleness>>,
 }
 
 /// How the client asked: what an answer is and looks like depends on it.
@@ -255,6 +259,11 @@ fn has_rows(mut answer: &[u8]) -> bool {
 }
 
 impl DatabaseCache {
+    /// The same, where others write too, which is followed.
+    pub fn bounded(self, bound: Arc<Staleness>) -> DatabaseCache {
+        DatabaseCache { bound: Some(bound), ..self }
+    }
+
     /// The answer of a statement that is alone in its transaction, at READ COMMITTED.
     pub fn find(&self, asked: Asked<'_>) -> Found {
         thread_local! {
@@ -269,6 +278,7 @@ impl DatabaseCache {
             if let Some(entry) = self.cache.store.get(hashed)
                 && (entry.stamps.are_current(&self.cache.tags) || crate::mutant!("cache.hits-not-validated"))
                 && entry.owner.tenant.as_ref() == asked.principal.tenant()
+                && self.bound.as_ref().is_none_or(|bound| bound.is_kept())
                 && entry.until.is_none_or(|until| Instant::now() < until)
             {
                 entry.owner.hits.fetch_add(1, Ordering::Relaxed);
@@ -292,6 +302,9 @@ impl DatabaseCache {
         }
         if bound.names_the_present() && !crate::mutant!("cache.the-present-is-kept") {
             return Looked::Passed(Uncached::Present);
+        }
+        if self.bound.as_ref().is_some_and(|bound| !bound.is_kept()) {
+            return Looked::Passed(Uncached::Behind);
         }
         // Before the query leaves: INVARIANT (NOTHING STALE).
         let Some((stamps, if_empty)) = self.stamp(sources, &bound.values(), tenant) else {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::tags::{Intent, Part, Tag};
 use super::{Cache, DatabaseCache};
-use crate::plan::TemplateUse;
+use crate::plan::{ChangedRow, TemplateUse};
 use crate::principal::Tenant;
 
 /// What to empty; nothing named: all.
@@ -27,6 +27,9 @@ pub trait Tables: std::fmt::Debug + Send + Sync {
 
     /// All of them.
     fn families(&self) -> Vec<u32>;
+
+    /// What the change of a row of this relation (pg_class.oid) changes; `value`: the row's, by column, in text. `None`: it is not known.
+    fn changed<'v>(&self, relation: u32, value: &dyn Fn(&str) -> Option<&'v [u8]>) -> Option<ChangedRow>;
 }
 
 /// `GET /cache`

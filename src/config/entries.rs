@@ -33,6 +33,11 @@ pub const DATABASE_KEYS: &[Key] = &[
         "\"file:lock.key\"",
         "For `harden` and level paranoid: the secret with which Bulkhead proves to PostgreSQL which tenant it speaks for. Default: derived from the upstream's password.",
     ),
+    key(
+        "follow",
+        "\"postgres://follower:secret@127.0.0.1:5432/shop\"",
+        "Result cache: where others write past this process, a role with REPLICATION, over which they are seen (wal_level = logical, CREATE PUBLICATION bulkhead FOR ALL TABLES). Default: nobody else writes.",
+    ),
 ];
 
 /// The keys of `[[user]]`.
@@ -96,14 +101,19 @@ impl Secrets<'_> {
     }
 
     fn upstream(&self, table: &Table<'_>, default_database: &str) -> Option<Upstream> {
-        let url = self.of(table, "upstream")?;
+        self.upstream_at(table, "upstream", default_database)
+    }
+
+    /// A `postgres://` URL.
+    fn upstream_at(&self, table: &Table<'_>, key: &str, default_database: &str) -> Option<Upstream> {
+        let url = self.of(table, key)?;
         match upstream::parse(&url.value, default_database) {
             Ok(mut upstream) => {
                 upstream.ssl_root_cert = upstream.ssl_root_cert.map(|p: PathBuf| self.base.join(p));
                 Some(upstream)
             }
             Err(what) => {
-                table.report(Problem::new(format!("`upstream` of {} is not understood", table.what)), url.span, what);
+                table.report(Problem::new(format!("`{key}` of {} is not understood", table.what)), url.span, what);
                 None
             }
         }
@@ -141,6 +151,7 @@ pub(super) fn databases(root: &Table<'_>, secrets: &Secrets<'_>) -> Vec<Database
             }
             LockSecret(key.value)
         });
+        let follow = table.has("follow").then(|| secrets.upstream_at(&table, "follow", default_database)).flatten();
         let Some(name) = name else { continue };
         if !seen.insert(name.value.clone()) {
             table.report(Problem::new(format!("two databases are named `{}`", name.value)), name.span, "the second one");
@@ -155,6 +166,7 @@ pub(super) fn databases(root: &Table<'_>, secrets: &Secrets<'_>) -> Vec<Database
                 min_pool_size,
                 max_clients,
                 lock_key,
+                follow,
             });
         }
     }

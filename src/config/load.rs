@@ -118,6 +118,7 @@ fn blank() -> Config {
         metrics: true,
         cache: None,
         cache_ttl: None,
+        cache_within: std::time::Duration::from_secs(1),
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Config {
     pub cache: Option<usize>,
     /// How long an answer may be given.
     pub cache_ttl: Option<Duration>,
+    /// How old an answer may be where others write too.
+    pub cache_within: Duration,
 }
 
 /// `[log]`
@@ -110,6 +112,8 @@ pub struct Database {
     pub max_clients: Option<usize>,
     /// The secret of the second lock (level paranoid, `harden`); where absent, one is derived from the upstream's password.
     pub lock_key: Option<LockSecret>,
+    /// A role that may replicate: writes past this process are followed.
+    pub follow: Option<Upstream>,
 }
 
 /// A secret text. INVARIANT: never printed.

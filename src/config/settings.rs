@@ -251,6 +251,14 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         section: "cache",
+        key: "within",
+        default: "1s",
+        doc: "How much older an answer may be than a write past this process, where a [[database]] has `follow`; while that is not sure, none is given.",
+        aliases: &[],
+        kind: Kind::Duration(|d, v| d.config.cache_within = v),
+    },
+    Setting {
+        section: "cache",
         key: "redis",
         default: "",
         doc: "Result cache: second tier.",

@@ -26,7 +26,7 @@ pub use build::{Built, Check, build, text_of};
 pub use cached::{Reads, Rows, TemplateUse, Touched, Whose, Writes};
 use lookup::Lookup;
 pub use quiet::table as quiet_table;
-pub use row_key::{RowKey, Values};
+pub use row_key::{ChangedRow, RowKey, Values};
 use rows::Repeated;
 pub use rows::of_any_number;
 pub use sequences::OwnSequences;

@@ -11,7 +11,10 @@ use pg_query::{Node, NodeEnum};
 use super::cached::{is_built_in, is_own_type};
 use super::quiet::is_equality;
 use super::{Literals, Parameters, literal, tenant};
-use crate::catalog::{Catalog, FIRST_NORMAL, Relation, UniqueKey};
+use crate::catalog::{Catalog, Column, FIRST_NORMAL, Relation, UniqueKey};
+use crate::policy::PolicySet;
+use crate::policy::epoch::RelationPolicy;
+use crate::principal::Tenant;
 use crate::sql::sentinel::{self, Sign};
 use crate::sql::tree::{as_string, qualified_column, walk};
 use crate::sql::types::oid;
@@ -45,6 +48,8 @@ enum Value {
     Literal { index: u16, sign: Sign },
     /// From 1. `alone`: it stands nowhere else, so that nothing else decides its type.
     Parameter { number: u16, alone: bool },
+    /// By the log.
+    Told,
 }
 
 /// Where the values of one execution stand.
@@ -132,15 +137,19 @@ impl RowKey {
     }
 }
 
+/// What a key's column is told apart by.
+fn kind_of(column: &Column) -> Option<Kind> {
+    let kind = Kind::of(column.type_oid)?;
+    // 'a' may equal 'A': all collations that come with PostgreSQL are deterministic.
+    let may_be_loose = kind == Kind::Text && column.collation >= FIRST_NORMAL;
+    (!may_be_loose || crate::mutant!("cache.rows-of-any-collation")).then_some(kind)
+}
+
 impl Part {
     /// `value`: what the column is compared with, or gets.
     fn of(relation: &Relation, column: &str, value: &Node, tree: &Node, catalog: &Catalog) -> Option<Part> {
         let column = relation.column(column)?;
-        let kind = Kind::of(column.type_oid)?;
-        // 'a' may equal 'A': all collations that come with PostgreSQL are deterministic.
-        if kind == Kind::Text && column.collation >= FIRST_NORMAL && !crate::mutant!("cache.rows-of-any-collation") {
-            return None;
-        }
+        let kind = kind_of(column)?;
         let (value, type_oid) = match value.node.as_ref()? {
             NodeEnum::TypeCast(cast) => (cast.arg.as_deref()?.node.as_ref()?, type_of(cast, catalog)?),
             other => (other, column.type_oid), // tidy: what is neither a constant nor a parameter is none below
@@ -171,6 +180,7 @@ impl Part {
                     None
                 }
             }
+            Value::Told => None,
             Value::Parameter { number, alone } => {
                 let Parameters::Bound(bound) = values.parameters else { return None };
                 let parameter = bound.get(usize::from(number).checked_sub(1)?)?;
@@ -239,13 +249,65 @@ impl Value {
     }
 }
 
+/// A row that has changed, as the log tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangedRow {
+    /// Its family's root.
+    pub family: u32,
+    /// `None`: it may be anyone's.
+    pub tenant: Option<Tenant>,
+    /// As [`RowKey::hash`]; `None`: it is not known which.
+    pub row: Option<u64>,
+}
+
+impl ChangedRow {
+    /// Of a relation; `value`: by column, in text as PostgreSQL prints it.
+    pub fn of<'v>(
+        relation: u32,
+        catalog: &Catalog,
+        policies: &PolicySet,
+        value: &dyn Fn(&str) -> Option<&'v [u8]>,
+    ) -> Option<ChangedRow> {
+        let family = catalog.family(relation)?.root;
+        let column = match policies.policy_of(catalog.relation(relation)?, catalog) {
+            Some(RelationPolicy::Tenant(policy)) => Some(policy.column.as_str()),
+            Some(RelationPolicy::Shared | RelationPolicy::View | RelationPolicy::Denied) | None => None,
+        };
+        let tenant = column.and_then(value).and_then(|text| std::str::from_utf8(text).ok());
+        let row = column.and_then(|column| hash_of_row(catalog.relation(family)?, column, catalog, value));
+        Some(ChangedRow { family, tenant: tenant.map(|tenant| Tenant(tenant.into())), row })
+    }
+}
+
+fn hash_of_row<'v>(
+    root: &Relation,
+    tenant_column: &str,
+    catalog: &Catalog,
+    value: &dyn Fn(&str) -> Option<&'v [u8]>,
+) -> Option<u64> {
+    let key = key_of(root, catalog)?;
+    let mut hasher = DefaultHasher::new();
+    for number in &key.columns {
+        let column = root.columns.iter().find(|c| c.number == *number)?;
+        if column.name != tenant_column {
+            let part = Part { kind: kind_of(column)?, value: Value::Told, type_oid: column.type_oid };
+            part.hash_text(value(&column.name)?, Sign::Plus, &mut hasher)?;
+        }
+    }
+    Some(hasher.finish())
+}
+
 /// A table all of whose rows of one key are this one: the root of its family, and its primary key.
 fn keyed<'c>(range: &RangeVar, catalog: &'c Catalog) -> Option<(&'c Relation, &'c UniqueKey)> {
     let relation = catalog.relation_named(&range.schemaname, &range.relname)?;
+    Some((relation, key_of(relation, catalog)?))
+}
+
+fn key_of<'c>(relation: &'c Relation, catalog: &Catalog) -> Option<&'c UniqueKey> {
     let is_root = catalog.family(relation.oid)?.root == relation.oid;
     let is_whole = crate::mutant!("cache.rows-of-heirs") || relation.kind == 'p' || catalog.children(relation.oid).is_empty();
     let key = relation.unique_keys.iter().find(|key| key.primary)?;
-    (is_root && is_whole).then_some((relation, key))
+    (is_root && is_whole).then_some(key)
 }
 
 /// ANDs of `column = value`, and whatever else narrows it.

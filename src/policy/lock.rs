@@ -344,6 +344,7 @@ mod tests {
     fn database(key: Option<&str>, url: &str) -> Database {
         let lock_key = key.map(|k| LockSecret(k.to_owned()));
         Database {
+            follow: None,
             name: "shop".into(),
             upstream: upstream::parse(url, "shop").unwrap(),
             pool_size: 1,

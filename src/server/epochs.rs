@@ -19,6 +19,7 @@ use crate::event::{Event, Events, Reload};
 use crate::finding::Denial;
 use crate::gate::{Approved, Context, Gate};
 use crate::id::PolicyEpoch;
+use crate::plan::ChangedRow;
 use crate::policy::load;
 use crate::policy::lock::{self, LockKey};
 use crate::policy::model::PolicyModel;
@@ -111,6 +112,10 @@ impl Tables for Kept {
         let catalog = self.gate.catalog();
         let root = |oid: u32| catalog.family(oid).map(|family| family.root);
         catalog.snapshot().relations.iter().map(|r| r.oid).filter(|oid| root(*oid) == Some(*oid)).collect()
+    }
+
+    fn changed<'v>(&self, relation: u32, value: &dyn Fn(&str) -> Option<&'v [u8]>) -> Option<ChangedRow> {
+        self.gate.changed(relation, value)
     }
 }
 

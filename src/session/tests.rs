@@ -63,12 +63,14 @@ fn config(postgres: &Postgres, pool_size: usize) -> Config {
             min_pool_size: 0,
             max_clients: None,
             lock_key: None,
+            follow: None,
         }],
         users: vec![user("one", UserAccess::Fixed(tenant("1"))), user("two", UserAccess::Fixed(tenant("2"))), user("web", web)],
         log: Log { level: "warn".into(), format: LogFormat::Text },
         metrics: false,
         cache: None,
         cache_ttl: None,
+        cache_within: std::time::Duration::from_secs(1),
         limits: Limits { pool_wait: Duration::from_secs(10), ..Limits::default() },
     }
 }
@@ -86,7 +88,8 @@ impl Proxy {
             runtime.block_on(async {
                 // Two, so that connections go from the one to the other, whatever the machine has.
                 let workers = Workers::start(NonZeroU16::new(2).unwrap()).unwrap();
-                let server = crate::server::Server::bind(config, gates, Default::default(), workers, None).await.unwrap();
+                let server =
+                    crate::server::Server::bind(config, gates, Default::default(), workers, Default::default()).await.unwrap();
                 tell.send(server.local_addr().unwrap()).unwrap();
                 let stopped = async {
                     let _ = stopped.await;

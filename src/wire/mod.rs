@@ -12,6 +12,7 @@ pub mod cursor;
 pub mod frame;
 pub mod frontend;
 pub mod md5;
+pub mod pgoutput;
 pub mod scram;
 pub mod startup;
 
