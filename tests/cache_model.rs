@@ -1,0 +1,458 @@
+//! A model of the result cache's protocol (src/cache/mod.rs), and every order in which its steps can happen: two readers and two
+//! writers, each step one access to something shared. No answer may be other than what the server would say, and each way to break the
+//! protocol must be found.
+//!
+//! Explored breadth first by thirty lines of this file, which need no crate: the known model checker brings a web server.
+
+use std::collections::{BTreeMap, HashSet};
+
+/// How often each row was changed; rows 0 and 1 only together: their difference is the sum that transactions keep.
+type Rows = [u8; 3];
+/// Of a tag: epoch and writers, which are loaded at once.
+type Number = (u8, u8);
+type Stamps = [Number; 2];
+
+/// Ways to break the protocol.
+const MUTANTS: [&str; 12] = [
+    "opened after send",
+    "closed before visible",
+    // What is kept meanwhile is old and looks new (h2database/h2database#3894).
+    "without writers",
+    "epoch raised after",
+    "epoch not raised",
+    "doubt closed at once",
+    "stamped after send",
+    "kept beside a writer",
+    "hit not validated",
+    // The answer of a flight is given as it is to who follows.
+    "follower not validated",
+    "first tag validated",
+    // By two statements, each with a snapshot of its own.
+    "asked in two",
+];
+
+/// What a writer changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Write {
+    /// In the order in which its statements come.
+    tags: &'static [usize],
+    rows: &'static [usize],
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Model {
+    /// How many an answer depends on.
+    tags: u8,
+    /// How often each reader reads.
+    reads: [u8; 2],
+    writers: [Write; 2],
+    /// How often each writes.
+    writes: [u8; 2],
+    mutant: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Entry {
+    stamps: Stamps,
+    value: Rows,
+}
+
+/// What a reader does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Reading {
+    Ask,
+    /// `at`: what the server had at the first load.
+    Validate {
+        entry: Entry,
+        loaded: u8,
+        at: Rows,
+    },
+    /// `value`: the answer, where it is there already.
+    Stamp {
+        stamps: Stamps,
+        loaded: u8,
+        value: Option<Rows>,
+    },
+    TakeOff {
+        stamps: Stamps,
+    },
+    Follow,
+    /// `half`: what the first of two statements saw.
+    Snapshot {
+        fill: Option<Stamps>,
+        half: Option<Rows>,
+    },
+    Receive {
+        fill: Option<Stamps>,
+        value: Rows,
+    },
+    Keep {
+        entry: Entry,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Reader {
+    left: u8,
+    reading: Reading,
+    /// Whether it has waited for another's flight, and whether others may follow its own.
+    followed: bool,
+    flies: bool,
+    /// What the server had, and what had been acknowledged, when it asked.
+    asked: Rows,
+    told: Rows,
+}
+
+/// What a writer does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Writing {
+    Open(u8),
+    Send,
+    Close(u8),
+    Acknowledge,
+}
+
+/// A writer's transaction at the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Process {
+    Idle,
+    Running,
+    /// With what it made visible, if anything.
+    Over(Option<Rows>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Writer {
+    left: u8,
+    writing: Writing,
+    process: Process,
+    /// The connection broke: of the outcome nothing is known.
+    lost: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct State {
+    /// What is visible at the server.
+    rows: Rows,
+    told: Rows,
+    tags: [Number; 2],
+    /// The store: all readers ask one question.
+    kept: Option<Entry>,
+    readers: [Reader; 2],
+    writers: [Writer; 2],
+}
+
+/// Who does what, by the name of the function that it stands for.
+type Step = (&'static str, usize, &'static str);
+/// A step, the state after it, and what is wrong with an answer that was given in it.
+type Next = (Step, State, Option<&'static str>);
+
+impl Model {
+    fn is(&self, mutant: &str) -> bool {
+        self.mutant == mutant
+    }
+
+    fn start(&self) -> State {
+        let rows = Rows::default();
+        let reader = |left| Reader { left, reading: Reading::Ask, followed: false, flies: false, asked: rows, told: rows };
+        let writer = |left| Writer { left, writing: self.first(), process: Process::Idle, lost: false };
+        let (readers, writers) = (self.reads.map(reader), self.writes.map(writer));
+        State { rows, told: rows, tags: Stamps::default(), kept: None, readers, writers }
+    }
+
+    fn next(&self, state: &State) -> Vec<Next> {
+        let mut all = Vec::with_capacity(8);
+        for number in 0..2 {
+            self.read(state, number, &mut all);
+            self.write(state, number, &mut all);
+        }
+        all
+    }
+
+    /// The next step of a reader. Sending is none: only the server's snapshot sees anything, some time after.
+    fn read(&self, state: &State, number: usize, all: &mut Vec<Next>) {
+        let (mut after, mut me) = (*state, state.readers[number]);
+        let is_flight = state.readers.iter().any(|other| other.flies);
+        let (what, fault) = match me.reading {
+            Reading::Ask if me.left == 0 => return,
+            Reading::Follow if is_flight => return,
+            Reading::Ask => {
+                (me.asked, me.told) = (state.rows, state.told);
+                me.reading = self.look(state);
+                ("DatabaseCache::find: Store::get", None)
+            }
+            Reading::Validate { entry, loaded, at } => self.validate(state, &mut me, entry, loaded, at),
+            Reading::Stamp { mut stamps, loaded, value } => {
+                let number = state.tags[usize::from(loaded)];
+                stamps[usize::from(loaded)] = number;
+                let is_readable = number.1 == 0 || self.is("kept beside a writer");
+                me.reading = match value {
+                    _ if is_readable && loaded + 1 < self.tags => Reading::Stamp { stamps, loaded: loaded + 1, value },
+                    Some(value) => Reading::Receive { fill: is_readable.then_some(stamps), value },
+                    None if is_readable => Reading::TakeOff { stamps },
+                    None => Reading::Snapshot { fill: None, half: None },
+                };
+                (if is_readable { "DatabaseCache::stamp" } else { "DatabaseCache::look: Uncached::Writing" }, None)
+            }
+            Reading::TakeOff { .. } if is_flight && !me.followed => {
+                me.reading = Reading::Follow;
+                ("Flights::take_off: Takeoff::Follow", None)
+            }
+            Reading::TakeOff { stamps } => {
+                me.flies = !is_flight;
+                me.reading = Reading::Snapshot { fill: Some(stamps), half: None };
+                (if is_flight { "Flights::take_off: Turn::Second" } else { "Flights::take_off: Takeoff::First" }, None)
+            }
+            Reading::Follow => {
+                me.followed = true;
+                me.reading = self.look(state);
+                ("Following::over, DatabaseCache::find: Store::get", None)
+            }
+            Reading::Snapshot { fill, half: None } if self.is("asked in two") => {
+                me.reading = Reading::Snapshot { fill, half: Some(state.rows) };
+                ("the server: a snapshot for one half", None)
+            }
+            Reading::Snapshot { fill, half } => {
+                let value = half.map_or(state.rows, |first| [first[0], state.rows[1], state.rows[2]]);
+                me.reading = if self.is("stamped after send") {
+                    Reading::Stamp { stamps: Stamps::default(), loaded: 0, value: Some(value) }
+                } else {
+                    Reading::Receive { fill, value }
+                };
+                ("the server: a snapshot", None)
+            }
+            Reading::Receive { fill, value } => {
+                let mut lost = *state;
+                lost.readers[number] = me.done();
+                all.push((("reader", number, "Session::doubt drops the fill"), lost, None));
+                let fault = self.fault(&me, state, value);
+                match fill {
+                    Some(stamps) => me.reading = Reading::Keep { entry: Entry { stamps, value } },
+                    None => me = me.done(),
+                }
+                ("Session::take_answers", fault)
+            }
+            Reading::Keep { entry } => {
+                // Whatever the tags are by now: that DatabaseCache::keep looks only saves memory.
+                after.kept = Some(entry);
+                me = me.done();
+                ("DatabaseCache::keep: Store::insert", None)
+            }
+        };
+        after.readers[number] = me;
+        all.push((("reader", number, what), after, fault));
+    }
+
+    /// The look at one of the tags of a known answer; `at`: what the server had at the first.
+    fn validate(
+        &self,
+        state: &State,
+        me: &mut Reader,
+        entry: Entry,
+        loaded: u8,
+        at: Rows,
+    ) -> (&'static str, Option<&'static str>) {
+        let at = if loaded == 0 { state.rows } else { at };
+        let blindly = self.is("hit not validated") || self.is("follower not validated") && me.followed;
+        let all = if self.is("first tag validated") { 1 } else { self.tags };
+        if !blindly && state.tags[usize::from(loaded)] != entry.stamps[usize::from(loaded)] {
+            me.reading = self.missed();
+            ("DatabaseCache::find: Stamps::are_current says no", None)
+        } else if loaded + 1 < all {
+            me.reading = Reading::Validate { entry, loaded: loaded + 1, at };
+            ("DatabaseCache::find: Stamps::are_current, one of them", None)
+        } else {
+            let fault = self.fault(me, state, entry.value);
+            let fault = fault.or((entry.value != at).then_some("a hit is not true at the instant of the look"));
+            *me = me.done();
+            ("DatabaseCache::find: Found::Hit", fault)
+        }
+    }
+
+    fn look(&self, state: &State) -> Reading {
+        state.kept.map_or(self.missed(), |entry| Reading::Validate { entry, loaded: 0, at: Rows::default() })
+    }
+
+    fn missed(&self) -> Reading {
+        if self.is("stamped after send") {
+            return Reading::Snapshot { fill: None, half: None };
+        }
+        Reading::Stamp { stamps: Stamps::default(), loaded: 0, value: None }
+    }
+
+    /// What is wrong with an answer that is given now.
+    fn fault(&self, reader: &Reader, state: &State, value: Rows) -> Option<&'static str> {
+        let is_older = |a: Rows, b: Rows| a.iter().zip(b).any(|(a, b)| *a < b);
+        if self.tags == 2 && value[0] != value[1] {
+            Some("half of a transaction is read")
+        } else if is_older(value, reader.told) {
+            Some("what was acknowledged before is not read")
+        } else if is_older(value, reader.asked) || is_older(state.rows, value) {
+            Some("an answer is true at no instant of the read")
+        } else {
+            None
+        }
+    }
+
+    /// What a write begins with.
+    fn first(&self) -> Writing {
+        if self.is("opened after send") { Writing::Send } else { Writing::Open(0) }
+    }
+
+    /// The next step of a writer, and of its process at the server.
+    fn write(&self, state: &State, number: usize, all: &mut Vec<Next>) {
+        let (me, write) = (state.writers[number], self.writers[number]);
+        let mut add = |what: &'static str, change: &dyn Fn(&mut State, &mut Writer)| {
+            let (mut after, mut changed) = (*state, me);
+            change(&mut after, &mut changed);
+            after.writers[number] = changed;
+            all.push((("writer", number, what), after, None));
+        };
+        if me.process == Process::Running {
+            add("the server: a commit becomes visible", &|state, me| {
+                write.rows.iter().for_each(|row| state.rows[*row] += 1);
+                me.process = Process::Over((!me.lost).then_some(state.rows));
+            });
+            add("the server: a rollback", &|_, me| me.process = Process::Over(None));
+        }
+        let is_over = matches!(me.process, Process::Over(_));
+        let closes = is_over || self.is("closed before visible") || me.lost && self.is("doubt closed at once");
+        let tag = |n: u8| write.tags[usize::from(n)];
+        let is_last = |n: u8| usize::from(n) + 1 == write.tags.len();
+        match me.writing {
+            _ if me.left == 0 => {}
+            Writing::Open(n) => add("Session::intend: Intent::add", &|state, me| {
+                let (epoch, writers) = &mut state.tags[tag(n)];
+                *epoch += u8::from(!self.is("epoch raised after") && !self.is("epoch not raised"));
+                *writers += u8::from(!self.is("epoch raised after") && !self.is("without writers"));
+                me.writing = match is_last(n) {
+                    false => Writing::Open(n + 1),
+                    true if self.is("opened after send") => Writing::Close(0),
+                    true => Writing::Send,
+                };
+            }),
+            Writing::Send => add("what commits leaves", &|_, me| {
+                me.process = Process::Running;
+                me.writing = if self.is("opened after send") { Writing::Open(0) } else { Writing::Close(0) };
+            }),
+            Writing::Close(n) => {
+                if closes {
+                    let lost = if n == 0 { "doubt::settle: is_gone, Intent::end" } else { "doubt::settle: Intent::end" };
+                    add(if me.lost { lost } else { "Session::end_batch: Intent::end" }, &|state, me| {
+                        let (epoch, writers) = &mut state.tags[tag(n)];
+                        *epoch += u8::from(self.is("epoch raised after"));
+                        *writers = writers.saturating_sub(1);
+                        me.writing = if is_last(n) { Writing::Acknowledge } else { Writing::Close(n + 1) };
+                    });
+                }
+                if !me.lost && n == 0 {
+                    add("Session::doubt", &|_, me| {
+                        me.lost = true;
+                        me.process = if is_over { Process::Over(None) } else { me.process };
+                    });
+                }
+            }
+            Writing::Acknowledge if !is_over => {}
+            Writing::Acknowledge => add(if me.lost { "nobody is told" } else { "the client is told" }, &|state, me| {
+                if let Process::Over(Some(rows)) = me.process {
+                    state.told = std::array::from_fn(|row| state.told[row].max(rows[row]));
+                }
+                *me = Writer { left: me.left - 1, writing: self.first(), process: Process::Idle, lost: false };
+            }),
+        }
+    }
+
+    /// Where nothing can happen any more, nobody is in the middle of something.
+    fn is_over(&self, state: &State) -> bool {
+        let readers = state.readers.iter().all(|reader| reader.left == 0 && !reader.flies);
+        readers && state.writers.iter().all(|writer| writer.left == 0) && state.tags.iter().all(|(_, writers)| *writers == 0)
+    }
+
+    /// The same for states in which two that do the same have changed places.
+    fn canonical(&self, mut state: State) -> State {
+        state.readers.sort();
+        if self.writers[0] == self.writers[1] {
+            state.writers.sort();
+        }
+        state
+    }
+}
+
+impl Reader {
+    fn done(self) -> Reader {
+        let rows = Rows::default();
+        Reader { left: self.left - 1, reading: Reading::Ask, followed: false, flies: false, asked: rows, told: rows }
+    }
+}
+
+/// What exploring came to.
+struct Explored {
+    states: usize,
+    /// How often each step was taken.
+    steps: BTreeMap<&'static str, usize>,
+    /// What is wrong, and a shortest way there.
+    fault: Option<(&'static str, Vec<Step>)>,
+}
+
+/// Visits every state, those first that are reached in fewer steps.
+fn explore(model: &Model) -> Explored {
+    let mut seen = HashSet::<State, ahash::RandomState>::default();
+    // In the order of their discovery, each with the one before.
+    let mut states = vec![(model.start(), None)];
+    let mut steps = BTreeMap::new();
+    let mut at = 0;
+    while let Some((state, _)) = states.get(at).copied() {
+        let next = model.next(&state);
+        let mut fault = (next.is_empty() && !model.is_over(&state)).then_some(("somebody waits for ever", None));
+        for (step, after, wrong) in next {
+            *steps.entry(step.2).or_insert(0) += 1;
+            fault = fault.or(wrong.map(|wrong| (wrong, Some(step))));
+            if seen.insert(model.canonical(after)) {
+                states.push((after, Some((at, step))));
+            }
+        }
+        if let Some((wrong, last)) = fault {
+            let before = std::iter::successors(states[at].1, |(before, _)| states[*before].1).map(|(_, step)| step);
+            let mut way: Vec<Step> = last.into_iter().chain(before).collect();
+            way.reverse();
+            return Explored { states: states.len(), steps, fault: Some((wrong, way)) };
+        }
+        at += 1;
+    }
+    Explored { states: states.len(), steps, fault: None }
+}
+
+const ROW: Write = Write { tags: &[0], rows: &[0] };
+const TRANSFER: Write = Write { tags: &[0, 1], rows: &[0, 1] };
+/// As TRANSFER, in the other order.
+const BACK: Write = Write { tags: &[1, 0], rows: &[0, 1] };
+/// Of the second tag only.
+const NOTE: Write = Write { tags: &[1], rows: &[2] };
+
+/// What is explored, and how many states it has at least: a model that does nothing has no faults.
+const MODELS: [(Model, usize); 4] = [
+    (Model { tags: 1, reads: [2, 2], writers: [ROW, ROW], writes: [1, 1], mutant: "" }, 800_000),
+    (Model { tags: 1, reads: [1, 1], writers: [ROW, ROW], writes: [2, 1], mutant: "" }, 700_000),
+    (Model { tags: 2, reads: [1, 1], writers: [TRANSFER, NOTE], writes: [1, 1], mutant: "" }, 200_000),
+    (Model { tags: 2, reads: [1, 1], writers: [TRANSFER, BACK], writes: [1, 1], mutant: "" }, 300_000),
+];
+
+#[test]
+fn no_order_of_steps_gives_what_is_not_true() {
+    for (model, least) in MODELS {
+        let Explored { states, steps, fault } = explore(&model);
+        assert!(fault.is_none(), "{model:?}: {fault:#?}");
+        assert!(states >= least && steps.len() >= 20, "{model:?}: {states} states, {steps:?}");
+        println!("{states} states: {steps:#?}");
+    }
+}
+
+#[test]
+fn each_way_to_break_the_protocol_is_found() {
+    for mutant in MUTANTS {
+        let found = MODELS.iter().rev().find_map(|(model, _)| explore(&Model { mutant, ..*model }).fault);
+        let (fault, way) = found.unwrap_or_else(|| panic!("{mutant} is not found"));
+        println!("{mutant}: {fault}");
+        way.iter().for_each(|(who, number, what)| println!("    {who} {number}: {what}"));
+    }
+}
