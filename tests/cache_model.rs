@@ -1,17 +1,13 @@
 //! A model of the result cache's protocol (src/cache/mod.rs), and every order in which its steps can happen: two readers and two
-//! writers, each step one access to something shared. No answer may be other than what the server would say, and each way to break the
-//! protocol must be found.
-//!
-//! It is explored breadth first by `explore`: the crate that is made for it, stateright, would bring a web server.
+//! writers, each step one access to something shared. No answer may be other than what the server would say; ways to break the protocol
+//! must be found. It is explored breadth first by `explore`: the crate that is made for it, stateright, would bring a web server.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// How often each row was changed; rows 0 and 1 only together: their difference is the sum that transactions keep.
 type Rows = [u8; 3];
-/// Of a tag: epoch and writers, which are loaded at once.
-type Number = (u8, u8);
-type Stamps = [Number; 2];
-/// What is kept.
+/// Of each tag, epoch and writers, which are loaded at once.
+type Stamps = [(u8, u8); 2];
 type Entry = (Stamps, Rows);
 
 /// Ways to break the protocol. Without writers: h2database/h2database#3894. Follower not validated: the answer of a flight is given as it
@@ -20,10 +16,9 @@ const MUTANTS: &str = "opened after send, closed before visible, without writers
     doubt closed at once, stamped after send, kept beside a writer, hit not validated, follower not validated, first tag validated, \
     asked in two";
 
-/// What a writer changes.
+/// What a writer changes; the tags in the order in which its statements come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Write {
-    /// In the order in which its statements come.
     tags: &'static [usize],
     rows: &'static [usize],
 }
@@ -99,7 +94,7 @@ struct State {
     /// What is visible at the server.
     rows: Rows,
     told: Rows,
-    tags: [Number; 2],
+    tags: Stamps,
     /// The store: all readers ask one question.
     kept: Option<Entry>,
     readers: [Reader; 2],
@@ -114,10 +109,9 @@ type Wrong = &'static str;
 
 impl Model {
     fn start(&self) -> State {
-        let rows = Rows::default();
         let writer = |left| Writer { left, writing: self.first(), process: Process::Idle, lost: false };
         let (readers, writers) = (self.reads.map(at_rest), self.writes.map(writer));
-        State { rows, told: rows, tags: Stamps::default(), kept: None, readers, writers }
+        State { rows: [0; 3], told: [0; 3], tags: Stamps::default(), kept: None, readers, writers }
     }
 
     /// The next step of a reader. Sending is none: only the server's snapshot sees anything, some time after.
@@ -313,11 +307,9 @@ impl Model {
 }
 
 fn at_rest(left: u8) -> Reader {
-    let rows = Rows::default();
-    Reader { left, reading: Reading::Ask, followed: false, flies: false, asked: rows, told: rows }
+    Reader { left, reading: Reading::Ask, followed: false, flies: false, asked: [0; 3], told: [0; 3] }
 }
 
-/// What exploring came to.
 #[derive(Debug, Default)]
 struct Explored {
     states: usize,
@@ -364,7 +356,6 @@ fn explore(model: &Model) -> Explored {
 const ROW: Write = Write { tags: &[0], rows: &[0] };
 const TRANSFER: Write = Write { tags: &[0, 1], rows: &[0, 1] };
 const BACK: Write = Write { tags: &[1, 0], rows: &[0, 1] };
-/// Of the second tag only.
 const NOTE: Write = Write { tags: &[1], rows: &[2] };
 
 /// With how many states each has at least: a model that does nothing has no faults.
@@ -397,8 +388,7 @@ fn each_way_to_break_the_protocol_is_found() {
     assert!(SMALL.iter().all(|model| explore(model).faults.is_empty()));
     let mut all = BTreeSet::new();
     for mutant in MUTANTS.split(", ") {
-        let faults =
-            SMALL.map(|model| explore(&Model { mutant, ..model }).faults).into_iter().flatten().collect::<BTreeMap<_, _>>();
+        let faults: BTreeMap<_, _> = SMALL.iter().flat_map(|model| explore(&Model { mutant, ..*model }).faults).collect();
         assert!(!faults.is_empty(), "{mutant} is not found");
         println!("{mutant}: {faults:#?}");
         all.extend(faults.into_keys());
