@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::audit::Log;
 use crate::plan::{Action, Effect, Literals, OwnSequences, Parameters, Plan, Segment, TenantType};
@@ -199,4 +201,150 @@ fn memory_is_bounded_and_long_answers_are_not_kept() {
     assert!(cache.store.bytes() > 1 << 19, "{:?}", cache.store);
     let Looked::Miss(mut fill) = question(&cache, 0, 1, "1", &[], &[]).look() else { panic!("known") };
     assert!(!fill.add(&vec![b'x'; (1 << 16) + 1]));
+}
+
+/// Of few letters, so that two are often the same, or would be if they were only put behind one another.
+fn word() -> impl Strategy<Value = String> {
+    proptest::collection::vec(prop_oneof![Just('\0'), Just('\u{1}'), Just('\u{4}'), Just('a'), Just('ü')], 0..4)
+        .prop_map(|letters| letters.into_iter().collect())
+}
+
+/// All that a key is made of; [`Form`] without its borrows.
+#[derive(Clone, Debug, PartialEq)]
+struct Parts {
+    database: u32,
+    epoch: u64,
+    text: String,
+    tenant: Option<String>,
+    roles: Vec<String>,
+    tenant_setting: Option<String>,
+    search_path: Vec<String>,
+    settings: BTreeMap<String, String>,
+    /// `None`: [`Form::Simple`].
+    form: Option<(bool, Vec<u32>, Vec<u8>)>,
+}
+
+/// As in the configuration: a setting has a name.
+fn parts() -> impl Strategy<Value = Parts> {
+    use proptest::collection::{btree_map, vec};
+    let number = || prop_oneof![Just(0_u32), Just(1), Just(4), Just(u32::from(b'Q')), Just(u32::MAX), any::<u32>()];
+    let name = || prop_oneof![word(), Just("application_name".to_owned()), Just("lock_timeout".to_owned())];
+    let asked = (number(), number().prop_map(u64::from), word(), proptest::option::of(word()), vec(word(), 0..3));
+    let session = (proptest::option::of("[ab]{1,2}"), vec(word(), 0..3), btree_map(name(), word(), 0..3));
+    let form = proptest::option::of((any::<bool>(), vec(number(), 0..3), word().prop_map(String::into_bytes)));
+    (asked, session, form).prop_map(|(asked, session, form)| {
+        let (database, epoch, text, tenant, roles) = asked;
+        let (tenant_setting, search_path, settings) = session;
+        Parts { database, epoch, text, tenant, roles, tenant_setting, search_path, settings, form }
+    })
+}
+
+impl Parts {
+    /// With those of another where a bit is set: two that differ in a part or two.
+    fn mixed(&self, other: &Parts, which: u16) -> Parts {
+        let from = |n: u16| if which & (1 << n) == 0 { self } else { other };
+        let form = from(8).form.clone().map(|form| {
+            let of = |n| from(n).form.clone().unwrap_or_else(|| form.clone());
+            (of(9).0, of(10).1, of(11).2)
+        });
+        Parts {
+            database: from(0).database,
+            epoch: from(1).epoch,
+            text: from(2).text.clone(),
+            tenant: from(3).tenant.clone(),
+            roles: from(4).roles.clone(),
+            tenant_setting: from(5).tenant_setting.clone(),
+            search_path: from(6).search_path.clone(),
+            settings: from(7).settings.clone(),
+            form,
+        }
+    }
+
+    /// Without what no answer depends on.
+    fn shown(&self) -> Parts {
+        let mut shown = self.clone();
+        shown.settings.retain(|name, _| !["application_name", "lock_timeout"].contains(&name.as_str()));
+        shown
+    }
+
+    fn key(&self, cache: &Arc<Cache>) -> Vec<u8> {
+        let boxed = |all: &[String]| all.iter().map(|one| Box::from(one.as_str())).collect::<Vec<Box<str>>>();
+        let chosen = self.tenant.as_deref().map(|tenant| Tenant(tenant.into()));
+        let principal = Principal {
+            user: "user".into(),
+            database: "shop".into(),
+            roles: boxed(&self.roles).into(),
+            access: Access::Shared { tenants: crate::principal::TenantSet::Any, chosen },
+            tenant_setting: self.tenant_setting.as_deref().map(Arc::from),
+        };
+        let (search_path, settings) = (boxed(&self.search_path), Settings::new(self.settings.clone()));
+        let form = match &self.form {
+            None => Form::Simple,
+            Some((described, types, bound)) => Form::Extended { described: *described, types, bound },
+        };
+        let epoch = PolicyEpoch(self.epoch);
+        let asked =
+            Asked { text: &self.text, epoch, principal: &principal, search_path: &search_path, form, settings: &settings };
+        let mut key = BytesMut::new();
+        cache.of_database(self.database, 0).write_key(asked, &mut key);
+        key.to_vec()
+    }
+}
+
+/// What a key says, read from its front to its end: a key that can be read back is that of nothing else.
+struct Said<'k>(&'k [u8]);
+
+impl Said<'_> {
+    fn take(&mut self, n: usize) -> Vec<u8> {
+        self.0.split_off(..n).expect("more").to_vec()
+    }
+
+    fn number(&mut self) -> u32 {
+        u32::from_le_bytes(self.take(4).try_into().expect("four"))
+    }
+
+    fn bytes(&mut self) -> Vec<u8> {
+        let n = self.number();
+        self.take(n as usize)
+    }
+
+    fn word(&mut self) -> String {
+        String::from_utf8(self.bytes()).expect("a word")
+    }
+
+    fn words(&mut self) -> Vec<String> {
+        (0..self.number()).map(|_| self.word()).collect()
+    }
+
+    fn parts(mut self) -> Parts {
+        let (database, epoch) = (self.number(), u64::from_le_bytes(self.take(8).try_into().expect("eight")));
+        let form = (self.take(1) == b"P").then(|| {
+            let (described, types) = (self.take(1) == [1], self.number());
+            (described, (0..types).map(|_| self.number()).collect(), self.bytes())
+        });
+        let tenant = if self.0.starts_with(&[u8::MAX; 4]) { self.take(4).pop().and(None) } else { Some(self.word()) };
+        let roles = self.words();
+        let tenant_setting = Some(self.word()).filter(|name| !name.is_empty());
+        let (search_path, shown, text) = (self.words(), self.bytes(), self.word());
+        assert!(self.0.is_empty(), "nothing follows");
+        let mut shown = Said(&shown);
+        let mut settings = BTreeMap::new();
+        while !shown.0.is_empty() {
+            settings.insert(shown.word(), shown.word());
+        }
+        Parts { database, epoch, text, tenant, roles, tenant_setting, search_path, settings, form }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn keys_are_equal_where_all_parts_are(one in parts(), other in parts(), which in any::<u16>(), and in any::<u16>()) {
+        static CACHE: std::sync::LazyLock<Arc<Cache>> = std::sync::LazyLock::new(|| Arc::new(Cache::new(1 << 20)));
+        let mixed = one.mixed(&other, which & and);
+        let key = one.key(&CACHE);
+        prop_assert_eq!(Said(&key).parts(), one.shown());
+        prop_assert_eq!(key == mixed.key(&CACHE), one.shown() == mixed.shown(), "{:?}", mixed);
+    }
 }
