@@ -286,7 +286,7 @@ impl Parts {
         let asked =
             Asked { text: &self.text, epoch, principal: &principal, search_path: &search_path, form, settings: &settings };
         let mut key = BytesMut::new();
-        cache.of_database(self.database, 0).write_key(asked, &mut key);
+        cache.of_database("shop", self.database, 0).write_key(asked, &mut key);
         key.to_vec()
     }
 }

@@ -361,6 +361,11 @@ impl Session<'_> {
             self.deny(denial, Protocol::Extended);
             return Ok(());
         }
+        // The portal was made on this backend in this transaction.
+        if self.lease.is_none() {
+            self.refuse(no_portal(execute.portal));
+            return Ok(());
+        }
         self.statements += 1;
         self.pin(statement.plan.effect() == Effect::Pins);
         let sent = Sent { hides_rows: statement.hides_rows(), ..Sent::of(&statement.plan, self.statements, portal.copy) };
@@ -370,11 +375,7 @@ impl Session<'_> {
         }
         // Rows that are not shown must all come, or there would be no command tag.
         let max_rows = if sent.hides_rows { 0 } else { execute.max_rows };
-        // The portal was made on this backend in this transaction.
-        let Some(lease) = &mut self.lease else {
-            self.refuse(no_portal(execute.portal));
-            return Ok(());
-        };
+        let Some(lease) = &mut self.lease else { return Ok(()) };
         request::put_execute(&mut lease.outbox, execute.portal, max_rows);
         self.own_sequences.advance(&statement.target().unwrap_or(&statement).plan);
         self.tell(Command::of_word(statement.plan.command()), Protocol::Extended, Verdict::Permitted);
