@@ -1,11 +1,16 @@
 //! Many clients write and read, connections break, the server crashes: no read that the cache answers may be older than what anybody
-//! had been told before it began. `HISTORY_OPERATIONS` (200,000) and `HISTORY_SEED` (1).
+//! had been told before it began. `HISTORY_OPERATIONS` (200,000, half of them in each test) and `HISTORY_SEED` (1).
 //!
 //! Counters only grow, each in a row of its own: a read that returns less than was acknowledged, or read by anybody, before it was sent is
 //! stale. Two tables have a sum that every transaction keeps: a read that shows another saw half of one.
+//!
+//! One proxy: that holds whoever wrote. Two proxies, which are killed, and writers past both: it holds for what was written through the
+//! proxy that is asked; what was written elsewhere must be seen once it is older than the bound.
 
 mod support;
 
+use std::collections::VecDeque;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -34,10 +39,44 @@ fn policies() -> String {
     ["counter", "debit", "credit"].map(table).concat()
 }
 
+/// How much older an answer may be than a write through another proxy.
+const WITHIN: Duration = Duration::from_secs(1);
+
+/// What was told of one counter.
+#[derive(Default)]
+struct Told {
+    /// The most that was told of writes through each proxy, and of none.
+    by_place: [AtomicI64; 3],
+    /// When it was told by anybody, and the most until then: of the last seconds.
+    lately: Mutex<VecDeque<(Instant, i64)>>,
+}
+
+impl Told {
+    fn note(&self, place: usize, n: i64) {
+        self.by_place[place].fetch_max(n, Ordering::SeqCst);
+        let mut lately = self.lately.lock().expect("no panic");
+        if lately.back().is_none_or(|(_, most)| *most < n) {
+            lately.push_back((Instant::now(), n));
+        }
+        // The newest that is old enough stays.
+        while lately.len() > 1 && lately[1].0.elapsed() > WITHIN {
+            lately.pop_front();
+        }
+    }
+
+    /// The least that a read by way of this place may return.
+    fn least(&self, place: usize, strict: bool) -> i64 {
+        let lately = self.lately.lock().expect("no panic");
+        let old = lately.iter().rev().find(|(at, _)| strict || at.elapsed() > WITHIN).map_or(0, |(_, n)| *n);
+        old.max(self.by_place[place].load(Ordering::SeqCst))
+    }
+}
+
 /// What has been told to anybody.
 struct History {
-    /// The least that a read of a counter may return from now on.
-    least: [[AtomicI64; ROWS]; TENANTS],
+    told: [[Told; ROWS]; TENANTS],
+    /// Whether a read must know what was told to anybody.
+    strict: bool,
     operations: AtomicU64,
     reads: AtomicU64,
     writes: AtomicU64,
@@ -50,8 +89,10 @@ struct History {
 struct Client<'h> {
     history: &'h History,
     random: Random,
+    /// Tenants by way of the first proxy, then of the second, then whoever writes past both, or as the owner.
     targets: &'h [Target],
-    owner: &'h Target,
+    /// How many proxies there are.
+    proxies: usize,
     sessions: Vec<Option<Wire>>,
     wanted: u64,
     /// After so many operations of all clients it is time for a fault.
@@ -62,7 +103,7 @@ struct Client<'h> {
 impl Client<'_> {
     fn run(&mut self) {
         while !self.history.over.load(Ordering::Relaxed) && self.history.operations.load(Ordering::Relaxed) < self.wanted {
-            let (tenant, row) = (self.random.below(TENANTS), self.random.below(ROWS));
+            let (tenant, row) = (self.random.below(TENANTS * self.proxies), self.random.below(ROWS));
             let done = match self.random.below(100) {
                 0..50 => self.read_counter(tenant, row),
                 50..60 => self.read_in_a_block(tenant, row),
@@ -80,8 +121,7 @@ impl Client<'_> {
 
     fn session(&mut self, number: usize) -> Option<&mut Wire> {
         if self.sessions[number].is_none() {
-            let target = self.targets.get(number).unwrap_or(self.owner);
-            self.sessions[number] = Wire::connect(target).ok();
+            self.sessions[number] = Wire::connect(&self.targets[number]).ok();
         }
         self.sessions[number].as_mut()
     }
@@ -115,7 +155,8 @@ impl Client<'_> {
     }
 
     fn read_counter(&mut self, tenant: usize, row: usize) -> Option<()> {
-        let least = self.history.least[tenant][row].load(Ordering::SeqCst);
+        let (told, place) = (&self.history.told[tenant % TENANTS][row], tenant / TENANTS);
+        let least = told.least(place, self.history.strict);
         let n = match self.random.below(3) {
             0 => self.ask(tenant, &format!("SELECT n FROM counter WHERE id = {row}"))??,
             1 => {
@@ -126,7 +167,10 @@ impl Client<'_> {
             _ => self.extended(tenant, &format!("SELECT n FROM counter WHERE id = {row}"), &[])?,
         };
         assert!(n >= least, "tenant {tenant}, row {row}: {n} was read after {least} had been told");
-        self.told(tenant, row, n);
+        // With two, others may be told less for a while.
+        if self.history.strict {
+            told.note(place, n);
+        }
         self.history.reads.fetch_add(1, Ordering::Relaxed);
         Some(())
     }
@@ -151,7 +195,7 @@ impl Client<'_> {
     }
 
     fn told(&self, tenant: usize, row: usize, n: i64) {
-        self.history.least[tenant][row].fetch_max(n, Ordering::SeqCst);
+        self.history.told[tenant % TENANTS][row].note(tenant / TENANTS, n);
     }
 
     fn read_sum(&mut self, tenant: usize) -> Option<()> {
@@ -215,9 +259,10 @@ impl Client<'_> {
     }
 
     fn count_as_owner(&mut self, tenant: usize, row: usize) -> Option<()> {
-        let sql = format!("UPDATE counter SET n = n + 1 WHERE tenant_id = {} AND id = {row} RETURNING n", tenant + 1);
-        let n = self.ask(TENANTS, &sql)??;
-        self.told(tenant, row, n);
+        let sql = format!("UPDATE counter SET n = n + 1 WHERE tenant_id = {} AND id = {row} RETURNING n", tenant % TENANTS + 1);
+        let n = self.ask(TENANTS * self.proxies, &sql)??;
+        // One proxy: the owner writes through it. Two: past both.
+        self.history.told[tenant % TENANTS][row].note(if self.proxies == 1 { 0 } else { 2 }, n);
         self.history.writes.fetch_add(1, Ordering::Relaxed);
         Some(())
     }
@@ -227,25 +272,32 @@ fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().map_or(otherwise, |text| text.parse().expect("a number"))
 }
 
-#[test]
-fn nothing_stale_is_ever_read() {
-    let (wanted, seed) = (number("HISTORY_OPERATIONS", 200_000), number("HISTORY_SEED", 1));
-    let mut cluster = Cluster::start();
-    cluster.execute("postgres", "CREATE DATABASE shop");
-    cluster.execute("shop", SCHEMA);
+/// A proxy before the cluster; `follow`: others write too.
+fn setup(cluster: &Cluster, follow: bool) -> Setup {
     let owner = format!("unrestricted = true\nupstream = \"{}\"", cluster.superuser_url("shop"));
     let tenants: Vec<(String, String)> = (1..=TENANTS).map(|t| (format!("t{t}"), format!("tenant = \"{t}\""))).collect();
     let mut users: Vec<User<'_>> = tenants.iter().map(|(name, access)| User { name, access }).collect();
     users.push(User { name: "owner", access: &owner });
     let setup = Setup::new(&[("shop".to_owned(), cluster.app_url("shop"))], &users, &[("shop.toml", &policies())]);
     let text = std::fs::read_to_string(setup.config()).expect("the configuration");
-    let text = text.replace("pool_size = 4", "pool_size = 12\ntenant_pool_size = 6") + "[cache]\nmemory_mb = 16\n";
-    std::fs::write(setup.config(), text).expect("write the configuration");
-    let proxy = Proxy::start(setup);
-    let targets: Vec<Target> = tenants.iter().map(|(name, _)| proxy.target(name, "shop")).collect();
-    let owner = proxy.target("owner", "shop");
+    let followed = if follow { format!("\nfollow = \"{}\"", cluster.superuser_url("shop")) } else { String::new() };
+    let text = text.replace("pool_size = 4", &format!("pool_size = 12\ntenant_pool_size = 6{followed}"));
+    let within = format!("within = \"{}ms\"\n", WITHIN.as_millis());
+    std::fs::write(setup.config(), text + "[cache]\nmemory_mb = 16\n" + &within).expect("write the configuration");
+    setup
+}
+
+fn tenants(proxy: &Proxy) -> Vec<Target> {
+    (1..=TENANTS).map(|t| proxy.target(&format!("t{t}"), "shop")).collect()
+}
+
+/// Runs the clients; `fault` is called again and again, with its number.
+fn run(test: &str, targets: &[Target], proxies: usize, mut fault: impl FnMut(u64)) -> History {
+    // Half of them in each test.
+    let (wanted, seed) = (number("HISTORY_OPERATIONS", 200_000) / 2, number("HISTORY_SEED", 1));
     let history = History {
-        least: Default::default(),
+        told: Default::default(),
+        strict: proxies == 1,
         operations: AtomicU64::new(0),
         reads: AtomicU64::new(0),
         writes: AtomicU64::new(0),
@@ -254,7 +306,6 @@ fn nothing_stale_is_ever_read() {
     };
     let begun = Instant::now();
     let (tell, told) = channel();
-    // Backends are killed, and twice the whole server.
     let every = (wanted / 200).max(50);
     std::thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
@@ -262,9 +313,9 @@ fn nothing_stale_is_ever_read() {
                 let mut client = Client {
                     history: &history,
                     random: Random::new(seed * 1_000 + n as u64),
-                    targets: &targets,
-                    owner: &owner,
-                    sessions: (0..=TENANTS).map(|_| None).collect(),
+                    targets,
+                    proxies,
+                    sessions: targets.iter().map(|_| None).collect(),
                     wanted,
                     every,
                     tell: tell.clone(),
@@ -278,20 +329,11 @@ fn nothing_stale_is_ever_read() {
             })
             .collect();
         drop(tell);
-        for fault in 1_u64.. {
+        for number in 1_u64.. {
             match told.recv_timeout(Duration::from_secs(60)) {
-                Ok(()) => {}
+                Ok(()) => fault(number),
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => panic!("the clients stand still"),
-            }
-            if fault % 70 == 0 {
-                cluster.crash();
-                cluster.boot();
-            } else if let Ok(mut keeper) = Wire::connect(&cluster.superuser("postgres")) {
-                keeper.query(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app' AND pid <> pg_backend_pid() \
-                     ORDER BY random() LIMIT 1",
-                );
             }
         }
         for client in clients {
@@ -301,9 +343,8 @@ fn nothing_stale_is_ever_read() {
         }
     });
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let metrics = metrics(&proxy);
     println!(
-        "history: {} operations in {:.0?} ({} reads, {} writes, {} sessions lost), seed {seed}; {metrics}",
+        "history, {test}: {} operations in {:.0?} ({} reads, {} writes, {} sessions lost), seed {seed}",
         count(&history.operations),
         begun.elapsed(),
         count(&history.reads),
@@ -311,17 +352,71 @@ fn nothing_stale_is_ever_read() {
         count(&history.lost)
     );
     assert!(count(&history.operations) >= wanted && count(&history.lost) > 0);
-    // A cache that gives nothing would pass.
-    let hits: u64 = metrics.split("hits ").nth(1).and_then(|m| m.parse().ok()).expect("a number of hits");
-    assert!(hits > count(&history.reads) / 20, "{hits} hits of {} reads", count(&history.reads));
+    history
 }
 
-fn metrics(proxy: &Proxy) -> String {
+/// Ends a connection of the server's.
+fn kill_one(cluster: &Cluster, which: &str) {
+    if let Ok(mut keeper) = Wire::connect(&cluster.superuser("postgres")) {
+        let these = format!("FROM pg_stat_activity WHERE {which} AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1");
+        keeper.query(&format!("SELECT pg_terminate_backend(pid) {these}"));
+    }
+}
+
+/// A cache that gives nothing would pass.
+fn check_hits(proxies: &[&Proxy], history: &History) {
+    let hits: u64 = proxies.iter().map(|proxy| hits(proxy)).sum();
+    let reads = history.reads.load(Ordering::Relaxed);
+    println!("hits {hits} of {reads} reads");
+    assert!(hits > reads / 20, "{hits} hits of {reads} reads");
+}
+
+#[test]
+fn nothing_stale_is_ever_read() {
+    let mut cluster = Cluster::start();
+    cluster.execute("postgres", "CREATE DATABASE shop");
+    cluster.execute("shop", SCHEMA);
+    let proxy = Proxy::start(setup(&cluster, false));
+    let targets: Vec<Target> = tenants(&proxy).into_iter().chain([proxy.target("owner", "shop")]).collect();
+    // Backends are killed, and the whole server.
+    let history = run("one proxy", &targets, 1, |fault| {
+        if fault % 70 == 0 {
+            cluster.crash();
+            cluster.boot();
+        } else {
+            kill_one(&cluster, "usename = 'app'");
+        }
+    });
+    check_hits(&[&proxy], &history);
+}
+
+#[test]
+fn what_was_written_elsewhere_is_read_within_the_bound() {
+    let mut cluster = Cluster::start_with(&["wal_level = logical"]);
+    cluster.execute("postgres", "CREATE DATABASE shop");
+    cluster.execute("shop", SCHEMA);
+    cluster.execute("shop", "CREATE PUBLICATION bulkhead FOR ALL TABLES");
+    let (first, mut second) = (Proxy::start(setup(&cluster, true)), Proxy::start(setup(&cluster, true)));
+    let targets: Vec<Target> = tenants(&first).into_iter().chain(tenants(&second)).chain([cluster.superuser("shop")]).collect();
+    // Backends are killed, what follows the log, a proxy, and the whole server.
+    let history = run("two proxies, and writers past both", &targets, 2, |fault| match fault % 10 {
+        _ if fault % 67 == 0 => {
+            cluster.crash();
+            cluster.boot();
+        }
+        9 => second.kill_and_start(),
+        5 => kill_one(&cluster, "backend_type = 'walsender'"),
+        _ => kill_one(&cluster, "usename = 'app'"),
+    });
+    check_hits(&[&first], &history);
+}
+
+fn hits(proxy: &Proxy) -> u64 {
     use std::io::{Read, Write};
     let mut socket = std::net::TcpStream::connect(("127.0.0.1", proxy.setup.admin_port)).expect("the admin port");
     socket.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("ask");
     let mut text = String::new();
     socket.read_to_string(&mut text).expect("an answer");
     let hits = text.lines().find(|l| l.starts_with("bulkhead_cache_requests_total{") && l.contains("result=\"hit\""));
-    format!("hits {}", hits.and_then(|l| l.rsplit(' ').next()).unwrap_or("0"))
+    hits.and_then(|l| l.rsplit(' ').next()).and_then(|n| n.parse().ok()).expect("a number of hits")
 }

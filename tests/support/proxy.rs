@@ -22,6 +22,21 @@ pub struct Setup {
     pub admin_port: u16,
 }
 
+fn spawn(setup: &Setup) -> Child {
+    let log = fs::File::create(setup.path().join("proxy.log")).expect("log file");
+    // The shell ends the proxy when the pipe to this process closes: none is left behind if the test run is killed.
+    let script = "\"$0\" serve --config proxy.toml </dev/null & pid=$!; echo $pid >proxy.pid; read -r _; kill -TERM $pid 2>/dev/null; wait $pid";
+    Command::new("/bin/sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_bulkhead")])
+        .current_dir(setup.path())
+        .env("LOG_LEVEL", std::env::var("LOG_LEVEL").unwrap_or_else(|_| "info".into()))
+        .stdin(Stdio::piped())
+        .stdout(log.try_clone().expect("log file"))
+        .stderr(log)
+        .spawn()
+        .expect("start the proxy")
+}
+
 /// One `[[user]]`.
 #[derive(Clone, Debug)]
 pub struct User<'a> {
@@ -98,26 +113,31 @@ pub struct Proxy {
 
 impl Proxy {
     pub fn start(setup: Setup) -> Proxy {
-        let log = fs::File::create(setup.path().join("proxy.log")).expect("log file");
-        // The shell ends the proxy when the pipe to this process closes: none is left behind if the test run is killed.
-        let script = "\"$0\" serve --config proxy.toml </dev/null & pid=$!; echo $pid >proxy.pid; read -r _; kill -TERM $pid 2>/dev/null; wait $pid";
-        let process = Command::new("/bin/sh")
-            .args(["-c", script, env!("CARGO_BIN_EXE_bulkhead")])
-            .current_dir(setup.path())
-            .env("LOG_LEVEL", std::env::var("LOG_LEVEL").unwrap_or_else(|_| "info".into()))
-            .stdin(Stdio::piped())
-            .stdout(log.try_clone().expect("log file"))
-            .stderr(log)
-            .spawn()
-            .expect("start the proxy");
+        let process = spawn(&setup);
         let proxy = Proxy { setup, process };
+        proxy.wait_until_it_listens();
+        proxy
+    }
+
+    /// Kills it, with nothing said to anybody, and starts another of the same configuration.
+    pub fn kill_and_start(&mut self) {
+        let pid = self.pid().expect("it has started").to_string();
+        let killed = Command::new("kill").args(["-KILL", &pid]).status().expect("kill runs");
+        assert!(killed.success(), "the proxy was not there any more:\n{}", self.log());
+        drop(self.process.stdin.take());
+        self.process.wait().expect("the shell ends");
+        fs::remove_file(self.setup.path().join("proxy.pid")).expect("remove the file");
+        self.process = spawn(&self.setup);
+        self.wait_until_it_listens();
+    }
+
+    fn wait_until_it_listens(&self) {
         let deadline = Instant::now() + Duration::from_secs(60);
-        while std::net::TcpStream::connect(("127.0.0.1", proxy.setup.port)).is_err() {
-            assert!(Instant::now() < deadline && proxy.running(), "the proxy did not start:\n{}", proxy.log());
+        while std::net::TcpStream::connect(("127.0.0.1", self.setup.port)).is_err() {
+            assert!(Instant::now() < deadline && self.running(), "the proxy did not start:\n{}", self.log());
             #[expect(clippy::disallowed_methods, reason = "polls a port, with a deadline")]
             std::thread::sleep(Duration::from_millis(20));
         }
-        proxy
     }
 
     /// Is the process there? True while its pid is not yet known.
