@@ -151,7 +151,7 @@ fn two_proxies_see_each_others_writes() {
     let mut longest = Duration::ZERO;
     for n in 1..=40 {
         reader.query(read);
-        let answer = writer.query(&format!("UPDATE item SET n = {n} WHERE id = 1"));
+        let answer = writer.query(format!("UPDATE item SET n = {n} WHERE id = 1"));
         assert!(answer.error.is_none());
         let n = n.to_string();
         let late = wait("the other's write", || reader.query(read).scalar().as_deref() == Some(&n));

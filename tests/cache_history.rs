@@ -359,7 +359,7 @@ fn run(test: &str, targets: &[Target], proxies: usize, mut fault: impl FnMut(u64
 fn kill_one(cluster: &Cluster, which: &str) {
     if let Ok(mut keeper) = Wire::connect(&cluster.superuser("postgres")) {
         let these = format!("FROM pg_stat_activity WHERE {which} AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1");
-        keeper.query(&format!("SELECT pg_terminate_backend(pid) {these}"));
+        keeper.query(format!("SELECT pg_terminate_backend(pid) {these}"));
     }
 }
 

@@ -76,25 +76,23 @@ impl Replication {
     /// # Errors
     /// The connection broke, or the server has ended it.
     pub async fn next(&mut self) -> Result<Told, SqlError> {
-        loop {
-            let frame = self.frame().await?;
-            if frame.tag != b'd' {
-                return Err(told_else(&frame));
+        let frame = self.frame().await?;
+        if frame.tag != b'd' {
+            return Err(told_else(&frame));
+        }
+        let mut body = frame.body.freeze();
+        match body.try_get_u8() {
+            // XLogData: where it begins, where the log ends, a time.
+            Ok(b'w') if body.len() >= 24 => {
+                body.advance(24);
+                Ok(Told::Change(body))
             }
-            let mut body = frame.body.freeze();
-            match body.try_get_u8() {
-                // XLogData: where it begins, where the log ends, a time.
-                Ok(b'w') if body.len() >= 24 => {
-                    body.advance(24);
-                    return Ok(Told::Change(body));
-                }
-                // Keepalive: all before was told.
-                Ok(b'k') if body.len() >= 8 => {
-                    self.position = self.position.max(Lsn(body.get_u64()));
-                    return Ok(Told::Position);
-                }
-                Ok(_) | Err(_) => return Err(violation("unknown message in the replication stream")),
+            // Keepalive: all before was told.
+            Ok(b'k') if body.len() >= 8 => {
+                self.position = self.position.max(Lsn(body.get_u64()));
+                Ok(Told::Position)
             }
+            Ok(_) | Err(_) => Err(violation("unknown message in the replication stream")),
         }
     }
 
