@@ -136,7 +136,7 @@ fn of_store(trace: &[Operation], answers: usize) -> f64 {
                     let owner = owner.clone();
                     let entry = Entry { answer: answer(row, version), stamps: Stamps::default(), owner, cost: 100 };
                     let is_dead = |entry: &Entry| entry.answer[..4] != versions[row_of(&entry.answer)].to_le_bytes();
-                    store.insert(hashed.to_owned(), entry, is_dead);
+                    store.insert(hashed.to_owned(), std::sync::Arc::new(entry), is_dead);
                 }
             }
         }

@@ -46,6 +46,8 @@ pub enum ServeError {
     Upstream { database: String, error: Box<ConnectError> },
     #[error("{0}")]
     Lock(String),
+    #[error("[cache] redis: {0}")]
+    Redis(String),
     #[error("cannot start a thread: {0}")]
     Threads(io::Error),
     #[error("signals: {0}")]
@@ -316,7 +318,7 @@ fn share(
     events: Events,
 ) -> Result<Shared, ServeError> {
     let mut databases = HashMap::new();
-    let cache = config.cache.map(|bytes| Arc::new(Cache::new(bytes)));
+    let cache = open_cache(config, &events)?;
     // By the database's name alone: one server can have many addresses. Two databases of one name end each other's answers.
     let place = |d: &config::Database| d.upstream.database.clone();
     for (number, database) in config.databases.iter().enumerate() {
@@ -342,6 +344,15 @@ fn share(
         events,
         mock_secret,
     })
+}
+
+fn open_cache(config: &Config, events: &Events) -> Result<Option<Arc<Cache>>, ServeError> {
+    let Some(bytes) = config.cache else { return Ok(None) };
+    let cache = Cache::new(bytes);
+    Ok(Some(Arc::new(match &config.redis {
+        Some(redis) => cache.with_redis(redis, events.clone()).map_err(ServeError::Redis)?,
+        None => cache,
+    })))
 }
 
 fn open(

@@ -54,6 +54,7 @@ fn config(postgres: &Postgres) -> Config {
         log: Log { level: "warn".into(), format: LogFormat::Text },
         metrics: false,
         cache: None,
+        redis: None,
         limits: Limits { startup_timeout: Duration::from_secs(5), max_message: 1 << 20, ..Limits::default() },
     }
 }

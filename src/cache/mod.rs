@@ -17,6 +17,7 @@
 pub mod doubt;
 pub mod flights;
 pub mod frequency;
+pub mod shared;
 pub mod store;
 pub mod tags;
 
@@ -30,13 +31,15 @@ use bytes::{Buf, BytesMut};
 use smallvec::SmallVec;
 
 use crate::backend::connection::Settings;
-use crate::event::Uncached;
+use crate::config;
+use crate::event::{Events, Uncached};
 use crate::id::PolicyEpoch;
 use crate::plan::{Bound, Reads, Rows, Touched, Values, Whose, Writes};
 use crate::principal::{Principal, Tenant};
 use crate::wire::backend::tag;
 use crate::wire::frame;
 use flights::{Flight, Flights, Following, Takeoff};
+use shared::{Sealed, Shared};
 use store::{Entry, Store, StoredKey};
 use tags::{Generation, Intent, Part, Slot, Stamps, Tag, Tags};
 
@@ -44,6 +47,8 @@ use tags::{Generation, Intent, Part, Slot, Stamps, Tag, Tags};
 #[derive(Debug)]
 pub struct Cache {
     store: Store,
+    /// The second tier, where there is one.
+    shared: Option<Shared>,
     tags: Arc<Tags>,
     flights: Arc<Flights>,
     generation: ArcSwap<()>,
@@ -59,12 +64,22 @@ impl Cache {
         // One answer does not push out all others.
         Cache {
             store: Store::new(bytes),
+            shared: None,
             tags: Arc::new(Tags::new()),
             flights: Arc::default(),
             generation: ArcSwap::default(),
             everything: Mutex::default(),
             longest: (1 << 20).min(bytes / 16),
         }
+    }
+
+    /// With a second tier. Inside a runtime.
+    ///
+    /// # Errors
+    /// Its client cannot be made.
+    pub fn with_redis(self, redis: &config::Redis, events: Events) -> Result<Cache, String> {
+        let shared = Shared::start(redis, self.tags.clone(), events).map_err(|error| error.to_string())?;
+        Ok(Cache { shared: Some(shared), ..self })
     }
 
     /// What belongs to one database; `number` tells it from the others. `server`: the number of the first that is the same database
@@ -291,11 +306,42 @@ impl DatabaseCache {
             let owner = store.owner(tenant.as_ref());
             owner.fills.fetch_add(1, Ordering::Relaxed);
             let cost = u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX);
-            let entry = Entry { answer: answer.as_ref().into(), stamps, owner, cost };
+            let entry = Arc::new(Entry { answer: answer.as_ref().into(), stamps, owner, cost });
+            if let Some(shared) = &self.cache.shared {
+                shared.put(&key, &entry);
+            }
             store.insert(key, entry, |entry| !entry.stamps.are_current(tags));
         }
         // Now that it is there.
         drop(flight);
+    }
+
+    /// Asks the second tier for what is about to be asked of the server; `None`: there is no sense in it.
+    pub fn ask(&self, fill: &Fill) -> Option<impl Future<Output = Option<Sealed>> + Send + 'static> {
+        self.cache.shared.as_ref()?.ask(&fill.key)
+    }
+
+    /// The answer that came from the second tier, in memory now. `Err`: it is none, and what was begun goes on: its stamps are older
+    /// than its query still.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn receive(&self, mut fill: Box<Fill>, sealed: Option<Sealed>) -> Result<Arc<Entry>, Box<Fill>> {
+        let shared = self.cache.shared.as_ref();
+        let opened = sealed.zip(shared).and_then(|(sealed, shared)| shared.open(&fill.key, fill.tenant.as_ref(), sealed));
+        let Some(shared::Opened { stamps, cost, answer }) = opened else {
+            // What the server takes does not begin before.
+            fill.begun = Instant::now();
+            return Err(fill);
+        };
+        let (store, tags) = (&self.cache.store, &self.cache.tags);
+        let owner = store.owner(fill.tenant.as_ref());
+        owner.hits.fetch_add(1, Ordering::Relaxed);
+        let entry = Arc::new(Entry { answer, stamps, owner, cost });
+        store.insert(fill.key.clone(), entry.clone(), |entry| !entry.stamps.are_current(tags));
+        // Who follows finds it there.
+        drop(fill);
+        Ok(entry)
     }
 
     /// An intent to write, of nothing yet.

@@ -78,6 +78,11 @@ impl StoredKey {
     pub fn hash(&self) -> u64 {
         self.hash
     }
+
+    /// All of it.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.key
+    }
 }
 
 impl std::fmt::Debug for StoredKey {
@@ -230,7 +235,7 @@ impl Store {
     }
 
     /// Keeps it, if it is worth its place. `is_dead`: nobody would ever get it.
-    pub fn insert(&self, key: StoredKey, entry: Entry, is_dead: impl Fn(&Entry) -> bool) {
+    pub fn insert(&self, key: StoredKey, entry: Arc<Entry>, is_dead: impl Fn(&Entry) -> bool) {
         let wanted = weight(&key, &entry);
         if wanted > self.shard_bytes {
             return;
@@ -259,7 +264,7 @@ impl Store {
         }
         shard.bytes += wanted;
         entry.owner.bytes.fetch_add(wanted, Ordering::Relaxed);
-        shard.entries.insert(key, Arc::new(entry));
+        shard.entries.insert(key, entry);
     }
 
     /// What is worth less, or none.
@@ -364,7 +369,7 @@ mod tests {
         if store.get(hashed).is_none() {
             let owner = store.owner(Some(&Tenant(tenant.into())));
             let entry = Entry { answer: vec![0; 100].into(), stamps: Stamps::default(), owner, cost: 100 };
-            store.insert(hashed.to_owned(), entry, |_| false);
+            store.insert(hashed.to_owned(), Arc::new(entry), |_| false);
         }
     }
 
@@ -404,7 +409,7 @@ mod tests {
             let hashed = store.hashed(name.as_bytes());
             store.get(hashed);
             let entry = Entry { answer: vec![0; length].into(), stamps: Stamps::default(), owner: owner.clone(), cost };
-            store.insert(hashed.to_owned(), entry, |_| false);
+            store.insert(hashed.to_owned(), Arc::new(entry), |_| false);
         };
         let kept = |name: &str| (0..400).filter(|n| store.get(store.hashed(format!("{name} {n}").as_bytes())).is_some()).count();
         for n in 0..400 {

@@ -68,6 +68,7 @@ fn config(postgres: &Postgres, pool_size: usize) -> Config {
         log: Log { level: "warn".into(), format: LogFormat::Text },
         metrics: false,
         cache: None,
+        redis: None,
         limits: Limits { pool_wait: Duration::from_secs(10), ..Limits::default() },
     }
 }
