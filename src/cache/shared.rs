@@ -9,11 +9,11 @@
 //! the same numbers would stand for something else, and what they were taken for would look current. So there is nothing to share
 //! and nothing to configure, and what an earlier process has left goes by its expiry.
 //!
-//! No session waits longer than [`PATIENCE`], and after one that waited in vain nothing is sent for a while ([`keep`]): a Redis that has
-//! stopped costs a millisecond or two each second, whatever the load. Nothing is asked for that was not put here.
+//! No session waits longer than [`PATIENCE`], and after a few that waited in vain nothing is sent for a while ([`keep`]): a Redis that
+//! has stopped costs a session some milliseconds once, whatever the load. Nothing is asked for that was not put here.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,10 @@ use crate::principal::Tenant;
 const PATIENCE: Duration = Duration::from_millis(1);
 /// How long a connection, or an answer's way there, may take: nobody waits for them.
 const LONG_PATIENCE: Duration = Duration::from_secs(1);
+/// What one that waited in vain counts, what each answer in time takes off, and what gives Redis up. Three in a row, or more than one in
+/// nine: where processors are busy some are late, and if one were enough, Redis would be left alone most of the time.
+const LATE: u32 = 8;
+const TOO_LATE: u32 = 3 * LATE;
 /// How long nothing is sent after a failure, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// The longest answer that is put there, in bytes: a longer one would take longer than [`PATIENCE`].
@@ -74,6 +78,8 @@ struct Tier {
     /// The link was given up.
     given_up: Notify,
     known: Mutex<Known>,
+    /// See [`LATE`].
+    late: AtomicU32,
     /// A moving average, in microseconds.
     round_trip: AtomicU64,
     events: Events,
@@ -125,6 +131,7 @@ impl Shared {
             link: ArcSwapOption::empty(),
             given_up: Notify::new(),
             known: Mutex::default(),
+            late: AtomicU32::new(0),
             round_trip: AtomicU64::new(0),
             events,
         });
@@ -154,7 +161,7 @@ impl Shared {
             // Not GET: who writes to Redis does not decide how much is read into memory here.
             let mut command = redis::cmd("GETRANGE");
             command.arg(name).arg(0).arg(LONGEST + OVERHEAD - 1);
-            let sealed: Sealed = tier.in_time(&link, PATIENCE, command.query_async(&mut link.asks.clone())).await?;
+            let sealed: Sealed = tier.in_time(&link, PATIENCE, LATE, command.query_async(&mut link.asks.clone())).await?;
             if sealed.is_empty() {
                 tier.forget(hash, Redis::Absent);
                 return None;
@@ -198,30 +205,38 @@ impl Tier {
         u64::from(cost) > 2 * self.round_trip.load(Ordering::Relaxed)
     }
 
-    /// What Redis answers; the link is given up where it does not in time.
+    /// What Redis answers. The link is given up where that is an error, and where it was late, which counts as `late`, too often.
     async fn in_time<T>(
         &self,
         link: &Arc<Link>,
         patience: Duration,
+        late: u32,
         asked: impl Future<Output = Result<T, RedisError>>,
     ) -> Option<T> {
         let begun = Instant::now();
-        let (why, trouble) = match tokio::time::timeout(patience, asked).await {
+        match tokio::time::timeout(patience, asked).await {
             Ok(Ok(answer)) => {
                 self.note_round_trip(begun.elapsed());
+                // Two at once may lose one of them, as below: it is a measure.
+                self.late.store(self.late.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
                 return Some(answer);
             }
-            Ok(Err(error)) => (Redis::Failed, error.to_string()),
-            Err(_) => (Redis::TimedOut, format!("no answer in {patience:?}")),
-        };
-        self.tell(why);
-        self.give_up(link, &trouble);
+            Ok(Err(error)) => {
+                self.tell(Redis::Failed);
+                self.give_up(link, &error.to_string());
+            }
+            Err(_) => {
+                self.tell(Redis::TimedOut);
+                if self.late.fetch_add(late, Ordering::Relaxed) + late >= TOO_LATE {
+                    self.give_up(link, &format!("too often no answer in {patience:?}"));
+                }
+            }
+        }
         None
     }
 
     fn note_round_trip(&self, took: Duration) {
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        // Two at once may lose one of them: it is an average.
         let average = self.round_trip.load(Ordering::Relaxed);
         self.round_trip.store(average - average / 8 + took / 8, Ordering::Relaxed);
     }
@@ -251,7 +266,7 @@ impl Tier {
         }
         let mut command = redis::cmd("SET");
         command.arg(self.seal.name(key.bytes())).arg(sealed).arg("EX").arg(EXPIRY);
-        if self.in_time(link, LONG_PATIENCE, command.query_async::<()>(&mut link.puts.clone())).await.is_some() {
+        if self.in_time(link, LONG_PATIENCE, TOO_LATE, command.query_async::<()>(&mut link.puts.clone())).await.is_some() {
             self.known().add(key.hash());
             self.tell(Redis::Put);
         }
@@ -270,6 +285,7 @@ async fn keep(tier: Arc<Tier>, client: Client, mut puts: mpsc::Receiver<Put>) {
                 pause = PAUSES.0;
                 let link = Arc::new(link);
                 tier.round_trip.store(u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+                tier.late.store(0, Ordering::Relaxed);
                 tier.link.store(Some(link.clone()));
                 tier.tell(Redis::Found);
                 while tier.is_in_use(&link) {
