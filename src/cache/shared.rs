@@ -125,16 +125,7 @@ impl Shared {
         // Small packets that wait for others would take longer than anybody waits.
         let address = address.set_tcp_settings(TcpSettings::default().set_nodelay(true));
         let client = Client::open(address.set_redis_settings(settings))?;
-        let tier = Arc::new(Tier {
-            seal: Seal::new(),
-            tags,
-            link: ArcSwapOption::empty(),
-            given_up: Notify::new(),
-            known: Mutex::default(),
-            late: AtomicU32::new(0),
-            round_trip: AtomicU64::new(0),
-            events,
-        });
+        let tier = Arc::new(Tier::new(tags, events));
         let (puts, waiting) = mpsc::channel(QUEUE);
         tokio::spawn(keep(tier.clone(), client, waiting));
         Ok(Shared { tier, puts })
@@ -186,6 +177,19 @@ impl Shared {
 }
 
 impl Tier {
+    fn new(tags: Arc<Tags>, events: Events) -> Tier {
+        Tier {
+            seal: Seal::new(),
+            tags,
+            link: ArcSwapOption::empty(),
+            given_up: Notify::new(),
+            known: Mutex::default(),
+            late: AtomicU32::new(0),
+            round_trip: AtomicU64::new(0),
+            events,
+        }
+    }
+
     fn tell(&self, what: Redis) {
         self.events.emit(Event::Redis(what));
     }
@@ -491,6 +495,15 @@ mod tests {
         let entry = entry(None, b"x");
         let (a, b) = (seal.seal(b"key", &entry), seal.seal(b"key", &entry));
         assert_ne!(a[..NONCE], b[..NONCE]);
+    }
+
+    #[test]
+    fn only_what_takes_longer_than_the_way_there_is_put() {
+        let tier = Tier::new(Arc::default(), Events::default());
+        (0..50).for_each(|_| tier.note_round_trip(Duration::from_micros(200)));
+        assert!(!tier.saves(200) && !tier.saves(300) && tier.saves(450));
+        (0..50).for_each(|_| tier.note_round_trip(Duration::from_micros(900)));
+        assert!(!tier.saves(1_700) && tier.saves(1_900));
     }
 
     #[test]
