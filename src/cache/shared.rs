@@ -53,7 +53,7 @@ const OVERHEAD: usize = 16 << 10;
 const EXPIRY: u32 = 3600;
 /// Answers on their way there; further ones are dropped.
 const QUEUE: usize = 64;
-/// How many are known to be there, in each of two generations: about 1 MiB.
+/// How many are known to be there, in each of two generations: 2 MiB at most.
 const KNOWN: usize = 1 << 16;
 
 /// The second tier of one process.
