@@ -43,7 +43,7 @@ test-drivers:
 	python3 tests/drivers/run.py
 
 mutants: ## break the program in each of the ways of src/mutants.rs and see a test fail (MUTANT=guard. for some of them)
-	@.ci/deps build run
+	@.ci/deps build run redis
 	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tests/mutants/rustc $(CARGO) test --locked --test mutants -- --nocapture
 
 # REGRESS=DIRECTORY: SQL files of one's own; ALL=1: every statement that is not read twice

@@ -140,7 +140,7 @@ fn of_store(trace: &[Operation], answers: usize) -> f64 {
                     let (answer, stamps) = (answer(row, version), Stamps::default());
                     let entry = Entry { answer, stamps, owner, cost: 100, template: template.clone(), until: None };
                     let is_dead = |entry: &Entry| entry.answer[..4] != versions[row_of(&entry.answer)].to_le_bytes();
-                    store.insert(hashed.to_owned(), entry, is_dead);
+                    store.insert(hashed.to_owned(), std::sync::Arc::new(entry), is_dead);
                 }
             }
         }

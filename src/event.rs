@@ -45,6 +45,8 @@ pub enum Event {
     LockRestored,
     /// Once for each statement, where there is a result cache.
     Cached(Cached),
+    /// Of the result cache's second tier.
+    Redis(Redis),
     /// The time that Bulkhead itself spent on a statement.
     LatencyAdded(Duration),
     DrainStarted,
@@ -124,10 +126,33 @@ impl Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cached {
     Hit,
+    /// By way of the second tier.
+    Fetched,
     /// It is kept now.
     Filled,
     /// It was sent, and its answer not kept.
     Passed(Uncached),
+}
+
+/// What the result cache's second tier does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redis {
+    /// It answers, in time.
+    Found,
+    /// It does not any more: nothing is sent for a while.
+    Lost,
+    /// An answer was put there.
+    Put,
+    /// There was no time to put one there.
+    Dropped,
+    /// What was put there is gone.
+    Absent,
+    /// Something has been written since.
+    Stale,
+    /// It is not what was put there under this key.
+    Forged,
+    TimedOut,
+    Failed,
 }
 
 /// Why an answer is not kept.

@@ -19,7 +19,7 @@
 //! ```text
 //! 7  main, server, cli      args, config, build, serve, drain; one file per subcommand
 //! 6  session, admin         one client's state machine; health and metrics
-//! 5  cache                  kept answers: stamps, intents, the memory tier
+//! 5  cache                  kept answers: stamps, intents, the memory tier, the tier in Redis
 //! 4  gate                   review(): the one place that orders analyse > decide > plan
 //! 4  backend                connection, pool, cancel, catalog loader
 //! 3  plan                   rewriting; needs a Permit

@@ -8,7 +8,7 @@ use prometheus::{
     core::Collector,
 };
 
-use crate::event::{Cached, Command, Event, Flow, Observe, Rejection, Reload, Uncached, Verdict};
+use crate::event::{Cached, Command, Event, Flow, Observe, Redis, Rejection, Reload, Uncached, Verdict};
 use crate::finding::Reason;
 
 /// One metric.
@@ -60,7 +60,20 @@ const CACHED: Metric = metric(
     "bulkhead_cache_requests_total",
     Kind::Counter,
     &["result", "reason"],
-    "Statements that the result cache was asked for: hit, fill (the answer is kept now), pass (it was not kept, and why).",
+    "Statements that the result cache was asked for: hit (reason redis: from the second tier), fill (the answer is kept now), pass (it was not kept, and why).",
+);
+const REDIS_UP: Metric = metric(
+    "bulkhead_cache_redis_up",
+    Kind::Gauge,
+    &[],
+    "1 while the result cache's second tier is used; 0 where there is none, or while it is left alone since it did not answer in time.",
+);
+const REDIS: Metric = metric(
+    "bulkhead_cache_redis_total",
+    Kind::Counter,
+    &["result"],
+    "What the result cache's second tier did: put (an answer is there), drop (no time to put it there), absent, stale, forged \
+     (it was asked, and what it has is gone, older than a write, not what was put there), timeout, error, lost (it is left alone), found (it is used again).",
 );
 const CACHE_BYTES: Metric = metric("bulkhead_cache_bytes", Kind::Gauge, &[], "What answers and their keys take in memory.");
 const CACHE_ANSWERS: Metric = metric("bulkhead_cache_answers", Kind::Gauge, &[], "Answers that are kept in memory.");
@@ -110,6 +123,8 @@ pub const METRICS: &[Metric] = &[
     CACHE_BYTES,
     CACHE_ANSWERS,
     CACHE_EVICTIONS,
+    REDIS_UP,
+    REDIS,
     ADDED,
     POOL_WAIT,
     POOL_TIMEOUTS,
@@ -144,6 +159,18 @@ const FLOWS: [Flow; 2] = [Flow::Simple, Flow::Extended];
 const REASONS: [Reason; 6] =
     [Reason::Invalid, Reason::Policy, Reason::Unsupported, Reason::Disagreement, Reason::Limit, Reason::Tenant];
 
+const REDIS_EVENTS: [Redis; 9] = [
+    Redis::Found,
+    Redis::Lost,
+    Redis::Put,
+    Redis::Dropped,
+    Redis::Absent,
+    Redis::Stale,
+    Redis::Forged,
+    Redis::TimedOut,
+    Redis::Failed,
+];
+
 /// The counters of a process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -160,11 +187,14 @@ pub struct Metrics {
     template_hit: IntCounter,
     template_miss: IntCounter,
     cache_hit: IntCounter,
+    cache_fetched: IntCounter,
     cache_fill: IntCounter,
     cache_pass: [IntCounter; Uncached::ALL.len()],
     cache_bytes: IntGauge,
     cache_answers: IntGauge,
     cache_evictions: IntCounter,
+    redis_up: IntGauge,
+    redis: [IntCounter; REDIS_EVENTS.len()],
     added: Histogram,
     pool_wait: Histogram,
     pool_timeouts: IntCounter,
@@ -195,6 +225,7 @@ impl Metrics {
         let denials = counters(&r, &DENIALS)?;
         let templates = counters(&r, &TEMPLATES)?;
         let cached = counters(&r, &CACHED)?;
+        let redis = counters(&r, &REDIS)?;
         let reloads = counters(&r, &RELOADS)?;
         let statement = |c: Command, f: Flow, decision: &str| statements.with_label_values(&[command(c), flow(f), decision]);
         Ok(Metrics {
@@ -208,11 +239,14 @@ impl Metrics {
             template_hit: templates.with_label_values(&["hit"]),
             template_miss: templates.with_label_values(&["miss"]),
             cache_hit: cached.with_label_values(&["hit", ""]),
+            cache_fetched: cached.with_label_values(&["hit", "redis"]),
             cache_fill: cached.with_label_values(&["fill", ""]),
             cache_pass: Uncached::ALL.map(|why| cached.with_label_values(&["pass", why.label()])),
             cache_bytes: gauge(&r, &CACHE_BYTES)?,
             cache_answers: gauge(&r, &CACHE_ANSWERS)?,
             cache_evictions: counter(&r, &CACHE_EVICTIONS)?,
+            redis_up: gauge(&r, &REDIS_UP)?,
+            redis: REDIS_EVENTS.map(|x| redis.with_label_values(&[redis_event(x)])),
             added: histogram(&r, &ADDED)?,
             pool_wait: histogram(&r, &POOL_WAIT)?,
             pool_timeouts: counter(&r, &POOL_TIMEOUTS)?,
@@ -245,6 +279,15 @@ impl Metrics {
         let mut out = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
         Ok(out)
+    }
+
+    fn redis(&self, what: Redis) {
+        match what {
+            Redis::Found => self.redis_up.set(1),
+            Redis::Lost => self.redis_up.set(0),
+            Redis::Put | Redis::Dropped | Redis::Absent | Redis::Stale | Redis::Forged | Redis::TimedOut | Redis::Failed => {}
+        }
+        self.redis[what as usize].inc();
     }
 
     fn reloaded(&self, reload: Reload) {
@@ -289,8 +332,10 @@ impl Observe for Metrics {
             Event::TemplateHit => self.template_hit.inc(),
             Event::TemplateMissed => self.template_miss.inc(),
             Event::Cached(Cached::Hit) => self.cache_hit.inc(),
+            Event::Cached(Cached::Fetched) => self.cache_fetched.inc(),
             Event::Cached(Cached::Filled) => self.cache_fill.inc(),
             Event::Cached(Cached::Passed(why)) => self.cache_pass[why as usize].inc(),
+            Event::Redis(what) => self.redis(what),
             Event::PoolWaited(time) => self.pool_wait.observe(time.as_secs_f64()),
             Event::PoolTimedOut => self.pool_timeouts.inc(),
             Event::BackendOpened => {
@@ -346,6 +391,20 @@ fn rejection(rejection: Rejection) -> &'static str {
     }
 }
 
+fn redis_event(event: Redis) -> &'static str {
+    match event {
+        Redis::Found => "found",
+        Redis::Lost => "lost",
+        Redis::Put => "put",
+        Redis::Dropped => "drop",
+        Redis::Absent => "absent",
+        Redis::Stale => "stale",
+        Redis::Forged => "forged",
+        Redis::TimedOut => "timeout",
+        Redis::Failed => "error",
+    }
+}
+
 fn command(command: Command) -> &'static str {
     match command {
         Command::Select => "select",
@@ -388,6 +447,7 @@ mod tests {
         assert!(REJECTIONS.iter().enumerate().all(|(i, x)| *x as usize == i));
         assert!(COMMANDS.iter().enumerate().all(|(i, x)| *x as usize == i));
         assert!(FLOWS.iter().enumerate().all(|(i, x)| *x as usize == i));
+        assert!(REDIS_EVENTS.iter().enumerate().all(|(i, x)| *x as usize == i));
         assert!(REASONS.iter().enumerate().all(|(i, x)| *x as usize == i));
     }
 

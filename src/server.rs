@@ -81,7 +81,7 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
     let metrics = Arc::new(Metrics::new().map_err(|e| format!("metrics: {e}"))?);
     let health = Arc::new(Health::default());
     let events = Events::new(vec![metrics.clone(), health.clone()]);
-    let cache = config.cache.map(|bytes| Arc::new(Cache::new(bytes).lasting(config.cache_ttl)));
+    let cache = open_cache(&config, &events)?;
     let nudge = Nudge::default();
     let mut keepers = vec![];
     let mut gates: HashMap<String, Arc<dyn Review>> = HashMap::new();
@@ -109,6 +109,15 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
     let served = serve(config, gates, events, reload, caches).await.map_err(|e| e.to_string());
     keeping.abort();
     served
+}
+
+fn open_cache(config: &Config, events: &Events) -> Result<Option<Arc<Cache>>, String> {
+    let Some(bytes) = config.cache else { return Ok(None) };
+    let cache = Cache::new(bytes).lasting(config.cache_ttl);
+    Ok(Some(Arc::new(match &config.redis {
+        Some(redis) => cache.with_redis(redis, events.clone()).map_err(|error| format!("[cache] redis: {error}"))?,
+        None => cache,
+    })))
 }
 
 /// The result cache's part of each database, by name.

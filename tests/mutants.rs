@@ -3,7 +3,8 @@
 //! `make mutants` builds with `--cfg mutants` and runs the second half: for each mutant the cases of `tests/isolation/*.md` in
 //! this process, with the output check off, so that the text itself must tell; what they do not catch, and all mutants of
 //! the output check, the unit tests must, in a process of their own. Mutants of sessions and of the pool are for the scenes of
-//! `tests/pool.rs`, their unit tests, `tests/wire_backend.rs` and `tests/lookup.rs`; those of the result cache for `tests/cache.rs`.
+//! `tests/pool.rs`, their unit tests, `tests/wire_backend.rs` and `tests/lookup.rs`; those of the result cache for `tests/cache.rs`,
+//! and of its second tier for `tests/cache_redis.rs`.
 
 mod support;
 
@@ -130,6 +131,7 @@ mod run {
         let backends = Tests::build(&["--test", "wire_backend"], &[]);
         let lookups = Tests::build(&["--test", "lookup"], &[]);
         let caches = Tests::build(&["--test", "cache"], &[]);
+        let redis = Tests::build(&["--test", "cache_redis"], &[]);
         let kept = Tests { program: units.program.clone(), arguments: &["cache::", "catalog::"] };
         let sessions = Tests { program: units.program.clone(), arguments: &["session::", "backend::"] };
         switch(&[]);
@@ -138,7 +140,7 @@ mod run {
         switch(&[WITHOUT_CHECK]);
         assert!(differs().is_none(), "the output check refuses what the rewriter should: {:?}", differs().map(|c| &c.sql));
         assert_eq!(units.failing(""), None, "without a mutation");
-        for tests in [&scenes, &sessions, &backends, &lookups, &caches, &kept] {
+        for tests in [&scenes, &sessions, &backends, &lookups, &caches, &redis, &kept] {
             assert_eq!(tests.failing(""), None, "without a mutation");
         }
         let only = std::env::var("MUTANT").unwrap_or_default();
@@ -147,6 +149,7 @@ mod run {
             switch(&[WITHOUT_CHECK, name]);
             let by = match name.split('.').next() {
                 Some("session") => [&scenes, &sessions, &backends, &lookups].iter().find_map(|tests| tests.failing(name)),
+                Some("cache") if name.starts_with("cache.redis") => redis.failing(name),
                 Some("cache") => [&kept, &caches].iter().find_map(|tests| tests.failing(name)),
                 Some("lookup") => lookups.failing(name),
                 Some("check") => units.failing(name),

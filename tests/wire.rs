@@ -57,6 +57,7 @@ fn config(postgres: &Postgres) -> Config {
         cache: None,
         cache_ttl: None,
         cache_within: std::time::Duration::from_secs(1),
+        redis: None,
         limits: Limits { startup_timeout: Duration::from_secs(5), max_message: 1 << 20, ..Limits::default() },
     }
 }

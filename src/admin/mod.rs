@@ -79,6 +79,8 @@ impl Observe for Health {
             | Event::AuthFailed
             | Event::StatementReviewed { command: _, protocol: _, verdict: _ }
             | Event::Cached(_)
+            // The loss of what is optional does not make a process unhealthy.
+            | Event::Redis(_)
             | Event::TemplateHit
             | Event::TemplateMissed
             | Event::PoolWaited(_)

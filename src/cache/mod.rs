@@ -19,6 +19,7 @@ pub mod flights;
 pub mod follow;
 pub mod frequency;
 pub mod hint;
+pub mod shared;
 pub mod store;
 pub mod tags;
 pub mod upkeep;
@@ -33,7 +34,8 @@ use bytes::{Buf, BytesMut};
 use smallvec::SmallVec;
 
 use crate::backend::connection::Settings;
-use crate::event::Uncached;
+use crate::config;
+use crate::event::{Events, Uncached};
 use crate::id::PolicyEpoch;
 use crate::plan::{Bound, Reads, Rows, TemplateUse, Touched, Values, Whose, Writes};
 use crate::principal::{Principal, Tenant};
@@ -41,6 +43,7 @@ use crate::wire::backend::tag;
 use crate::wire::frame;
 use flights::{Flight, Flights, Following, Takeoff};
 use follow::Staleness;
+use shared::{Sealed, Shared};
 use store::{Entry, Store, StoredKey};
 use tags::{Generation, Intent, Part, Slot, Stamps, Tag, Tags};
 
@@ -48,6 +51,8 @@ use tags::{Generation, Intent, Part, Slot, Stamps, Tag, Tags};
 #[derive(Debug)]
 pub struct Cache {
     store: Store,
+    /// The second tier, where there is one.
+    shared: Option<Shared>,
     tags: Arc<Tags>,
     flights: Arc<Flights>,
     generation: ArcSwap<()>,
@@ -67,6 +72,7 @@ impl Cache {
         // One answer does not push out all others.
         Cache {
             store: Store::new(bytes),
+            shared: None,
             tags: Arc::new(Tags::new()),
             flights: Arc::default(),
             generation: ArcSwap::default(),
@@ -80,6 +86,15 @@ impl Cache {
     /// The same, whose answers are given for no longer than that.
     pub fn lasting(self, ttl: Option<Duration>) -> Cache {
         Cache { ttl, ..self }
+    }
+
+    /// With a second tier. Inside a runtime.
+    ///
+    /// # Errors
+    /// Its client cannot be made.
+    pub fn with_redis(self, redis: &config::Redis, events: Events) -> Result<Cache, String> {
+        let shared = Shared::start(redis, self.tags.clone(), events).map_err(|error| error.to_string())?;
+        Ok(Cache { shared: Some(shared), ..self })
     }
 
     /// What belongs to one database; `number` tells it from the others. `server`: the number of the first that is the same database
@@ -351,11 +366,47 @@ impl DatabaseCache {
             template.fills.fetch_add(1, Ordering::Relaxed);
             template.microseconds.fetch_add(cost.into(), Ordering::Relaxed);
             let until = ttl.map(|ttl| begun + ttl);
-            let entry = Entry { answer: answer.as_ref().into(), stamps, owner, template, cost, until };
+            let entry = Arc::new(Entry { answer: answer.as_ref().into(), stamps, owner, template, cost, until });
+            // What grows old by itself stays here.
+            if let (Some(shared), None) = (&self.cache.shared, until) {
+                shared.put(&key, &entry);
+            }
             store.insert(key, entry, |entry| !entry.stamps.are_current(tags));
         }
         // Now that it is there.
         drop(flight);
+    }
+
+    /// Asks the second tier for what is about to be asked of the server; `None`: there is no sense in it.
+    pub fn ask(&self, fill: &Fill) -> Option<impl Future<Output = Option<Sealed>> + Send + 'static> {
+        self.cache.shared.as_ref()?.ask(&fill.key)
+    }
+
+    /// The answer that came from the second tier, in memory now. `Err`: it is none, and what was begun goes on: its stamps are older
+    /// than its query still.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn receive(&self, mut fill: Box<Fill>, sealed: Option<Sealed>) -> Result<Arc<Entry>, Box<Fill>> {
+        let shared = self.cache.shared.as_ref();
+        let opened = sealed.zip(shared).and_then(|(sealed, shared)| shared.open(&fill.key, fill.tenant.as_ref(), sealed));
+        let Some(shared::Opened { stamps, cost, answer }) = opened else {
+            // What the server takes does not begin before.
+            fill.begun = Instant::now();
+            return Err(fill);
+        };
+        let (store, tags) = (&self.cache.store, &self.cache.tags);
+        let owner = store.owner(fill.tenant.as_ref());
+        owner.hits.fetch_add(1, Ordering::Relaxed);
+        let template = fill.template.clone();
+        template.hits.fetch_add(1, Ordering::Relaxed);
+        // Only what does not grow old by itself was put there; of this question it may.
+        let until = fill.ttl.map(|ttl| fill.begun + ttl);
+        let entry = Arc::new(Entry { answer, stamps, owner, template, cost, until });
+        store.insert(fill.key.clone(), entry.clone(), |entry| !entry.stamps.are_current(tags));
+        // Who follows finds it there.
+        drop(fill);
+        Ok(entry)
     }
 
     /// An intent to write, of nothing yet.

@@ -83,6 +83,11 @@ impl StoredKey {
     pub fn hash(&self) -> u64 {
         self.hash
     }
+
+    /// All of it.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.key
+    }
 }
 
 impl std::fmt::Debug for StoredKey {
@@ -235,7 +240,7 @@ impl Store {
     }
 
     /// Keeps it, if it is worth its place. `is_dead`: nobody would ever get it.
-    pub fn insert(&self, key: StoredKey, entry: Entry, is_dead: impl Fn(&Entry) -> bool) {
+    pub fn insert(&self, key: StoredKey, entry: Arc<Entry>, is_dead: impl Fn(&Entry) -> bool) {
         let wanted = weight(&key, &entry);
         if wanted > self.shard_bytes {
             return;
@@ -264,7 +269,7 @@ impl Store {
         }
         shard.bytes += wanted;
         entry.owner.bytes.fetch_add(wanted, Ordering::Relaxed);
-        shard.entries.insert(key, Arc::new(entry));
+        shard.entries.insert(key, entry);
     }
 
     /// What is worth less, or none.
@@ -379,7 +384,7 @@ mod tests {
         if store.get(hashed).is_none() {
             let owner = store.owner(Some(&Tenant(tenant.into())));
             let entry = entry(100, owner, 100);
-            store.insert(hashed.to_owned(), entry, |_| false);
+            store.insert(hashed.to_owned(), Arc::new(entry), |_| false);
         }
     }
 
@@ -419,7 +424,7 @@ mod tests {
             let hashed = store.hashed(name.as_bytes());
             store.get(hashed);
             let entry = entry(length, owner.clone(), cost);
-            store.insert(hashed.to_owned(), entry, |_| false);
+            store.insert(hashed.to_owned(), Arc::new(entry), |_| false);
         };
         let kept = |name: &str| (0..400).filter(|n| store.get(store.hashed(format!("{name} {n}").as_bytes())).is_some()).count();
         for n in 0..400 {

@@ -97,6 +97,30 @@ impl Stamps {
         self.0.extend_from_slice(&other.0);
     }
 
+    /// As bytes, for [`read`](Self::read) of the same process: they are numbers of its own table.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&(self.0.len() as u32).to_le_bytes());
+        for (slot, number) in &self.0 {
+            out.extend_from_slice(&slot.0.to_le_bytes());
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+
+    /// What was [written](Self::write), and what follows it; `None`: it was not.
+    pub(super) fn read(bytes: &[u8]) -> Option<(Stamps, &[u8])> {
+        let (count, mut rest) = bytes.split_first_chunk()?;
+        let mut stamps = Stamps::default();
+        for _ in 0..u32::from_le_bytes(*count) {
+            let (slot, after) = rest.split_first_chunk()?;
+            let (number, after) = after.split_first_chunk()?;
+            let slot = Some(u32::from_le_bytes(*slot)).filter(|slot| (*slot as usize) < SLOTS)?;
+            stamps.0.push((Slot(slot), u64::from_le_bytes(*number)));
+            rest = after;
+        }
+        // What depends on nothing would be true for ever: nobody writes that.
+        (!stamps.0.is_empty()).then_some((stamps, rest))
+    }
+
     /// Whether nothing has begun to write since.
     pub fn are_current(&self, tags: &Tags) -> bool {
         self.0.iter().all(|(slot, number)| tags.load(*slot) == *number)
@@ -172,6 +196,26 @@ mod tests {
         lost.add(slot);
         drop(lost);
         assert_eq!(stamps(&tags, slot), None, "nobody knows what became of it");
+    }
+
+    #[test]
+    fn stamps_come_back_as_they_were_and_nothing_else_does() {
+        let tags = Tags::new();
+        let mut all = Stamps::default();
+        for family in 0..9 {
+            assert!(all.add(tags.slot(0, Tag::Family(family, Part::Any)), &tags));
+        }
+        let mut bytes = Vec::new();
+        all.write(&mut bytes);
+        bytes.push(7);
+        assert_eq!(Stamps::read(&bytes), Some((all, &[7][..])));
+        for end in 0..bytes.len() - 1 {
+            assert_eq!(Stamps::read(&bytes[..end]), None, "{end}");
+        }
+        assert_eq!(Stamps::read(&[0; 4]), None);
+        let out_of_range = [&1u32.to_le_bytes()[..], &(SLOTS as u32).to_le_bytes(), &[0; 8]].concat();
+        assert_eq!(Stamps::read(&out_of_range), None);
+        assert_eq!(Stamps::read(&[0xff; 64]), None);
     }
 
     #[test]

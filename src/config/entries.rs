@@ -69,7 +69,7 @@ pub(super) struct Secrets<'a> {
 
 impl Secrets<'_> {
     /// The text behind `env:NAME` and `file:PATH`; any other text is itself.
-    fn resolve(&self, text: &str) -> Result<String, String> {
+    pub fn resolve(&self, text: &str) -> Result<String, String> {
         if let Some(name) = text.strip_prefix("env:") {
             return match self.environment.get(name) {
                 Some("") => Err(format!("the variable {name} is empty")),

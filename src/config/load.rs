@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::document::{Document, Key, key, kind_of, later};
 use super::entries::{self, Secrets};
 use super::problem::{Problem, Problems, did_you_mean};
+use super::redis;
 use super::settings::{
     self, ALWAYS_ON, CACHE_BYTES, Draft, Kind, PARANOID, QUERY_CACHE, SETTINGS, Setting, VARIABLES_NOT_BUILT, switch,
 };
@@ -59,7 +60,7 @@ pub fn load(path: &Path, environment: &Environment, flags: &[(String, String)]) 
             .help("--config F names another file; `bulkhead check --reference` shows what can stand in it")
     })?;
     let base = path.parent().unwrap_or(Path::new("")).to_owned();
-    let mut draft = Draft { config: blank(), tls_certificate: None, tls_key: None, tls_required: false };
+    let mut draft = Draft { config: blank(), tls_certificate: None, tls_key: None, tls_required: false, redis: None };
     let mut problems = apply_defaults(&mut draft, &base);
 
     let document = Document::new(path.display().to_string(), text);
@@ -79,6 +80,7 @@ pub fn load(path: &Path, environment: &Environment, flags: &[(String, String)]) 
         Ok(tls) => draft.config.server.tls = tls,
         Err(what) => problems.push(Problem::new(what)),
     }
+    problems.extend(apply_redis(&mut draft, environment));
     Problems(problems).or(draft.config)
 }
 
@@ -119,6 +121,25 @@ fn blank() -> Config {
         cache: None,
         cache_ttl: None,
         cache_within: std::time::Duration::from_secs(1),
+        redis: None,
+    }
+}
+
+/// Now that all sources have been read.
+fn apply_redis(draft: &mut Draft, environment: &Environment) -> Option<Problem> {
+    let written = draft.redis.as_ref()?;
+    if draft.config.cache.is_none() {
+        let problem =
+            Problem::new("[cache] redis is set, but [cache] memory_mb is not: Redis is the second tier of a cache in memory");
+        return Some(problem.help("memory_mb = 256, beside it, or redis = \"off\""));
+    }
+    let secrets = Secrets { environment, base: &written.base };
+    match secrets.resolve(&written.text).and_then(|url| redis::parse(&url)) {
+        Ok(redis) => {
+            draft.config.redis = Some(redis);
+            None
+        }
+        Err(what) => Some(Problem::new(format!("[cache] redis cannot be used: {what}"))),
     }
 }
 
@@ -395,8 +416,37 @@ mod tests {
     }
 
     #[test]
+    fn a_second_tier_needs_a_first_and_keeps_its_password() {
+        let with = |file: &str, variables: &[(&str, &str)]| read(file, variables, &[]);
+        let url = "redis://app:HUSH@127.0.0.1:6380/2";
+        let file = format!("[cache]\nmemory_mb = 3\nredis = '{url}'");
+        let redis = with(&file, &[]).unwrap().redis.unwrap();
+        assert_eq!((redis.port, redis.database, redis.password.as_deref()), (6380, 2, Some("HUSH")));
+        assert_eq!(with(&file, &[("BULKHEAD_CACHE_REDIS", "off")]).unwrap().redis, None);
+        assert_eq!(with("[cache]\nmemory_mb = 3", &[("BULKHEAD_CACHE_REDIS", url)]).unwrap().redis, Some(redis.clone()));
+        assert_eq!(with("[cache]\nmemory_mb = 3\nredis = 'env:URL'", &[("URL", url)]).unwrap().redis, Some(redis));
+        for (file, variables, part) in [
+            (format!("[cache]\nredis = '{url}'"), vec![], "memory_mb is not"),
+            (String::new(), vec![("BULKHEAD_CACHE_REDIS", url)], "memory_mb is not"),
+            ("[cache]\nmemory_mb = 3\nredis = 'env:URL'".to_owned(), vec![], "URL is not set"),
+            (
+                "[cache]\nmemory_mb = 3\nredis = 'env:URL'".to_owned(),
+                vec![("URL", "rediss://a:HUSH@h")],
+                "rediss:// is not supported",
+            ),
+            ("[cache]\nmemory_mb = 3\nredis = 'redis://a:HUSH@h:x'".to_owned(), vec![], "port is not"),
+            ("[cache]\nmemory_mb = 3".to_owned(), vec![("BULKHEAD_CACHE_REDIS", "redis:a:HUSH@h")], "begins with redis://"),
+            (format!("[cache]\nmemory_mb = 'x'\nredis = '{url}'"), vec![], "memory_mb"),
+        ] {
+            let error = with(&file, &variables).unwrap_err();
+            assert!(error.contains(part), "{file}: {error}");
+            assert!(!error.contains("HUSH"), "{error}");
+        }
+    }
+
+    #[test]
     fn variables_of_what_is_not_built_are_refused_unless_they_mean_off() {
-        for (name, _) in VARIABLES_NOT_BUILT.iter().chain(&[("BULKHEAD_CACHE_REDIS", ""), ("BULKHEAD_AUDIT_PATH", "")]) {
+        for (name, _) in VARIABLES_NOT_BUILT.iter().chain(&[("BULKHEAD_AUDIT_PATH", "")]) {
             assert!(read("", &[(name, "false")], &[]).is_ok(), "{name}");
             let error = read("", &[(name, "7")], &[]).unwrap_err();
             assert!(error.contains(name) && error.contains("not built yet"), "{error}");

@@ -4,6 +4,7 @@ pub mod document;
 mod entries;
 mod load;
 pub mod problem;
+pub mod redis;
 pub mod settings;
 pub mod upstream;
 
@@ -35,6 +36,27 @@ pub struct Config {
     pub cache_ttl: Option<Duration>,
     /// How old an answer may be where others write too.
     pub cache_within: Duration,
+    /// Its second tier. INVARIANT: only where there is a first.
+    pub redis: Option<Redis>,
+}
+
+/// A `redis://` URL, taken apart.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Redis {
+    /// A name or an address.
+    pub host: String,
+    pub port: u16,
+    /// `None`: the default one.
+    pub user: Option<String>,
+    /// INVARIANT: never printed.
+    pub password: Option<String>,
+    pub database: i64,
+}
+
+impl std::fmt::Debug for Redis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "redis://***@{}:{}/{}", self.host, self.port, self.database)
+    }
 }
 
 /// `[log]`

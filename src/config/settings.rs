@@ -44,8 +44,25 @@ pub enum Kind {
     Switch(fn(&mut Draft, bool)),
     /// One of these words; the function gets one of them, in lower case.
     Word(&'static [&'static str], fn(&mut Draft, &str) -> Result<(), String>),
+    /// A text that may be `env:NAME` or `file:PATH`, or `off`. Looked at once all sources are read, since messages quote what is looked
+    /// at here.
+    Secret(fn(&mut Draft, Option<Unresolved>)),
     /// Known, but refused by name.
     NotBuilt,
+}
+
+/// A secret as it is written.
+#[derive(Clone)]
+pub struct Unresolved {
+    pub text: String,
+    /// Where a relative path starts.
+    pub base: PathBuf,
+}
+
+impl std::fmt::Debug for Unresolved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
 }
 
 /// A configuration while it is read.
@@ -55,6 +72,7 @@ pub struct Draft {
     pub tls_certificate: Option<PathBuf>,
     pub tls_key: Option<PathBuf>,
     pub tls_required: bool,
+    pub redis: Option<Unresolved>,
 }
 
 /// Every setting of every table but the lists `[[database]]` and `[[user]]`.
@@ -261,9 +279,9 @@ pub const SETTINGS: &[Setting] = &[
         section: "cache",
         key: "redis",
         default: "",
-        doc: "Result cache: second tier.",
+        doc: "A second tier of the result cache, in a Redis nearby, for answers that memory_mb has no room for; off: none. What is put there is sealed. May be env:NAME or file:PATH.",
         aliases: &[],
-        kind: Kind::NotBuilt,
+        kind: Kind::Secret(|d, v| d.redis = v),
     },
     Setting { section: "audit", key: "path", default: "", doc: "Audit log: directory.", aliases: &[], kind: Kind::NotBuilt },
 ];
@@ -330,6 +348,8 @@ impl Setting {
                 }
                 set(draft, &word)?;
             }
+            Kind::Secret(set) if text.is_empty() || switch(text) == Some(false) => set(draft, None),
+            Kind::Secret(set) => set(draft, Some(Unresolved { text: text.to_owned(), base: base.to_owned() })),
             Kind::NotBuilt => return Err("not built yet".to_owned()),
         }
         Ok(())
@@ -350,6 +370,7 @@ impl Kind {
             Kind::OptionalDuration(_) => "a time with its unit, such as 500ms, 30s, 5m or 1h, or off".to_owned(),
             Kind::Switch(_) => "true or false".to_owned(),
             Kind::Word(words, _) => words.join(", "),
+            Kind::Secret(_) => "redis://USER:PASSWORD@HOST:PORT/DB, or off".to_owned(),
             Kind::NotBuilt => "nothing: not built yet".to_owned(),
         }
     }

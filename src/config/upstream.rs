@@ -136,7 +136,7 @@ fn is_local(host: &str) -> bool {
 }
 
 /// `host`, `host:port`, `[::1]:port`.
-fn split_location(location: &str) -> Result<(&str, &str), String> {
+pub(super) fn split_location(location: &str) -> Result<(&str, &str), String> {
     if let Some(rest) = location.strip_prefix('[') {
         let (host, after) = rest.split_once(']').ok_or("`[` without `]` in the host")?;
         return match after.strip_prefix(':') {
@@ -152,7 +152,7 @@ fn split_location(location: &str) -> Result<(&str, &str), String> {
     }
 }
 
-fn decode(text: &str) -> Result<String, String> {
+pub(super) fn decode(text: &str) -> Result<String, String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {

@@ -78,7 +78,7 @@ async fn follow_once(
         tokio::time::sleep(SOON).await;
     }
     cache.forget();
-    let mut wanted: Option<(Instant, Lsn)> = None;
+    let mut wanted: Option<Wanted> = None;
     let mut next_look = tokio::time::Instant::now();
     loop {
         let told = tokio::select! {
@@ -89,7 +89,7 @@ async fn follow_once(
         match told {
             Some(Told::Change(message)) => follower.take(&message, tables)?,
             Some(Told::Position) => {
-                if let Some((at, end)) = wanted
+                if let Some(Wanted { at, end, flushed: _ }) = wanted
                     && has_reached(stream.position(), end)
                 {
                     bound.note_known(at);
@@ -103,9 +103,12 @@ async fn follow_once(
                 let at = Instant::now();
                 let Look { snapshot, end } = look(&mut side).await?;
                 follower.note_snapshot(&snapshot);
-                match wanted {
-                    None => wanted = Some((at, end)),
-                    Some((since, _)) if at - since >= bound.within() / LOOKS => _ = side.query(FLUSH_SQL).await?,
+                match &mut wanted {
+                    None => wanted = Some(Wanted { at, end, flushed: false }),
+                    Some(wanted) if !wanted.flushed && at - wanted.at >= bound.within() / LOOKS => {
+                        side.query(FLUSH_SQL).await?;
+                        wanted.flushed = true;
+                    }
                     Some(_) => {}
                 }
                 stream.ask_position().await?;
@@ -119,6 +122,14 @@ async fn follow_once(
 
 fn has_reached(position: Lsn, end: Lsn) -> bool {
     position >= end || position.0.is_multiple_of(PAGE) && end.0 - position.0 <= HEADER
+}
+
+/// How far the log went at a time, which is to be told.
+struct Wanted {
+    at: Instant,
+    end: Lsn,
+    /// It was seen to that it can be.
+    flushed: bool,
 }
 
 /// One look at the server.

@@ -1,14 +1,16 @@
 //! A tenant's session and the result cache: what is answered without the server, what is kept, and what is said before a write.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::drive::HIGH;
 use super::enforced::{Phase, Session, Snapshots, Step};
 use super::extended::parameters_of;
+use super::statements::Statement;
 use crate::audit;
 use crate::cache::doubt;
 use crate::cache::flights::Following;
-use crate::cache::store::StoredKey;
+use crate::cache::store::{Entry, StoredKey};
 use crate::cache::{Asked, Form, Found, Looked, Turn, WrittenRows};
 use crate::event::{Cached, Command, Event, Uncached, Verdict};
 use crate::gate::{Approved, Protocol};
@@ -29,7 +31,7 @@ impl Session<'_> {
         let Some(cache) = &self.database.cache else { return Err(None) };
         match cache.find(self.asked(text, self.database.gate.epoch(), Form::Simple, &search_path)) {
             Found::Hit(entry) => {
-                self.give(&entry.answer, Protocol::Simple, begun);
+                self.give(&entry.answer, Protocol::Simple, Cached::Hit, begun);
                 Ok(())
             }
             Found::Missing(key) => Err(Some(key)),
@@ -42,7 +44,7 @@ impl Session<'_> {
         Asked { text, epoch, principal, search_path, form, settings }
     }
 
-    /// What is not [known](Self::query_known): waits where another has asked. `false`: it must be sent, and its answer may be kept.
+    /// What is not [known](Self::query_known): waits where another has asked, and asks the second tier. `false`: it must be sent, and its answer may be kept.
     pub async fn query_cached(
         &mut self,
         text: &str,
@@ -53,11 +55,34 @@ impl Session<'_> {
         if self.database.cache.is_none() {
             return Ok(false);
         }
-        let Some(Looked::Asked(following)) = self.look(text, approved, key, self.first_turn()) else { return Ok(false) };
-        self.follow(following).await?;
-        let Err(key) = self.query_known(text, begun) else { return Ok(true) };
-        self.look(text, approved, key, Turn::Second);
-        Ok(false)
+        if let Some(Looked::Asked(following)) = self.look(text, approved, key, self.first_turn()) {
+            self.follow(following).await?;
+            let Err(key) = self.query_known(text, begun) else { return Ok(true) };
+            self.look(text, approved, key, Turn::Second);
+        }
+        let Some(entry) = self.fetch().await? else { return Ok(false) };
+        self.give(&entry.answer, Protocol::Simple, Cached::Fetched, begun);
+        Ok(true)
+    }
+
+    /// An answer of the second tier to what is about to be sent, if that may be kept. One that is cancelled meanwhile is sent, and
+    /// answered so.
+    async fn fetch(&mut self) -> Step<Option<Arc<Entry>>> {
+        let (Some(cache), Some(fill)) = (&self.database.cache, &self.fill) else { return Ok(None) };
+        let Some(asking) = cache.ask(fill) else { return Ok(None) };
+        let epoch = self.database.gate.epoch();
+        let sealed = self.wait_for(asking).await?.flatten();
+        self.registration.slot().clear();
+        // What was decided before is not a hit's decision any more (EPOCH).
+        let sealed = sealed.filter(|_| self.database.gate.epoch() == epoch);
+        let (Some(cache), Some(fill)) = (&self.database.cache, self.fill.take()) else { return Ok(None) };
+        match cache.receive(fill, sealed) {
+            Ok(entry) => Ok(Some(entry)),
+            Err(fill) => {
+                self.fill = Some(fill);
+                Ok(None)
+            }
+        }
     }
 
     /// `None`: it is refused where it is sent.
@@ -107,10 +132,16 @@ impl Session<'_> {
         let mut messages = self.client.inbox.split_to(length);
         let mut answered = false;
         if let Some(read) = Messages::read(&messages) {
-            let mut outcome = self.answer_batch(&read, self.first_turn());
+            let begun = Instant::now();
+            let mut outcome = self.answer_batch(&read, self.first_turn(), begun);
             if let Some(Batch::Asked(following)) = outcome {
                 self.follow(following).await?;
-                outcome = self.answer_batch(&read, Turn::Second);
+                outcome = self.answer_batch(&read, Turn::Second, begun);
+            }
+            if let Some(Batch::Missed(statement)) = &outcome
+                && let Some(entry) = self.fetch().await?
+            {
+                outcome = Some(self.give_batch(&read, statement.clone(), &entry, Cached::Fetched, begun));
             }
             answered = matches!(outcome, Some(Batch::Answered));
         }
@@ -122,8 +153,7 @@ impl Session<'_> {
     }
 
     /// `None`: nothing was answered.
-    fn answer_batch(&mut self, messages: &Messages<'_>, turn: Turn) -> Option<Batch> {
-        let begun = Instant::now();
+    fn answer_batch(&mut self, messages: &Messages<'_>, turn: Turn, begun: Instant) -> Option<Batch> {
         let Messages { parse, bind, bound, described } = messages;
         let statement = match parse {
             Some(parse) => self.prepare(parse).ok()?,
@@ -145,15 +175,7 @@ impl Session<'_> {
         } else {
             let form = Form::Extended { described: *described, types: &statement.declared, bound };
             match cache.find(self.asked(&statement.source, plan.epoch(), form, &statement.search_path)) {
-                Found::Hit(entry) => {
-                    if let Some(parse) = parse {
-                        reply::put_parse_complete(&mut self.client.outbox);
-                        self.names.insert(parse.name, statement);
-                    }
-                    self.give(&entry.answer, Protocol::Extended, begun);
-                    self.names.drop_portals();
-                    return Some(Batch::Answered);
-                }
+                Found::Hit(entry) => return Some(self.give_batch(messages, statement, &entry, Cached::Hit, begun)),
                 Found::Missing(key) => {
                     let parameters = parameters_of(bind, &statement);
                     let (literals, parameters) = (&statement.literals, Parameters::Bound(&parameters));
@@ -165,8 +187,25 @@ impl Session<'_> {
         };
         match self.note_looked(looked) {
             Some(Looked::Asked(following)) => Some(Batch::Asked(following)),
-            Some(Looked::Miss(_) | Looked::Passed(_)) | None => None,
+            Some(Looked::Miss(_) | Looked::Passed(_)) | None => self.fill.is_some().then_some(Batch::Missed(statement)),
         }
+    }
+
+    fn give_batch(
+        &mut self,
+        messages: &Messages<'_>,
+        statement: Arc<Statement>,
+        entry: &Entry,
+        how: Cached,
+        begun: Instant,
+    ) -> Batch {
+        if let Some(parse) = &messages.parse {
+            reply::put_parse_complete(&mut self.client.outbox);
+            self.names.insert(parse.name, statement);
+        }
+        self.give(&entry.answer, Protocol::Extended, how, begun);
+        self.names.drop_portals();
+        Batch::Answered
     }
 
     /// Whether the session's transactions are at READ COMMITTED, where they are not told otherwise.
@@ -222,12 +261,12 @@ impl Session<'_> {
         None
     }
 
-    fn give(&mut self, answer: &[u8], protocol: Protocol, begun: Instant) {
+    fn give(&mut self, answer: &[u8], protocol: Protocol, how: Cached, begun: Instant) {
         self.client.outbox.extend_from_slice(answer);
         reply::put_ready(&mut self.client.outbox, self.status);
         self.statements += 1;
         self.tell(Command::Select, protocol, Verdict::Permitted);
-        self.shared.events.emit(Event::Cached(Cached::Hit));
+        self.shared.events.emit(Event::Cached(how));
         self.shared.events.emit(Event::LatencyAdded(begun.elapsed()));
     }
 
@@ -334,6 +373,8 @@ enum Batch {
     Answered,
     /// Another has asked the same.
     Asked(Following),
+    /// It may be kept.
+    Missed(Arc<Statement>),
 }
 
 /// The messages of a transaction of the extended protocol that is one statement.

@@ -71,6 +71,7 @@ fn config(postgres: &Postgres, pool_size: usize) -> Config {
         cache: None,
         cache_ttl: None,
         cache_within: std::time::Duration::from_secs(1),
+        redis: None,
         limits: Limits { pool_wait: Duration::from_secs(10), ..Limits::default() },
     }
 }

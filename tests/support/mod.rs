@@ -9,6 +9,7 @@ pub mod compare;
 pub mod newer;
 pub mod proxy;
 pub mod random;
+pub mod redis;
 pub mod subject;
 pub mod wire;
 
