@@ -4,7 +4,7 @@
 //! this process, with the output check off, so that the text itself must tell; what they do not catch, and all mutants of
 //! the output check, the unit tests must, in a process of their own. Mutants of sessions and of the pool are for the scenes of
 //! `tests/pool.rs`, their unit tests, `tests/wire_backend.rs` and `tests/lookup.rs`; those of the result cache for `tests/cache.rs`,
-//! and of its second tier for `tests/cache_redis.rs`.
+//! of its second tier for `tests/cache_redis.rs`, and of what follows the log for `tests/cache_follow.rs`.
 
 mod support;
 
@@ -132,6 +132,7 @@ mod run {
         let lookups = Tests::build(&["--test", "lookup"], &[]);
         let caches = Tests::build(&["--test", "cache"], &[]);
         let redis = Tests::build(&["--test", "cache_redis"], &[]);
+        let followed = Tests::build(&["--test", "cache_follow"], &[]);
         let kept = Tests { program: units.program.clone(), arguments: &["cache::", "catalog::"] };
         let sessions = Tests { program: units.program.clone(), arguments: &["session::", "backend::"] };
         switch(&[]);
@@ -140,7 +141,7 @@ mod run {
         switch(&[WITHOUT_CHECK]);
         assert!(differs().is_none(), "the output check refuses what the rewriter should: {:?}", differs().map(|c| &c.sql));
         assert_eq!(units.failing(""), None, "without a mutation");
-        for tests in [&scenes, &sessions, &backends, &lookups, &caches, &redis, &kept] {
+        for tests in [&scenes, &sessions, &backends, &lookups, &caches, &redis, &followed, &kept] {
             assert_eq!(tests.failing(""), None, "without a mutation");
         }
         let only = std::env::var("MUTANT").unwrap_or_default();
@@ -150,6 +151,9 @@ mod run {
             let by = match name.split('.').next() {
                 Some("session") => [&scenes, &sessions, &backends, &lookups].iter().find_map(|tests| tests.failing(name)),
                 Some("cache") if name.starts_with("cache.redis") => redis.failing(name),
+                Some("cache") if name.starts_with("cache.follow") => {
+                    [&kept, &followed].iter().find_map(|tests| tests.failing(name))
+                }
                 Some("cache") => [&kept, &caches].iter().find_map(|tests| tests.failing(name)),
                 Some("lookup") => lookups.failing(name),
                 Some("check") => units.failing(name),

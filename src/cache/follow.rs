@@ -132,7 +132,9 @@ impl Follower {
             }
             (None, None) => return self.add_everything(),
         };
-        self.row(oid, &old, tables);
+        if !crate::mutant!("cache.follow-no-old-rows") {
+            self.row(oid, &old, tables);
+        }
         self.row(oid, new, tables);
     }
 
@@ -162,7 +164,11 @@ impl Follower {
     /// Ends the intents of transactions that this snapshot sees.
     pub fn note_snapshot(&mut self, snapshot: &Snapshot) {
         for (xid, intent) in std::mem::take(&mut self.pending) {
-            if snapshot.sees(xid) { intent.end() } else { self.pending.push_back((xid, intent)) }
+            if snapshot.sees(xid) || crate::mutant!("cache.follow-before-visible") {
+                intent.end()
+            } else {
+                self.pending.push_back((xid, intent))
+            }
         }
     }
 }

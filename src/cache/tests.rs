@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::follow::{Follower, Snapshot};
+use super::upkeep::Tables;
 use super::*;
 use crate::audit::Log;
+use crate::plan::ChangedRow;
 use crate::plan::{Action, Effect, Literals, OwnSequences, Parameters, Plan, Segment, TenantType};
 use crate::principal::Access;
 
@@ -175,6 +178,54 @@ fn an_answer_is_given_until_something_begins_to_write() {
     fill.add(b"older");
     one.database.keep(*fill);
     assert!(question(&cache, 0, 2, "1", &[], &[]).hit().is_none());
+}
+
+/// One family, whose tenants are told by a column.
+#[derive(Debug)]
+struct OneTable;
+
+impl Tables for OneTable {
+    fn family(&self, _: &str, _: &str) -> Option<u32> {
+        Some(7)
+    }
+
+    fn families(&self) -> Vec<u32> {
+        vec![7]
+    }
+
+    fn changed<'v>(&self, relation: u32, value: &dyn Fn(&str) -> Option<&'v [u8]>) -> Option<ChangedRow> {
+        let tenant = value("tenant").map(|t| Tenant(String::from_utf8_lossy(t).into()));
+        (relation == 9).then_some(ChangedRow { family: 7, tenant, row: None })
+    }
+}
+
+#[test]
+fn what_the_log_tells_is_unreadable_until_it_is_visible() {
+    let cache = Arc::new(Cache::new(1 << 20));
+    let (one, two) = (question(&cache, 0, 1, "1", &[], &[]), question(&cache, 0, 1, "2", &[], &[]));
+    let mut follower = Follower::new(one.database.clone());
+    let message = |parts: &[&[u8]]| parts.concat();
+    let begin = message(&[b"B", &[0; 16], &100u32.to_be_bytes()]);
+    let relation = message(&[b"R", &9u32.to_be_bytes(), b"public\0t\0d\0\x01\x01tenant\0", &[0; 8]]);
+    let insert = |oid: u32| message(&[b"I", &oid.to_be_bytes(), b"N\0\x01t\0\0\0\x011"]);
+    let commit = message(&[b"C", &[0; 25]]);
+    let snapshot = |text: &str| Snapshot::parse(text).expect("a snapshot");
+    // Of a table that is not known, anything may have changed.
+    for (oid, others_stay) in [(9, true), (8, false)] {
+        one.keep(b"of 1");
+        two.keep(b"of 2");
+        for part in [&begin, &relation, &insert(oid), &commit] {
+            follower.take(part, &OneTable).expect("a message");
+        }
+        assert!(matches!(one.look(), Looked::Passed(Uncached::Writing)));
+        assert_eq!(two.hit().is_some(), others_stay);
+        follower.note_snapshot(&snapshot("100:101:100"));
+        assert!(follower.is_pending() && matches!(one.look(), Looked::Passed(Uncached::Writing)), "it runs still");
+        follower.note_snapshot(&snapshot("101:101:"));
+        assert!(!follower.is_pending() && matches!(one.look(), Looked::Miss(_)));
+        one.database.forget();
+    }
+    assert!(follower.take(b"?", &OneTable).is_err());
 }
 
 #[test]
