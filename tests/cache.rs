@@ -58,6 +58,21 @@ const SCHEMA: &str = "
     CREATE TABLE short (tenant_id int NOT NULL, name varchar(3) PRIMARY KEY, n int NOT NULL DEFAULT 0);
     CREATE TABLE counted (tenant_id int NOT NULL, id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int NOT NULL DEFAULT 0);
     CREATE TABLE unique_id (tenant_id int NOT NULL, id uuid PRIMARY KEY, n int NOT NULL DEFAULT 0);
+    CREATE TABLE gen (tenant_id int NOT NULL, a int NOT NULL, id int GENERATED ALWAYS AS (a * 10) STORED, n int DEFAULT 0, PRIMARY KEY (tenant_id, id));
+    CREATE TABLE genu (tenant_id int NOT NULL, id int PRIMARY KEY, a int NOT NULL, code int GENERATED ALWAYS AS (a * 10) STORED UNIQUE);
+    CREATE TABLE genchild (tenant_id int NOT NULL, id int PRIMARY KEY, code int REFERENCES genu (code) ON UPDATE CASCADE);
+    CREATE TABLE twice (tenant_id int NOT NULL, name text, n int NOT NULL DEFAULT 0, PRIMARY KEY (name, tenant_id));
+    CREATE UNIQUE INDEX ON twice (tenant_id, name COLLATE loose);
+    INSERT INTO gen (tenant_id, a) VALUES (1, 1), (1, 5);
+    INSERT INTO genu (tenant_id, id, a) VALUES (1, 1, 1);
+    INSERT INTO genchild VALUES (1, 1, 10);
+    INSERT INTO twice VALUES (1, 'abc');
+    CREATE FUNCTION writes_by_operator(int, int) RETURNS bool LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN UPDATE item SET n = 50 WHERE id = $1; RETURN true; END';
+    CREATE OPERATOR === (LEFTARG = int, RIGHTARG = int, FUNCTION = writes_by_operator);
+    CREATE TABLE op_default (tenant_id int NOT NULL, id int, n bool DEFAULT (1 === 3));
+    CREATE TABLE op_check (tenant_id int NOT NULL, id int CHECK (id === 3));
+    CREATE TABLE timed (tenant_id int NOT NULL, id int, at timestamptz, d date, PRIMARY KEY (tenant_id, id));
+    INSERT INTO timed VALUES (1, 1, '2024-01-01 12:00+00', '2024-01-02'), (1, 2, '2024-01-01 03:00+00', '2024-02-01');
     CREATE TABLE elder (tenant_id int NOT NULL, id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
     CREATE TABLE heir () INHERITS (elder);
     INSERT INTO elder VALUES (1, 1);
@@ -171,6 +186,41 @@ const POLICIES: &str = "
     tenant_column = 'tenant_id'
 
     [[table]]
+    name = 'public.gen'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+
+    [[table]]
+    name = 'public.genu'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+
+    [[table]]
+    name = 'public.genchild'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+
+    [[table]]
+    name = 'public.twice'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+
+    [[table]]
+    name = 'public.op_default'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+
+    [[table]]
+    name = 'public.op_check'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+
+    [[table]]
+    name = 'public.timed'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+
+    [[table]]
     name = 'public.elder'
     scope = 'tenant'
     tenant_column = 'tenant_id'
@@ -223,7 +273,12 @@ struct World {
 
 impl World {
     fn start() -> World {
-        let cluster = Cluster::start();
+        World::with(&[])
+    }
+
+    /// `settings`: of the server.
+    fn with(settings: &[&str]) -> World {
+        let cluster = Cluster::start_with(settings);
         cluster.execute("postgres", "CREATE DATABASE shop");
         cluster.execute("shop", SCHEMA);
         // Some statements here take their time.
@@ -568,6 +623,18 @@ const ROWS: &[(&str, &str, bool)] = &[
     ("SELECT (SELECT max(n) FROM item WHERE id = 1), n FROM item WHERE id = 2", "UPDATE item SET n = n + 100 WHERE id = 1", true),
     ("SELECT a.n, b.n FROM item a, item b WHERE a.id = 1 AND b.id = 2", "UPDATE item SET n = n + 100 WHERE id = 2", true),
     ("SELECT tenant_id FROM item AS i (tenant_id, n, id) WHERE i.id = 500", "UPDATE item SET n = 500 WHERE id = 2", true),
+    ("SELECT n FROM gen WHERE id = 20", "UPDATE gen SET a = 2 WHERE id = 10", true),
+    ("SELECT code FROM genchild WHERE id = 1", "UPDATE genu SET a = 7 WHERE id = 1", true),
+    (
+        "SELECT code FROM genchild WHERE id = 1",
+        "INSERT INTO genu (id, a) VALUES (1, 7) ON CONFLICT (id) DO UPDATE SET a = 50",
+        true,
+    ),
+    (
+        "SELECT n FROM twice WHERE name = 'abc'",
+        "INSERT INTO twice (name) VALUES ('ABC') ON CONFLICT (name, tenant_id) DO UPDATE SET n = 7",
+        true,
+    ),
     ("SELECT n FROM elder WHERE id = 1", "INSERT INTO heir (id, n) VALUES (1, 5)", true),
     ("SELECT note FROM part WHERE id = 1", "UPDATE part SET note = note || '.' WHERE id = 1", true),
     ("SELECT note FROM part WHERE id = 1", "UPDATE part SET note = note || '.' WHERE id = 2", false),
@@ -723,6 +790,8 @@ fn no_write_hides() {
         "INSERT INTO by_column (id) VALUES (1)",
         "INSERT INTO by_default (id) VALUES (1)",
         "INSERT INTO by_policy (id) VALUES (1)",
+        "INSERT INTO op_default (id) VALUES (1)",
+        "INSERT INTO op_check (id) VALUES (1)",
     ] {
         run(&mut owner, "UPDATE item SET n = 0");
         world.changes(&mut reader, item, true, &mut || run(&mut writer, sql));
@@ -739,6 +808,8 @@ fn no_write_hides() {
         ("SELECT id FROM brief", "pass relation"),
         ("SELECT at FROM zoned", "pass type"),
         ("SELECT xmax FROM item WHERE id = 1", "pass relation"),
+        ("SELECT at AT TIME ZONE 'Asia/Tokyo' FROM timed WHERE id = 1", "fill"),
+        ("SELECT '04:05'::time AT TIME ZONE 'America/New_York' FROM item WHERE id = 1", "pass function"),
         ("SELECT id FROM item WHERE at < E'\\x6eow'", "pass present"),
         ("SELECT id FROM item WHERE at < U&'\\006eow'", "pass present"),
         ("SELECT id FROM item WHERE at < 'no'\n'w'", "pass present"),
@@ -843,6 +914,7 @@ fn it_is_emptied_and_looked_into() {
         ("", ["fill", "fill", "fill", "fill"]),
         ("?tenant=1", ["fill", "fill", "hit", "hit"]),
         ("?table=public.item", ["fill", "hit", "fill", "hit"]),
+        ("?tenant=2", ["hit", "hit", "fill", "fill"]),
         ("?table=part&tenant=2&database=shop", ["hit", "hit", "hit", "fill"]),
         ("?database=shop", ["fill", "fill", "fill", "fill"]),
     ] {
@@ -859,13 +931,151 @@ fn it_is_emptied_and_looked_into() {
         let answer = world.admin(&format!("POST /cache/purge{purge}"));
         assert!(answer.contains(expected) && !answer.contains("200 OK"), "{answer}");
     }
+    let word = "SELECT text FROM word";
+    one.query(word);
+    two.query(word);
+    world.admin("POST /cache/purge?tenant=1");
+    assert_eq!((world.asking(&mut one, word).as_str(), world.asking(&mut two, word).as_str()), ("fill", "hit"));
+    one.query("SELECT id, n FROM item WHERE id = 1 AND n::bit(4) <> b'1011'");
+    all(&mut one, &mut two);
     let report = world.admin("GET /cache");
+    assert!(!report.contains("1011"), "no constants: {report}");
     for expected in ["\"tenant\": \"1\"", "\"statement\": \"SELECT item.id AS id, item.n AS n FROM public.item item WHERE"] {
         assert!(report.contains(expected), "{report}");
     }
     assert!(!report.contains("= 1\""), "no literals");
     let metrics = world.admin("GET /metrics");
-    assert!(metrics.contains("bulkhead_cache_answers 4"), "{metrics}");
+    assert!(metrics.contains("bulkhead_cache_answers 7"), "{metrics}");
+}
+
+/// Everything that comes up to ReadyForQuery.
+fn batch(session: &mut Wire, messages: &[u8]) -> support::answer::Answer {
+    session.send_raw(messages).expect("send");
+    session.answer()
+}
+
+#[test]
+fn settings_say_what_a_text_means() {
+    let world = World::start();
+    let (mut a, mut b) = (world.connect("one"), world.connect("one"));
+    // DateStyle keeps what it is not told.
+    let read = "SELECT d, at FROM timed WHERE id = 1";
+    for (first, then, alone) in
+        [("German", "DMY", "DMY"), ("SQL, DMY", "MDY", "MDY"), ("DMY", "SQL", "SQL"), ("SQL", "DMY", "DMY")]
+    {
+        run(&mut a, &format!("SET datestyle = '{first}' | SET datestyle = '{then}'"));
+        run(&mut b, &format!("SET datestyle = '{alone}'"));
+        let (one, two) = (a.query(read), b.query(read));
+        for (session, answer) in [(&mut a, &one), (&mut b, &two)] {
+            let fresh = session.query(format!("{read} /* bulkhead: no-cache */"));
+            assert_eq!(answer.rows().next(), fresh.rows().next(), "{first}, then {then}");
+        }
+        assert_ne!(one.rows().next(), two.rows().next(), "{first}, then {then}, is not {alone}");
+        run(&mut a, "RESET datestyle");
+        run(&mut b, "RESET datestyle");
+    }
+    // Constants are read by the settings of who prepares.
+    let text = b"SELECT id FROM timed WHERE at = '2024-01-01 12:00'";
+    let (mut prepare, mut bind, mut whole) = (Vec::new(), Vec::new(), Vec::new());
+    support::wire::put_parse(&mut prepare, "s", text, &[]);
+    put(&mut prepare, b'S', b"");
+    for (out, name) in [(&mut bind, "s"), (&mut whole, "")] {
+        if name.is_empty() {
+            support::wire::put_parse(out, "", text, &[]);
+        }
+        support::wire::put_bind(out, "", name, &[], 0);
+        put(out, b'D', b"P\0");
+        support::wire::put_execute(out, "", 0);
+        put(out, b'S', b"");
+    }
+    run(&mut a, "SET timezone = 'UTC'");
+    batch(&mut a, &prepare);
+    assert_eq!(batch(&mut a, &bind).scalar().as_deref(), Some("1"));
+    run(&mut a, "SET timezone = 'Asia/Tokyo'");
+    batch(&mut a, &bind);
+    run(&mut b, "SET timezone = 'Asia/Tokyo'");
+    assert_eq!(batch(&mut b, &whole).scalar().as_deref(), Some("2"), "noon in Tokyo");
+    assert_eq!(batch(&mut b, &whole).scalar().as_deref(), Some("2"));
+}
+
+#[test]
+fn a_hit_leaves_the_block_as_it_is() {
+    let world = World::start();
+    let mut one = world.connect("one");
+    let part = Extended { sql: b"SELECT id, note FROM part ORDER BY id", ..Extended::default() };
+    one.extended(&part);
+    run(&mut one, "BEGIN");
+    let mut open = Vec::new();
+    support::wire::put_parse(&mut open, "s", b"SELECT id FROM item ORDER BY id", &[]);
+    support::wire::put_bind(&mut open, "c", "s", &[], 0);
+    support::wire::put_execute(&mut open, "c", 1);
+    put(&mut open, b'S', b"");
+    assert_eq!(batch(&mut one, &open).scalar().as_deref(), Some("1"));
+    let before = world.counts();
+    one.extended(&part);
+    assert_eq!(world.counts()["hit"], before["hit"] + 1);
+    let mut more = Vec::new();
+    support::wire::put_execute(&mut more, "c", 1);
+    put(&mut more, b'S', b"");
+    assert_eq!(batch(&mut one, &more).scalar().as_deref(), Some("2"), "a portal stays open");
+    run(&mut one, "COMMIT");
+    // The server ends blocks that it hears nothing of.
+    let read = "SELECT id, note FROM part ORDER BY id";
+    one.query(read);
+    for set in ["SET idle_in_transaction_session_timeout = '1min'", "RESET idle_in_transaction_session_timeout"] {
+        run(&mut one, &format!("{set} | BEGIN"));
+        let expected = if set.starts_with("SET") { "pass isolation" } else { "hit" };
+        assert_eq!(world.asking(&mut one, read), expected, "{set}");
+        run(&mut one, "COMMIT");
+    }
+}
+
+#[test]
+fn what_a_crash_has_lost_is_not_given_for_long() {
+    let mut world = World::with(&["wal_writer_delay = '10s'"]);
+    world.cluster.execute("postgres", "ALTER ROLE app SET synchronous_commit = off");
+    let mut one = world.connect("one");
+    let read = "SELECT n FROM item WHERE id = 1";
+    world.cluster.execute("postgres", "CHECKPOINT");
+    run(&mut one, "UPDATE item SET n = 5000 WHERE id = 1");
+    assert_eq!(one.query(read).scalar().as_deref(), Some("5000"));
+    assert_eq!(world.asking(&mut one, read), "hit");
+    world.cluster.crash();
+    world.cluster.boot();
+    let now = Wire::connect(&world.cluster.superuser("shop"))
+        .expect("a session")
+        .query("SELECT n FROM item WHERE tenant_id = 1 AND id = 1")
+        .scalar();
+    let begun = Instant::now();
+    let mut other = world.connect("one");
+    while other.query(read).scalar() != now {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{now:?} is never given");
+    }
+}
+
+#[test]
+fn nothing_is_given_while_policies_do_not_fit_the_catalog() {
+    let world = World::start();
+    let (mut one, mut owner) = (world.connect("one"), world.connect("owner"));
+    let part = "SELECT note FROM part WHERE id = 6";
+    one.query(part);
+    run(&mut owner, "ALTER TABLE word RENAME TO words");
+    let fits = |session: &mut Wire| world.asking(session, part) == "hit" || world.asking(session, part) == "hit";
+    let begun = Instant::now();
+    while fits(&mut one) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it is still given");
+    }
+    let function = "CREATE FUNCTION follow_it() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS \
+        'BEGIN UPDATE part SET note = note || ''!'' WHERE id = NEW.id; RETURN NEW; END'";
+    run(&mut owner, &format!("{function} | CREATE TRIGGER t AFTER UPDATE ON item FOR EACH ROW EXECUTE FUNCTION follow_it()"));
+    let before = one.query(part).scalar();
+    run(&mut one, "UPDATE item SET n = n + 1 WHERE id = 6");
+    assert_ne!(one.query(part).scalar(), before);
+    run(&mut owner, "ALTER TABLE words RENAME TO word");
+    let begun = Instant::now();
+    while !fits(&mut one) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it is never given again");
+    }
 }
 
 #[test]

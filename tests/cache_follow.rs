@@ -22,13 +22,16 @@ const SCHEMA: &str = "
     INSERT INTO plain SELECT t, 10 * t + g FROM generate_series(1, 2) t, generate_series(1, 9) g;
     INSERT INTO part SELECT t, g FROM generate_series(1, 2) t, generate_series(1, 9) g;
     INSERT INTO word VALUES (1);
+    CREATE TYPE mood AS ENUM ('sad', 'glad');
+    CREATE TABLE felt (tenant_id int NOT NULL, id int, mood mood, PRIMARY KEY (tenant_id, id));
+    INSERT INTO felt VALUES (1, 1, 'sad');
     CREATE PUBLICATION bulkhead FOR ALL TABLES;
     CREATE ROLE follower LOGIN REPLICATION PASSWORD 'secret';
     GRANT ALL ON ALL TABLES IN SCHEMA public TO app";
 
 fn policies() -> String {
     let table = |name| format!("[[table]]\nname = \"public.{name}\"\nscope = \"tenant\"\ntenant_column = \"tenant_id\"\n");
-    ["item", "plain", "part"].map(table).concat() + "[[table]]\nname = \"public.word\"\nscope = \"shared\"\n"
+    ["item", "plain", "part", "felt"].map(table).concat() + "[[table]]\nname = \"public.word\"\nscope = \"shared\"\n"
 }
 
 fn cluster() -> Cluster {
@@ -74,7 +77,9 @@ fn wait(what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
     let begun = Instant::now();
     while !is_so() {
         assert!(begun.elapsed() < Duration::from_secs(30), "{what}: never");
-        std::thread::yield_now();
+        // Processors are needed for what is waited for.
+        #[expect(clippy::disallowed_methods, reason = "polls a condition, with a deadline")]
+        std::thread::sleep(Duration::from_millis(2));
     }
     begun.elapsed()
 }
@@ -203,4 +208,34 @@ fn nothing_is_given_while_the_log_is_not_followed() {
     wait_for_hits(&proxy, &mut one);
     assert_eq!(one.query(read).scalar(), n);
     assert_eq!(proxy.log().matches("cannot be followed").count(), 4, "once each time");
+}
+
+#[test]
+fn definitions_that_others_change_are_seen_soon() {
+    let cluster = cluster();
+    // So that nothing else ends answers.
+    let proxy = proxy(&cluster, "60s");
+    let mut one = Wire::connect(&proxy.target("one", "shop")).expect("a session");
+    let mut outside = Wire::connect(&cluster.superuser("shop")).expect("a session");
+    for (read, change) in [
+        ("SELECT n FROM item WHERE id = 1", "ALTER TABLE item ALTER COLUMN n TYPE int USING n + 1000"),
+        (
+            "SELECT n FROM item WHERE id = 1",
+            "BEGIN; ALTER TABLE item SET UNLOGGED; UPDATE item SET n = n + 1; ALTER TABLE item SET LOGGED; COMMIT",
+        ),
+        ("SELECT mood FROM felt WHERE id = 1", "ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'"),
+        ("SELECT sum(n) FROM part", "ALTER TABLE part DETACH PARTITION part_1"),
+        (
+            "SELECT n FROM item WHERE id = 2",
+            "BEGIN; ALTER PUBLICATION bulkhead SET (publish = 'insert'); UPDATE item SET n = n + 1 WHERE id = 2; \
+             ALTER PUBLICATION bulkhead SET (publish = 'insert, update, delete, truncate'); COMMIT",
+        ),
+    ] {
+        wait("a hit", || asking(&proxy, &mut one, read) == "hit");
+        let before = one.query(read).scalar();
+        let answer = outside.query(change);
+        assert!(answer.error.is_none(), "{change}: {:?}", answer.error);
+        let late = wait("another answer", || one.query(read).scalar() != before);
+        assert!(late < Duration::from_secs(10), "{change}: {late:?}");
+    }
 }

@@ -118,12 +118,13 @@ pub struct Fingerprint {
     /// By DDL: the snapshot must be loaded again.
     pub catalog: String,
     /// By ALTER ROLE or ALTER DATABASE .. SET, for this role in this database, or by the configuration file: what new sessions start
-    /// with.
+    /// with. Also by another start of the server, which may have lost commits that nobody waited for.
     pub settings: String,
 }
 
-/// The catalogs that [`SNAPSHOT_SQL`] reads and DDL can change without a trace in another of these.
-const CATALOGS: [&str; 16] = [
+/// The catalogs that [`SNAPSHOT_SQL`] reads and DDL can change without a trace in another of these, and those that say what values look
+/// like.
+const CATALOGS: [&str; 20] = [
     "pg_class",
     "pg_attribute",
     "pg_type",
@@ -140,6 +141,10 @@ const CATALOGS: [&str; 16] = [
     "pg_rewrite",
     "pg_trigger",
     "pg_attrdef",
+    "pg_enum",
+    "pg_ts_config",
+    "pg_ts_config_map",
+    "pg_ts_dict",
 ];
 
 /// Settings that what a server shows depends on, whoever changed them: those of the configuration file come to no catalog.
@@ -187,7 +192,7 @@ static FINGERPRINT_SQL: LazyLock<String> = LazyLock::new(|| {
     };
     format!(
         "SELECT pg_catalog.md5(pg_catalog.concat_ws('/', {}, pg_catalog.current_setting('default_transaction_isolation'))) || ' ' || \
-         pg_catalog.md5(pg_catalog.concat_ws('/', {}, {}))",
+         pg_catalog.md5(pg_catalog.concat_ws('/', pg_catalog.pg_postmaster_start_time(), {}, {}))",
         CATALOGS.map(rows).join(", "),
         SHOWN_BY.map(|name| format!("pg_catalog.current_setting('{name}')")).join(", "),
         "(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', setdatabase, setrole, pg_catalog.array_to_string(setconfig, ' ')), '/' \

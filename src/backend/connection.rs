@@ -49,6 +49,8 @@ struct Shared {
     map: Map,
     /// Of the cache's keys.
     shown: Box<[u8]>,
+    /// Of statements that are prepared.
+    read_by: Box<[u8]>,
 }
 
 /// Settings that no answer depends on.
@@ -61,16 +63,25 @@ const WITHOUT_EFFECT: [&str; 6] = [
     "statement_timeout",
 ];
 
+/// Settings by which constants of a statement are read when it is parsed.
+const READ_BY: [&str; 7] =
+    ["datestyle", "default_text_search_config", "intervalstyle", "lc_monetary", "lc_numeric", "timezone", "xmloption"];
+
 impl Shared {
     fn new(map: Map) -> Shared {
-        let mut shown = vec![];
-        for (name, value) in map.iter().filter(|(name, _)| !WITHOUT_EFFECT.contains(&name.as_str())) {
-            for part in [name, value] {
-                shown.extend_from_slice(&(part.len() as u32).to_le_bytes());
-                shown.extend_from_slice(part.as_bytes());
+        let bytes_of = |wanted: &dyn Fn(&str) -> bool| {
+            let mut bytes = vec![];
+            for (name, value) in map.iter().filter(|(name, _)| wanted(name)) {
+                for part in [name, value] {
+                    bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
+                    bytes.extend_from_slice(part.as_bytes());
+                }
             }
-        }
-        Shared { map, shown: shown.into() }
+            bytes.into()
+        };
+        let shown = bytes_of(&|name| !WITHOUT_EFFECT.contains(&name));
+        let read_by = bytes_of(&|name| READ_BY.contains(&name));
+        Shared { map, shown, read_by }
     }
 }
 
@@ -136,6 +147,11 @@ impl Settings {
 
     pub fn map(&self) -> &Map {
         &self.0.map
+    }
+
+    /// Those by which the server reads constants of a statement when it parses it, likewise.
+    pub fn read_by(&self) -> &[u8] {
+        &self.0.read_by
     }
 
     /// Those that the answer of a statement may depend on: equal ones have equal bytes, others others.

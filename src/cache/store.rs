@@ -243,6 +243,7 @@ impl Store {
     pub fn insert(&self, key: StoredKey, entry: Arc<Entry>, is_dead: impl Fn(&Entry) -> bool) {
         let wanted = weight(&key, &entry);
         if wanted > self.shard_bytes {
+            self.forget_if_poor(&entry.owner);
             return;
         }
         let half = self.allowed() / 2;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::follow::{Follower, Snapshot};
-use super::upkeep::Tables;
+use super::upkeep::{Definitions, Tables};
 use super::*;
 use crate::audit::Log;
 use crate::plan::ChangedRow;
@@ -191,6 +191,10 @@ impl Tables for OneTable {
 
     fn families(&self) -> Vec<u32> {
         vec![7]
+    }
+
+    fn definitions(&self) -> Definitions {
+        Definitions { changes: 0, exact_at: None }
     }
 
     fn changed<'v>(&self, relation: u32, value: &dyn Fn(&str) -> Option<&'v [u8]>) -> Option<ChangedRow> {

@@ -2,9 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
+use std::time::Instant;
 
 use serde::Serialize;
 
+use super::store::Entry;
 use super::tags::{Intent, Part, Tag};
 use super::{Cache, DatabaseCache};
 use crate::plan::{ChangedRow, TemplateUse};
@@ -20,6 +22,15 @@ pub struct Purge {
     pub families: Option<Vec<u32>>,
 }
 
+/// What is known of the server's definitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Definitions {
+    /// How often anything was found changed.
+    pub changes: u64,
+    /// When the last look began that found those in force to be the server's.
+    pub exact_at: Option<Instant>,
+}
+
 /// What is known of a database's tables.
 pub trait Tables: std::fmt::Debug + Send + Sync {
     /// The family of a table, by its root's pg_class.oid.
@@ -27,6 +38,8 @@ pub trait Tables: std::fmt::Debug + Send + Sync {
 
     /// All of them.
     fn families(&self) -> Vec<u32>;
+
+    fn definitions(&self) -> Definitions;
 
     /// What the change of a row of this relation (pg_class.oid) changes; `value`: the row's, by column, in text. `None`: it is not known.
     fn changed<'v>(&self, relation: u32, value: &dyn Fn(&str) -> Option<&'v [u8]>) -> Option<ChangedRow>;
@@ -144,7 +157,9 @@ impl Cache {
             intent.end();
         }
         let tags = &self.tags;
-        self.store.sweep(|entry| !entry.stamps.are_current(tags));
+        // What it has of shared tables is ended for it alone: nothing was written there.
+        let is_its = |entry: &Entry| purge.families.is_none() && purge.tenant.is_some() && entry.owner.tenant == purge.tenant;
+        self.store.sweep(|entry| !entry.stamps.are_current(tags) || is_its(entry));
         before.saturating_sub(self.store.bytes())
     }
 }

@@ -13,7 +13,8 @@ use crate::catalog::{Catalog, FIRST_NORMAL, Function, Relation, TEMPORARY_SCHEMA
 use crate::event::Uncached;
 use crate::policy::PolicySet;
 use crate::policy::epoch::RelationPolicy;
-use crate::sql::tree::{as_string, walk};
+use crate::sql::tree::{as_string, qualified_column, walk};
+use crate::sql::types::oid;
 
 /// Of what an answer is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +84,7 @@ pub enum Writes {
 }
 
 /// Built-in functions that are STABLE for settings' sake only, all of which are part of a key.
-const OF_SETTINGS: [&str; 22] = [
+const OF_SETTINGS: [&str; 21] = [
     "array_to_json",
     "array_to_string",
     "concat",
@@ -101,7 +102,6 @@ const OF_SETTINGS: [&str; 22] = [
     "jsonb_build_object",
     "jsonb_object_agg",
     "row_to_json",
-    "timezone",
     "to_char",
     "to_json",
     "to_jsonb",
@@ -177,6 +177,21 @@ impl<'t> Sources<'t> {
         }
     }
 
+    /// `column AT TIME ZONE ..` of a timestamp: of a time of day it depends on the day.
+    fn shifts_a_timestamp(&self, call: &pg::FuncCall, catalog: &Catalog) -> bool {
+        let [_, value] = call.args.as_slice() else { return false };
+        let Some(NodeEnum::ColumnRef(column)) = &value.node else { return false };
+        let Some((table, name)) = qualified_column(column) else { return false };
+        let is_timestamp = |range: &RangeVar| {
+            let column = relation(range, catalog).and_then(|r| r.column(name));
+            column.is_some_and(|c| matches!(c.type_oid, oid::TIMESTAMP | oid::TIMESTAMPTZ))
+        };
+        let mut named = self.levels.iter().map(|(range, _)| *range).filter(|range| name_of(range) == Some(table)).peekable();
+        let own = catalog.functions_named("timezone").any(|f| f.oid >= FIRST_NORMAL);
+        let is_timezone = matches!(parts(&call.funcname), Some((Some("pg_catalog"), "timezone")));
+        is_timezone && !own && named.peek().is_some() && named.all(is_timestamp)
+    }
+
     fn rows(&self, range: &RangeVar, tenant_column: &str, catalog: &Catalog) -> Rows {
         let Some((_, select)) = self.levels.iter().find(|(known, _)| std::ptr::eq(*known, range)) else { return Rows::All };
         let Some(key) = RowKey::in_condition(range, select.where_clause.as_deref(), self.tree, tenant_column, catalog) else {
@@ -223,6 +238,7 @@ fn read_node<'t>(node: &'t Node, catalog: &Catalog, policies: &PolicySet, source
             sources.enter(select);
             if select.into_clause.is_some() { Err(Uncached::Writes) } else { Ok(()) }
         }
+        Some(NodeEnum::FuncCall(call)) if sources.shifts_a_timestamp(call, catalog) => Ok(()),
         Some(NodeEnum::FuncCall(call)) => is_repeatable(&call.funcname, catalog),
         Some(NodeEnum::AExpr(e)) => is_built_in(&e.name, catalog),
         Some(NodeEnum::SubLink(link)) => is_built_in(&link.oper_name, catalog),
@@ -271,6 +287,15 @@ fn read_node<'t>(node: &'t Node, catalog: &Catalog, policies: &PolicySet, source
         // DISTINCT without ON is a list of one node that is nothing.
         None => Ok(()),
         Some(_) => Err(Uncached::Construct), // tidy: what is not named is not cached
+    }
+}
+
+/// What a table is called in its query; `None`: its columns may have other names.
+fn name_of(range: &RangeVar) -> Option<&str> {
+    match &range.alias {
+        Some(alias) if alias.colnames.is_empty() => Some(&alias.aliasname),
+        Some(_) => None,
+        None => Some(&range.relname),
     }
 }
 
@@ -439,7 +464,8 @@ impl<'a> Found<'a> {
         let Some(relation) = update.relation.as_ref().and_then(|r| relation(r, self.catalog)) else {
             return (Rows::All, Cascades::Yes);
         };
-        let stays = leaves(&update.target_list, &columns_of_keys(relation, true)) || crate::mutant!("cache.rows-that-move");
+        let stays =
+            leaves(&update.target_list, &columns_of_keys(relation, true), relation) || crate::mutant!("cache.rows-that-move");
         let rows = if stays { self.row(update.relation.as_ref(), update.where_clause.as_deref(), tree) } else { Rows::All };
         (rows, self.cascades(relation, &update.target_list))
     }
@@ -447,7 +473,7 @@ impl<'a> Found<'a> {
     /// Foreign keys refer to unique keys. What has partitions or heirs may have others there.
     fn cascades(&self, relation: &Relation, assigned: &[Node]) -> Cascades {
         let is_alone = relation.parents.is_empty() && self.catalog.children(relation.oid).is_empty();
-        let stays = is_alone && leaves(assigned, &columns_of_keys(relation, false));
+        let stays = is_alone && leaves(assigned, &columns_of_keys(relation, false), relation);
         if stays || crate::mutant!("cache.updates-do-not-cascade") { Cascades::No } else { Cascades::Yes }
     }
 
@@ -571,6 +597,17 @@ fn may_write(function: u32, catalog: &Catalog) -> bool {
 
 fn relation<'c>(range: &RangeVar, catalog: &'c Catalog) -> Option<&'c Relation> {
     catalog.relation_named(&range.schemaname, &range.relname)
+}
+
+/// A statement with nothing between its quotes.
+pub(super) fn without_constants(text: &str) -> String {
+    let mut parts = text.split('\'');
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for (i, part) in parts.enumerate() {
+        out.push_str(if i % 2 == 0 { "'" } else { "..'" });
+        out.push_str(if i % 2 == 0 { "" } else { part });
+    }
+    out
 }
 
 /// Whether a text, or a parameter's value, may name the present time: `'now'`, `'today 04:05'`. Whatever spells characters in another way

@@ -111,7 +111,7 @@ impl Lookup {
         if plan.has_tenant_parameter() {
             oids.push(plan.tenant_parameter_type());
         }
-        let upstream = Upstream::new(text.freeze(), &oids);
+        let upstream = Upstream::new(text.freeze(), &oids, &[]);
         Some(Lookup { upstream, values: values.into(), uses: AtomicU32::new(0) })
     }
 

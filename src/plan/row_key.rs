@@ -307,7 +307,10 @@ fn key_of<'c>(relation: &'c Relation, catalog: &Catalog) -> Option<&'c UniqueKey
     let is_root = catalog.family(relation.oid)?.root == relation.oid;
     let is_whole = crate::mutant!("cache.rows-of-heirs") || relation.kind == 'p' || catalog.children(relation.oid).is_empty();
     let key = relation.unique_keys.iter().find(|key| key.primary)?;
-    (is_root && is_whole).then_some(key)
+    // What is computed changes with what it is computed from.
+    let is_plain = !columns_of_keys(relation, true).iter().any(|c| relation.column(c).is_none_or(|c| c.generated))
+        || crate::mutant!("cache.rows-of-computed-keys");
+    (is_root && is_whole && is_plain).then_some(key)
 }
 
 /// ANDs of `column = value`, and whatever else narrows it.
@@ -355,7 +358,11 @@ pub(super) fn shows_its_row(select: &SelectStmt) -> bool {
 }
 
 /// Whether assignments leave all of these columns as they are.
-pub(super) fn leaves(assigned: &[Node], columns: &[&str]) -> bool {
+pub(super) fn leaves(assigned: &[Node], columns: &[&str], relation: &Relation) -> bool {
+    let computed = columns.iter().any(|c| relation.column(c).is_none_or(|c| c.generated));
+    if computed && !crate::mutant!("cache.computed-keys-stay") {
+        return false;
+    }
     assigned.iter().all(|a| matches!(&a.node, Some(NodeEnum::ResTarget(t)) if !columns.contains(&t.name.as_str())))
 }
 
@@ -378,5 +385,13 @@ pub(super) fn stays_in_its_row(conflict: &OnConflictClause, relation: &Relation)
             Some(_) | None => None,
         })
         .collect();
-    inferred.len() == key.len() && key.iter().all(|c| inferred.contains(c)) && leaves(&conflict.target_list, &key)
+    // Another index of the same columns may have another collation.
+    let primary = relation.unique_keys.iter().find(|k| k.primary);
+    let is_same = |k: &&UniqueKey| {
+        primary.is_some_and(|p| p.columns.iter().all(|c| k.columns.contains(c)) && p.columns.len() == k.columns.len())
+    };
+    if relation.unique_keys.iter().filter(is_same).count() != 1 && !crate::mutant!("cache.any-index-of-the-key") {
+        return false;
+    }
+    inferred.len() == key.len() && key.iter().all(|c| inferred.contains(c)) && leaves(&conflict.target_list, &key, relation)
 }

@@ -23,8 +23,9 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    pub fn new(text: Bytes, types: &[u32]) -> Self {
-        let id = identity(&text, types);
+    /// `read_by`: what its constants are read by, see [`Settings::read_by`](crate::backend::connection::Settings::read_by).
+    pub fn new(text: Bytes, types: &[u32], read_by: &[u8]) -> Self {
+        let id = identity(&text, types, read_by);
         Upstream { id, name: name_of(id).into(), text, types: types.into() }
     }
 
@@ -32,7 +33,14 @@ impl Upstream {
     ///
     /// # Errors
     /// More types are declared than the statement has parameters: the tenant's would stand in their place.
-    pub fn of(plan: &Plan, source: &str, literals: &Literals, declared: &[u32], tenant: Option<&Tenant>) -> Result<Self, Denial> {
+    pub fn of(
+        plan: &Plan,
+        source: &str,
+        literals: &Literals,
+        declared: &[u32],
+        tenant: Option<&Tenant>,
+        read_by: &[u8],
+    ) -> Result<Self, Denial> {
         let mut text = BytesMut::new();
         plan.write_parameterised(source, literals, tenant, &mut text);
         let mut types = declared.to_vec();
@@ -44,7 +52,7 @@ impl Upstream {
             types.resize(own, 0);
             types.push(plan.tenant_parameter_type());
         }
-        Ok(Upstream::new(text.freeze(), &types))
+        Ok(Upstream::new(text.freeze(), &types, read_by))
     }
 }
 
@@ -54,7 +62,7 @@ pub fn name_of(id: u128) -> String {
 }
 
 /// A hash that nobody outside this process can compute, so that no two statements can be made to share a name.
-fn identity(text: &[u8], types: &[u32]) -> u128 {
+fn identity(text: &[u8], types: &[u32], read_by: &[u8]) -> u128 {
     static KEY: OnceLock<[u8; 32]> = OnceLock::new();
     let key = KEY.get_or_init(|| {
         let mut key = [0; 32];
@@ -62,6 +70,8 @@ fn identity(text: &[u8], types: &[u32]) -> u128 {
         key
     });
     let mut hash = Sha256::new_with_prefix(key);
+    hash.update(read_by.len().to_be_bytes());
+    hash.update(read_by);
     hash.update(text.len().to_be_bytes());
     hash.update(text);
     types.iter().for_each(|oid| hash.update(oid.to_be_bytes()));

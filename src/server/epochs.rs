@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use smallvec::SmallVec;
@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::backend;
 use crate::backend::catalog::{Fingerprint, Watch};
-use crate::cache::upkeep::Tables;
+use crate::cache::upkeep::{Definitions, Tables};
 use crate::catalog::{Catalog, Snapshot};
 use crate::config::{Config, Database, Level, Problems};
 use crate::error::SqlError;
@@ -59,6 +59,12 @@ pub struct Freshness {
     /// Of those, how many were made before the last look at the catalog began.
     known: AtomicU64,
     looked: Notify,
+    /// Policies do not fit the server's catalog: an older one is in force.
+    behind: AtomicBool,
+    /// How often anything of the catalog was found changed.
+    found: AtomicU64,
+    /// When the last look began that found the catalog in force to be the server's.
+    exact_at: ArcSwapOption<Instant>,
 }
 
 impl Freshness {
@@ -114,6 +120,11 @@ impl Tables for Kept {
         catalog.snapshot().relations.iter().map(|r| r.oid).filter(|oid| root(*oid) == Some(*oid)).collect()
     }
 
+    fn definitions(&self) -> Definitions {
+        let exact_at = self.freshness.exact_at.load().as_deref().copied();
+        Definitions { changes: self.freshness.found.load(Ordering::SeqCst), exact_at }
+    }
+
     fn changed<'v>(&self, relation: u32, value: &dyn Fn(&str) -> Option<&'v [u8]>) -> Option<ChangedRow> {
         self.gate.changed(relation, value)
     }
@@ -146,6 +157,10 @@ impl Review for Kept {
 
     fn settings_for(&self, roles: &[Box<str>]) -> Vec<String> {
         self.gate.settings_for(roles)
+    }
+
+    fn is_exact(&self) -> bool {
+        !self.freshness.behind.load(Ordering::SeqCst)
     }
 
     fn changed(&self) {
@@ -308,10 +323,22 @@ impl Keeper {
     /// Loads the catalog again if the server's has changed. The number of changes that are known by then; none: the server did
     /// not say.
     async fn look(&mut self, events: &Events) -> Option<u64> {
+        let begun = Instant::now();
+        let known = self.look_at_all(events).await;
+        if known.is_some() && !self.freshness.behind.load(Ordering::SeqCst) {
+            self.freshness.exact_at.store(Some(Arc::new(begun)));
+        }
+        known
+    }
+
+    async fn look_at_all(&mut self, events: &Events) -> Option<u64> {
         let changes = self.freshness.changes.load(Ordering::SeqCst);
         let fingerprint = self.catalog.fingerprint().await;
         self.note_answer(fingerprint.as_ref().err(), events);
         let fingerprint = fingerprint.ok()?;
+        if self.fingerprint.as_ref() != Some(&fingerprint) {
+            self.freshness.found.fetch_add(1, Ordering::SeqCst);
+        }
         let Some(old) = &mut self.fingerprint else { return self.load(fingerprint, events).await.then_some(changes) };
         if old.settings != fingerprint.settings {
             old.settings.clone_from(&fingerprint.settings);
@@ -337,16 +364,22 @@ impl Keeper {
     /// `false`: the server did not say. Policies that do not fit what it says leave the old epoch in force.
     async fn load(&mut self, fingerprint: Fingerprint, events: &Events) -> bool {
         match self.catalog.snapshot().await {
-            Ok(snapshot) if snapshot == self.snapshot => self.fingerprint = Some(fingerprint),
+            Ok(snapshot) if snapshot == self.snapshot => {
+                self.fingerprint = Some(fingerprint);
+                self.freshness.behind.store(false, Ordering::SeqCst);
+            }
             Ok(snapshot) => {
                 if let Some(wanted) = self.wanted.take() {
                     if self.install(wanted.clone(), Some(snapshot.clone()), events) {
+                        self.freshness.behind.store(false, Ordering::SeqCst);
                         self.fingerprint = Some(fingerprint);
                         return true;
                     }
                     self.wanted = Some(wanted);
                 }
-                if self.install(self.policies.clone(), Some(snapshot), events) {
+                let fits = self.install(self.policies.clone(), Some(snapshot), events);
+                self.freshness.behind.store(!fits, Ordering::SeqCst);
+                if fits {
                     self.fingerprint = Some(fingerprint);
                 }
             }

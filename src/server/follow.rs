@@ -12,10 +12,11 @@ use crate::cache::upkeep::Tables;
 use crate::config::Upstream;
 use crate::error::{SqlError, sqlstate};
 
-/// What is asked for again and again: snapshot, end of the log, and whether everything is published.
+/// What is asked for again and again: snapshot, end of the log, and whether everything is published, by which version of the publication: what is
+/// changed in a transaction and back again was not published in between.
 const LOOK_SQL: &str = "SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text, pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text, \
-    EXISTS (SELECT 1 FROM pg_catalog.pg_publication WHERE pubname = 'bulkhead' AND puballtables AND pubinsert AND pubupdate \
-    AND pubdelete AND pubtruncate AND NOT pubviaroot)";
+    COALESCE((SELECT oid || '/' || xmin::pg_catalog.text FROM pg_catalog.pg_publication WHERE pubname = 'bulkhead' AND puballtables \
+    AND pubinsert AND pubupdate AND pubdelete AND pubtruncate AND NOT pubviaroot), '')";
 
 /// The end of the log may be something that nothing waits for and nobody flushes for seconds (pruning by a SELECT): only what is flushed is
 /// told. A transaction of one message flushes it. It waits for this server's disk, and for no standby.
@@ -24,10 +25,15 @@ const ALONE_SQL: &str = "SET synchronous_commit = 'local'; SET application_name 
 
 /// Between two looks, as a part of the bound.
 const LOOKS: u32 = 8;
+/// And at most: definitions are looked at as well.
+const LONGEST: Duration = Duration::from_millis(250);
 /// While a transaction was told that is not visible yet.
 const SOON: Duration = Duration::from_millis(2);
 /// Before another attempt.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long ago the look at definitions may have begun that found those in force to be the server's: it is made every second.
+const DEFINITIONS: Duration = Duration::from_secs(3);
 
 /// A page of the log, and what stands at its beginning, in bytes: where nothing was written to a page yet, the end of the log is behind
 /// its header, and what was told ends before it.
@@ -68,7 +74,7 @@ async fn follow_once(
     follower.begin_again();
     let mut stream = Replication::start(upstream).await?;
     // Transactions that were committed before the slot began may not be visible yet, and are never told.
-    let begun = look(&mut side).await?.snapshot;
+    let Look { snapshot: begun, end: _, publication } = look(&mut side).await?;
     loop {
         let now = look(&mut side).await?.snapshot;
         if now.xmin >= begun.xmax {
@@ -77,6 +83,7 @@ async fn follow_once(
         }
         tokio::time::sleep(SOON).await;
     }
+    let mut definitions = tables.definitions().changes;
     cache.forget();
     let mut wanted: Option<Wanted> = None;
     let mut next_look = tokio::time::Instant::now();
@@ -91,6 +98,7 @@ async fn follow_once(
             Some(Told::Position) => {
                 if let Some(Wanted { at, end, flushed: _ }) = wanted
                     && has_reached(stream.position(), end)
+                    && tables.definitions().exact_at.is_some_and(|exact| exact.elapsed() < DEFINITIONS)
                 {
                     bound.note_known(at);
                     wanted = None;
@@ -101,7 +109,16 @@ async fn follow_once(
             }
             None => {
                 let at = Instant::now();
-                let Look { snapshot, end } = look(&mut side).await?;
+                let now = look(&mut side).await?;
+                if now.publication != publication {
+                    return Err(SqlError::new(sqlstate::CONNECTION_FAILURE, "the publication was changed"));
+                }
+                let Look { snapshot, end, publication: _ } = now;
+                // Definitions are not told: what rewrites a table, or renames a value.
+                let found = tables.definitions().changes;
+                if std::mem::replace(&mut definitions, found) != found {
+                    cache.forget();
+                }
                 follower.note_snapshot(&snapshot);
                 match &mut wanted {
                     None => wanted = Some(Wanted { at, end, flushed: false }),
@@ -114,7 +131,7 @@ async fn follow_once(
                 stream.ask_position().await?;
             }
         }
-        let pause = if follower.is_pending() { SOON } else { bound.within() / LOOKS };
+        let pause = if follower.is_pending() { SOON } else { (bound.within() / LOOKS).min(LONGEST) };
         let soon = tokio::time::Instant::now() + pause;
         next_look = if looked { soon } else { next_look.min(soon) };
     }
@@ -136,6 +153,7 @@ struct Wanted {
 struct Look {
     snapshot: Snapshot,
     end: Lsn,
+    publication: String,
 }
 
 async fn look(side: &mut Connection) -> Result<Look, SqlError> {
@@ -143,10 +161,11 @@ async fn look(side: &mut Connection) -> Result<Look, SqlError> {
     let row: Vec<String> = rows.into_iter().flatten().flatten().collect();
     let unreadable = || SqlError::new(sqlstate::INTERNAL_ERROR, "the server's snapshot cannot be read");
     let [snapshot, end, published] = row.as_slice() else { return Err(unreadable()) };
-    if published != "t" {
+    if published.is_empty() {
         let message = "there is no publication \"bulkhead\" of all changes of all tables";
         let hint = "CREATE PUBLICATION bulkhead FOR ALL TABLES";
         return Err(SqlError::new(sqlstate::CONNECTION_FAILURE, format!("{message} ({hint})")));
     }
-    Ok(Look { snapshot: Snapshot::parse(snapshot).ok_or_else(unreadable)?, end: Lsn::parse(end).ok_or_else(unreadable)? })
+    let (snapshot, end) = (Snapshot::parse(snapshot).ok_or_else(unreadable)?, Lsn::parse(end).ok_or_else(unreadable)?);
+    Ok(Look { snapshot, end, publication: published.clone() })
 }

@@ -160,7 +160,13 @@ impl Session<'_> {
             None => self.statement_to_bind(bind).ok()?,
         };
         let plan = &statement.plan;
-        if *plan.action() != Action::Forward || statement.target().is_some() || bind.values.len() != statement.parameters() {
+        // Inside of a block a portal that has a name stays.
+        let stays = self.status != TransactionStatus::Idle && !bind.portal.is_empty();
+        if stays
+            || *plan.action() != Action::Forward
+            || statement.target().is_some()
+            || bind.values.len() != statement.parameters()
+        {
             return None;
         }
         let cache = self.database.cache.as_ref()?;
@@ -174,7 +180,7 @@ impl Session<'_> {
             Looked::Passed(Uncached::Present)
         } else {
             let form = Form::Extended { described: *described, types: &statement.declared, bound };
-            match cache.find(self.asked(&statement.source, plan.epoch(), form, &statement.search_path)) {
+            match cache.find(self.asked(&statement.source, plan.epoch(), form, &statement.under.search_path)) {
                 Found::Hit(entry) => return Some(self.give_batch(messages, statement, &entry, Cached::Hit, begun)),
                 Found::Missing(key) => {
                     let parameters = parameters_of(bind, &statement);
@@ -204,7 +210,11 @@ impl Session<'_> {
             self.names.insert(parse.name, statement);
         }
         self.give(&entry.answer, Protocol::Extended, how, begun);
-        self.names.drop_portals();
+        // Inside of a block the others stay, and this one is the unnamed one.
+        match self.status {
+            TransactionStatus::Idle => self.names.drop_portals(),
+            TransactionStatus::InTransaction | TransactionStatus::Failed => _ = self.names.close_portal(""),
+        }
         Batch::Answered
     }
 
@@ -218,9 +228,17 @@ impl Session<'_> {
     fn sees_what_is_committed(&self) -> bool {
         match self.status {
             TransactionStatus::Idle => self.reads_committed(),
-            TransactionStatus::InTransaction => self.snapshots == Snapshots::Each || crate::mutant!("cache.any-block"),
+            TransactionStatus::InTransaction => {
+                self.snapshots == Snapshots::Each && !self.is_timed() || crate::mutant!("cache.any-block")
+            }
             TransactionStatus::Failed => false,
         }
+    }
+
+    /// Whether the server ends blocks that send it nothing for a while: it must see what is asked in them.
+    fn is_timed(&self) -> bool {
+        let own = self.settings.effective().map().get("idle_in_transaction_session_timeout");
+        own.map_or(self.idle_limit, |own| own != "0")
     }
 
     /// A statement is about to leave that may begin a block, or change the level of one. A block's level cannot change once a query has
@@ -273,7 +291,7 @@ impl Session<'_> {
     /// Whether what comes is alone in its message or batch, with nothing before it that is not answered.
     fn may_be_cached(&self) -> bool {
         let alone = self.phase == Phase::Open && !self.batch.sent && self.queue.is_empty();
-        alone && !self.pinned
+        alone && !self.pinned && (self.database.gate.is_exact() || crate::mutant!("cache.any-catalog"))
     }
 
     /// Takes all that the server has sent, and a copy of what the client gets of it where it may be kept.
@@ -330,7 +348,7 @@ impl Session<'_> {
         let intent = self.intent.get_or_insert_with(|| cache.intend());
         let gate = &self.database.gate;
         // What it writes was told by definitions that have changed since.
-        let is_old = gate.epoch() != plan.epoch() || gate.refreshed().is_some();
+        let is_old = gate.epoch() != plan.epoch() || gate.refreshed().is_some() || !gate.is_exact();
         let writes = if is_old { &Writes::Everything } else { plan.writes() };
         cache.widen(intent, writes, rows, self.principal.tenant());
     }

@@ -19,7 +19,7 @@ use super::settings::{self, Settings, Tracker};
 use super::shared::{Database, Drain, Login, Place, Report, Shared};
 use super::socket::Client;
 use super::startup::Established;
-use super::statements::Names;
+use super::statements::{Names, Under};
 use super::tenant::Choice;
 use super::unrestricted::going_down;
 use super::{poison, prelude};
@@ -131,6 +131,8 @@ pub(super) struct Session<'s> {
     pub snapshots: Snapshots,
     /// search_path of a session with no other.
     default_path: Arc<str>,
+    /// Whether idle_in_transaction_session_timeout is set, for a session with no other.
+    pub idle_limit: bool,
     /// The schemas of search_path under the settings that they were computed for.
     path: Option<(Settings, Arc<[Box<str>]>)>,
 }
@@ -219,6 +221,7 @@ async fn begin(established: Established, shared: &Shared) -> Option<Box<Session<
         intent: None,
         snapshots: Snapshots::Unknown,
         default_path: report.search_path,
+        idle_limit: report.idle_limit,
         path: None,
     }))
 }
@@ -232,9 +235,11 @@ async fn report(database: &Database, holder: Holder, base: &Settings) -> Result<
     prelude::apply(&mut lease, base).await?;
     let rows = lease.query("SHOW search_path").await?;
     let search_path = rows.into_iter().flatten().flatten().next().unwrap_or_default().into();
+    let rows = lease.query("SHOW idle_in_transaction_session_timeout").await?;
+    let idle_limit = rows.into_iter().flatten().flatten().next().is_none_or(|limit| limit != "0");
     let parameters = lease.parameters().iter().map(|(n, v)| (n.clone(), v.clone())).collect();
     lease.give_back();
-    let report = Report { parameters, search_path };
+    let report = Report { parameters, search_path, idle_limit };
     database.reports.put(base.clone(), report.clone());
     Ok(report)
 }
@@ -552,6 +557,11 @@ impl Session<'_> {
     /// The sequences that the client has advanced on the backend that it has.
     pub fn held_sequences(&self) -> OwnSequences {
         if self.lease.is_some() { self.own_sequences.clone() } else { OwnSequences::default() }
+    }
+
+    /// What a statement is reviewed under now.
+    pub fn under(&mut self) -> Under {
+        Under { search_path: self.search_path(), settings: self.settings.effective().clone() }
     }
 
     /// The schemas of the client's search_path.

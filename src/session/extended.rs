@@ -117,8 +117,8 @@ impl Session<'_> {
         if let Action::Execute { name, arguments } = one.plan.action() {
             return self.executing(text, &one, name, *arguments);
         }
-        let path = self.search_path();
-        Ok(Arc::new(Statement::new(text, one.literals, one.plan, types, path, self.principal.tenant())?))
+        let under = self.under();
+        Ok(Arc::new(Statement::new(text, one.literals, one.plan, types, under, self.principal.tenant())?))
     }
 
     /// A statement whose review has grown old (EPOCH), made anew.
@@ -145,7 +145,7 @@ impl Session<'_> {
         same_target
             && statement.target().is_none_or(|target| target.plan.epoch() == epoch)
             && statement.plan.epoch() == epoch
-            && (statement.search_path == self.search_path() || crate::mutant!("session.plans-for-any-search-path"))
+            && (statement.under.agrees(&self.under()) || crate::mutant!("session.plans-for-any-search-path"))
             && statement.serves(self.principal.tenant())
     }
 

@@ -196,8 +196,8 @@ impl Session<'_> {
             return Ok(());
         }
         let made = self.check_new_name(&prepare.name, statement.source.len()).and_then(|()| {
-            let path = self.search_path();
-            Statement::prepared(&statement.source, statement.literals.clone(), prepare, path).map(Arc::new)
+            let under = self.under();
+            Statement::prepared(&statement.source, statement.literals.clone(), prepare, under).map(Arc::new)
         });
         let made = match made {
             Ok(made) => made,
@@ -224,9 +224,9 @@ impl Session<'_> {
         let target = self.prepared(name)?;
         // It may be executed in any transaction: of none of them anything is known.
         let sql = self.execution(text, one, &target, name, arguments, &OwnSequences::default())?;
-        let (path, tenant) = (self.search_path(), self.principal.tenant());
+        let (under, tenant) = (self.under(), self.principal.tenant());
         let literals = one.literals.clone();
-        Ok(Arc::new(Statement::executing(text, literals, one.plan.clone(), path, tenant, target, sql.freeze())))
+        Ok(Arc::new(Statement::executing(text, literals, one.plan.clone(), under, tenant, target, sql.freeze())))
     }
 
     /// What a name means now, reviewed again where its review has grown old (EPOCH).
@@ -245,8 +245,8 @@ impl Session<'_> {
         let (start, end) = (one.source.start, one.source.end);
         let source = text.get(start as usize..end as usize).unwrap_or_default();
         let literals = one.literals.iter().map(|r| r.start - start..r.end - start).collect();
-        let path = self.search_path();
-        Statement::prepared(source, literals, prepare, path).map(Arc::new)
+        let under = self.under();
+        Statement::prepared(source, literals, prepare, under).map(Arc::new)
     }
 
     /// The text of an EXECUTE of that statement, for the tenant of now.

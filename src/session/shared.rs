@@ -49,6 +49,11 @@ pub trait Review: Send + Sync + fmt::Debug {
         false
     }
 
+    /// Whether the catalog in force is the server's, as far as it was looked at; it is not where policies do not fit that.
+    fn is_exact(&self) -> bool {
+        true
+    }
+
     /// An unrestricted user has changed definitions, and does not know of it yet.
     fn changed(&self) {}
 
@@ -249,6 +254,8 @@ pub struct Reports(Mutex<Vec<(Settings, Instant, Report)>>);
 pub struct Report {
     pub parameters: Arc<[(String, String)]>,
     pub search_path: Arc<str>,
+    /// Whether idle_in_transaction_session_timeout is set.
+    pub idle_limit: bool,
 }
 
 impl Reports {

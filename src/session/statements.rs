@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use crate::backend::connection::Settings;
 use crate::cache::WrittenRows;
 use crate::finding::Denial;
 use crate::plan::{Action, CopyIn, Literals, Plan, Prepare, Upstream};
@@ -21,7 +22,7 @@ pub struct Statement {
     /// The types that the client declared.
     pub declared: Box<[u32]>,
     /// The search_path that the review knew.
-    pub search_path: Arc<[Box<str>]>,
+    pub under: Under,
     /// The tenant whose value stands in the text upstream, where it must.
     tenant: Option<Tenant>,
     /// What is sent upstream; `None` where nothing is.
@@ -29,6 +30,21 @@ pub struct Statement {
     /// Types of the client's parameters as the server found them.
     found: OnceLock<Box<[u32]>>,
     pub origin: Origin,
+}
+
+/// What a statement means by its names and its constants.
+#[derive(Clone, Debug)]
+pub struct Under {
+    pub search_path: Arc<[Box<str>]>,
+    /// Of which [`Settings::read_by`] counts.
+    pub settings: Settings,
+}
+
+impl Under {
+    /// Whether it means the same under the other.
+    pub fn agrees(&self, other: &Under) -> bool {
+        self.search_path == other.search_path && self.settings.read_by() == other.settings.read_by()
+    }
 }
 
 /// What made a statement.
@@ -50,7 +66,7 @@ impl Statement {
         literals: Literals,
         plan: Arc<Plan>,
         declared: &[u32],
-        search_path: Arc<[Box<str>]>,
+        under: Under,
         tenant: Option<&Tenant>,
     ) -> Result<Self, Denial> {
         let tenant = tenant.filter(|_| plan.inlines_tenant()).cloned();
@@ -58,22 +74,22 @@ impl Statement {
             return Err(plan.no_tenant());
         }
         let upstream = if is_forwarded(plan.action()) && !matches!(plan.action(), Action::Prepare(_)) {
-            Some(Upstream::of(&plan, source, &literals, declared, tenant.as_ref())?)
+            Some(Upstream::of(&plan, source, &literals, declared, tenant.as_ref(), under.settings.read_by())?)
         } else {
             None
         };
         let declared = declared.into();
         let (found, origin) = (OnceLock::new(), Origin::Parse);
-        Ok(Statement { source: source.into(), literals, plan, declared, search_path, tenant, upstream, found, origin })
+        Ok(Statement { source: source.into(), literals, plan, declared, under, tenant, upstream, found, origin })
     }
 
     /// The statement that a PREPARE makes. `source`: the command.
     ///
     /// # Errors
     /// As [`Statement::new`].
-    pub fn prepared(source: &str, literals: Literals, prepare: &Prepare, search_path: Arc<[Box<str>]>) -> Result<Self, Denial> {
+    pub fn prepared(source: &str, literals: Literals, prepare: &Prepare, under: Under) -> Result<Self, Denial> {
         // No tenant: nothing that can be prepared has one in its text.
-        let made = Statement::new(source, literals, prepare.plan.clone(), &prepare.types, search_path, None)?;
+        let made = Statement::new(source, literals, prepare.plan.clone(), &prepare.types, under, None)?;
         Ok(Statement { origin: Origin::Prepare, ..made })
     }
 
@@ -82,19 +98,20 @@ impl Statement {
         source: &str,
         literals: Literals,
         plan: Arc<Plan>,
-        search_path: Arc<[Box<str>]>,
+        under: Under,
         tenant: Option<&Tenant>,
         target: Arc<Statement>,
         sql: Bytes,
     ) -> Self {
+        let read_by = under.settings.read_by().to_vec();
         Statement {
             source: source.into(),
             literals,
             plan,
             declared: Box::default(),
-            search_path,
+            under,
             tenant: tenant.cloned(),
-            upstream: Some(Upstream::new(sql, &[])),
+            upstream: Some(Upstream::new(sql, &[], &read_by)),
             found: OnceLock::new(),
             origin: Origin::Execute(target),
         }
