@@ -173,10 +173,11 @@ pub enum Uncached {
     Answer,
     Told,
     Behind,
+    Rare,
 }
 
 impl Uncached {
-    pub const ALL: [Uncached; 15] = [
+    pub const ALL: [Uncached; 16] = [
         Uncached::Command,
         Uncached::Writes,
         Uncached::Locks,
@@ -192,6 +193,7 @@ impl Uncached {
         Uncached::Answer,
         Uncached::Told,
         Uncached::Behind,
+        Uncached::Rare,
     ];
 
     /// The label of metrics.
@@ -212,6 +214,7 @@ impl Uncached {
             Uncached::Answer => "answer",
             Uncached::Told => "told",
             Uncached::Behind => "behind",
+            Uncached::Rare => "rare",
         }
     }
 
@@ -230,6 +233,7 @@ impl Uncached {
             Uncached::Present => "it names the present time (now, today, tomorrow, yesterday)",
             Uncached::Writing => "a transaction is writing what it reads",
             Uncached::Size => "the answer is larger than what is kept",
+            Uncached::Rare => "answers of its kind are not asked for again",
             Uncached::Behind => "the server's log is not followed closely enough",
             Uncached::Told => "a policy, or a hint in the statement, says so",
             Uncached::Answer => "the answer was an error, or came with something that is not to be told twice",

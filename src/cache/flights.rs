@@ -58,6 +58,12 @@ impl Flights {
         &self.0[question as usize % SLOTS]
     }
 
+    /// Whether somebody asks this now.
+    pub fn flies(&self, question: u64) -> bool {
+        let question = question.max(1);
+        self.slot(question).question.load(Ordering::Acquire) == question
+    }
+
     /// `question`: a hash; two questions of one hash only wait for each other.
     pub fn take_off(self: &Arc<Self>, question: u64) -> Takeoff {
         let question = question.max(1);

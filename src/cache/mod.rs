@@ -311,6 +311,10 @@ impl DatabaseCache {
             Reads::Families { sources, ttl } => (sources, *ttl),
             Reads::Unknown(why) => return Looked::Passed(*why),
         };
+        let template = plan.template(|used| self.cache.note_template(used));
+        if !template.is_worth_keeping() && !self.cache.flights.flies(key.hash()) {
+            return Looked::Passed(Uncached::Rare);
+        }
         let ttl = [of_policies, hint::of(bound.values().source), self.cache.ttl].into_iter().flatten().min();
         if ttl == Some(Duration::ZERO) {
             return Looked::Passed(Uncached::Told);
@@ -335,7 +339,7 @@ impl DatabaseCache {
             tenant: tenant.cloned(),
             begun: Instant::now(),
             ttl,
-            template: plan.template(|used| self.cache.note_template(used)),
+            template,
             stamps,
             if_empty,
             answer: BytesMut::with_capacity(SHORT),

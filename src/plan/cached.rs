@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use pg_query::protobuf::{self as pg, ParseResult, RangeVar, TypeName};
@@ -73,6 +73,42 @@ pub struct TemplateUse {
     pub fills: AtomicU64,
     /// What the server took for the fills together, in microseconds.
     pub microseconds: AtomicU64,
+    /// Whether its answers are asked for again, as far as the last of them tell.
+    rare: AtomicBool,
+    /// Hits and fills when that was last looked at.
+    looked_at: [AtomicU64; 2],
+    /// Asked for while it was rare.
+    asked: AtomicU32,
+}
+
+impl TemplateUse {
+    /// After so many fills it is looked at again.
+    const WINDOW: u64 = 256;
+    /// Rare is what has fewer hits than one of so many fills.
+    const WORTH: u64 = 32;
+    /// Of what is rare, one of so many is kept nevertheless: it may change.
+    const SAMPLE: u32 = 16;
+    /// So many hits of a sample are enough.
+    const ENOUGH: u64 = 8;
+
+    pub(super) fn of(text: Box<str>) -> TemplateUse {
+        TemplateUse { text, ..TemplateUse::default() }
+    }
+
+    /// Whether it is worth the trouble to keep an answer: of statements that nobody asks twice, none is asked for again.
+    pub fn is_worth_keeping(&self) -> bool {
+        let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        let [old_hits, old_fills] = &self.looked_at;
+        let (hits, fills) = (load(&self.hits), load(&self.fills));
+        let (new_hits, new_fills) = (hits.saturating_sub(load(old_hits)), fills.saturating_sub(load(old_fills)));
+        let rare = self.rare.load(Ordering::Relaxed);
+        if new_fills >= Self::WINDOW || rare && new_hits >= Self::ENOUGH {
+            self.rare.store(new_hits * Self::WORTH < new_fills, Ordering::Relaxed);
+            old_hits.store(hits, Ordering::Relaxed);
+            old_fills.store(fills, Ordering::Relaxed);
+        }
+        !rare || self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(Self::SAMPLE)
+    }
 }
 
 /// What a statement may change.
@@ -705,6 +741,23 @@ mod tests {
         assert!(reads("SELECT count(*) FROM pg_catalog.pg_class", &own));
         assert!(!reads("SELECT own()", &own));
         assert!(!reads("SELECT count(*) FROM accounts", &own), "it may be a temporary view");
+    }
+
+    #[test]
+    fn answers_that_nobody_asks_for_again_are_not_kept() {
+        let used = TemplateUse::default();
+        let ask = || {
+            let worth = used.is_worth_keeping();
+            used.fills.fetch_add(u64::from(worth), Ordering::Relaxed);
+            worth
+        };
+        assert!((0..256).all(|_| ask()), "nothing is known yet");
+        let kept = (0..1_600).filter(|_| ask()).count();
+        assert!((90..=110).contains(&kept), "{kept}: one of sixteen");
+        // It is asked for again now.
+        used.hits.fetch_add(20, Ordering::Relaxed);
+        ask();
+        assert!((0..100).all(|_| ask()));
     }
 
     #[test]

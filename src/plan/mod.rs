@@ -214,8 +214,7 @@ impl Plan {
             let text =
                 text_of(self, 0, &|i| format!("${}", u32::from(self.parameters) + u32::from(i) + 1), &|_| "TENANT".to_owned());
             // What was kept of the client's constants is nobody's to read.
-            let text = cached::without_constants(&text).into();
-            let used = Arc::new(TemplateUse { text, ..TemplateUse::default() });
+            let used = Arc::new(TemplateUse::of(cached::without_constants(&text).into()));
             note(&used);
             used
         };
