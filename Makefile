@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps demo build test test-rust test-twin test-drivers mutants regress regress-suite sqlsmith lint bench bench-rls bench-crowd instructions fuzz
+.PHONY: help deps demo build test test-rust test-twin test-drivers mutants regress regress-suite sqlsmith lint bench bench-rls bench-crowd bench-cache instructions fuzz
 
 export CARGO_BUILD_JOBS ?= 2
 
@@ -91,6 +91,12 @@ bench-crowd: ## idle clients, a queue of 10,000, a greedy neighbour, logins, str
 	@.ci/deps bench
 	$(CARGO) build --locked --release
 	python3 benches/crowd.py
+
+bench-cache: ## the result cache: hits beside PostgreSQL and a constant responder, what misses and writes cost, eviction on traces; writes benches/results_cache.json
+	@.ci/deps bench redis
+	$(CARGO) build --locked --release --bins --example responder --example eviction
+	python3 benches/cache.py
+	$(CARGO) run --locked --release --example eviction
 
 SECONDS_EACH = $(if $(filter command line environment,$(origin SECONDS)),$(SECONDS),60)
 fuzz: ## run each fuzz target for SECONDS=60 (TARGETS="frames lexer" for some of them)

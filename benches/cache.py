@@ -6,6 +6,7 @@ costs that is not answered from it.
   responder    a server on the same runtime that answers everything with one constant (benches/responder.rs)
   bulkhead     through Bulkhead, whose cache is on; `hit`: a thousand statements, all of them known
   bulkhead-off the same, with no cache
+  bulkhead-redis the same as bulkhead, with a second tier in Redis
 
 `miss`: a statement that is never asked twice. `write`: an update of one row. Both say what the cache costs where it gives nothing.
 Writes every run to benches/results_cache.json and prints the table. Servers and method are those of run.py.
@@ -33,7 +34,8 @@ SCRIPTS = {
     "write": "\\set aid random(1, {rows})\nUPDATE accounts SET abalance = abalance WHERE {tenant}aid = :aid;\n",
 }
 CELLS = [("hit", p, c) for p in ("simple", "prepared") for c in (1, 16, 64)] + [(k, "simple", 16) for k in ("miss", "write")]
-CONTENDERS = {"hit": ("direct", "responder", "bulkhead", "bulkhead-off"), "miss": ("bulkhead", "bulkhead-off"), "write": ("bulkhead", "bulkhead-off")}
+CONTENDERS = {"hit": ("direct", "responder", "bulkhead", "bulkhead-off"), "miss": ("bulkhead", "bulkhead-off", "bulkhead-redis"),
+              "write": ("bulkhead", "bulkhead-off", "bulkhead-redis")}
 
 
 def arguments():
@@ -52,16 +54,22 @@ def main():
     responder = ROOT / "target/release/examples/responder"
     port = free_port()
     constant = subprocess.Popen([responder, str(port)])
+    redis_port = free_port()
+    redis = subprocess.Popen(["redis-server", "--port", str(redis_port), "--bind", "127.0.0.1", "--save", "", "--maxmemory", "1gb", "--maxmemory-policy", "allkeys-lru"],
+                             stdout=subprocess.DEVNULL)
     try:
         with Servers(("direct", "bulkhead"), bulkhead, SCHEMA, POLICY, config="[cache]\nmemory_mb = 256\n") as on:
             # Before the same server: two servers would differ by more than the cache costs.
             off_port = free_port()
             off = on.another_bulkhead("bulkhead_off", off_port, {"QUERY_CACHE_ENABLED": "false"})
+            tiers_port = free_port()
+            tiers = on.another_bulkhead("bulkhead_redis", tiers_port, {"BULKHEAD_CACHE_REDIS": f"redis://127.0.0.1:{redis_port}"})
             places = {
                 "direct": (on.connection("direct"), None),
                 "responder": (on.connection("direct") | {"PGPORT": str(port)}, constant.pid),
                 "bulkhead": (on.connection("bulkhead"), on.pid("bulkhead")),
                 "bulkhead-off": (on.connection("bulkhead") | {"PGPORT": str(off_port)}, off),
+                "bulkhead-redis": (on.connection("bulkhead") | {"PGPORT": str(tiers_port)}, tiers),
             }
             machine = describe(on)
             runs = measure(places, on.bin, args)
@@ -70,6 +78,7 @@ def main():
         return 2
     finally:
         constant.terminate()
+        redis.terminate()
     summary = summarise(runs)
     args.output.write_text(json.dumps({"machine": machine, "seconds": args.seconds, "pairs": args.pairs, "summary": summary, "runs": runs}, indent=1) + "\n")
     render(summary)
@@ -90,7 +99,7 @@ def measure(places, programs, args):
                 run = one_run(places, programs, contender, kind, protocol, clients, args.seconds)
                 runs.append({"kind": kind, "protocol": protocol, "clients": clients, "round": round_, "contender": contender} | run)
                 cpu = "" if run["cpu_us"] is None else f"  cpu {run['cpu_us']:5.1f} us"
-                print(f"{kind:5} {protocol:8} {clients:3} clients  round {round_ + 1}  {contender:13} {run['tps']:9.0f}/s  "
+                print(f"{kind:5} {protocol:8} {clients:3} clients  round {round_ + 1}  {contender:14} {run['tps']:9.0f}/s  "
                       f"p50 {run['p50_us']:6.0f} us  p99 {run['p99_us']:6.0f} us{cpu}", flush=True)
     return runs
 

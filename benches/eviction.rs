@@ -135,7 +135,9 @@ fn of_store(trace: &[Operation], answers: usize) -> f64 {
                 let hashed = store.hashed(&key);
                 let hit = store.get(hashed).is_some_and(|entry| entry.answer[..4] == version.to_le_bytes());
                 ratio.note(at, hit);
-                if !hit {
+                if hit {
+                    store.note_use(hashed);
+                } else {
                     let owner = owner.clone();
                     let (answer, stamps) = (answer(row, version), Stamps::default());
                     let entry = Entry { answer, stamps, owner, cost: 100, template: template.clone(), until: None };

@@ -296,6 +296,7 @@ impl DatabaseCache {
                 && self.bound.as_ref().is_none_or(|bound| bound.is_kept())
                 && entry.until.is_none_or(|until| Instant::now() < until)
             {
+                self.cache.store.note_use(hashed);
                 entry.owner.hits.fetch_add(1, Ordering::Relaxed);
                 entry.template.hits.fetch_add(1, Ordering::Relaxed);
                 return Found::Hit(entry);

@@ -223,10 +223,13 @@ impl Store {
         &self.shards[(hash >> 48) as usize % self.shards.len()]
     }
 
-    /// Notes that it was asked for.
     pub fn get(&self, key: Hashed<'_>) -> Option<Arc<Entry>> {
-        self.frequency.add(key.hash);
         self.shard(key.hash).read().unwrap_or_else(PoisonError::into_inner).entries.get(&key).cloned()
+    }
+
+    /// It was given.
+    pub fn note_use(&self, key: Hashed<'_>) {
+        self.frequency.add(key.hash);
     }
 
     /// Whose answers are counted together.
@@ -246,6 +249,7 @@ impl Store {
             self.forget_if_poor(&entry.owner);
             return;
         }
+        self.frequency.add(key.hash);
         let half = self.allowed() / 2;
         let many = self.many.load(Ordering::Relaxed).max(1);
         let mine = entry.owner.bytes();
@@ -423,7 +427,6 @@ mod tests {
         let owner = store.owner(None);
         let keep = |name: String, length: usize, cost: u32| {
             let hashed = store.hashed(name.as_bytes());
-            store.get(hashed);
             let entry = entry(length, owner.clone(), cost);
             store.insert(hashed.to_owned(), Arc::new(entry), |_| false);
         };
