@@ -1,6 +1,6 @@
 //! The result cache: answers that are still true, by one rule: validate on hit (NOTHING STALE).
 //!
-//! *Commit-intent epochs.* Each tag, which stands for the rows of one tenant in one family of tables, has an epoch and a number of
+//! *Commit-intent epochs.* Each tag, which stands for rows of one tenant in one family of tables, has an epoch and a number of
 //! writers ([`tags`]). A writer opens an [`Intent`] before its statement leaves and closes it once the outcome is known: from then
 //! until then the tag cannot be read, and afterwards it has another epoch. An answer is kept with the [`Stamps`] that were
 //! taken before its query left, all of them without writers; a hit compares them with the tags of now.
@@ -11,7 +11,8 @@
 //! tag's any more from before v on. Where the outcome is not known, because a connection broke, the intent stays open until the server
 //! has no such process ([`doubt`]).
 //!
-//! What is written past this process is not seen by it. The whole of a key is compared, and tenant and policy epoch are part of it
+//! What is written past this process is told by the server's log, afterwards: [`follow`] keeps answers within a bound, or gives none.
+//! The whole of a key is compared, and tenant and policy epoch are part of it
 //! (CACHE KEY: one constructor).
 
 pub mod doubt;

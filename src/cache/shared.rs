@@ -109,6 +109,11 @@ pub struct Opened {
 }
 
 impl Shared {
+    /// Nothing that is there is asked for any more.
+    pub fn forget(&self) {
+        *self.tier.known() = Known::default();
+    }
+
     /// Connects in the background, for as long as this lives. Inside a runtime.
     ///
     /// # Errors

@@ -160,6 +160,9 @@ impl Cache {
         // What it has of shared tables is ended for it alone: nothing was written there.
         let is_its = |entry: &Entry| purge.families.is_none() && purge.tenant.is_some() && entry.owner.tenant == purge.tenant;
         self.store.sweep(|entry| !entry.stamps.are_current(tags) || is_its(entry));
+        if let Some(shared) = &self.shared {
+            shared.forget();
+        }
         before.saturating_sub(self.store.bytes())
     }
 }
