@@ -46,6 +46,9 @@ pub struct Snapshot {
     /// pg_class.oid of what a crash empties. Absent from older dumps.
     #[serde(default)]
     pub unlogged: Vec<u32>,
+    /// There are operator classes of the database's own: what is sorted or compared may call anything.
+    #[serde(default)]
+    pub own_classes: bool,
     /// `default_transaction_isolation` of the role. Absent from older dumps.
     #[serde(default)]
     pub default_isolation: String,

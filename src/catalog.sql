@@ -66,8 +66,12 @@ SELECT pg_catalog.json_build_object(
     UNION ALL SELECT a.attrelid FROM pg_catalog.pg_attribute a WHERE a.atttypid >= 16384 AND a.attnum > 0 AND EXISTS (
       SELECT 1 FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = k.oid
       WHERE k.contypid <> 0 AND d.refclassid IN ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'::pg_catalog.regclass) AND d.refobjid >= 16384)
+    UNION ALL SELECT a.attrelid FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.objid = a.atttypid
+      WHERE a.atttypid >= 16384 AND a.attnum > 0 AND d.refclassid IN ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'::pg_catalog.regclass) AND d.refobjid >= 16384
     UNION ALL SELECT i.indrelid FROM pg_catalog.pg_index i, pg_catalog.unnest(i.indclass::pg_catalog.oid[]) c(oid) WHERE c.oid >= 16384
       AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend x WHERE x.classid = 'pg_catalog.pg_opclass'::pg_catalog.regclass AND x.objid = c.oid AND x.deptype = 'e')) o(oid) WHERE o.oid <> 0),
+  'own_classes', EXISTS (SELECT 1 FROM pg_catalog.pg_opclass c WHERE c.oid >= 16384
+      AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend x WHERE x.classid = 'pg_catalog.pg_opclass'::pg_catalog.regclass AND x.objid = c.oid AND x.deptype = 'e')),
   'unlogged', (SELECT COALESCE(pg_catalog.json_agg(c.oid::pg_catalog.int8), '[]') FROM pg_catalog.pg_class c WHERE c.relpersistence = 'u' AND c.relkind IN ('r', 'p')),
   'cascades', (SELECT COALESCE(pg_catalog.json_agg(DISTINCT pg_catalog.jsonb_build_array(k.confrelid::pg_catalog.int8, k.conrelid::pg_catalog.int8)), '[]')
     FROM pg_catalog.pg_constraint k WHERE k.contype = 'f' AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))),

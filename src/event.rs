@@ -174,10 +174,11 @@ pub enum Uncached {
     Told,
     Behind,
     Rare,
+    Epoch,
 }
 
 impl Uncached {
-    pub const ALL: [Uncached; 16] = [
+    pub const ALL: [Uncached; 17] = [
         Uncached::Command,
         Uncached::Writes,
         Uncached::Locks,
@@ -194,6 +195,7 @@ impl Uncached {
         Uncached::Told,
         Uncached::Behind,
         Uncached::Rare,
+        Uncached::Epoch,
     ];
 
     /// The label of metrics.
@@ -215,6 +217,7 @@ impl Uncached {
             Uncached::Told => "told",
             Uncached::Behind => "behind",
             Uncached::Rare => "rare",
+            Uncached::Epoch => "epoch",
         }
     }
 
@@ -233,7 +236,8 @@ impl Uncached {
             Uncached::Present => "it names the present time (now, today, tomorrow, yesterday)",
             Uncached::Writing => "a transaction is writing what it reads",
             Uncached::Size => "the answer is larger than what is kept",
-            Uncached::Rare => "answers of its kind are not asked for again",
+            Uncached::Epoch => "policies or definitions have just changed",
+            Uncached::Rare => "answers of its kind are seldom asked for again, and this one was not",
             Uncached::Behind => "the server's log is not followed closely enough",
             Uncached::Told => "a policy, or a hint in the statement, says so",
             Uncached::Answer => "the answer was an error, or came with something that is not to be told twice",

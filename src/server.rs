@@ -87,14 +87,17 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
     let mut gates: HashMap<String, Arc<dyn Review>> = HashMap::new();
     let mut tables: HashMap<String, Arc<dyn Tables>> = HashMap::new();
     for database in &config.databases {
-        let keeper = Keeper::start(&config, database, &policies, &events).await?;
-        let kept = keeper.kept(nudge.clone());
+        keepers.push(Keeper::start(&config, database, &policies, &events).await?);
+    }
+    for (database, keeper) in config.databases.iter().zip(&keepers) {
+        let is_same = |other: &config::Database| other.upstream.database == database.upstream.database;
+        let same = config.databases.iter().zip(&keepers).filter(|(other, _)| is_same(other));
+        let kept = keeper.kept(nudge.clone(), same.map(|(_, keeper)| keeper.freshness()).collect());
         events.emit(Event::PoliciesReloaded(Reload::Done(kept.gate.epoch())));
         check_tenants(&config, database, &kept.gate)?;
         let kept = Arc::new(kept);
         tables.insert(keeper.database().to_owned(), kept.clone());
         gates.insert(keeper.database().to_owned(), kept);
-        keepers.push(keeper);
     }
     let caches = cache.as_ref().map(|cache| caches(&config, cache, &tables)).unwrap_or_default();
     let keeping = tokio::spawn(epochs::keep(keepers, Arc::new(config.clone()), nudge.clone(), events.clone()));

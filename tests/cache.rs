@@ -71,6 +71,12 @@ const SCHEMA: &str = "
     CREATE OPERATOR === (LEFTARG = int, RIGHTARG = int, FUNCTION = writes_by_operator);
     CREATE TABLE op_default (tenant_id int NOT NULL, id int, n bool DEFAULT (1 === 3));
     CREATE TABLE op_check (tenant_id int NOT NULL, id int CHECK (id === 3));
+    CREATE TABLE partly (tenant_id int NOT NULL, name text, n int NOT NULL DEFAULT 0, PRIMARY KEY (tenant_id, name));
+    CREATE UNIQUE INDEX ON partly (tenant_id, name COLLATE loose) WHERE n >= 0;
+    INSERT INTO partly VALUES (1, 'abc');
+    CREATE FUNCTION writes_by_default() RETURNS int LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN UPDATE item SET n = 50 WHERE id = 1; RETURN 1; END';
+    CREATE DOMAIN defaulting AS int DEFAULT writes_by_default();
+    CREATE TABLE by_domain_default (tenant_id int NOT NULL, id int, v defaulting);
     CREATE TABLE timed (tenant_id int NOT NULL, id int, at timestamptz, d date, PRIMARY KEY (tenant_id, id));
     INSERT INTO timed VALUES (1, 1, '2024-01-01 12:00+00', '2024-01-02'), (1, 2, '2024-01-01 03:00+00', '2024-02-01');
     CREATE TABLE elder (tenant_id int NOT NULL, id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
@@ -182,6 +188,16 @@ const POLICIES: &str = "
 
     [[table]]
     name = 'public.zoned'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+
+    [[table]]
+    name = 'public.partly'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+
+    [[table]]
+    name = 'public.by_domain_default'
     scope = 'tenant'
     tenant_column = 'tenant_id'
 
@@ -635,6 +651,11 @@ const ROWS: &[(&str, &str, bool)] = &[
         "INSERT INTO twice (name) VALUES ('ABC') ON CONFLICT (name, tenant_id) DO UPDATE SET n = 7",
         true,
     ),
+    (
+        "SELECT n FROM partly WHERE name = 'abc'",
+        "INSERT INTO partly (name) VALUES ('ABC') ON CONFLICT (tenant_id, name) WHERE n >= 0 DO UPDATE SET n = 7",
+        true,
+    ),
     ("SELECT n FROM elder WHERE id = 1", "INSERT INTO heir (id, n) VALUES (1, 5)", true),
     ("SELECT note FROM part WHERE id = 1", "UPDATE part SET note = note || '.' WHERE id = 1", true),
     ("SELECT note FROM part WHERE id = 1", "UPDATE part SET note = note || '.' WHERE id = 2", false),
@@ -792,6 +813,8 @@ fn no_write_hides() {
         "INSERT INTO by_policy (id) VALUES (1)",
         "INSERT INTO op_default (id) VALUES (1)",
         "INSERT INTO op_check (id) VALUES (1)",
+        "INSERT INTO by_domain_default (id) VALUES (1)",
+        "UPDATE by_domain_default SET v = DEFAULT",
     ] {
         run(&mut owner, "UPDATE item SET n = 0");
         world.changes(&mut reader, item, true, &mut || run(&mut writer, sql));
@@ -974,6 +997,24 @@ fn settings_say_what_a_text_means() {
         run(&mut a, "RESET datestyle");
         run(&mut b, "RESET datestyle");
     }
+    // Words that only the server understands.
+    for (first, then) in [("default, DMY", "ISO"), ("\"ISO\", DMY", "ISO"), ("DMY, default", "SQL")] {
+        a.query(&format!("SET datestyle = '{first}'"));
+        a.query(&format!("SET datestyle = '{then}'"));
+        run(&mut b, &format!("SET datestyle = '{then}'"));
+        for session in [&mut a, &mut b] {
+            let kept = session.query("SELECT d, '01/02/2024'::date - '2024-01-01' FROM timed WHERE id = 1");
+            let fresh =
+                session.query("SELECT d, '01/02/2024'::date - '2024-01-01' FROM timed WHERE id = 1 /* bulkhead: no-cache */");
+            assert_eq!(kept.rows().next(), fresh.rows().next(), "{first}, then {then}");
+        }
+        let mut other = world.connect("two");
+        run(&mut other, &format!("SET datestyle = '{then}'"));
+        let expected = format!("{}, MDY", if then == "ISO" { "ISO" } else { "SQL" });
+        assert_eq!(other.query("SHOW datestyle").scalar(), Some(expected), "after {first}, then {then}, of another");
+        run(&mut a, "RESET datestyle");
+        run(&mut b, "RESET datestyle");
+    }
     // Constants are read by the settings of who prepares.
     let text = b"SELECT id FROM timed WHERE at = '2024-01-01 12:00'";
     let (mut prepare, mut bind, mut whole) = (Vec::new(), Vec::new(), Vec::new());
@@ -1050,6 +1091,66 @@ fn what_a_crash_has_lost_is_not_given_for_long() {
     let mut other = world.connect("one");
     while other.query(read).scalar() != now {
         assert!(begun.elapsed() < Duration::from_secs(20), "{now:?} is never given");
+    }
+}
+
+#[test]
+fn a_backend_that_is_killed_takes_lost_commits_along() {
+    let world = World::with(&["wal_writer_delay = '10s'"]);
+    world.cluster.execute("postgres", "ALTER ROLE app SET synchronous_commit = off");
+    let mut one = world.connect("one");
+    let mut idle = Wire::connect(&world.cluster.superuser("shop")).expect("a session");
+    let pid = idle.query("SELECT pg_backend_pid()").scalar().expect("a number");
+    let read = "SELECT n FROM item WHERE id = 1";
+    world.cluster.execute("postgres", "CHECKPOINT");
+    run(&mut one, "UPDATE item SET n = 5000 WHERE id = 1");
+    assert_eq!(one.query(read).scalar().as_deref(), Some("5000"));
+    assert!(std::process::Command::new("kill").args(["-KILL", &pid]).status().expect("kill runs").success());
+    let begun = Instant::now();
+    let now = loop {
+        // The server recovers.
+        if let Ok(mut direct) = Wire::connect(&world.cluster.superuser("shop")) {
+            break direct.query("SELECT n FROM item WHERE tenant_id = 1 AND id = 1").scalar();
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "no recovery");
+    };
+    let mut other = world.connect("one");
+    while other.query(read).scalar() != now {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{now:?} is never given");
+    }
+}
+
+#[test]
+fn policies_that_change_while_an_answer_is_waited_for() {
+    let world = World::start();
+    let file = world.proxy.setup.path().join("policies/shop.toml");
+    let epoch = || -> u64 {
+        let metrics = world.admin("GET /metrics");
+        metrics.lines().find_map(|l| l.strip_prefix("bulkhead_policy_epoch ")?.parse().ok()).expect("an epoch")
+    };
+    let read = "SELECT note, n FROM item WHERE id = 2 AND 8 = 8";
+    let mut owner = Wire::connect(&world.cluster.superuser("shop")).expect("a session");
+    run(&mut owner, "BEGIN | LOCK TABLE item IN ACCESS EXCLUSIVE MODE");
+    let mut waiting = [world.connect("one"), world.connect("one"), world.connect("one")];
+    for session in &mut waiting {
+        session.send(b'Q', &[read.as_bytes(), &[0]].concat()).expect("send");
+    }
+    let before = epoch();
+    let text = std::fs::read_to_string(&file).expect("the policies");
+    std::fs::write(&file, text.replace("unless_roles = ['reader']", "unless_roles = ['nobody']")).expect("write");
+    let begun = Instant::now();
+    while epoch() == before {
+        assert!(begun.elapsed() < Duration::from_secs(30), "no new epoch");
+    }
+    run(&mut owner, "ROLLBACK");
+    for session in &mut waiting {
+        assert!(session.answer().error.is_none());
+    }
+    let mut one = world.connect("one");
+    for _ in 0..3 {
+        let kept = one.query(read);
+        let fresh = one.query(&format!("{read} /* bulkhead: no-cache */"));
+        assert_eq!(kept.rows().next(), fresh.rows().next(), "masked now");
     }
 }
 

@@ -27,12 +27,14 @@ const SILENCE: Duration = Duration::from_secs(10);
 pub struct Watch {
     upstream: Upstream,
     connection: Option<Connection>,
+    /// How often a connection that stayed was lost.
+    pub losses: u64,
     events: Events,
 }
 
 impl Watch {
     pub fn new(upstream: Upstream, events: Events) -> Watch {
-        Watch { upstream, connection: None, events }
+        Watch { upstream, connection: None, losses: 0, events }
     }
 
     /// The fingerprint now.
@@ -87,7 +89,7 @@ impl Watch {
                     self.connection = Some(connection);
                     return Err(error);
                 }
-                Ok(Err(_)) | Err(_) => {}
+                Ok(Err(_)) | Err(_) => self.losses += 1,
             }
         }
         let mut connection = super::connect(&self.upstream).await?;
@@ -148,7 +150,7 @@ const CATALOGS: [&str; 20] = [
 ];
 
 /// Settings that what a server shows depends on, whoever changed them: those of the configuration file come to no catalog.
-const SHOWN_BY: [&str; 10] = [
+const SHOWN_BY: [&str; 14] = [
     "TimeZone",
     "DateStyle",
     "IntervalStyle",
@@ -159,6 +161,10 @@ const SHOWN_BY: [&str; 10] = [
     "lc_time",
     "default_text_search_config",
     "xmloption",
+    "xmlbinary",
+    "array_nulls",
+    "transform_null_equals",
+    "timezone_abbreviations",
 ];
 
 /// Leaves out rows of sessions' temporary tables, which the snapshot has none of.

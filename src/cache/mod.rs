@@ -174,13 +174,21 @@ pub struct Asked<'a> {
     pub settings: &'a Settings,
 }
 
+/// What is not known.
+#[derive(Debug)]
+pub struct Missing {
+    /// Under which it could be.
+    key: StoredKey,
+    /// That the key names: a plan of another one makes another answer.
+    epoch: PolicyEpoch,
+}
+
 /// Whether an answer is known.
 #[derive(Debug)]
 pub enum Found {
     /// It is, whole.
     Hit(Arc<Entry>),
-    /// Under this key it could be.
-    Missing(StoredKey),
+    Missing(Missing),
 }
 
 /// What is known about a statement.
@@ -302,19 +310,24 @@ impl DatabaseCache {
                 entry.template.hits.fetch_add(1, Ordering::Relaxed);
                 return Found::Hit(entry);
             }
-            Found::Missing(hashed.to_owned())
+            Found::Missing(Missing { key: hashed.to_owned(), epoch: asked.epoch })
         })
     }
 
     /// What becomes of a statement whose answer is not known. It has not been sent.
-    pub fn look(&self, key: StoredKey, bound: &Bound<'_>, turn: Turn) -> Looked {
+    pub fn look(&self, missing: Missing, bound: &Bound<'_>, turn: Turn) -> Looked {
         let (plan, tenant) = (bound.plan(), bound.tenant());
+        let Missing { key, epoch } = missing;
+        // Policies or definitions have changed in between.
+        if epoch != plan.epoch() && !crate::mutant!("cache.key-of-another-epoch") {
+            return Looked::Passed(Uncached::Epoch);
+        }
         let (sources, of_policies) = match plan.reads() {
             Reads::Families { sources, ttl } => (sources, *ttl),
             Reads::Unknown(why) => return Looked::Passed(*why),
         };
         let template = plan.template(|used| self.cache.note_template(used));
-        if !template.is_worth_keeping() && !self.cache.flights.flies(key.hash()) {
+        if template.is_rare() && !self.cache.store.has_seen(&key) && !self.cache.flights.flies(key.hash()) {
             return Looked::Passed(Uncached::Rare);
         }
         let ttl = [of_policies, hint::of(bound.values().source), self.cache.ttl].into_iter().flatten().min();

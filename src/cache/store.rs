@@ -227,6 +227,15 @@ impl Store {
         self.shard(key.hash).read().unwrap_or_else(PoisonError::into_inner).entries.get(&key).cloned()
     }
 
+    /// Whether it was asked for before, as far as is remembered. It is, now.
+    pub fn has_seen(&self, key: &StoredKey) -> bool {
+        let seen = self.frequency.of(key.hash) > 0;
+        if !seen {
+            self.frequency.add(key.hash);
+        }
+        seen
+    }
+
     /// It was given.
     pub fn note_use(&self, key: Hashed<'_>) {
         self.frequency.add(key.hash);

@@ -71,12 +71,13 @@ impl Question {
     fn look(&self) -> Looked {
         let (plan, literals, own) = (plan(self.epoch, &self.text), Literals::new(), OwnSequences::default());
         let bound = plan.bind(&self.text, &literals, Parameters::None, &self.principal, Log::Null.intend(), &own);
-        self.database.look(self.key(), &bound.expect("a tenant is chosen"), Turn::Second)
+        let Found::Missing(missing) = self.find() else { panic!("known already") };
+        self.database.look(missing, &bound.expect("a tenant is chosen"), Turn::Second)
     }
 
     fn key(&self) -> StoredKey {
         match self.find() {
-            Found::Missing(key) => key,
+            Found::Missing(missing) => missing.key,
             Found::Hit(_) => panic!("known already"),
         }
     }
@@ -230,6 +231,17 @@ fn what_the_log_tells_is_unreadable_until_it_is_visible() {
         one.database.forget();
     }
     assert!(follower.take(b"?", &OneTable).is_err());
+}
+
+#[test]
+fn an_answer_of_one_epoch_is_not_kept_under_another() {
+    let cache = Arc::new(Cache::new(1 << 20));
+    let asked = question(&cache, 0, 2, "1", &[], &[]);
+    let Found::Missing(missing) = asked.find() else { panic!("known already") };
+    let (plan, literals, own) = (plan(1, &asked.text), Literals::new(), OwnSequences::default());
+    let bound = plan.bind(&asked.text, &literals, Parameters::None, &asked.principal, Log::Null.intend(), &own);
+    let looked = asked.database.look(missing, &bound.expect("a tenant is chosen"), Turn::Second);
+    assert!(matches!(looked, Looked::Passed(Uncached::Epoch)), "{looked:?}");
 }
 
 #[test]

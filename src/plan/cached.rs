@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use pg_query::protobuf::{self as pg, ParseResult, RangeVar, TypeName};
@@ -77,8 +77,6 @@ pub struct TemplateUse {
     rare: AtomicBool,
     /// Hits and fills when that was last looked at.
     looked_at: [AtomicU64; 2],
-    /// Asked for while it was rare.
-    asked: AtomicU32,
 }
 
 impl TemplateUse {
@@ -86,17 +84,15 @@ impl TemplateUse {
     const WINDOW: u64 = 256;
     /// Rare is what has fewer hits than one of so many fills.
     const WORTH: u64 = 32;
-    /// Of what is rare, one of so many is kept nevertheless: it may change.
-    const SAMPLE: u32 = 16;
-    /// So many hits of a sample are enough.
+    /// So many hits of those that were asked for twice are enough.
     const ENOUGH: u64 = 8;
 
     pub(super) fn of(text: Box<str>) -> TemplateUse {
         TemplateUse { text, ..TemplateUse::default() }
     }
 
-    /// Whether it is worth the trouble to keep an answer: of statements that nobody asks twice, none is asked for again.
-    pub fn is_worth_keeping(&self) -> bool {
+    /// Whether answers of its kind are seldom asked for again: then only those are worth the trouble that have been asked for before.
+    pub fn is_rare(&self) -> bool {
         let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
         let [old_hits, old_fills] = &self.looked_at;
         let (hits, fills) = (load(&self.hits), load(&self.fills));
@@ -107,7 +103,7 @@ impl TemplateUse {
             old_hits.store(hits, Ordering::Relaxed);
             old_fills.store(fills, Ordering::Relaxed);
         }
-        !rare || self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(Self::SAMPLE)
+        rare
     }
 }
 
@@ -154,8 +150,9 @@ const TYPES: [&str; 19] = [
 const TIMES: [&str; 5] = ["date", "interval", "time", "timestamp", "timestamptz"];
 
 /// pg_type.oid
-const TIMETZ: u32 = 1266;
-const TIMETZ_ARRAY: u32 = 1270;
+pub const TIMETZ: u32 = 1266;
+/// pg_type.oid
+pub const TIMETZ_ARRAY: u32 = 1270;
 
 /// What the rewritten statement reads.
 pub(super) fn reads(tree: &Node, catalog: &Catalog, policies: &PolicySet) -> Reads {
@@ -167,8 +164,8 @@ pub(super) fn reads(tree: &Node, catalog: &Catalog, policies: &PolicySet) -> Rea
     if !matches!(tree.node, Some(NodeEnum::SelectStmt(_))) {
         return Reads::Unknown(Uncached::Command);
     }
-    // An implicit cast that calls a function of the database's own shows in no node.
-    if catalog.own_casts().any(|c| c.context == 'i') {
+    // An implicit cast that calls a function of the database's own shows in no node, and neither does a comparison to sort by.
+    if catalog.own_casts().any(|c| c.context == 'i') || catalog.snapshot().own_classes {
         return Reads::Unknown(Uncached::Function);
     }
     walk(tree, &mut |node| {
@@ -388,6 +385,9 @@ pub(super) fn is_own_type(name: &str, catalog: &Catalog) -> bool {
 
 /// What the rewritten statement may write. `policies`: where its rows are one tenant's.
 pub(super) fn writes(tree: &Node, catalog: &Catalog, policies: Option<&PolicySet>) -> Writes {
+    if catalog.snapshot().own_classes {
+        return Writes::Everything;
+    }
     let mut found = Found::new(catalog, policies);
     let mut of = |tree: &Node| walk(tree, &mut |node| found.note(node, tree));
     // A walk does not enter these by itself.
@@ -744,20 +744,18 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_nobody_asks_for_again_are_not_kept() {
+    fn what_nobody_asks_for_again_is_rare() {
         let used = TemplateUse::default();
-        let ask = || {
-            let worth = used.is_worth_keeping();
-            used.fills.fetch_add(u64::from(worth), Ordering::Relaxed);
-            worth
-        };
-        assert!((0..256).all(|_| ask()), "nothing is known yet");
-        let kept = (0..1_600).filter(|_| ask()).count();
-        assert!((90..=110).contains(&kept), "{kept}: one of sixteen");
+        let fill = |n: u64| used.fills.fetch_add(n, Ordering::Relaxed);
+        assert!(!used.is_rare(), "nothing is known yet");
+        fill(300);
+        used.is_rare();
+        assert!(used.is_rare());
         // It is asked for again now.
-        used.hits.fetch_add(20, Ordering::Relaxed);
-        ask();
-        assert!((0..100).all(|_| ask()));
+        fill(20);
+        used.hits.fetch_add(8, Ordering::Relaxed);
+        used.is_rare();
+        assert!(!used.is_rare());
     }
 
     #[test]

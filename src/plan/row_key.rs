@@ -378,6 +378,10 @@ pub(super) fn stays_in_its_row(conflict: &OnConflictClause, relation: &Relation)
     if conflict.action != OnConflictAction::OnconflictUpdate as i32 {
         return true;
     }
+    // A condition may infer an index of some rows only, of another collation.
+    if conflict.infer.as_ref().is_some_and(|infer| infer.where_clause.is_some()) {
+        return false;
+    }
     let key = columns_of_keys(relation, true);
     let inferred: Vec<&str> = (conflict.infer.iter().flat_map(|infer| &infer.index_elems))
         .filter_map(|e| match &e.node {

@@ -100,6 +100,8 @@ pub struct Kept {
     pub nudge: Nudge,
     pub lock: Arc<Open>,
     pub freshness: Arc<Freshness>,
+    /// Those of all entries that are the same database.
+    pub siblings: Vec<Arc<Freshness>>,
     /// Counts the times when what new sessions start with was changed on the server.
     pub settings: watch::Receiver<u64>,
 }
@@ -164,7 +166,9 @@ impl Review for Kept {
     }
 
     fn changed(&self) {
-        self.freshness.changes.fetch_add(1, Ordering::SeqCst);
+        for freshness in &self.siblings {
+            freshness.changes.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     fn refreshed(&self) -> Option<Refreshed> {
@@ -253,13 +257,19 @@ impl Keeper {
         Ok(keeper)
     }
 
-    /// The gate, for sessions.
-    pub fn kept(&self, nudge: Nudge) -> Kept {
+    /// What it knows of definitions, for the others that are the same database.
+    pub fn freshness(&self) -> Arc<Freshness> {
+        self.freshness.clone()
+    }
+
+    /// The gate, for sessions. `siblings`: of all that are the same database, this one's included.
+    pub fn kept(&self, nudge: Nudge, siblings: Vec<Arc<Freshness>>) -> Kept {
         Kept {
             gate: self.gate.clone(),
             nudge,
             lock: self.lock.clone(),
             freshness: self.freshness.clone(),
+            siblings,
             settings: self.settings.subscribe(),
         }
     }
@@ -333,11 +343,16 @@ impl Keeper {
 
     async fn look_at_all(&mut self, events: &Events) -> Option<u64> {
         let changes = self.freshness.changes.load(Ordering::SeqCst);
+        let losses = self.catalog.losses;
         let fingerprint = self.catalog.fingerprint().await;
         self.note_answer(fingerprint.as_ref().err(), events);
         let fingerprint = fingerprint.ok()?;
         if self.fingerprint.as_ref() != Some(&fingerprint) {
             self.freshness.found.fetch_add(1, Ordering::SeqCst);
+        }
+        // The server may have crashed, and lost commits that nobody waited for.
+        if self.catalog.losses != losses {
+            self.settings.send_modify(|count| *count += 1);
         }
         let Some(old) = &mut self.fingerprint else { return self.load(fingerprint, events).await.then_some(changes) };
         if old.settings != fingerprint.settings {

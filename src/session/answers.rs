@@ -482,6 +482,10 @@ impl Session<'_> {
         if status == TransactionStatus::Idle {
             self.snapshots = Snapshots::Unknown;
         }
+        let style = self.lease.as_ref().and_then(|lease| lease.parameters().get("DateStyle"));
+        if let Some(style) = style.filter(|_| !self.batch.failed && !crate::mutant!("cache.date-style-as-set")) {
+            self.settings.note_date_style(style);
+        }
         self.end_batch();
         self.pass(tag::READY_FOR_QUERY, body);
         let Some(lease) = &mut self.lease else { return };

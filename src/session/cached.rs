@@ -10,12 +10,12 @@ use super::statements::Statement;
 use crate::audit;
 use crate::cache::doubt;
 use crate::cache::flights::Following;
-use crate::cache::store::{Entry, StoredKey};
-use crate::cache::{Asked, Form, Found, Looked, Turn, WrittenRows};
+use crate::cache::store::Entry;
+use crate::cache::{Asked, Form, Found, Looked, Missing, Turn, WrittenRows};
 use crate::event::{Cached, Command, Event, Uncached, Verdict};
 use crate::gate::{Approved, Protocol};
 use crate::id::PolicyEpoch;
-use crate::plan::cached::{SPELL_NOTHING, names_the_present};
+use crate::plan::cached::{SPELL_NOTHING, TIMETZ, TIMETZ_ARRAY, names_the_present};
 use crate::plan::{Action, Isolation, Parameters, Plan, Reads, TransactionCommand, Writes};
 use crate::wire::backend::{self as reply, TransactionStatus};
 use crate::wire::frame;
@@ -23,7 +23,7 @@ use crate::wire::frontend::{self, Bind, Format, FrontendMessage, Parse, Target};
 
 impl Session<'_> {
     /// Answers a query from the cache before it is read. `Err`: it is not known, and may be kept under this key.
-    pub fn query_known(&mut self, text: &str, begun: Instant) -> Result<(), Option<StoredKey>> {
+    pub fn query_known(&mut self, text: &str, begun: Instant) -> Result<(), Option<Missing>> {
         if self.database.cache.is_none() || !may_read(text) || !self.may_be_cached() || !self.sees_what_is_committed() {
             return Err(None);
         }
@@ -44,25 +44,30 @@ impl Session<'_> {
         Asked { text, epoch, principal, search_path, form, settings }
     }
 
-    /// What is not [known](Self::query_known): waits where another has asked, and asks the second tier. `false`: it must be sent, and its answer may be kept.
+    /// What is not [known](Self::query_known): waits where another has asked, and asks the second tier.
     pub async fn query_cached(
         &mut self,
         text: &str,
         approved: &[Approved],
-        key: Option<StoredKey>,
+        missing: Option<Missing>,
         begun: Instant,
-    ) -> Step<bool> {
+    ) -> Step<Answered> {
         if self.database.cache.is_none() {
-            return Ok(false);
+            return Ok(Answered::No);
         }
-        if let Some(Looked::Asked(following)) = self.look(text, approved, key, self.first_turn()) {
+        if let Some(Looked::Asked(following)) = self.look(text, approved, missing, self.first_turn()) {
             self.follow(following).await?;
-            let Err(key) = self.query_known(text, begun) else { return Ok(true) };
-            self.look(text, approved, key, Turn::Second);
+            // Policies or definitions may have changed while it waited.
+            let is_old = |one: &Approved| one.plan.epoch() != self.database.gate.epoch();
+            if approved.iter().any(is_old) || self.catalog_known().await.is_err() {
+                return Ok(Answered::ReviewAgain);
+            }
+            let Err(missing) = self.query_known(text, begun) else { return Ok(Answered::Yes) };
+            self.look(text, approved, missing, Turn::Second);
         }
-        let Some(entry) = self.fetch().await? else { return Ok(false) };
+        let Some(entry) = self.fetch().await? else { return Ok(Answered::No) };
         self.give(&entry.answer, Protocol::Simple, Cached::Fetched, begun);
-        Ok(true)
+        Ok(Answered::Yes)
     }
 
     /// An answer of the second tier to what is about to be sent, if that may be kept. One that is cancelled meanwhile is sent, and
@@ -86,7 +91,7 @@ impl Session<'_> {
     }
 
     /// `None`: it is refused where it is sent.
-    fn look(&mut self, text: &str, approved: &[Approved], key: Option<StoredKey>, turn: Turn) -> Option<Looked> {
+    fn look(&mut self, text: &str, approved: &[Approved], key: Option<Missing>, turn: Turn) -> Option<Looked> {
         let cache = self.database.cache.as_ref()?;
         let looked = match approved {
             [one] if self.may_be_cached() && *one.plan.action() == Action::Forward => {
@@ -99,7 +104,8 @@ impl Session<'_> {
                     (Reads::Families { .. }, Some(key)) => cache.look(key, &bound.ok()?, turn),
                 }
             }
-            _ => Looked::Passed(Uncached::Transaction), // tidy: not a syntax kind
+            _ if !self.database.gate.is_exact() => Looked::Passed(Uncached::Behind), // tidy: not a syntax kind
+            _ => Looked::Passed(Uncached::Transaction),                              // tidy: not a syntax kind
         };
         self.note_looked(looked)
     }
@@ -172,12 +178,15 @@ impl Session<'_> {
         let cache = self.database.cache.as_ref()?;
         let spells = |i: usize| bind.format(i) == Format::Text || !SPELL_NOTHING.contains(&statement.parameter_type(i));
         let present = bind.values.iter().enumerate().any(|(i, v)| spells(i) && v.is_some_and(names_the_present));
+        let zoned = (0..bind.values.len()).any(|i| matches!(statement.parameter_type(i), TIMETZ | TIMETZ_ARRAY));
         let looked = if let Reads::Unknown(why) = plan.reads() {
             Looked::Passed(*why)
         } else if !self.sees_what_is_committed() {
             Looked::Passed(Uncached::Isolation)
         } else if present {
             Looked::Passed(Uncached::Present)
+        } else if zoned {
+            Looked::Passed(Uncached::Type)
         } else {
             let form = Form::Extended { described: *described, types: &statement.declared, bound };
             match cache.find(self.asked(&statement.source, plan.epoch(), form, &statement.under.search_path)) {
@@ -384,6 +393,16 @@ fn may_read(text: &str) -> bool {
     let text = text.trim_ascii_start().as_bytes();
     let begins = |word: &[u8]| text.get(..word.len()).is_some_and(|t| t.eq_ignore_ascii_case(word));
     [&b"sel"[..], b"with", b"(", b"--", b"/*", b"table"].into_iter().any(begins)
+}
+
+/// What became of a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answered {
+    Yes,
+    /// It must be sent, and its answer may be kept.
+    No,
+    /// What was decided about it has grown old while it waited (EPOCH).
+    ReviewAgain,
 }
 
 /// What became of such messages.

@@ -33,7 +33,8 @@ fn with(settings: &Settings, name: &str, value: Option<&str>) -> Settings {
 pub fn write_prelude(from: &Settings, to: &Settings, out: &mut String) {
     for name in from.map().keys().filter(|_| !crate::mutant!("session.settings-of-others-stay")) {
         // What DateStyle does not say it leaves as it is.
-        let is_partial = name == "datestyle" && to.map().get(name) != from.map().get(name);
+        let is_partial =
+            name == "datestyle" && !crate::mutant!("session.date-style-in-parts") && to.map().get(name) != from.map().get(name);
         if !to.map().contains_key(name) || is_partial {
             out.push_str("RESET ");
             write_name(name, out);
@@ -134,6 +135,16 @@ impl Tracker {
         &self.committed
     }
 
+    /// DateStyle as the server reports it: whole, whatever was written.
+    pub fn note_date_style(&mut self, reported: &str) {
+        let written = self.now.effective.map().get("datestyle").cloned();
+        let Some(written) = written.filter(|written| written != reported) else { return };
+        if self.now.session.map().get("datestyle") == Some(&written) {
+            self.now.session = with(&self.now.session, "datestyle", Some(reported));
+        }
+        self.now.effective = with(&self.now.effective, "datestyle", Some(reported));
+    }
+
     /// What holds now, SET LOCAL included.
     pub fn effective(&self) -> &Settings {
         &self.now.effective
@@ -147,10 +158,6 @@ impl Tracker {
     pub fn set(&mut self, name: &str, values: Option<&[Box<str>]>, local: bool) {
         let name = name.to_ascii_lowercase();
         let value = match values {
-            Some(values) if name == "datestyle" && !crate::mutant!("session.date-style-as-written") => {
-                let before = self.now.effective.map().get(&name).map(String::as_str);
-                Some(date_style(before, &kept(&name, values)))
-            }
             Some(values) => Some(kept(&name, values)),
             None if crate::mutant!("session.default-is-the-servers") => None,
             None => self.base.map().get(&name).cloned(),
@@ -234,35 +241,6 @@ fn kept(name: &str, values: &[Box<str>]) -> String {
     out
 }
 
-/// What SET DateStyle makes of the value before: each says style, order or both, and leaves what it does not say (`check_datestyle` of
-/// postgres' variable.c). Without one before, and for what is not understood, the value is what was written.
-fn date_style(before: Option<&str>, new: &str) -> String {
-    let read = |text: &str| {
-        let (mut style, mut order) = (None, None);
-        for word in text.split(',').map(|word| word.trim().to_ascii_lowercase()) {
-            match word.as_str() {
-                "iso" => style = Some("ISO"),
-                "sql" => style = Some("SQL"),
-                w if w.starts_with("postgres") => style = Some("Postgres"),
-                w if w.starts_with("german") => style = Some("German"),
-                "ymd" => order = Some("YMD"),
-                "dmy" => order = Some("DMY"),
-                w if w.starts_with("euro") => order = Some("DMY"),
-                "mdy" | "us" => order = Some("MDY"),
-                w if w.starts_with("noneuro") => order = Some("MDY"),
-                _ => return None, // tidy: not a syntax kind
-            }
-        }
-        if style == Some("German") {
-            order = order.or(Some("DMY"));
-        }
-        Some((style, order))
-    };
-    let (Some((style, order)), Some((old_style, old_order))) = (read(new), before.and_then(read)) else { return new.to_owned() };
-    let parts: Vec<&str> = [style.or(old_style), order.or(old_order)].into_iter().flatten().collect();
-    parts.join(", ")
-}
-
 /// Whether PostgreSQL, too, would write it without quotes (but for keywords, which need none here).
 fn is_plain(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
@@ -330,19 +308,6 @@ mod tests {
 
     #[test]
     fn a_date_style_leaves_what_it_does_not_say() {
-        for (before, new, expected) in [
-            (None, "DMY", "DMY"),
-            (Some("German"), "DMY", "German, DMY"),
-            (Some("SQL, DMY"), "MDY", "SQL, MDY"),
-            (Some("DMY"), "SQL", "SQL, DMY"),
-            (Some("DMY"), "mdy", "MDY"),
-            (Some("ISO, MDY"), "German", "German, DMY"),
-            (Some("SQL, DMY"), "iso, ymd", "ISO, YMD"),
-            (Some("SQL"), "European", "SQL, DMY"),
-            (Some("SQL, DMY"), "default", "default"),
-        ] {
-            assert_eq!(date_style(before, new), expected, "{before:?}, then {new}");
-        }
         let mut out = String::new();
         write_prelude(&base(&[("datestyle", "German, DMY")]), &base(&[("datestyle", "DMY")]), &mut out);
         assert_eq!(out, "RESET \"datestyle\";SELECT pg_catalog.set_config('datestyle','DMY',false)");

@@ -5,6 +5,7 @@ use std::time::Instant;
 use bytes::{BufMut, BytesMut};
 use smallvec::SmallVec;
 
+use super::cached::Answered;
 use super::drive::HIGH;
 use super::enforced::{End, Phase, Session, Step};
 use super::expect::{Attempt, Expected, LookedUp, Outcome, Sent};
@@ -109,12 +110,17 @@ impl Session<'_> {
         self.names.remove("");
         self.names.close_portal("");
         let begun = Instant::now();
-        let Err(key) = self.query_known(text, begun) else { return Ok(()) };
+        while self.query_once(text, begun).await? == Answered::ReviewAgain {}
+        Ok(())
+    }
+
+    async fn query_once(&mut self, text: &str, begun: Instant) -> Step<Answered> {
+        let Err(missing) = self.query_known(text, begun) else { return Ok(Answered::Yes) };
         let approved = match self.review(text, Protocol::Simple, &[]) {
             Ok(approved) => approved,
             Err(denial) => {
                 self.deny(denial, Protocol::Simple);
-                return Ok(());
+                return Ok(Answered::Yes);
             }
         };
         let own = match approved.as_slice() {
@@ -128,22 +134,21 @@ impl Session<'_> {
             Some(Action::Emulate(Emulation::ResetAll | Emulation::CloseAll))
                 if self.status == TransactionStatus::InTransaction && approved.len() == 1 =>
             {
-                self.run_emulated(&approved[0]).await
+                self.run_emulated(&approved[0]).await?;
             }
             Some(Action::Empty) => {
                 self.answer(reply::put_empty_query);
                 self.end_query_here();
-                Ok(())
             }
-            Some(_) => {
-                self.query_own(&approved);
-                Ok(())
-            }
-            None if approved.iter().any(is_about_prepared) => self.query_prepared(text, &approved, begun).await,
-            None if self.query_cached(text, &approved, key, begun).await? => Ok(()),
-            None if self.is_frequent_lookup(&approved) => self.query_lookup(text, &approved, begun).await,
-            None => self.query_forwarded(text, &approved, begun).await,
+            Some(_) => self.query_own(&approved),
+            None if approved.iter().any(is_about_prepared) => self.query_prepared(text, &approved, begun).await?,
+            None => match self.query_cached(text, &approved, missing, begun).await? {
+                Answered::No if self.is_frequent_lookup(&approved) => self.query_lookup(text, &approved, begun).await?,
+                Answered::No => self.query_forwarded(text, &approved, begun).await?,
+                outcome @ (Answered::Yes | Answered::ReviewAgain) => return Ok(outcome),
+            },
         }
+        Ok(Answered::Yes)
     }
 
     /// A query that the proxy answers itself: all that is in its message.
