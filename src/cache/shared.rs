@@ -36,7 +36,9 @@ use crate::event::{Event, Events, Redis};
 use crate::principal::Tenant;
 
 /// How long a session waits for an answer: less than what is asked for took the server.
-const PATIENCE: Duration = Duration::from_millis(1);
+const PATIENCE: Duration = if cfg!(debug_assertions) { SLOW } else { Duration::from_millis(1) };
+/// What is not optimised takes longer itself.
+const SLOW: Duration = Duration::from_millis(20);
 /// How long a connection, or an answer's way there, may take: nobody waits for them.
 const LONG_PATIENCE: Duration = Duration::from_secs(1);
 /// What one that waited in vain counts, what each answer in time takes off, and what gives Redis up. Three in a row, or more than one in
