@@ -999,8 +999,8 @@ fn settings_say_what_a_text_means() {
     }
     // Words that only the server understands.
     for (first, then) in [("default, DMY", "ISO"), ("\"ISO\", DMY", "ISO"), ("DMY, default", "SQL")] {
-        a.query(&format!("SET datestyle = '{first}'"));
-        a.query(&format!("SET datestyle = '{then}'"));
+        a.query(format!("SET datestyle = '{first}'"));
+        a.query(format!("SET datestyle = '{then}'"));
         run(&mut b, &format!("SET datestyle = '{then}'"));
         for session in [&mut a, &mut b] {
             let kept = session.query("SELECT d, '01/02/2024'::date - '2024-01-01' FROM timed WHERE id = 1");
@@ -1149,7 +1149,7 @@ fn policies_that_change_while_an_answer_is_waited_for() {
     let mut one = world.connect("one");
     for _ in 0..3 {
         let kept = one.query(read);
-        let fresh = one.query(&format!("{read} /* bulkhead: no-cache */"));
+        let fresh = one.query(format!("{read} /* bulkhead: no-cache */"));
         assert_eq!(kept.rows().next(), fresh.rows().next(), "masked now");
     }
 }
