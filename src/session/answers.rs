@@ -482,8 +482,12 @@ impl Session<'_> {
         if status == TransactionStatus::Idle {
             self.snapshots = Snapshots::Unknown;
         }
-        let style = self.lease.as_ref().and_then(|lease| lease.parameters().get("DateStyle"));
-        if let Some(style) = style.filter(|_| !self.batch.failed && !crate::mutant!("cache.date-style-as-set")) {
+        // Most sessions have set none.
+        if !self.settings.effective().read_by().is_empty()
+            && !self.batch.failed
+            && !crate::mutant!("cache.date-style-as-set")
+            && let Some(style) = self.lease.as_ref().and_then(|lease| lease.parameters().get("DateStyle"))
+        {
             self.settings.note_date_style(style);
         }
         self.end_batch();

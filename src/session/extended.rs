@@ -9,7 +9,7 @@ use super::enforced::{Session, Step, in_failed_transaction};
 use super::expect::{Expected, ParseFor, Sent};
 use super::own::{column, no_statement, reason_of};
 use super::simple::awaits_context;
-use super::statements::{LocalValues, Origin, Portal, Statement, is_forwarded};
+use super::statements::{LocalValues, Origin, Portal, Statement, Under, is_forwarded};
 use crate::audit;
 use crate::cache::WrittenRows;
 use crate::error::{SqlError, sqlstate};
@@ -145,8 +145,15 @@ impl Session<'_> {
         same_target
             && statement.target().is_none_or(|target| target.plan.epoch() == epoch)
             && statement.plan.epoch() == epoch
-            && (statement.under.agrees(&self.under()) || crate::mutant!("session.plans-for-any-search-path"))
+            && (self.means_the_same(statement) || crate::mutant!("session.plans-for-any-search-path"))
             && statement.serves(self.principal.tenant())
+    }
+
+    /// Whether names and constants mean what they meant when it was reviewed.
+    fn means_the_same(&mut self, statement: &Statement) -> bool {
+        let path = self.search_path();
+        let Under { search_path, settings } = &statement.under;
+        (Arc::ptr_eq(search_path, &path) || *search_path == path) && settings.read_by() == self.settings.effective().read_by()
     }
 
     /// In a failed transaction only its end may be prepared and bound.

@@ -40,13 +40,6 @@ pub struct Under {
     pub settings: Settings,
 }
 
-impl Under {
-    /// Whether it means the same under the other.
-    pub fn agrees(&self, other: &Under) -> bool {
-        self.search_path == other.search_path && self.settings.read_by() == other.settings.read_by()
-    }
-}
-
 /// What made a statement.
 #[derive(Clone, Debug)]
 pub enum Origin {
