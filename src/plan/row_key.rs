@@ -307,10 +307,7 @@ fn key_of<'c>(relation: &'c Relation, catalog: &Catalog) -> Option<&'c UniqueKey
     let is_root = catalog.family(relation.oid)?.root == relation.oid;
     let is_whole = crate::mutant!("cache.rows-of-heirs") || relation.kind == 'p' || catalog.children(relation.oid).is_empty();
     let key = relation.unique_keys.iter().find(|key| key.primary)?;
-    // What is computed changes with what it is computed from.
-    let is_plain = !columns_of_keys(relation, true).iter().any(|c| relation.column(c).is_none_or(|c| c.generated))
-        || crate::mutant!("cache.rows-of-computed-keys");
-    (is_root && is_whole && is_plain).then_some(key)
+    (is_root && is_whole).then_some(key)
 }
 
 /// ANDs of `column = value`, and whatever else narrows it.
@@ -359,6 +356,7 @@ pub(super) fn shows_its_row(select: &SelectStmt) -> bool {
 
 /// Whether assignments leave all of these columns as they are.
 pub(super) fn leaves(assigned: &[Node], columns: &[&str], relation: &Relation) -> bool {
+    // What is computed changes with what it is computed from.
     let computed = columns.iter().any(|c| relation.column(c).is_none_or(|c| c.generated));
     if computed && !crate::mutant!("cache.computed-keys-stay") {
         return false;
