@@ -307,7 +307,8 @@ impl World {
             User { name: "web", access: "tenants = \"*\"\nroles = [\"reader\"]" },
             User { name: "owner", access: &owner },
         ];
-        let setup = Setup::new(&[("shop".to_owned(), cluster.app_url("shop"))], &users, &[("shop.toml", POLICIES)]);
+        let databases = ["shop", "shop2"].map(|name| (name.to_owned(), cluster.app_url("shop")));
+        let setup = Setup::new(&databases, &users, &[("shop.toml", POLICIES)]);
         let text = std::fs::read_to_string(setup.config()).expect("the configuration");
         std::fs::write(setup.config(), text + "[cache]\nmemory_mb = 16\n").expect("write the configuration");
         World { proxy: Proxy::start(setup), cluster }
@@ -1152,6 +1153,24 @@ fn policies_that_change_while_an_answer_is_waited_for() {
         let fresh = one.query(format!("{read} /* bulkhead: no-cache */"));
         assert_eq!(kept.rows().next(), fresh.rows().next(), "masked now");
     }
+}
+
+#[test]
+fn one_database_under_two_names_has_one_set_of_definitions() {
+    let world = World::start();
+    let mut one = world.connect("one");
+    let mut owner = Wire::connect(&world.proxy.target("owner", "shop2")).expect("a session");
+    let read = "SELECT note FROM part WHERE id = 6";
+    let function = "CREATE FUNCTION follow_it() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS \
+        'BEGIN UPDATE part SET note = note || ''!'' WHERE id = NEW.id; RETURN NEW; END'";
+    run(&mut owner, function);
+    world.changes(&mut one, read, true, &mut || {
+        run(&mut owner, "CREATE TRIGGER t AFTER UPDATE ON item FOR EACH ROW EXECUTE FUNCTION follow_it()");
+        let mut writer = world.connect("one");
+        run(&mut writer, "UPDATE item SET n = n + 1 WHERE id = 6")
+    });
+    run(&mut owner, "ALTER TABLE item ADD COLUMN late int DEFAULT 7");
+    assert_eq!(one.query("SELECT late FROM item WHERE id = 6").scalar().as_deref(), Some("7"), "at once");
 }
 
 #[test]
