@@ -288,7 +288,7 @@ impl DatabaseCache {
         DatabaseCache { bound: Some(bound), ..self }
     }
 
-    /// The answer of a statement that is alone in its transaction, at READ COMMITTED.
+    /// The answer of a statement that is alone in its message or batch, and sees what is committed when it begins.
     pub fn find(&self, asked: Asked<'_>) -> Found {
         thread_local! {
             static KEY: std::cell::RefCell<BytesMut> = std::cell::RefCell::default();

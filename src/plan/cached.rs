@@ -324,9 +324,9 @@ fn read_node<'t>(node: &'t Node, catalog: &Catalog, policies: &PolicySet, source
 }
 
 /// What a table is called in its query; `None`: its columns may have other names.
-fn name_of(range: &RangeVar) -> Option<&str> {
+pub(super) fn name_of(range: &RangeVar) -> Option<&str> {
     match &range.alias {
-        Some(alias) if alias.colnames.is_empty() => Some(&alias.aliasname),
+        Some(alias) if alias.colnames.is_empty() || crate::mutant!("cache.rows-by-another-name") => Some(&alias.aliasname),
         Some(_) => None,
         None => Some(&range.relname),
     }

@@ -8,7 +8,7 @@ use pg_query::protobuf::{
 };
 use pg_query::{Node, NodeEnum};
 
-use super::cached::{is_built_in, is_own_type};
+use super::cached::{is_built_in, is_own_type, name_of};
 use super::quiet::is_equality;
 use super::{Literals, Parameters, literal, tenant};
 use crate::catalog::{Catalog, Column, FIRST_NORMAL, Relation, UniqueKey};
@@ -48,8 +48,6 @@ enum Value {
     Literal { index: u16, sign: Sign },
     /// From 1. `alone`: it stands nowhere else, so that nothing else decides its type.
     Parameter { number: u16, alone: bool },
-    /// By the log.
-    Told,
 }
 
 /// Where the values of one execution stand.
@@ -68,6 +66,32 @@ impl Kind {
             oid::UUID => Some(Kind::Uuid),
             _ => None, // tidy: not a syntax kind
         }
+    }
+
+    /// Equal values alike; `None`: it is spelt in a way of which it is not known what it equals.
+    fn hash_text(self, text: &[u8], sign: Sign, hasher: &mut DefaultHasher) -> Option<()> {
+        match self {
+            Kind::Integer => {
+                let digits = text.strip_prefix(b"-");
+                let negative = digits.is_some() != (sign == Sign::Minus);
+                let digits = digits.unwrap_or(text);
+                // All of them fit.
+                if digits.is_empty() || digits.len() > 18 || !digits.iter().all(u8::is_ascii_digit) {
+                    return None;
+                }
+                let value = digits.iter().fold(0i64, |v, d| v * 10 + i64::from(d - b'0'));
+                if negative { -value } else { value }.hash(hasher);
+            }
+            // A quote is two in a literal.
+            Kind::Text if text.contains(&b'\'') => return None,
+            Kind::Text => text.hash(hasher),
+            Kind::Uuid => {
+                tenant::is_canonical_uuid(text).then_some(())?;
+                let digits = text.iter().filter(|b| **b != b'-');
+                digits.fold(0u128, |v, d| v << 4 | u128::from((*d as char).to_digit(16).unwrap_or_default())).hash(hasher);
+            }
+        }
+        Some(())
     }
 }
 
@@ -90,12 +114,7 @@ impl RowKey {
         catalog: &Catalog,
     ) -> Option<RowKey> {
         let (relation, key) = keyed(range, catalog)?;
-        let alias = match &range.alias {
-            // Its columns may have other names.
-            Some(alias) if !alias.colnames.is_empty() && !crate::mutant!("cache.rows-by-another-name") => return None,
-            Some(alias) => alias.aliasname.as_str(),
-            None => range.relname.as_str(),
-        };
+        let alias = name_of(range)?;
         let mut found = vec![];
         let mut equality = |reference: &ColumnRef, other: &Node| {
             if let Some((table, name)) = qualified_column(reference)
@@ -173,14 +192,13 @@ impl Part {
                 let token = values.literals.get(usize::from(index)).map(|_| literal(values.source, values.literals, index))?;
                 if token.starts_with('\'') {
                     let inside = sentinel::is_plain_string(token).then(|| token.get(1..token.len() - 1)).flatten()?;
-                    self.hash_text(inside.as_bytes(), Sign::Plus, hasher)
+                    self.kind.hash_text(inside.as_bytes(), Sign::Plus, hasher)
                 } else if self.kind == Kind::Integer {
-                    self.hash_text(token.as_bytes(), sign, hasher)
+                    self.kind.hash_text(token.as_bytes(), sign, hasher)
                 } else {
                     None
                 }
             }
-            Value::Told => None,
             Value::Parameter { number, alone } => {
                 let Parameters::Bound(bound) = values.parameters else { return None };
                 let parameter = bound.get(usize::from(number).checked_sub(1)?)?;
@@ -190,36 +208,11 @@ impl Part {
                 };
                 (Kind::of(type_oid) == Some(self.kind)).then_some(())?;
                 match parameter.binary {
-                    false => self.hash_text(parameter.value?, Sign::Plus, hasher),
+                    false => self.kind.hash_text(parameter.value?, Sign::Plus, hasher),
                     true => self.hash_binary(parameter.value?, type_oid, hasher),
                 }
             }
         }
-    }
-
-    fn hash_text(&self, text: &[u8], sign: Sign, hasher: &mut DefaultHasher) -> Option<()> {
-        match self.kind {
-            Kind::Integer => {
-                let digits = text.strip_prefix(b"-");
-                let negative = digits.is_some() != (sign == Sign::Minus);
-                let digits = digits.unwrap_or(text);
-                // All of them fit.
-                if digits.is_empty() || digits.len() > 18 || !digits.iter().all(u8::is_ascii_digit) {
-                    return None;
-                }
-                let value = digits.iter().fold(0i64, |v, d| v * 10 + i64::from(d - b'0'));
-                if negative { -value } else { value }.hash(hasher);
-            }
-            // A quote is two in a literal.
-            Kind::Text if text.contains(&b'\'') => return None,
-            Kind::Text => text.hash(hasher),
-            Kind::Uuid => {
-                tenant::is_canonical_uuid(text).then_some(())?;
-                let digits = text.iter().filter(|b| **b != b'-');
-                digits.fold(0u128, |v, d| v << 4 | u128::from((*d as char).to_digit(16).unwrap_or_default())).hash(hasher);
-            }
-        }
-        Some(())
     }
 
     fn hash_binary(&self, value: &[u8], type_oid: u32, hasher: &mut DefaultHasher) -> Option<()> {
@@ -227,10 +220,11 @@ impl Part {
             Kind::Integer => match type_oid {
                 oid::INT2 => i64::from(i16::from_be_bytes(value.try_into().ok()?)),
                 oid::INT4 => i64::from(i32::from_be_bytes(value.try_into().ok()?)),
-                _ => i64::from_be_bytes(value.try_into().ok()?), // tidy: not a syntax kind
+                oid::INT8 => i64::from_be_bytes(value.try_into().ok()?),
+                _ => return None, // tidy: not a syntax kind
             }
             .hash(hasher),
-            Kind::Text => return self.hash_text(value, Sign::Plus, hasher),
+            Kind::Text => return self.kind.hash_text(value, Sign::Plus, hasher),
             Kind::Uuid => u128::from_be_bytes(value.try_into().ok()?).hash(hasher),
         }
         Some(())
@@ -290,8 +284,7 @@ fn hash_of_row<'v>(
     for number in &key.columns {
         let column = root.columns.iter().find(|c| c.number == *number)?;
         if column.name != tenant_column {
-            let part = Part { kind: kind_of(column)?, value: Value::Told, type_oid: column.type_oid };
-            part.hash_text(value(&column.name)?, Sign::Plus, &mut hasher)?;
+            kind_of(column)?.hash_text(value(&column.name)?, Sign::Plus, &mut hasher)?;
         }
     }
     Some(hasher.finish())

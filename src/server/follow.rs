@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::backend;
 use crate::backend::connection::Connection;
 use crate::backend::replication::{Lsn, Replication, Told};
-use crate::backend::{self};
 use crate::cache::DatabaseCache;
 use crate::cache::follow::{Follower, Snapshot, Staleness};
 use crate::cache::upkeep::Tables;

@@ -38,7 +38,7 @@ impl Session<'_> {
         }
     }
 
-    /// `epoch`: no later than that of the plan whose answer may be kept.
+    /// `epoch`: an answer is kept only where its plan is of the same.
     fn asked<'a>(&'a self, text: &'a str, epoch: PolicyEpoch, form: Form<'a>, search_path: &'a [Box<str>]) -> Asked<'a> {
         let (principal, settings) = (&self.principal, self.settings.effective());
         Asked { text, epoch, principal, search_path, form, settings }
