@@ -58,8 +58,9 @@ impl Session<'_> {
         if let Some(Looked::Asked(following)) = self.look(text, approved, missing, self.first_turn()) {
             self.follow(following).await?;
             // Policies or definitions may have changed while it waited.
+            let known = self.catalog_known().await.is_ok();
             let is_old = |one: &Approved| one.plan.epoch() != self.database.gate.epoch();
-            if approved.iter().any(is_old) || self.catalog_known().await.is_err() {
+            if !known || approved.iter().any(is_old) {
                 return Ok(Answered::ReviewAgain);
             }
             let Err(missing) = self.query_known(text, begun) else { return Ok(Answered::Yes) };
@@ -142,7 +143,8 @@ impl Session<'_> {
             let mut outcome = self.answer_batch(&read, self.first_turn(), begun);
             if let Some(Batch::Asked(following)) = outcome {
                 self.follow(following).await?;
-                outcome = self.answer_batch(&read, Turn::Second, begun);
+                let known = self.catalog_known().await.is_ok();
+                outcome = if known { self.answer_batch(&read, Turn::Second, begun) } else { None };
             }
             if let Some(Batch::Missed(statement)) = &outcome
                 && let Some(entry) = self.fetch().await?
