@@ -6,6 +6,8 @@
 //!
 //! One proxy: that holds whoever wrote. Two proxies, which are killed, and writers past both: it holds for what was written through the
 //! proxy that is asked; what was written elsewhere must be seen once it is older than the bound.
+//!
+//! Memory has little room: long answers that take the server some time come from Redis, which is stopped, and killed, as well.
 
 mod support;
 
@@ -18,25 +20,30 @@ use std::time::{Duration, Instant};
 use support::cluster::Cluster;
 use support::proxy::{Proxy, Setup, User};
 use support::random::Random;
+use support::redis::Server;
 use support::wire::{Extended, Target, Wire};
 
 const SCHEMA: &str = "
     CREATE TABLE counter (tenant_id int NOT NULL, id int, n bigint NOT NULL, PRIMARY KEY (tenant_id, id));
     CREATE TABLE debit (tenant_id int NOT NULL, id int, v bigint NOT NULL, PRIMARY KEY (tenant_id, id));
     CREATE TABLE credit (tenant_id int NOT NULL, id int, v bigint NOT NULL, PRIMARY KEY (tenant_id, id));
+    CREATE TABLE digit (tenant_id int NOT NULL, d int, PRIMARY KEY (tenant_id, d));
     INSERT INTO counter SELECT t, k, 0 FROM generate_series(1, 3) t, generate_series(0, 3) k;
     INSERT INTO debit SELECT t, k, 500 FROM generate_series(1, 3) t, generate_series(0, 3) k;
     INSERT INTO credit SELECT t, k, 500 FROM generate_series(1, 3) t, generate_series(0, 3) k;
+    INSERT INTO digit SELECT t, d FROM generate_series(1, 3) t, generate_series(0, 9) d;
     GRANT ALL ON ALL TABLES IN SCHEMA public TO app";
 
 const TENANTS: usize = 3;
 const ROWS: usize = 4;
 const SUM: i64 = 1_000 * ROWS as i64;
 const CLIENTS: usize = 8;
+/// Written less often than the others, so that what is asked of it at length is asked again before that.
+const QUIET: usize = 3;
 
 fn policies() -> String {
     let table = |name| format!("[[table]]\nname = \"public.{name}\"\nscope = \"tenant\"\ntenant_column = \"tenant_id\"\n");
-    ["counter", "debit", "credit"].map(table).concat()
+    ["counter", "debit", "credit", "digit"].map(table).concat()
 }
 
 /// How much older an answer may be than a write through another proxy.
@@ -104,14 +111,18 @@ impl Client<'_> {
     fn run(&mut self) {
         while !self.history.over.load(Ordering::Relaxed) && self.history.operations.load(Ordering::Relaxed) < self.wanted {
             let (tenant, row) = (self.random.below(TENANTS * self.proxies), self.random.below(ROWS));
+            let written = if row == QUIET && self.random.below(30) > 0 { 0 } else { row };
             let done = match self.random.below(100) {
-                0..50 => self.read_counter(tenant, row),
-                50..60 => self.read_in_a_block(tenant, row),
+                0..38 => self.read_counter(tenant, row),
+                38..50 => self.read_at_length(tenant),
+                50..60 => self.read_in_a_block(tenant, written),
                 60..80 => self.read_sum(tenant),
-                80..93 => self.count(tenant, row),
+                80..93 => self.count(tenant, written),
                 93..98 => self.transfer(tenant),
-                98 => self.leave(tenant, row),
-                _ => self.count_as_owner(tenant, row),
+                98 => self.leave(tenant, written),
+                // That ends the answers of all tenants.
+                _ if self.random.below(8) == 0 => self.count_as_owner(tenant, written),
+                _ => self.count(tenant, written),
             };
             if done.is_some() && (self.history.operations.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(self.every) {
                 let _ = self.tell.send(());
@@ -155,21 +166,45 @@ impl Client<'_> {
     }
 
     fn read_counter(&mut self, tenant: usize, row: usize) -> Option<()> {
-        let (told, place) = (&self.history.told[tenant % TENANTS][row], tenant / TENANTS);
-        let least = told.least(place, self.history.strict);
-        let n = match self.random.below(3) {
+        let least = self.least(tenant, row);
+        let n = match self.random.below(5) {
             0 => self.ask(tenant, &format!("SELECT n FROM counter WHERE id = {row}"))??,
-            1 => {
+            1 => self.ask(tenant, &format!("/* bulkhead: ttl=1 */ SELECT n FROM counter WHERE id = {row}"))??,
+            2 => self.ask(tenant, &format!("/* bulkhead: no-cache */ SELECT n FROM counter WHERE id = {row}"))??,
+            3 => {
                 let id = row.to_string();
                 let parameters = [Some(id.as_str())];
                 self.extended(tenant, "SELECT n FROM counter WHERE id = $1", &parameters)?
             }
             _ => self.extended(tenant, &format!("SELECT n FROM counter WHERE id = {row}"), &[])?,
         };
+        self.has_read(tenant, row, n, least)
+    }
+
+    /// The same in an answer that is long and dear: memory has no room for all of them.
+    fn read_at_length(&mut self, tenant: usize) -> Option<()> {
+        let least = self.least(tenant, QUIET);
+        let which = self.random.below(8);
+        let sql = format!(
+            "SELECT max(n), repeat('{which}', 50000), count(*) FROM counter, digit a, digit b, digit c, digit d WHERE counter.id = {QUIET}"
+        );
+        let n = match self.random.below(2) {
+            0 => self.ask(tenant, &sql)??,
+            _ => self.extended(tenant, &sql, &[])?,
+        };
+        self.has_read(tenant, QUIET, n, least)
+    }
+
+    /// What was told before a read that begins now.
+    fn least(&self, tenant: usize, row: usize) -> i64 {
+        self.history.told[tenant % TENANTS][row].least(tenant / TENANTS, self.history.strict)
+    }
+
+    fn has_read(&self, tenant: usize, row: usize, n: i64, least: i64) -> Option<()> {
         assert!(n >= least, "tenant {tenant}, row {row}: {n} was read after {least} had been told");
         // With two, others may be told less for a while.
         if self.history.strict {
-            told.note(place, n);
+            self.told(tenant, row, n);
         }
         self.history.reads.fetch_add(1, Ordering::Relaxed);
         Some(())
@@ -273,7 +308,7 @@ fn number(name: &str, otherwise: u64) -> u64 {
 }
 
 /// A proxy before the cluster; `follow`: others write too.
-fn setup(cluster: &Cluster, follow: bool) -> Setup {
+fn setup(cluster: &Cluster, redis: &Server, follow: bool) -> Setup {
     let owner = format!("unrestricted = true\nupstream = \"{}\"", cluster.superuser_url("shop"));
     let tenants: Vec<(String, String)> = (1..=TENANTS).map(|t| (format!("t{t}"), format!("tenant = \"{t}\""))).collect();
     let mut users: Vec<User<'_>> = tenants.iter().map(|(name, access)| User { name, access }).collect();
@@ -283,7 +318,8 @@ fn setup(cluster: &Cluster, follow: bool) -> Setup {
     let followed = if follow { format!("\nfollow = \"{}\"", cluster.superuser_url("shop")) } else { String::new() };
     let text = text.replace("pool_size = 4", &format!("pool_size = 12\ntenant_pool_size = 6{followed}"));
     let within = format!("within = \"{}ms\"\n", WITHIN.as_millis());
-    std::fs::write(setup.config(), text + "[cache]\nmemory_mb = 16\n" + &within).expect("write the configuration");
+    let tiers = format!("[cache]\nmemory_mb = 1\nredis = \"{}\"\n", redis.url());
+    std::fs::write(setup.config(), text + &tiers + &within).expect("write the configuration");
     setup
 }
 
@@ -363,12 +399,26 @@ fn kill_one(cluster: &Cluster, which: &str) {
     }
 }
 
-/// A cache that gives nothing would pass.
+/// At every twentieth fault: kills Redis, or stops it until the next one. Between them it is found again, and used.
+fn harm(redis: &mut Server, fault: u64) {
+    match fault % 60 {
+        0 => {
+            redis.kill();
+            redis.boot();
+        }
+        20 => redis.signal("STOP"),
+        21 => redis.signal("CONT"),
+        _ => {}
+    }
+}
+
+/// A cache that gives nothing would pass. What a proxy had given before it was killed is not counted.
 fn check_hits(proxies: &[&Proxy], history: &History) {
-    let hits: u64 = proxies.iter().map(|proxy| hits(proxy)).sum();
+    let hits = |reason| proxies.iter().map(|proxy| hits(proxy, reason)).sum::<u64>();
+    let (memory, redis) = (hits(""), hits("redis"));
     let reads = history.reads.load(Ordering::Relaxed);
-    println!("hits {hits} of {reads} reads");
-    assert!(hits > reads / 20, "{hits} hits of {reads} reads");
+    println!("hits {memory} of {reads} reads, and {redis} from Redis");
+    assert!(memory > reads / 20 && redis > 0, "{memory} hits of {reads} reads, {redis} from Redis");
 }
 
 #[test]
@@ -376,7 +426,9 @@ fn nothing_stale_is_ever_read() {
     let mut cluster = Cluster::start();
     cluster.execute("postgres", "CREATE DATABASE shop");
     cluster.execute("shop", SCHEMA);
-    let proxy = Proxy::start(setup(&cluster, false));
+    let mut redis = Server::new();
+    redis.boot();
+    let proxy = Proxy::start(setup(&cluster, &redis, false));
     let targets: Vec<Target> = tenants(&proxy).into_iter().chain([proxy.target("owner", "shop")]).collect();
     // Backends are killed, and the whole server.
     let history = run("one proxy", &targets, 1, |fault| {
@@ -386,6 +438,7 @@ fn nothing_stale_is_ever_read() {
         } else {
             kill_one(&cluster, "usename = 'app'");
         }
+        harm(&mut redis, fault);
     });
     check_hits(&[&proxy], &history);
 }
@@ -396,27 +449,37 @@ fn what_was_written_elsewhere_is_read_within_the_bound() {
     cluster.execute("postgres", "CREATE DATABASE shop");
     cluster.execute("shop", SCHEMA);
     cluster.execute("shop", "CREATE PUBLICATION bulkhead FOR ALL TABLES");
-    let (first, mut second) = (Proxy::start(setup(&cluster, true)), Proxy::start(setup(&cluster, true)));
+    let mut redis = Server::new();
+    redis.boot();
+    let start = || Proxy::start(setup(&cluster, &redis, true));
+    let (first, mut second) = (start(), start());
     let targets: Vec<Target> = tenants(&first).into_iter().chain(tenants(&second)).chain([cluster.superuser("shop")]).collect();
     // Backends are killed, what follows the log, a proxy, and the whole server.
-    let history = run("two proxies, and writers past both", &targets, 2, |fault| match fault % 10 {
-        _ if fault % 67 == 0 => {
-            cluster.crash();
-            cluster.boot();
+    let history = run("two proxies, and writers past both", &targets, 2, |fault| {
+        match fault % 10 {
+            _ if fault % 67 == 0 => {
+                cluster.crash();
+                cluster.boot();
+            }
+            9 => second.kill_and_start(),
+            5 => kill_one(&cluster, "backend_type = 'walsender'"),
+            _ => kill_one(&cluster, "usename = 'app'"),
         }
-        9 => second.kill_and_start(),
-        5 => kill_one(&cluster, "backend_type = 'walsender'"),
-        _ => kill_one(&cluster, "usename = 'app'"),
+        harm(&mut redis, fault);
     });
     check_hits(&[&first], &history);
 }
 
-fn hits(proxy: &Proxy) -> u64 {
+fn metrics(proxy: &Proxy) -> String {
     use std::io::{Read, Write};
     let mut socket = std::net::TcpStream::connect(("127.0.0.1", proxy.setup.admin_port)).expect("the admin port");
     socket.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("ask");
     let mut text = String::new();
     socket.read_to_string(&mut text).expect("an answer");
-    let hits = text.lines().find(|l| l.starts_with("bulkhead_cache_requests_total{") && l.contains("result=\"hit\""));
-    hits.and_then(|l| l.rsplit(' ').next()).and_then(|n| n.parse().ok()).expect("a number of hits")
+    text
+}
+
+fn hits(proxy: &Proxy, reason: &str) -> u64 {
+    let labels = format!("bulkhead_cache_requests_total{{reason=\"{reason}\",result=\"hit\"}} ");
+    metrics(proxy).lines().find_map(|line| line.strip_prefix(&labels)?.parse().ok()).unwrap_or(0)
 }
