@@ -50,6 +50,17 @@ pub enum Event {
     /// The time that Bulkhead itself spent on a statement.
     LatencyAdded(Duration),
     DrainStarted,
+    /// Records of the audit log are on the disk now, which took so long.
+    AuditWritten {
+        records: u64,
+        took: Duration,
+    },
+    /// The audit log cannot be written; whether statements are refused for it.
+    AuditFailed {
+        refuses: bool,
+    },
+    /// It can again.
+    AuditRestored,
 }
 
 /// Why a connection was turned away before it was served.
@@ -106,6 +117,21 @@ pub enum Reload {
 }
 
 impl Command {
+    /// The first word of a statement of this kind, as far as they have one.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Command::Select => "SELECT",
+            Command::Insert => "INSERT",
+            Command::Update => "UPDATE",
+            Command::Delete => "DELETE",
+            Command::Merge => "MERGE",
+            Command::Copy => "COPY",
+            Command::Transaction => "TRANSACTION",
+            Command::Setting => "SETTING",
+            Command::Other => "OTHER",
+        }
+    }
+
     /// By the first word of a command tag or statement, in capitals.
     pub fn of_word(word: &str) -> Self {
         match word {

@@ -107,6 +107,20 @@ const REFUSED: Metric = metric(
     &[],
     "Level paranoid: databases whose tenants are refused, since row security is not in place.",
 );
+const AUDIT_RECORDS: Metric =
+    metric("bulkhead_audit_records_total", Kind::Counter, &[], "Records of the audit log that are on the disk.");
+const AUDIT_BATCH: Metric = metric(
+    "bulkhead_audit_write_seconds",
+    Kind::Histogram,
+    &[],
+    "How long it took to put a batch of the audit log's records on the disk.",
+);
+const AUDIT_DEGRADED: Metric = metric(
+    "bulkhead_audit_degraded",
+    Kind::Gauge,
+    &[],
+    "1 while the audit log cannot be written: [audit] on_failure says what becomes of statements.",
+);
 const DRAINING: Metric = metric("bulkhead_draining", Kind::Gauge, &[], "1 while the process ends its sessions.");
 
 /// Every metric.
@@ -136,6 +150,9 @@ pub const METRICS: &[Metric] = &[
     RELOAD_TIME,
     EPOCH,
     REFUSED,
+    AUDIT_RECORDS,
+    AUDIT_BATCH,
+    AUDIT_DEGRADED,
     DRAINING,
 ];
 
@@ -207,6 +224,9 @@ pub struct Metrics {
     reload_time: IntGauge,
     epoch: IntGauge,
     refused: IntGauge,
+    audit_records: IntCounter,
+    audit_batch: Histogram,
+    audit_degraded: IntGauge,
     draining: IntGauge,
 }
 
@@ -259,6 +279,9 @@ impl Metrics {
             reload_time: gauge(&r, &RELOAD_TIME)?,
             epoch: gauge(&r, &EPOCH)?,
             refused: gauge(&r, &REFUSED)?,
+            audit_records: counter(&r, &AUDIT_RECORDS)?,
+            audit_batch: histogram(&r, &AUDIT_BATCH)?,
+            audit_degraded: gauge(&r, &AUDIT_DEGRADED)?,
             draining: gauge(&r, &DRAINING)?,
             registry: r,
         })
@@ -349,6 +372,12 @@ impl Observe for Metrics {
             // Health tells; failed looks do not count as connections.
             Event::ServerLost | Event::ServerFound => {}
             Event::DrainStarted => self.draining.set(1),
+            Event::AuditWritten { records, took } => {
+                self.audit_records.inc_by(records);
+                self.audit_batch.observe(took.as_secs_f64());
+            }
+            Event::AuditFailed { refuses: _ } => self.audit_degraded.set(1),
+            Event::AuditRestored => self.audit_degraded.set(0),
             Event::LockLost => self.refused.inc(),
             Event::LockRestored => self.refused.dec(),
         }

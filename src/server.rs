@@ -21,6 +21,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admin::{self, Admin, Health};
+use crate::audit::record::Record;
+use crate::audit::writer::Format;
+use crate::audit::{self, Durability, Log};
 use crate::backend::ConnectError;
 use crate::backend::pool::{Pool, PoolLimits, share_of};
 use crate::cache::follow::Staleness;
@@ -81,6 +84,7 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
     let metrics = Arc::new(Metrics::new().map_err(|e| format!("metrics: {e}"))?);
     let health = Arc::new(Health::default());
     let events = Events::new(vec![metrics.clone(), health.clone()]);
+    let log = open_log(&config, &events)?;
     let cache = open_cache(&config, &events)?;
     let nudge = Nudge::default();
     let mut keepers = vec![];
@@ -109,9 +113,25 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
         tokio::spawn(admin::serve(listener, Admin { health, metrics, cache }, std::future::pending()));
     }
     let reload: OnHangup = Arc::new(move || nudge.nudge());
-    let served = serve(config, gates, events, reload, caches).await.map_err(|e| e.to_string());
+    let served = serve(config, gates, events, reload, Parts { caches, log: log.clone() }).await.map_err(|e| e.to_string());
     keeping.abort();
-    served
+    let Some(log) = log else { return served };
+    // What it says last is that it ended well.
+    log.note(Record::new("stop"));
+    log.close();
+    if log.has_failed() { Err("the audit log cannot be written".to_owned()) } else { served }
+}
+
+fn open_log(config: &Config, events: &Events) -> Result<Option<Arc<Log>>, String> {
+    let Some(audit) = &config.audit else { return Ok(None) };
+    let durability = if audit.is_sync { Durability::Sync } else { Durability::Interval(audit.interval) };
+    let settings =
+        audit::Settings { durability, on_failure: audit.on_failure, format: Format::default(), retention: audit.retention };
+    let key = audit.key.as_ref().map(String::as_bytes);
+    let opened = Log::open(&audit.path, key, settings, events.clone());
+    let log = opened.map_err(|error| format!("the audit log in {}: {error}", audit.path.display()))?;
+    tracing::info!("the audit log is {}", audit.path.display());
+    Ok(Some(Arc::new(log)))
 }
 
 fn open_cache(config: &Config, events: &Events) -> Result<Option<Arc<Cache>>, String> {
@@ -121,6 +141,14 @@ fn open_cache(config: &Config, events: &Events) -> Result<Option<Arc<Cache>>, St
         Some(redis) => cache.with_redis(redis, events.clone()).map_err(|error| format!("[cache] redis: {error}"))?,
         None => cache,
     })))
+}
+
+/// What a server may have besides.
+#[derive(Debug, Default)]
+pub struct Parts {
+    pub caches: Caches,
+    /// The audit log.
+    pub log: Option<Arc<Log>>,
 }
 
 /// The result cache's part of each database, by name.
@@ -195,11 +223,24 @@ pub async fn serve(
     gates: HashMap<String, Arc<dyn Review>>,
     events: Events,
     reload: OnHangup,
-    caches: Caches,
+    parts: Parts,
 ) -> Result<(), ServeError> {
     let workers = Workers::start(worker::count()).map_err(ServeError::Threads)?;
-    let server = Server::bind(config, gates, events, workers, caches).await?;
+    let server = Server::bind(config, gates, events, workers, parts).await?;
     let stop = signals(server.shared.clone(), server.config.clone(), reload)?;
+    let log = server.shared.log.clone();
+    let unrecorded = async {
+        match &log {
+            Some(log) => log.must_end().await,
+            None => std::future::pending().await,
+        }
+    };
+    let stop = async {
+        tokio::select! {
+            () = stop => {}
+            () = unrecorded => tracing::error!("the audit log cannot be written: [audit] on_failure = \"shutdown\""),
+        }
+    };
     server.run(stop).await;
     Ok(())
 }
@@ -215,11 +256,11 @@ impl Server {
         gates: HashMap<String, Arc<dyn Review>>,
         events: Events,
         workers: Workers,
-        caches: Caches,
+        parts: Parts,
     ) -> Result<Self, ServeError> {
         let config = Arc::new(config);
         let (drain, watch) = watch::channel(Drain::No);
-        let shared = Arc::new(share(&config, gates, watch, events, &caches)?);
+        let shared = Arc::new(share(&config, gates, watch, events, parts)?);
         let address = config.server.listen;
         let listener = TcpListener::bind(address).await.map_err(|error| ServeError::Listen { address, error })?;
         tell_start(&config, listener.local_addr().unwrap_or(address));
@@ -359,12 +400,12 @@ fn share(
     mut gates: HashMap<String, Arc<dyn Review>>,
     drain: watch::Receiver<Drain>,
     events: Events,
-    caches: &Caches,
+    parts: Parts,
 ) -> Result<Shared, ServeError> {
     let mut databases = HashMap::new();
     for database in &config.databases {
         let gate = gates.remove(&database.name).unwrap_or_else(|| Arc::new(crate::session::shared::Closed));
-        let cache = caches.get(&database.name);
+        let cache = parts.caches.get(&database.name);
         databases.insert(Box::from(database.name.as_str()), Arc::new(open(config, database, gate, cache, &events)?));
     }
     let logins = Arc::new(Logins::new(config.users.iter().cloned()));
@@ -381,6 +422,7 @@ fn share(
         tls: ArcSwapOption::new(tls),
         tls_required: config.server.tls.as_ref().is_some_and(|tls| tls.required),
         drain,
+        log: parts.log,
         events,
         mock_secret,
     })
@@ -455,7 +497,11 @@ fn signals(shared: Arc<Shared>, config: Arc<Config>, reload: OnHangup) -> Result
     let listen = |kind| signal(kind).map_err(ServeError::Signals);
     let (mut term, mut int, mut hup) =
         (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?, listen(SignalKind::hangup())?);
+    // A file that may not grow (RLIMIT_FSIZE) is an error of the write, not the end of the process: as PostgreSQL has it.
+    const SIGXFSZ: i32 = 25;
+    let grown = listen(SignalKind::from_raw(SIGXFSZ))?;
     Ok(async move {
+        let _grown = grown;
         loop {
             tokio::select! {
                 _ = term.recv() => return,

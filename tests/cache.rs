@@ -338,6 +338,12 @@ impl World {
         text.lines().filter(|l| l.starts_with("bulkhead_cache_requests_total{")).filter_map(count).collect()
     }
 
+    /// The value of a metric, by its name and labels.
+    fn metric(&self, name: &str) -> u64 {
+        let text = self.admin("GET /metrics");
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or(0)
+    }
+
     /// What became of one query.
     fn asking(&self, session: &mut Wire, sql: &str) -> String {
         let before = self.counts();
@@ -1251,6 +1257,26 @@ fn what_many_ask_at_once_is_asked_once() {
 }
 
 /// The server holds COMMIT back; meanwhile the writer's connection goes. Nobody knows the outcome until the server has ended it.
+/// Who is inside of a block holds a connection, and perhaps locks, that whoever asked first may be waiting for.
+#[test]
+fn a_block_does_not_wait_for_who_waits_for_it() {
+    let world = World::start();
+    // All connections that a tenant may have.
+    let mut holders: Vec<Wire> = (0..4).map(|_| world.connect("one")).collect();
+    holders.iter_mut().for_each(|holder| _ = run(holder, "BEGIN"));
+    let sql = "SELECT max(note), count(*) FROM item WHERE id BETWEEN 2 AND 5";
+    let misses = || world.metric("bulkhead_templates_total{result=\"miss\"}");
+    let before = misses();
+    let mut first = world.connect("one");
+    first.send(b'Q', &[sql.as_bytes(), &[0]].concat()).expect("ask");
+    wait_until(|| misses() > before);
+    // Without this mend: after the other has given up.
+    assert!(holders[0].query(sql).error.is_none());
+    holders.iter_mut().for_each(|holder| _ = run(holder, "COMMIT"));
+    let answer = first.answer();
+    assert!(answer.error.is_none(), "{:?}", answer.error);
+}
+
 #[test]
 fn a_transaction_of_unknown_outcome_is_waited_for() {
     let world = World::start();

@@ -58,6 +58,7 @@ fn config(postgres: &Postgres) -> Config {
         cache_ttl: None,
         cache_within: std::time::Duration::from_secs(1),
         redis: None,
+        audit: None,
         limits: Limits { startup_timeout: Duration::from_secs(5), max_message: 1 << 20, ..Limits::default() },
     }
 }

@@ -2,7 +2,7 @@
 //! result cache, and no more.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use axum::Router;
 use axum::extract::State;
@@ -26,6 +26,8 @@ pub struct Health {
     lost: AtomicU64,
     /// Databases whose tenants are refused, since the second lock is not in place.
     refused: AtomicU64,
+    /// The audit log cannot be written, and statements are refused for it.
+    unrecorded: AtomicBool,
 }
 
 /// States of what is watched; 0 is "not known yet".
@@ -39,13 +41,15 @@ impl Health {
         let epoch = self.epoch.load(Ordering::Relaxed);
         let lost = self.lost.load(Ordering::Relaxed);
         let refused = self.refused.load(Ordering::Relaxed);
-        let ok = listener == UP && epoch > 0 && lost == 0 && refused == 0;
+        let unrecorded = self.unrecorded.load(Ordering::Relaxed);
+        let ok = listener == UP && epoch > 0 && lost == 0 && refused == 0 && !unrecorded;
         let report = serde_json::json!({
             "status": if ok { "ok" } else { "unavailable" },
             "listener": match listener { UP => "open", DOWN => "draining", _ => "not open yet" },
             "policies": if epoch > 0 { "loaded" } else { "not loaded yet" },
             "policy_epoch": epoch,
             "upstream": match (lost, epoch) { (1.., _) => "down", (0, 0) => "not seen yet", (0, 1..) => "up" },
+            "audit": if unrecorded { "the log cannot be written" } else { "ok" },
             "tenants": if refused == 0 { "served" } else { "refused: the second lock is not in place" },
             "version": env!("CARGO_PKG_VERSION"),
         });
@@ -71,7 +75,10 @@ impl Observe for Health {
             Event::LockRestored => {
                 self.refused.fetch_sub(1, Ordering::Relaxed);
             }
+            Event::AuditFailed { refuses } => self.unrecorded.store(refuses, Ordering::Relaxed),
+            Event::AuditRestored => self.unrecorded.store(false, Ordering::Relaxed),
             Event::PoliciesReloaded(Reload::Failed)
+            | Event::AuditWritten { records: _, took: _ }
             | Event::ConnectionAccepted
             | Event::ConnectionClosed
             | Event::ConnectionRejected(_)

@@ -1,25 +1,395 @@
-//! The audit log. Not built yet but for its receipts, which every statement needs already: an absent log is a null log.
+//! The audit log: what was asked, of whom, what was decided, what came of it; and proofs of it that need nothing but a public key.
+//!
+//! * [`record`]: a record is a line of JSON. [`trail`]: the records of one session.
+//! * [`segment`]: files of records. [`tree`]: the Merkle tree over all of them. [`checkpoint`]: what is signed.
+//! * [`writer`]: what stands on the disk, by way of [`disk`]. Here: the queue before it, and the thread that empties it.
+//! * [`verify`]: reads a log, and says where it is not what it was.
+//!
+//! INVARIANT (EVIDENCE): what writes is sent after its intent was taken, under `sync` after it is on the disk; a record that could not be
+//! written is refused, or counted in a `gap` record; nothing that a checkpoint covers is ever gone on without.
 
-/// Proof that the log took (or, where there is none, waived) the record of one statement.
+pub mod checkpoint;
+pub mod disk;
+pub mod record;
+mod redact;
+pub mod segment;
+#[cfg(test)]
+mod tests;
+mod trail;
+pub mod tree;
+pub mod verify;
+pub mod writer;
+
+use std::collections::HashSet;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::watch;
+
+pub use crate::config::OnFailure;
+use crate::event::{Event, Events};
+use disk::{Directory, Disk};
+use record::Record;
+pub use redact::redact;
+pub use trail::{Open, Outcome, Reach, Refused, Template, Trail, Who};
+use writer::{Format, OpenError, Writer};
+
+/// When a record is safe enough for what it is about to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// On the disk: writes wait for their intent, answers for what they answer.
+    Sync,
+    /// In memory, and on the disk so much later at most.
+    Interval(Duration),
+}
+
+/// How a log is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub durability: Durability,
+    pub on_failure: OnFailure,
+    pub format: Format,
+    /// How long segments are kept, if not for ever.
+    pub retention: Option<Duration>,
+}
+
+/// The log cannot be written, and what is to be recorded must not be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unavailable;
+
+/// Which record: so many were taken until then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+/// What a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Duty {
+    /// Something that is done only if it is recorded.
+    Before,
+    /// Something that was done, or refused, already.
+    After,
+}
+
+/// A log that is written.
 #[derive(Debug)]
-pub struct Receipt {
-    /// Number of the record; 0 in the null log.
-    pub sequence: u64,
+pub struct Log {
+    shared: Arc<Shared>,
+    sessions: AtomicU64,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Where records go.
-#[derive(Debug, Default)]
-pub enum Log {
-    /// No `[audit]` section: receipts without records.
-    #[default]
-    Null,
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    /// There are lines, or an end.
+    filled: Condvar,
+    progress: watch::Sender<Progress>,
+    settings: Settings,
+    events: Events,
 }
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    durable: u64,
+    failing: bool,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// As [`Writer::add_lines`] takes them.
+    lines: Vec<u8>,
+    /// Records that were taken, ever.
+    taken: u64,
+    /// Those whose templates this segment has.
+    templates: HashSet<u64, ahash::RandomState>,
+    /// Bytes that the writer could not write.
+    backlog: usize,
+    failing: Option<Failing>,
+    stop: bool,
+}
+
+/// The log cannot be written.
+#[derive(Debug)]
+struct Failing {
+    since: SystemTime,
+    why: String,
+    /// Records that there are none of.
+    missed: u64,
+}
+
+/// What memory holds of records that cannot be written, in bytes.
+const BACKLOG: usize = 64 << 20;
+/// How many templates a segment is known to have.
+const TEMPLATES: usize = 1 << 16;
+/// How long after a failure it is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 impl Log {
-    /// Records the intent to run a statement.
-    pub fn intend(&self) -> Receipt {
-        match self {
-            Log::Null => Receipt { sequence: 0 },
+    /// Opens the log of this directory, or makes it, and begins to write.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(path: &Path, key: Option<&[u8]>, settings: Settings, events: Events) -> Result<Log, OpenError> {
+        let disk = Directory::new(path).map_err(|error| OpenError::Io { name: path.display().to_string(), error })?;
+        Log::on(disk, key, settings, events)
+    }
+
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn on(disk: impl Disk + 'static, key: Option<&[u8]>, settings: Settings, events: Events) -> Result<Log, OpenError> {
+        let writer = Writer::open(disk, key, settings.format)?;
+        let (progress, _) = watch::channel(Progress::default());
+        let queue = Mutex::default();
+        let shared = Arc::new(Shared { queue, filled: Condvar::new(), progress, settings, events });
+        let own = shared.clone();
+        let spawned = std::thread::Builder::new().name("audit".to_owned()).spawn(move || own.write(writer));
+        let thread = spawned.map_err(|error| OpenError::Io { name: "a thread".to_owned(), error })?;
+        let log = Log { shared, sessions: AtomicU64::new(0), thread: Mutex::new(Some(thread)) };
+        log.note(Record::new("start").text("version", env!("CARGO_PKG_VERSION")));
+        Ok(log)
+    }
+
+    /// Records what has happened: a session's begin, an administrator's act, a refusal.
+    pub fn note(&self, record: Record) -> Ticket {
+        self.shared.take(record.end(), None, Duty::After).unwrap_or_default()
+    }
+
+    /// A number for one more session of this process.
+    fn next_session(&self) -> u64 {
+        self.sessions.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Whether statements may run: `Err` while the log cannot be written, and it says that none may then.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn admit(&self) -> Result<(), Unavailable> {
+        let refused = self.shared.settings.on_failure != OnFailure::Continue && self.shared.progress.borrow().failing;
+        if refused { Err(Unavailable) } else { Ok(()) }
+    }
+
+    /// Waits until the record is as safe as it must be.
+    ///
+    /// # Errors
+    /// It cannot be written, and must be.
+    pub async fn safe(&self, ticket: Ticket) -> Result<(), Unavailable> {
+        if self.is_safe(ticket) {
+            return Ok(());
         }
+        let mut progress = self.shared.progress.subscribe();
+        let reached = progress.wait_for(|now| now.durable >= ticket.0 || now.failing).await.map_err(|_| Unavailable)?;
+        let durable = reached.durable >= ticket.0;
+        if durable || self.shared.settings.on_failure == OnFailure::Continue { Ok(()) } else { Err(Unavailable) }
+    }
+
+    pub fn is_safe(&self, ticket: Ticket) -> bool {
+        match self.shared.settings.durability {
+            Durability::Interval(_) => true,
+            Durability::Sync => self.shared.progress.borrow().durable >= ticket.0,
+        }
+    }
+
+    /// Whether records are waited for.
+    pub fn is_sync(&self) -> bool {
+        self.shared.settings.durability == Durability::Sync
+    }
+
+    /// Ends when the log cannot be written and the proxy is to end with it.
+    pub async fn must_end(&self) {
+        if self.shared.settings.on_failure != OnFailure::Shutdown {
+            return std::future::pending().await;
+        }
+        let mut progress = self.shared.progress.subscribe();
+        if progress.wait_for(|now| now.failing).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Whether it could not be written when it was tried last.
+    pub fn has_failed(&self) -> bool {
+        self.shared.progress.borrow().failing
+    }
+
+    /// Writes what there is, and a last checkpoint.
+    pub fn close(&self) {
+        self.shared.queue().stop = true;
+        self.shared.filled.notify_all();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a record, after its template where the segment has that not yet.
+    fn take(&self, record: Vec<u8>, template: Option<&Template>, duty: Duty) -> Result<Ticket, Unavailable> {
+        let mut queue = self.queue();
+        let is_full = queue.lines.len() + queue.backlog > BACKLOG;
+        if queue.failing.is_some() || is_full {
+            let on_failure = self.settings.on_failure;
+            if duty == Duty::Before && on_failure != OnFailure::Continue {
+                return Err(Unavailable);
+            }
+            if duty == Duty::Before || is_full {
+                let full = || Failing::new("more records than memory has room for".to_owned());
+                queue.failing.get_or_insert_with(full).missed += 1;
+                return Ok(Ticket(queue.taken));
+            }
+        }
+        if let Some(template) = template
+            && queue.templates.insert(template.hash)
+        {
+            queue.push(&template.record());
+        }
+        queue.push(&record);
+        let ticket = Ticket(queue.taken);
+        // Who fills an empty queue wakes the thread: those after it need not.
+        let was_empty = queue.lines.len() == writer_line(record.len());
+        drop(queue);
+        if was_empty || self.settings.durability == Durability::Sync {
+            self.filled.notify_one();
+        }
+        Ok(ticket)
+    }
+
+    /// The thread's own.
+    fn write(&self, mut writer: Writer<impl Disk>) {
+        let mut lines = vec![];
+        let mut pruned = Instant::now();
+        loop {
+            let (taken, rotates, stop) = self.await_lines(&mut lines, &writer);
+            let begun = Instant::now();
+            writer.add_lines(&mut lines);
+            lines.clear();
+            let mut written = writer.flush();
+            if written.is_ok() && rotates {
+                written = writer.rotate();
+            }
+            if written.is_ok() && stop {
+                written = writer.close();
+            }
+            match written {
+                Ok(()) => self.has_written(&mut writer, taken, begun),
+                Err(error) => self.has_failed(&mut writer, &error),
+            }
+            if stop {
+                return;
+            }
+            if let Some(retention) = self.settings.retention.filter(|_| rotates || pruned.elapsed() > Duration::from_secs(3600)) {
+                pruned = Instant::now();
+                self.prune(&mut writer, retention);
+            }
+        }
+    }
+
+    /// Moves what is there into `lines`, which are empty: with how many records were taken until now, whether the segment ends with
+    /// them, and whether they are the last.
+    fn await_lines(&self, lines: &mut Vec<u8>, writer: &Writer<impl Disk>) -> (u64, bool, bool) {
+        let mut queue = self.queue();
+        let patience = if queue.failing.is_some() { RETRY } else { self.settings.format.checkpoint };
+        let is_idle = |queue: &mut Queue| !queue.stop && (queue.lines.is_empty() || queue.failing.is_some());
+        queue = self.filled.wait_timeout_while(queue, patience, is_idle).unwrap_or_else(PoisonError::into_inner).0;
+        if let Durability::Interval(interval) = self.settings.durability
+            && !queue.lines.is_empty()
+        {
+            let waits = |queue: &mut Queue| !queue.stop && queue.lines.len() < BACKLOG / 8;
+            queue = self.filled.wait_timeout_while(queue, interval, waits).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        std::mem::swap(lines, &mut queue.lines);
+        // Whoever comes from here on finds the next segment.
+        let rotates = writer.will_rotate(lines.len());
+        if rotates || queue.templates.len() > TEMPLATES {
+            queue.templates.clear();
+        }
+        (queue.taken, rotates, queue.stop)
+    }
+
+    fn has_written(&self, writer: &mut Writer<impl Disk>, taken: u64, begun: Instant) {
+        let ended = self.queue().failing.take();
+        if let Some(failing) = ended {
+            tracing::info!("the audit log is written again; {} records are missing", failing.missed);
+            writer.add(failing.record().end());
+            if let Err(error) = writer.flush() {
+                self.queue().failing = Some(failing);
+                return self.has_failed(writer, &error);
+            }
+            self.events.emit(Event::AuditRestored);
+        }
+        self.queue().backlog = 0;
+        let before = self.progress.borrow().durable;
+        self.progress.send_replace(Progress { durable: taken, failing: false });
+        if taken > before {
+            self.events.emit(Event::AuditWritten { records: taken - before, took: begun.elapsed() });
+        }
+    }
+
+    fn has_failed(&self, writer: &mut Writer<impl Disk>, error: &io::Error) {
+        let is_new = {
+            let mut queue = self.queue();
+            let is_new = queue.failing.is_none();
+            queue.failing.get_or_insert_with(|| Failing::new(error.to_string()));
+            is_new
+        };
+        self.progress.send_modify(|now| now.failing = true);
+        if is_new {
+            tracing::error!("the audit log cannot be written: {error}");
+            self.events.emit(Event::AuditFailed { refuses: self.settings.on_failure != OnFailure::Continue });
+            if error.kind() == io::ErrorKind::StorageFull && writer.give_up_reserve() {
+                // There is room for what is refused from now on, and for this.
+                writer.add(Record::new("failed").text("why", &error.to_string()).end());
+                let _ = writer.flush();
+            }
+        }
+        self.queue().backlog = writer.backlog();
+    }
+
+    fn prune(&self, writer: &mut Writer<impl Disk>, retention: Duration) {
+        match writer.prune(SystemTime::now() - retention) {
+            Ok(0) => {}
+            Ok(first) => writer.add(Record::new("pruned").number("first", first).end()),
+            Err(error) => tracing::warn!("old segments of the audit log stay: {error}"),
+        }
+    }
+}
+
+/// How much a record takes in the queue.
+fn writer_line(record: usize) -> usize {
+    segment::PREFIX + record + 1
+}
+
+impl Queue {
+    fn push(&mut self, record: &[u8]) {
+        self.lines.extend_from_slice(&[b' '; segment::PREFIX]);
+        self.lines.extend_from_slice(record);
+        self.lines.push(b'\n');
+        self.taken += 1;
+    }
+}
+
+impl Failing {
+    fn new(why: String) -> Failing {
+        Failing { since: SystemTime::now(), why, missed: 0 }
+    }
+
+    fn record(&self) -> Record {
+        let since = Record::at(self.since, "").end();
+        let since: serde_json::Value = serde_json::from_slice(&since).unwrap_or_default();
+        let gap = Record::new("gap").maybe("since", since["time"].as_str());
+        gap.number("missed", self.missed).text("why", &self.why)
     }
 }

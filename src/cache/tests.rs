@@ -7,7 +7,6 @@ use proptest::prelude::*;
 use super::follow::{Follower, Snapshot};
 use super::upkeep::{Definitions, Tables};
 use super::*;
-use crate::audit::Log;
 use crate::plan::ChangedRow;
 use crate::plan::{Action, Effect, Literals, OwnSequences, Parameters, Plan, Segment, TenantType};
 use crate::principal::Access;
@@ -70,7 +69,7 @@ impl Question {
 
     fn look(&self) -> Looked {
         let (plan, literals, own) = (plan(self.epoch, &self.text), Literals::new(), OwnSequences::default());
-        let bound = plan.bind(&self.text, &literals, Parameters::None, &self.principal, Log::Null.intend(), &own);
+        let bound = plan.bind(&self.text, &literals, Parameters::None, &self.principal, &own);
         let Found::Missing(missing) = self.find() else { panic!("known already") };
         self.database.look(missing, &bound.expect("a tenant is chosen"), Turn::Second)
     }
@@ -239,7 +238,7 @@ fn an_answer_of_one_epoch_is_not_kept_under_another() {
     let asked = question(&cache, 0, 2, "1", &[], &[]);
     let Found::Missing(missing) = asked.find() else { panic!("known already") };
     let (plan, literals, own) = (plan(1, &asked.text), Literals::new(), OwnSequences::default());
-    let bound = plan.bind(&asked.text, &literals, Parameters::None, &asked.principal, Log::Null.intend(), &own);
+    let bound = plan.bind(&asked.text, &literals, Parameters::None, &asked.principal, &own);
     let looked = asked.database.look(missing, &bound.expect("a tenant is chosen"), Turn::Second);
     assert!(matches!(looked, Looked::Passed(Uncached::Epoch)), "{looked:?}");
 }

@@ -105,7 +105,7 @@ impl Cache {
         tenants.sort_by_key(|t| std::cmp::Reverse(t.bytes));
         tenants.truncate(TOLD);
         let template = |used: Arc<TemplateUse>| TemplateReport {
-            statement: used.text.to_string(),
+            statement: used.audited.text.to_string(),
             hits: load(&used.hits),
             fills: load(&used.fills),
             hit_ratio: ratio(load(&used.hits), load(&used.fills)),

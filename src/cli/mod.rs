@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand.
 
+mod audit;
 mod catalog;
 mod check;
 pub mod demo;
@@ -62,6 +63,8 @@ enum Command {
     Test(test::Args),
     Harden(harden::Args),
     Doctor(doctor::Args),
+    Why(audit::WhyArgs),
+    Audit(audit::Args),
     /// Start a throwaway PostgreSQL with three tenants and Bulkhead before it, and show a short tour
     Demo(demo::Args),
 }
@@ -94,6 +97,8 @@ pub fn main() -> ExitCode {
         Command::Test(args) => test::run(&common, &args).into(),
         Command::Harden(args) => harden::run(&common, &args).into(),
         Command::Doctor(args) => doctor::run(&common, &args).into(),
+        Command::Why(args) => audit::why(&common, &args).into(),
+        Command::Audit(args) => audit::run(&common, &args).into(),
         Command::Demo(args) => demo::run(&args),
     }
 }

@@ -19,8 +19,8 @@ pub fn text() -> String {
         if root.name == "database" || root.name == "user" {
             continue;
         }
-        out.push_str(&format!("\n[{}]{}\n", root.name, if root.built { "" } else { "  not built yet: refused" }));
-        for setting in SETTINGS.iter().filter(|s| s.section == root.name && root.built) {
+        out.push_str(&format!("\n[{}]{}\n", root.name, ""));
+        for setting in SETTINGS.iter().filter(|s| s.section == root.name) {
             let default = if setting.default.is_empty() { String::new() } else { format!(" Default {}.", setting.default) };
             let names = std::iter::once(setting.variable()).chain(setting.aliases.iter().map(ToString::to_string));
             entry(&mut out, setting.key, &format!("{}{default}", setting.doc));

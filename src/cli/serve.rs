@@ -65,6 +65,8 @@ fn start_log(log: &Log) {
     let builder = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_target(false)
+        // A line that cannot be written (its disk is full) must not end the thread that has something to say.
+        .log_internal_errors(false)
         .with_env_filter(tracing_subscriber::EnvFilter::new(format!("warn,bulkhead={}", log.level)));
     let started = match log.format {
         LogFormat::Json => builder.json().try_init(),

@@ -16,17 +16,11 @@ pub struct Key {
     /// How a value looks.
     pub example: &'static str,
     pub doc: &'static str,
-    pub built: bool,
 }
 
 /// A key that works.
 pub const fn key(name: &'static str, example: &'static str, doc: &'static str) -> Key {
-    Key { name, example, doc, built: true }
-}
-
-/// A key that is known and refused by name, so that nobody believes it to be in force.
-pub const fn later(name: &'static str, example: &'static str, doc: &'static str) -> Key {
-    Key { name, example, doc, built: false }
+    Key { name, example, doc }
 }
 
 /// A value and where it stands.
@@ -99,12 +93,7 @@ impl Document {
     pub fn table<'a>(&'a self, tree: &'a DeTable<'a>, span: Range<usize>, what: &'a str, keys: &'static [Key]) -> Table<'a> {
         for name in tree.keys() {
             match keys.iter().find(|k| k.name == name.get_ref()) {
-                Some(key) if key.built => {}
-                Some(key) => {
-                    let problem = Problem::new(format!("`{}` in {what} is not built yet", key.name))
-                        .help("take it out: it would not be in force");
-                    self.report(problem, name.span(), "known, but not built yet");
-                }
+                Some(_) => {}
                 None => self.report_unknown(name, what, keys),
             }
         }
@@ -115,10 +104,7 @@ impl Document {
         let problem = Problem::new(format!("unknown key `{}` in {what}", name.get_ref()));
         let problem = match did_you_mean(name.get_ref(), keys.iter().map(|k| k.name)) {
             Some(near) => problem.help(format!("did you mean `{near}`?")),
-            None => problem.help(format!(
-                "{what} may have: {}",
-                keys.iter().filter(|k| k.built).map(|k| k.name).collect::<Vec<_>>().join(", ")
-            )),
+            None => problem.help(format!("{what} may have: {}", keys.iter().map(|k| k.name).collect::<Vec<_>>().join(", "))),
         };
         self.report(problem, name.span(), "not known");
     }

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::document::{Document, Key, key, kind_of, later};
+use super::document::{Document, Key, key, kind_of};
 use super::entries::{self, Secrets};
 use super::problem::{Problem, Problems, did_you_mean};
 use super::redis;
 use super::settings::{
-    self, ALWAYS_ON, CACHE_BYTES, Draft, Kind, PARANOID, QUERY_CACHE, SETTINGS, Setting, VARIABLES_NOT_BUILT, switch,
+    self, ALWAYS_ON, AUDIT, AuditDraft, CACHE_BYTES, Draft, PARANOID, QUERY_CACHE, SETTINGS, Setting, VARIABLES_NOT_BUILT, switch,
 };
-use super::{Config, Level, Limits, Log, Server};
+use super::{Audit, Config, Level, Limits, Log, Server};
 
 /// Variables of the environment, as they were when the process started.
 #[derive(Clone, Debug, Default)]
@@ -45,7 +45,7 @@ pub const ROOT_KEYS: &[Key] = &[
     key("log", "[log]", "Log output on standard error."),
     key("metrics", "[metrics]", "Metrics."),
     key("cache", "[cache]", "Result cache."),
-    later("audit", "[audit]", "Audit log."),
+    key("audit", "[audit]", "Audit log: what was asked, by whom, what was decided, what came of it."),
     key("database", "[[database]]", "A database that clients can name."),
     key("user", "[[user]]", "A login."),
 ];
@@ -60,7 +60,14 @@ pub fn load(path: &Path, environment: &Environment, flags: &[(String, String)]) 
             .help("--config F names another file; `bulkhead check --reference` shows what can stand in it")
     })?;
     let base = path.parent().unwrap_or(Path::new("")).to_owned();
-    let mut draft = Draft { config: blank(), tls_certificate: None, tls_key: None, tls_required: false, redis: None };
+    let mut draft = Draft {
+        config: blank(),
+        tls_certificate: None,
+        tls_key: None,
+        tls_required: false,
+        redis: None,
+        audit: AuditDraft::default(),
+    };
     let mut problems = apply_defaults(&mut draft, &base);
 
     let document = Document::new(path.display().to_string(), text);
@@ -81,6 +88,7 @@ pub fn load(path: &Path, environment: &Environment, flags: &[(String, String)]) 
         Err(what) => problems.push(Problem::new(what)),
     }
     problems.extend(apply_redis(&mut draft, environment));
+    problems.extend(apply_audit(&mut draft, environment));
     Problems(problems).or(draft.config)
 }
 
@@ -122,6 +130,31 @@ fn blank() -> Config {
         cache_ttl: None,
         cache_within: std::time::Duration::from_secs(1),
         redis: None,
+        audit: None,
+    }
+}
+
+/// Now that all sources have been read.
+fn apply_audit(draft: &mut Draft, environment: &Environment) -> Option<Problem> {
+    let written = std::mem::take(&mut draft.audit);
+    let wanted = match environment.get(AUDIT).map(|value| (value, switch(value))) {
+        None => None,
+        Some((_, Some(wanted))) => Some(wanted),
+        Some((value, None)) => return Some(variable_problem(AUDIT, value, "expected true or false".to_owned())),
+    };
+    let path = match (written.path, wanted) {
+        (_, Some(false)) | (None, None) => return None,
+        (Some(path), None | Some(true)) => path,
+        (None, Some(true)) => PathBuf::from("audit"),
+    };
+    let key = written.key.as_ref().map(|key| Secrets { environment, base: &key.base }.resolve(&key.text)).transpose();
+    match key {
+        Ok(key) => {
+            let AuditDraft { path: _, key: _, is_sync, interval, on_failure, retention } = written;
+            draft.config.audit = Some(Audit { path, key, is_sync, interval, on_failure, retention });
+            None
+        }
+        Err(what) => Some(Problem::new(format!("[audit] key cannot be used: {what}"))),
     }
 }
 
@@ -154,9 +187,8 @@ fn apply_file(draft: &mut Draft, document: &Document, tree: &DeTable<'_>, base: 
     for (section, value) in tree {
         let section_name: &str = section.get_ref();
         let of_section: Vec<&Setting> = SETTINGS.iter().filter(|s| s.section == section_name).collect();
-        let is_built = |s: &&&Setting| !matches!(s.kind, Kind::NotBuilt);
-        // A section that is not built has been reported as a whole.
-        if !of_section.iter().any(|s| is_built(&s)) {
+        // A list, or a section that has been reported as a whole.
+        if of_section.is_empty() {
             continue;
         }
         let Some(table) = value.get_ref().as_table() else {
@@ -201,12 +233,7 @@ fn apply_environment(draft: &mut Draft, environment: &Environment) -> Vec<Proble
         let names = std::iter::once(setting.variable()).chain(setting.aliases.iter().map(ToString::to_string));
         // The longer name says exactly what is meant, so it wins over an alias.
         let Some((name, value)) = names.filter_map(|n| environment.get(&n).map(|v| (n.clone(), v))).next() else { continue };
-        let outcome = match setting.kind {
-            Kind::NotBuilt if switch(value) == Some(false) => Ok(()),
-            Kind::NotBuilt => Err(format!("[{}] {} is not built yet", setting.section, setting.key)),
-            _ => setting.apply(draft, value, Path::new("")),
-        };
-        if let Err(what) = outcome {
+        if let Err(what) = setting.apply(draft, value, Path::new("")) {
             problems.push(variable_problem(&name, value, what));
         }
     }
@@ -357,6 +384,7 @@ fn stars(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::OnFailure;
 
     fn read(text: &str, variables: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Config, String> {
         let dir = tempfile::tempdir().unwrap();
@@ -445,8 +473,27 @@ mod tests {
     }
 
     #[test]
+    fn an_audit_log_can_be_asked_for_in_two_ways() {
+        let audit = |file: &str, variables: &[(&str, &str)]| read(file, variables, &[]).unwrap().audit;
+        assert!(audit("", &[]).is_none());
+        let log = audit("[audit]\npath = 'log'", &[]).unwrap();
+        assert!(log.path.ends_with("log") && !log.is_sync && log.retention.is_none());
+        assert_eq!(log.on_failure, OnFailure::FailOperation);
+        assert!(audit("[audit]\npath = 'log'", &[("COMPLIANCE_AUDIT_ENABLED", "false")]).is_none());
+        let log = audit(
+            "[audit]\ndurability = 'sync'\non_failure = 'shutdown'",
+            &[("COMPLIANCE_AUDIT_ENABLED", "true"), ("AUDIT_RETENTION_DAYS", "7")],
+        );
+        let log = log.unwrap();
+        assert_eq!((log.path.to_str(), log.is_sync, log.on_failure), (Some("audit"), true, OnFailure::Shutdown));
+        assert_eq!(log.retention, Some(std::time::Duration::from_secs(7 * 86_400)));
+        assert!(read("[audit]\npath = 'x'\nkey = 'env:NOWHERE'", &[], &[]).unwrap_err().contains("NOWHERE"));
+        assert!(read("[audit]\npath = 'x'\non_failure = 'shrug'", &[], &[]).unwrap_err().contains("fail_operation"));
+    }
+
+    #[test]
     fn variables_of_what_is_not_built_are_refused_unless_they_mean_off() {
-        for (name, _) in VARIABLES_NOT_BUILT.iter().chain(&[("BULKHEAD_AUDIT_PATH", "")]) {
+        for (name, _) in VARIABLES_NOT_BUILT {
             assert!(read("", &[(name, "false")], &[]).is_ok(), "{name}");
             let error = read("", &[(name, "7")], &[]).unwrap_err();
             assert!(error.contains(name) && error.contains("not built yet"), "{error}");

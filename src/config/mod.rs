@@ -38,6 +38,39 @@ pub struct Config {
     pub cache_within: Duration,
     /// Its second tier. INVARIANT: only where there is a first.
     pub redis: Option<Redis>,
+    /// `[audit]`: the audit log, if there is one.
+    pub audit: Option<Audit>,
+}
+
+/// How the audit log is kept.
+#[derive(Clone)]
+pub struct Audit {
+    pub path: PathBuf,
+    /// PEM. INVARIANT: never printed. `None`: one that the log makes itself.
+    pub key: Option<String>,
+    pub is_sync: bool,
+    /// How long a record may be in memory alone, where it is not.
+    pub interval: Duration,
+    pub on_failure: OnFailure,
+    pub retention: Option<Duration>,
+}
+
+impl std::fmt::Debug for Audit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Audit").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// What becomes of statements while the audit log cannot be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// They are refused (58030).
+    #[default]
+    FailOperation,
+    /// They run, and a gap is recorded.
+    Continue,
+    /// The proxy ends.
+    Shutdown,
 }
 
 /// A `redis://` URL, taken apart.

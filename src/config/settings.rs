@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::{Config, Level, LogFormat, ServerTls};
+use super::{Config, Level, LogFormat, OnFailure, ServerTls};
 
 /// One setting.
 #[derive(Clone, Copy)]
@@ -47,8 +47,6 @@ pub enum Kind {
     /// A text that may be `env:NAME` or `file:PATH`, or `off`. Looked at once all sources are read, since messages quote what is looked
     /// at here.
     Secret(fn(&mut Draft, Option<Unresolved>)),
-    /// Known, but refused by name.
-    NotBuilt,
 }
 
 /// A secret as it is written.
@@ -73,6 +71,18 @@ pub struct Draft {
     pub tls_key: Option<PathBuf>,
     pub tls_required: bool,
     pub redis: Option<Unresolved>,
+    pub audit: AuditDraft,
+}
+
+/// [`Audit`](super::Audit) while it is read. Overwritten by the defaults of [`SETTINGS`].
+#[derive(Clone, Debug, Default)]
+pub struct AuditDraft {
+    pub path: Option<PathBuf>,
+    pub key: Option<Unresolved>,
+    pub is_sync: bool,
+    pub interval: Duration,
+    pub on_failure: OnFailure,
+    pub retention: Option<Duration>,
 }
 
 /// Every setting of every table but the lists `[[database]]` and `[[user]]`.
@@ -283,13 +293,68 @@ pub const SETTINGS: &[Setting] = &[
         aliases: &[],
         kind: Kind::Secret(|d, v| d.redis = v),
     },
-    Setting { section: "audit", key: "path", default: "", doc: "Audit log: directory.", aliases: &[], kind: Kind::NotBuilt },
+    Setting {
+        section: "audit",
+        key: "path",
+        default: "",
+        doc: "Directory of the audit log, of this process alone; none: there is no log. COMPLIANCE_AUDIT_ENABLED=true: `audit`.",
+        aliases: &[],
+        kind: Kind::Path(|d, v| d.audit.path = Some(v)),
+    },
+    Setting {
+        section: "audit",
+        key: "key",
+        default: "",
+        doc: "PKCS #8 key in PEM (Ed25519, or RSA of 2048 to 4096 bits) that signs the log's checkpoints; off: one is made and kept beside the log. file:PATH or env:NAME.",
+        aliases: &[],
+        kind: Kind::Secret(|d, v| d.audit.key = v),
+    },
+    Setting {
+        section: "audit",
+        key: "durability",
+        default: "interval",
+        doc: "sync: writes wait until their intent is on the disk, answers until what they answer is; interval: records are on the disk `interval` later at most, so much is lost with the machine.",
+        aliases: &[],
+        kind: Kind::Word(&["interval", "sync"], |d, v| {
+            d.audit.is_sync = v == "sync";
+            Ok(())
+        }),
+    },
+    Setting {
+        section: "audit",
+        key: "interval",
+        default: "50ms",
+        doc: "See durability.",
+        aliases: &[],
+        kind: Kind::Duration(|d, v| d.audit.interval = v),
+    },
+    Setting {
+        section: "audit",
+        key: "on_failure",
+        default: "fail_operation",
+        doc: "What becomes of statements while the log cannot be written: they are refused (58030), they run and a gap is recorded, or the proxy ends.",
+        aliases: &[],
+        kind: Kind::Word(&["fail_operation", "continue", "shutdown"], |d, v| {
+            d.audit.on_failure = match v {
+                "continue" => OnFailure::Continue,
+                "shutdown" => OnFailure::Shutdown,
+                _ => OnFailure::FailOperation,
+            };
+            Ok(())
+        }),
+    },
+    Setting {
+        section: "audit",
+        key: "retention_days",
+        default: "off",
+        doc: "How long records are kept, by whole segments; off: for ever.",
+        aliases: &["AUDIT_RETENTION_DAYS"],
+        kind: Kind::OptionalCount(|d, v| d.audit.retention = v.map(|days| Duration::from_secs(days as u64 * 86_400))),
+    },
 ];
 
 /// Variables that users know, of what is not built yet. A value that means "off" changes nothing and is taken.
 pub const VARIABLES_NOT_BUILT: &[(&str, &str)] = &[
-    ("COMPLIANCE_AUDIT_ENABLED", "the audit log"),
-    ("AUDIT_RETENTION_DAYS", "the audit log"),
     ("MFA_ENFORCEMENT", "a second factor"),
     ("ENCRYPTION_KEY_VERSION", "field encryption"),
     ("GDPR_STRICT_MODE", "compliance rules"),
@@ -298,6 +363,9 @@ pub const VARIABLES_NOT_BUILT: &[(&str, &str)] = &[
 
 /// A variable that users know: `level = "paranoid"`, whatever the level is set to elsewhere.
 pub const PARANOID: &str = "SECURITY_PARANOID_MODE";
+
+/// A variable that users know: an audit log in the directory `audit`, where nothing else says which; or none.
+pub const AUDIT: &str = "COMPLIANCE_AUDIT_ENABLED";
 
 /// A variable that users know: a result cache of [`CACHE_BYTES`], where nothing else says how large it is; or none.
 pub const QUERY_CACHE: &str = "QUERY_CACHE_ENABLED";
@@ -350,7 +418,6 @@ impl Setting {
             }
             Kind::Secret(set) if text.is_empty() || switch(text) == Some(false) => set(draft, None),
             Kind::Secret(set) => set(draft, Some(Unresolved { text: text.to_owned(), base: base.to_owned() })),
-            Kind::NotBuilt => return Err("not built yet".to_owned()),
         }
         Ok(())
     }
@@ -371,7 +438,6 @@ impl Kind {
             Kind::Switch(_) => "true or false".to_owned(),
             Kind::Word(words, _) => words.join(", "),
             Kind::Secret(_) => "redis://USER:PASSWORD@HOST:PORT/DB, or off".to_owned(),
-            Kind::NotBuilt => "nothing: not built yet".to_owned(),
         }
     }
 

@@ -9,6 +9,7 @@ use pg_query::protobuf::{self as pg, ParseResult, RangeVar, TypeName};
 use pg_query::{Node, NodeEnum};
 
 use super::row_key::{RowKey, Values, columns_of_keys, leaves, shows_its_row, stays_in_its_row};
+use crate::audit;
 use crate::catalog::{Catalog, FIRST_NORMAL, Function, Relation, TEMPORARY_SCHEMA};
 use crate::event::Uncached;
 use crate::policy::PolicySet;
@@ -67,8 +68,8 @@ impl Rows {
 /// How the answers of one template fare: counted in its plan.
 #[derive(Debug, Default)]
 pub struct TemplateUse {
-    /// With `$1` and so on for literals.
-    pub text: Box<str>,
+    /// What it is called, with `$1` and so on for literals.
+    pub audited: Arc<audit::Template>,
     pub hits: AtomicU64,
     pub fills: AtomicU64,
     /// What the server took for the fills together, in microseconds.
@@ -87,8 +88,8 @@ impl TemplateUse {
     /// So many hits of those that were asked for twice are enough.
     const ENOUGH: u64 = 8;
 
-    pub(super) fn of(text: Box<str>) -> TemplateUse {
-        TemplateUse { text, ..TemplateUse::default() }
+    pub(super) fn of(audited: Arc<audit::Template>) -> TemplateUse {
+        TemplateUse { audited, ..TemplateUse::default() }
     }
 
     /// Whether answers of its kind are seldom asked for again: then only those are worth the trouble that have been asked for before.

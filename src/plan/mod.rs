@@ -36,7 +36,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, BytesMut};
 
-use crate::audit::Receipt;
+use crate::audit;
 use crate::error::{SqlError, sqlstate};
 use crate::finding::{Denial, Reason};
 use crate::id::PolicyEpoch;
@@ -158,9 +158,12 @@ pub enum Effect {
     None,
 }
 
-/// How the answers of a plan fare in the result cache: no part of what it is.
+/// How the answers of a plan fare in the result cache, and what the audit log calls it: no part of what it is.
 #[derive(Debug, Default)]
-pub struct Answers(OnceLock<Arc<TemplateUse>>);
+pub struct Answers {
+    used: OnceLock<Arc<TemplateUse>>,
+    audited: OnceLock<Arc<audit::Template>>,
+}
 
 impl PartialEq for Answers {
     fn eq(&self, _: &Self) -> bool {
@@ -211,14 +214,22 @@ impl Plan {
     /// Counts its answers. `note`: where it is the first.
     pub fn template(&self, note: impl Fn(&Arc<TemplateUse>)) -> Arc<TemplateUse> {
         let new = || {
-            let text =
-                text_of(self, 0, &|i| format!("${}", u32::from(self.parameters) + u32::from(i) + 1), &|_| "TENANT".to_owned());
-            // What was kept of the client's constants is nobody's to read.
-            let used = Arc::new(TemplateUse::of(cached::without_constants(&text).into()));
+            let used = Arc::new(TemplateUse::of(self.audited()));
             note(&used);
             used
         };
-        self.answers.0.get_or_init(new).clone()
+        self.answers.used.get_or_init(new).clone()
+    }
+
+    /// How the audit log names it.
+    pub fn audited(&self) -> Arc<audit::Template> {
+        let new = || {
+            let text =
+                text_of(self, 0, &|i| format!("${}", u32::from(self.parameters) + u32::from(i) + 1), &|_| "TENANT".to_owned());
+            // What was kept of the client's constants is nobody's to read.
+            Arc::new(audit::Template::new(self.command, cached::without_constants(&text)))
+        };
+        self.answers.audited.get_or_init(new).clone()
     }
 
     /// What it may change. Of PREPARE and EXECUTE: what the statement that they name does is told by its own plan.
@@ -371,7 +382,6 @@ impl Plan {
         literals: &'a Literals,
         parameters: Parameters<'a>,
         principal: &'a Principal,
-        receipt: Receipt,
         own: &OwnSequences,
     ) -> Result<Bound<'a>, Denial> {
         let tenant = principal.tenant();
@@ -384,7 +394,7 @@ impl Plan {
         for obligation in &self.obligations {
             obligation::check(obligation, &parameters, own)?;
         }
-        Ok(Bound { plan: self, source, literals, parameters, tenant, receipt })
+        Ok(Bound { plan: self, source, literals, parameters, tenant })
     }
 }
 
@@ -413,7 +423,6 @@ pub struct Bound<'a> {
     literals: &'a Literals,
     parameters: Parameters<'a>,
     tenant: Option<&'a Tenant>,
-    receipt: Receipt,
 }
 
 impl Bound<'_> {
@@ -434,10 +443,6 @@ impl Bound<'_> {
 
     pub fn plan(&self) -> &Plan {
         self.plan
-    }
-
-    pub fn receipt(&self) -> &Receipt {
-        &self.receipt
     }
 
     /// Where the statement is a look-up, and its literals can be bound: appends the messages that run [`Plan::lookup`], Bind to

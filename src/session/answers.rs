@@ -5,6 +5,7 @@ use bytes::{Buf, BufMut};
 use super::enforced::{End, Patience, Phase, Session, Snapshots, Step};
 use super::expect::{Attempt, Expected, LookedUp, Outcome, ParseFor, Shown};
 use super::{poison, scrub};
+use crate::audit;
 use crate::error::{Severity, SqlError, sqlstate};
 use crate::event::Uncached;
 use crate::plan::{Action, TransactionCommand, name_of};
@@ -34,6 +35,7 @@ impl Session<'_> {
             let rows = |tag| matches!(tag, tag::DATA_ROW | tag::COPY_DATA);
             let length = self.down.advance(&lease.inbox, frame::CAP_SERVER, |tag| !rows(tag)).map_err(|error| broken(&error))?;
             self.client.outbox.extend_from_slice(&lease.inbox[..length]);
+            self.passed += length as u64;
             lease.inbox.advance(length);
         }
         Ok(lease.inbox.is_empty() || self.down.is_inside())
@@ -99,8 +101,14 @@ impl Session<'_> {
             }
             (Some(Expected::Execute { sent, .. }), tag::DATA_ROW) if sent.hides_rows => return Ok(()),
             (Some(Expected::Query { sent, next, instead: None }), tag::COMMAND_COMPLETE | tag::EMPTY_QUERY) => {
-                let one = sent.get(*next);
-                let (outcome, shown) = one.map_or((Outcome::Nothing, Shown::AsItCame), |s| (s.outcome.clone(), s.shown));
+                let done = done(&mut self.passed, body);
+                let (outcome, shown) = match sent.get_mut(*next) {
+                    Some(one) => {
+                        one.audit.complete(done);
+                        (one.outcome.clone(), one.shown)
+                    }
+                    None => (Outcome::Nothing, Shown::AsItCame),
+                };
                 *next += 1;
                 self.copy = None;
                 self.succeed(&outcome, body);
@@ -162,7 +170,9 @@ impl Session<'_> {
             tag::BIND_COMPLETE | tag::CLOSE_COMPLETE => {}
             tag::ROW_DESCRIPTION => self.pass(tag, body),
             tag::COMMAND_COMPLETE => {
-                lookup.rows = Some(reply::rows_of_select(body).ok_or_else(|| unexpected(tag))?);
+                let rows = reply::rows_of_select(body).ok_or_else(|| unexpected(tag))?;
+                lookup.rows = Some(rows);
+                lookup.audit.complete(audit::Outcome::Done { rows, bytes: std::mem::take(&mut self.passed) });
             }
             _ => return Err(unexpected(tag)),
         }
@@ -180,7 +190,8 @@ impl Session<'_> {
                     self.pass(tag, body);
                 }
             }
-            (Expected::Execute { sent, .. }, tag::COMMAND_COMPLETE | tag::EMPTY_QUERY) => {
+            (Expected::Execute { mut sent, .. }, tag::COMMAND_COMPLETE | tag::EMPTY_QUERY) => {
+                sent.audit.complete(done(&mut self.passed, body));
                 self.copy = None;
                 self.succeed(&sent.outcome, body);
                 self.pass(tag, body);
@@ -193,8 +204,13 @@ impl Session<'_> {
             }
             (Expected::Bind { .. }, tag::BIND_COMPLETE)
             | (Expected::ClosePortal, tag::CLOSE_COMPLETE)
-            | (Expected::DescribeStatement { .. } | Expected::DescribePortal { .. }, tag::ROW_DESCRIPTION | tag::NO_DATA)
-            | (Expected::Execute { .. }, tag::PORTAL_SUSPENDED) => self.pass(tag, body),
+            | (Expected::DescribeStatement { .. } | Expected::DescribePortal { .. }, tag::ROW_DESCRIPTION | tag::NO_DATA) => {
+                self.pass(tag, body);
+            }
+            (Expected::Execute { mut sent, .. }, tag::PORTAL_SUSPENDED) => {
+                sent.audit.complete(audit::Outcome::Suspended { bytes: std::mem::take(&mut self.passed) });
+                self.pass(tag, body);
+            }
             (Expected::Evict, tag::CLOSE_COMPLETE) => {}
             (_, _) => return Err(unexpected(tag)),
         }
@@ -319,6 +335,7 @@ impl Session<'_> {
         if fatal {
             return Err(End::Server);
         }
+        self.record_failure(body);
         self.batch.failed = true;
         self.copy = None;
         // What was sent may not have run.
@@ -337,6 +354,31 @@ impl Session<'_> {
                 Ok(())
             }
             None => Err(End::Lost),
+        }
+    }
+
+    /// The statement that comes first has failed, and what was sent with it does not run.
+    fn record_failure(&mut self, body: &[u8]) {
+        self.passed = 0;
+        let failed = audit::Outcome::Failed { sqlstate: ErrorFields::new(body).sqlstate().unwrap_or_default() };
+        match self.queue.front_mut() {
+            Some(Expected::Query { sent, next, .. }) => {
+                for (i, one) in sent.iter_mut().enumerate().skip(*next) {
+                    one.audit.complete(if i == *next { failed } else { audit::Outcome::Skipped });
+                }
+            }
+            Some(Expected::Lookup(lookup)) => lookup.audit.complete(failed),
+            // An Execute, or the Bind that it needs: a value that cannot be read, or computed, is found there.
+            Some(_) | None => {
+                let batch = self.queue.iter_mut().take_while(|expected| !matches!(expected, Expected::Sync));
+                let mut executes = batch.filter_map(|expected| match expected {
+                    Expected::Execute { sent, .. } => Some(sent),
+                    _ => None, // tidy: not a syntax kind
+                });
+                if let Some(sent) = executes.next() {
+                    sent.audit.complete(failed);
+                }
+            }
         }
     }
 
@@ -367,9 +409,10 @@ impl Session<'_> {
 
     /// The server skips all messages up to Sync: none of their replies will come.
     fn skip_to_sync(&mut self) {
-        while let Some(expected) = self.queue.front() {
+        while let Some(expected) = self.queue.front_mut() {
             match expected {
                 Expected::Sync => return,
+                Expected::Execute { sent, .. } => sent.audit.complete(audit::Outcome::Skipped),
                 Expected::Parse { statement, by } => {
                     if let Some(name) = by.name() {
                         self.names.retract(name, statement);
@@ -382,7 +425,6 @@ impl Session<'_> {
                 | Expected::Bind { .. }
                 | Expected::DescribeStatement { .. }
                 | Expected::DescribePortal { .. }
-                | Expected::Execute { .. }
                 | Expected::ClosePortal
                 | Expected::Evict
                 | Expected::Query { .. }
@@ -507,6 +549,11 @@ impl Session<'_> {
         lease.expect_ready();
         self.queue.push_back(Expected::OwnSync);
     }
+}
+
+/// How a statement has ended well, by its command tag.
+fn done(passed: &mut u64, tag: &[u8]) -> audit::Outcome<'static> {
+    audit::Outcome::Done { rows: reply::rows_of_tag(tag), bytes: std::mem::take(passed) }
 }
 
 /// `cached plan must not change result type` (RevalidateCachedQuery of plancache.c).

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::drive::HIGH;
-use super::enforced::{Phase, Session, Snapshots, Step};
+use super::enforced::{Phase, Session, Snapshots, Step, unrecorded};
 use super::extended::parameters_of;
 use super::statements::Statement;
-use crate::audit;
+use crate::audit::{self, Reach};
 use crate::cache::doubt;
 use crate::cache::flights::Following;
 use crate::cache::store::Entry;
@@ -31,7 +31,7 @@ impl Session<'_> {
         let Some(cache) = &self.database.cache else { return Err(None) };
         match cache.find(self.asked(text, self.database.gate.epoch(), Form::Simple, &search_path)) {
             Found::Hit(entry) => {
-                self.give(&entry.answer, Protocol::Simple, Cached::Hit, begun);
+                self.give(&entry, Protocol::Simple, Cached::Hit, begun);
                 Ok(())
             }
             Found::Missing(key) => Err(Some(key)),
@@ -67,7 +67,7 @@ impl Session<'_> {
             self.look(text, approved, missing, Turn::Second);
         }
         let Some(entry) = self.fetch().await? else { return Ok(Answered::No) };
-        self.give(&entry.answer, Protocol::Simple, Cached::Fetched, begun);
+        self.give(&entry, Protocol::Simple, Cached::Fetched, begun);
         Ok(Answered::Yes)
     }
 
@@ -96,8 +96,7 @@ impl Session<'_> {
         let cache = self.database.cache.as_ref()?;
         let looked = match approved {
             [one] if self.may_be_cached() && *one.plan.action() == Action::Forward => {
-                let receipt = audit::Log::Null.intend();
-                let bound = one.plan.bind(text, &one.literals, Parameters::None, &self.principal, receipt, &self.own_sequences);
+                let bound = one.plan.bind(text, &one.literals, Parameters::None, &self.principal, &self.own_sequences);
                 match (one.plan.reads(), key) {
                     (Reads::Unknown(why), _) => Looked::Passed(*why),
                     (Reads::Families { .. }, None) if !self.sees_what_is_committed() => Looked::Passed(Uncached::Isolation),
@@ -111,11 +110,13 @@ impl Session<'_> {
         self.note_looked(looked)
     }
 
-    /// Who has a limit for its statements asks by itself: the server keeps the time.
+    /// Who has a limit for its statements asks by itself: the server keeps the time. So does who is inside of a block.
     fn first_turn(&self) -> Turn {
         let limited =
             self.shared.limits.statement_timeout.is_some() || self.settings.effective().map().contains_key("statement_timeout");
-        if limited { Turn::Second } else { Turn::First }
+        // In a block it holds a connection, and perhaps locks, that the other may be waiting for.
+        let holds = self.status != TransactionStatus::Idle && !crate::mutant!("cache.followers-in-blocks");
+        if limited || holds { Turn::Second } else { Turn::First }
     }
 
     /// Waits for the answer that another has asked for; one that is cancelled meanwhile asks by itself, and is answered so.
@@ -196,8 +197,8 @@ impl Session<'_> {
                 Found::Missing(key) => {
                     let parameters = parameters_of(bind, &statement);
                     let (literals, parameters) = (&statement.literals, Parameters::Bound(&parameters));
-                    let (receipt, own) = (audit::Log::Null.intend(), &self.own_sequences);
-                    let bound = plan.bind(&statement.source, literals, parameters, &self.principal, receipt, own).ok()?;
+                    let own = &self.own_sequences;
+                    let bound = plan.bind(&statement.source, literals, parameters, &self.principal, own).ok()?;
                     cache.look(key, &bound, turn)
                 }
             }
@@ -220,7 +221,7 @@ impl Session<'_> {
             reply::put_parse_complete(&mut self.client.outbox);
             self.names.insert(parse.name, statement);
         }
-        self.give(&entry.answer, Protocol::Extended, how, begun);
+        self.give(entry, Protocol::Extended, how, begun);
         // Inside of a block the others stay, and this one is the unnamed one.
         match self.status {
             TransactionStatus::Idle => self.names.drop_portals(),
@@ -290,7 +291,13 @@ impl Session<'_> {
         None
     }
 
-    fn give(&mut self, answer: &[u8], protocol: Protocol, how: Cached, begun: Instant) {
+    fn give(&mut self, entry: &Entry, protocol: Protocol, how: Cached, begun: Instant) {
+        let answer = &entry.answer;
+        let tenant = self.principal.tenant().map(|tenant| &*tenant.0);
+        match self.trail.open(|| entry.template.audited.clone(), tenant, Reach::Reads) {
+            Ok(mut open) => open.complete(audit::Outcome::Cached { bytes: answer.len() as u64 }),
+            Err(_) => return self.deny(unrecorded(), protocol),
+        }
         self.client.outbox.extend_from_slice(answer);
         reply::put_ready(&mut self.client.outbox, self.status);
         self.statements += 1;
@@ -302,7 +309,7 @@ impl Session<'_> {
     /// Whether what comes is alone in its message or batch, with nothing before it that is not answered.
     fn may_be_cached(&self) -> bool {
         let alone = self.phase == Phase::Open && !self.batch.sent && self.queue.is_empty();
-        alone && !self.pinned && (self.database.gate.is_exact() || crate::mutant!("cache.any-catalog"))
+        alone && !self.pinned && self.trail.admits() && (self.database.gate.is_exact() || crate::mutant!("cache.any-catalog"))
     }
 
     /// Takes all that the server has sent, and a copy of what the client gets of it where it may be kept.

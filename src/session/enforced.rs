@@ -24,6 +24,7 @@ use super::tenant::Choice;
 use super::unrestricted::going_down;
 use super::{poison, prelude};
 
+use crate::audit::{self, Reach, Refused, Trail};
 use crate::backend::pool::{Holder, Lease};
 use crate::cache::Fill;
 use crate::cache::tags::Intent;
@@ -31,7 +32,7 @@ use crate::error::{Severity, SqlError, SqlState, sqlstate};
 use crate::event::{Command, Event, Flow, Verdict};
 use crate::finding::{Denial, Reason};
 use crate::gate::{Approved, Context, Protocol};
-use crate::plan::OwnSequences;
+use crate::plan::{Effect, OwnSequences, Plan};
 use crate::principal::{Access, Principal, Tenant};
 use crate::session::cancel::Registration;
 use crate::wire::backend::{self as reply, TransactionStatus};
@@ -49,6 +50,8 @@ pub(super) enum End {
     Server,
     /// The server's connection broke, or it broke the protocol.
     Lost,
+    /// What the client would be told cannot be recorded.
+    Unrecorded,
 }
 
 pub(super) type Step<T = ()> = Result<T, End>;
@@ -95,6 +98,11 @@ pub(super) struct Session<'s> {
     pub registration: Registration,
     _places: (Place, Place),
     pub settings: Tracker,
+    pub trail: Trail,
+    /// Bytes of rows that were passed on since a statement ended.
+    pub passed: u64,
+    /// The text, without constants, of a statement that is about to be refused.
+    pub refused: Option<String>,
     pub choice: Choice,
     pub names: Names,
     pub queue: Queue,
@@ -179,7 +187,7 @@ pub fn serve<'a>(established: Box<Established>, shared: &'a Shared) -> Pin<Box<d
 
 /// Greets the client; `None`: there is no server to tell of.
 async fn begin(established: Established, shared: &Shared) -> Option<Box<Session<'_>>> {
-    let Established { mut client, principal, login, database, settings, registration, places } = established;
+    let Established { mut client, principal, login, database, settings, registration, places, trail } = established;
     let holder = Holder::of(principal.tenant(), &principal.user);
     let report = match report(&database, holder, settings.base()).await {
         Ok(report) => report,
@@ -201,6 +209,9 @@ async fn begin(established: Established, shared: &Shared) -> Option<Box<Session<
         registration,
         _places: places,
         settings,
+        trail,
+        passed: 0,
+        refused: None,
         names: Names::default(),
         queue: Queue::new(),
         phase: Phase::Open,
@@ -268,6 +279,10 @@ impl Session<'_> {
         match end {
             End::Client if !self.queue.is_empty() || self.phase == Phase::Awaiting => slot.cancel().await,
             End::Client => {}
+            End::Unrecorded => {
+                tracing::warn!("a session ends: its answers cannot be recorded in the audit log");
+                self.client.outbox.clear();
+            }
             End::Server => self.forget_answers(),
             End::Fatal(error) => self.say_goodbye(&error),
             End::Lost => {
@@ -324,6 +339,10 @@ impl Session<'_> {
 
     /// Waits until something happened on either side.
     pub async fn wait(&mut self) -> Step {
+        // Before anything is told: what it was asked for is recorded.
+        if !self.trail.is_safe() && self.trail.safe().await.is_err() {
+            return Err(End::Unrecorded);
+        }
         let max = self.shared.limits.max_message;
         let whole = frame::peek(&self.client.inbox, max).ok().flatten().map_or(0, frame::Header::frame);
         // Read ahead, but no more than the message that is coming in: this is also how a client that left is noticed.
@@ -624,8 +643,9 @@ impl Session<'_> {
     /// Refuses what the client asked for, with the effect that a failing statement has: inside a transaction, or where
     /// something was sent in this batch, the server is made to fail at this place, so that its own errors come first and
     /// what was done is undone.
-    pub fn deny(&mut self, denial: Denial, protocol: Protocol) {
+    pub fn deny(&mut self, mut denial: Denial, protocol: Protocol) {
         self.tell(Command::Other, protocol, Verdict::Denied(denial.reason));
+        self.record_refusal(&mut denial);
         let in_transaction = self.status == TransactionStatus::InTransaction;
         let poisoned = match &mut self.lease {
             Some(lease) if self.batch.sent || in_transaction => {
@@ -647,6 +667,69 @@ impl Session<'_> {
             (Protocol::Simple, false) => self.end_batch_here(),
             (Protocol::Extended, _) => self.phase = Phase::Skipping,
         }
+    }
+
+    /// What is about to be refused.
+    pub fn note_refused(&mut self, text: &str) {
+        if self.trail.is_on() {
+            self.refused = Some(audit::redact(text));
+        }
+    }
+
+    /// A refusal is recorded, and who asks for its reason is told where to look.
+    fn record_refusal(&mut self, denial: &mut Denial) {
+        let text = self.refused.take();
+        let refused = Refused {
+            tenant: self.principal.tenant().map(|tenant| &*tenant.0),
+            reason: denial.reason.as_str(),
+            sqlstate: denial.error.sqlstate.0,
+            message: &denial.error.message,
+            text: text.as_deref(),
+        };
+        let id = self.trail.refuse(&refused);
+        // Nothing was done, and nothing else is told with it: that may be said unrecorded.
+        if denial.error.sqlstate == sqlstate::IO_ERROR && self.client.outbox.is_empty() {
+            self.trail.owe_nothing();
+        }
+        if let Some(id) = id {
+            denial.error.detail.get_or_insert_with(|| format!("Audit log: bulkhead why {id}").into());
+        }
+    }
+
+    /// A statement is about to be sent: its intent is recorded where it has one. What comes back goes with it.
+    ///
+    /// # Errors
+    /// It cannot be recorded, and must not be sent.
+    pub fn open(&mut self, plan: &Plan) -> Result<audit::Open, Denial> {
+        let tenant = self.principal.tenant().map(|tenant| &*tenant.0);
+        let reach = match plan.effect() {
+            Effect::Write => Reach::Writes,
+            Effect::Read | Effect::Pins | Effect::None => Reach::Reads,
+        };
+        self.trail.open(|| plan.audited(), tenant, reach).map_err(|_| unrecorded())
+    }
+
+    /// Both of [`open`](Self::open) and [`recorded`](Self::recorded).
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn open_recorded(&mut self, plan: &Plan) -> Result<audit::Open, Denial> {
+        let mut open = self.open(plan)?;
+        match self.recorded().await {
+            Ok(()) => Ok(open),
+            Err(denial) => {
+                open.discard();
+                Err(denial)
+            }
+        }
+    }
+
+    /// Waits until the intents of what is about to be sent are as safe as they must be.
+    ///
+    /// # Errors
+    /// They cannot be recorded.
+    pub async fn recorded(&mut self) -> Result<(), Denial> {
+        if self.trail.is_safe() { Ok(()) } else { self.trail.safe().await.map_err(|_| unrecorded()) }
     }
 
     /// Tells what was decided about a statement.
@@ -734,4 +817,10 @@ fn precedes_state(code: SqlState) -> bool {
 pub(super) fn in_failed_transaction() -> SqlError {
     let message = "current transaction is aborted, commands ignored until end of transaction block";
     SqlError::new(sqlstate::IN_FAILED_TRANSACTION, message)
+}
+
+/// 58030: nothing is done that is not recorded.
+pub(super) fn unrecorded() -> Denial {
+    let error = SqlError::new(sqlstate::IO_ERROR, "the audit log cannot be written");
+    Denial::new(Reason::Limit, error.with_hint("nothing was done; try again when the operator has made room for the log"))
 }

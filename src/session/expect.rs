@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::settings::Settings;
 use super::statements::Statement;
+use crate::audit;
 use crate::error::SqlError;
 use crate::plan::{Action, CopyIn, Plan, TransactionCommand};
 
@@ -57,8 +58,10 @@ impl Outcome {
 }
 
 /// A statement under way.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Sent {
+    /// Its outcome is to be recorded.
+    pub audit: audit::Open,
     pub outcome: Outcome,
     /// Its rows are a check of the proxy's own: neither they nor their description are the client's.
     pub hides_rows: bool,
@@ -85,7 +88,7 @@ impl Sent {
     }
 
     pub fn own(outcome: Outcome) -> Self {
-        Sent { outcome, hides_rows: false, shown: Shown::AsItCame, executes: None, copy: None }
+        Sent { audit: audit::Open::none(), outcome, hides_rows: false, shown: Shown::AsItCame, executes: None, copy: None }
     }
 }
 
@@ -113,6 +116,8 @@ impl ParseFor {
 /// A look-up under way.
 #[derive(Debug)]
 pub struct LookedUp {
+    /// Its outcome is to be recorded.
+    pub audit: audit::Open,
     pub plan: Arc<Plan>,
     /// Bind to Sync, to be sent again if the statement has grown old.
     pub messages: BytesMut,

@@ -10,7 +10,6 @@ use super::expect::{Expected, ParseFor, Sent};
 use super::own::{column, no_statement, reason_of};
 use super::simple::awaits_context;
 use super::statements::{LocalValues, Origin, Portal, Statement, Under, is_forwarded};
-use crate::audit;
 use crate::cache::WrittenRows;
 use crate::error::{SqlError, sqlstate};
 use crate::event::{Command, Verdict};
@@ -105,7 +104,11 @@ impl Session<'_> {
     }
 
     fn review_one(&mut self, text: &str, types: &[u32]) -> Result<Arc<Statement>, Denial> {
-        let mut approved = self.review(text, Protocol::Extended, types)?;
+        let reviewed = self.review(text, Protocol::Extended, types);
+        if reviewed.is_err() {
+            self.note_refused(text);
+        }
+        let mut approved = reviewed?;
         if approved.len() > 1 {
             let message = "cannot insert multiple commands into a prepared statement";
             return Err(Denial::invalid(sqlstate::SYNTAX_ERROR, message));
@@ -227,10 +230,9 @@ impl Session<'_> {
             return Ok(());
         }
         let parameters = parameters_of(bind, &statement);
-        let receipt = audit::Log::Null.intend();
         let (plan, source, literals) = (&statement.plan, &statement.source, &statement.literals);
         let (tenant, copy, rows) =
-            match plan.bind(source, literals, Parameters::Bound(&parameters), &self.principal, receipt, &self.own_sequences) {
+            match plan.bind(source, literals, Parameters::Bound(&parameters), &self.principal, &self.own_sequences) {
                 Ok(bound) => {
                     let rows = WrittenRows::of(plan.writes(), &bound.values());
                     (bound.tenant_parameter().map(SmallVec::<[u8; 32]>::from_slice), bound.copy_in(), rows)
@@ -373,9 +375,17 @@ impl Session<'_> {
             self.refuse(no_portal(execute.portal));
             return Ok(());
         }
+        let executed = statement.target().map_or(&statement.plan, |target| &target.plan);
+        let audit = match self.open_recorded(executed).await {
+            Ok(audit) => audit,
+            Err(denial) => {
+                self.deny(denial, Protocol::Extended);
+                return Ok(());
+            }
+        };
         self.statements += 1;
         self.pin(statement.plan.effect() == Effect::Pins);
-        let sent = Sent { hides_rows: statement.hides_rows(), ..Sent::of(&statement.plan, self.statements, portal.copy) };
+        let sent = Sent { audit, hides_rows: statement.hides_rows(), ..Sent::of(&statement.plan, self.statements, portal.copy) };
         self.intend(&statement.plan, &portal.rows);
         if let Some(target) = statement.target() {
             self.intend(&target.plan, &WrittenRows::default());

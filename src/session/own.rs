@@ -61,6 +61,9 @@ impl Session<'_> {
                     Lasts::Parameter(_) => values.local,
                 };
                 row = self.choose_tenant(wanted, local, form, protocol, out)?;
+                if *form != TenantForm::Show {
+                    self.trail.note("tenant", |record| record.maybe("tenant", wanted));
+                }
                 match form {
                     TenantForm::Set => plan.command().to_owned(),
                     TenantForm::SetConfig => "SELECT 1".to_owned(),

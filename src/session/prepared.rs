@@ -76,14 +76,10 @@ impl Session<'_> {
             self.intend(&one.plan, &WrittenRows::of(one.plan.writes(), &one.values(text)));
         }
         let mut text = Text::default();
-        for piece in pieces {
-            if let Piece::Execute { sql: _, statement } = &piece {
-                self.intend(&statement.plan, &WrittenRows::default());
-            }
-            if let Err(denial) = self.add(piece, &mut text) {
-                self.deny(denial, Protocol::Simple);
-                return Ok(());
-            }
+        if let Err(denial) = self.add_pieces(approved, pieces, &mut text).await {
+            text.sent.iter_mut().for_each(|one| one.audit.discard());
+            self.deny(denial, Protocol::Simple);
+            return Ok(());
         }
         for one in approved {
             self.tell(Command::of_word(one.plan.command()), Protocol::Simple, Verdict::Permitted);
@@ -93,6 +89,20 @@ impl Session<'_> {
         self.own_sequences = own_sequences;
         self.send_query(&text.sql, text.sent, None);
         Ok(())
+    }
+
+    async fn add_pieces(&mut self, approved: &[Approved], pieces: Vec<Piece>, text: &mut Text) -> Result<(), Denial> {
+        for (one, piece) in approved.iter().zip(pieces) {
+            let audit = match &piece {
+                Piece::Execute { sql: _, statement } => {
+                    self.intend(&statement.plan, &WrittenRows::default());
+                    self.open(&statement.plan)?
+                }
+                Piece::Text { .. } | Piece::Prepare { .. } => self.open(&one.plan)?,
+            };
+            self.add(piece, text, audit)?;
+        }
+        self.recorded().await
     }
 
     fn pieces(&mut self, text: &str, approved: &[Approved]) -> Result<(Vec<Piece>, OwnSequences), Denial> {
@@ -129,8 +139,7 @@ impl Session<'_> {
                 | Action::ChooseTenant { .. }
                 | Action::Emulate(_)
                 | Action::Empty => {
-                    let receipt = audit::Log::Null.intend();
-                    let bound = one.plan.bind(text, &one.literals, Parameters::None, &self.principal, receipt, &own_sequences)?;
+                    let bound = one.plan.bind(text, &one.literals, Parameters::None, &self.principal, &own_sequences)?;
                     own_sequences.advance(&one.plan);
                     let mut sql = BytesMut::new();
                     bound.write_text(&mut sql);
@@ -142,15 +151,18 @@ impl Session<'_> {
     }
 
     /// Adds a statement, and in front of it what upstream needs first.
-    fn add(&mut self, piece: Piece, text: &mut Text) -> Result<(), Denial> {
+    fn add(&mut self, piece: Piece, text: &mut Text, audit: audit::Open) -> Result<(), Denial> {
         match piece {
-            Piece::Text { sql, sent } => text.push(&sql, sent),
+            Piece::Text { sql, sent } => text.push(&sql, Sent { audit, ..sent }),
             Piece::Prepare { name, statement } => match self.preparation(&statement, text)? {
-                Some(sql) => text.push(&sql, Sent::own(Outcome::Prepared { statement, name: Some(name) })),
+                Some(sql) => text.push(&sql, Sent { audit, ..Sent::own(Outcome::Prepared { statement, name: Some(name) }) }),
                 // It is there: this is for its place in the order, and for what the transaction's state says to it.
                 None => {
                     let outcome = Outcome::Prepared { statement, name: Some(name) };
-                    text.push(b"SELECT", Sent { hides_rows: true, shown: Shown::Instead("PREPARE"), ..Sent::own(outcome) });
+                    text.push(
+                        b"SELECT",
+                        Sent { audit, hides_rows: true, shown: Shown::Instead("PREPARE"), ..Sent::own(outcome) },
+                    );
                 }
             },
             Piece::Execute { sql, statement } => {
@@ -159,7 +171,7 @@ impl Session<'_> {
                     text.push(&sql, Sent { shown: Shown::Nothing, ..Sent::own(outcome) });
                 }
                 let hides_rows = statement.hides_rows();
-                text.push(&sql, Sent { hides_rows, executes: Some(statement), ..Sent::own(Outcome::Nothing) });
+                text.push(&sql, Sent { audit, hides_rows, executes: Some(statement), ..Sent::own(Outcome::Nothing) });
             }
         }
         Ok(())
@@ -278,10 +290,9 @@ impl Session<'_> {
             return Err(Denial::new(Reason::Invalid, error));
         }
         // The arguments have conditions of their own.
-        one.plan.bind(text, &one.literals, Parameters::None, &self.principal, audit::Log::Null.intend(), own)?;
+        one.plan.bind(text, &one.literals, Parameters::None, &self.principal, own)?;
         // Of what an argument comes to nothing is known here: a value that decides something is refused.
-        let receipt = audit::Log::Null.intend();
-        let bound = target.plan.bind(&target.source, &target.literals, Parameters::None, &self.principal, receipt, own)?;
+        let bound = target.plan.bind(&target.source, &target.literals, Parameters::None, &self.principal, own)?;
         let mut list = BytesMut::new();
         one.plan.write_parameterised(text, &one.literals, None, &mut list);
         let mut sql = BytesMut::new();

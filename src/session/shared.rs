@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::cancel::Registry;
 use super::settings::Settings;
+use crate::audit::Log;
 use crate::backend::pool::Pool;
 use crate::cache::DatabaseCache;
 use crate::config::{Limits, Secret, User, UserAccess};
@@ -305,6 +306,8 @@ pub struct Shared {
     pub drain: watch::Receiver<Drain>,
     /// Where what happens is told.
     pub events: Events,
+    /// The audit log, if there is one.
+    pub log: Option<Arc<Log>>,
     /// Makes the salts of users that do not exist.
     pub mock_secret: [u8; 32],
 }

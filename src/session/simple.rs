@@ -119,6 +119,7 @@ impl Session<'_> {
         let approved = match self.review(text, Protocol::Simple, &[]) {
             Ok(approved) => approved,
             Err(denial) => {
+                self.note_refused(text);
                 self.deny(denial, Protocol::Simple);
                 return Ok(Answered::Yes);
             }
@@ -177,13 +178,12 @@ impl Session<'_> {
             return Ok(());
         }
         let mut sql = BytesMut::new();
-        let mut sent = SmallVec::new();
+        let mut sent = SmallVec::<[Sent; 1]>::new();
         let mut pins = false;
         let mut at = self.statements;
         let mut own = self.held_sequences();
         for (i, one) in approved.iter().enumerate() {
-            let receipt = audit::Log::Null.intend();
-            let bound = match one.plan.bind(text, &one.literals, Parameters::None, &self.principal, receipt, &own) {
+            let bound = match one.plan.bind(text, &one.literals, Parameters::None, &self.principal, &own) {
                 Ok(bound) => bound,
                 Err(denial) => {
                     self.deny(denial, Protocol::Simple);
@@ -218,6 +218,11 @@ impl Session<'_> {
             self.deny(denial, Protocol::Simple);
             return Ok(());
         }
+        if let Err(denial) = self.record_intents(approved, &mut sent).await {
+            sent.iter_mut().for_each(|one| one.audit.discard());
+            self.deny(denial, Protocol::Simple);
+            return Ok(());
+        }
         for one in approved {
             self.intend(&one.plan, &WrittenRows::of(one.plan.writes(), &one.values(text)));
             self.tell(Command::of_word(one.plan.command()), Protocol::Simple, Verdict::Permitted);
@@ -231,6 +236,14 @@ impl Session<'_> {
         };
         self.send_query(&sql, sent, instead);
         Ok(())
+    }
+
+    /// One place for each statement.
+    async fn record_intents(&mut self, approved: &[Approved], sent: &mut [Sent]) -> Result<(), Denial> {
+        for (one, sent) in approved.iter().zip(sent) {
+            sent.audit = self.open(&one.plan)?;
+        }
+        self.recorded().await
     }
 
     /// Whether it is a look-up that is its own transaction, asked for often enough that preparing it pays, and not refused for
@@ -250,7 +263,14 @@ impl Session<'_> {
             return Ok(());
         }
         let leased = Instant::now();
-        match self.send_lookup(text, &approved[0]) {
+        let mut open = match self.open(&approved[0].plan) {
+            Ok(open) => open,
+            Err(denial) => {
+                self.deny(denial, Protocol::Simple);
+                return Ok(());
+            }
+        };
+        match self.send_lookup(text, &approved[0], &mut open) {
             Some(sent) => {
                 self.shared.events.emit(Event::LatencyAdded(decided + leased.elapsed()));
                 self.statements += 1;
@@ -260,12 +280,15 @@ impl Session<'_> {
                 self.phase = Phase::Awaiting;
                 Ok(())
             }
-            None => self.query_forwarded(text, approved, begun).await,
+            None => {
+                open.discard();
+                self.query_forwarded(text, approved, begun).await
+            }
         }
     }
 
     /// `None`: nothing was sent.
-    fn send_lookup(&mut self, text: &str, approved: &Approved) -> Option<LookedUp> {
+    fn send_lookup(&mut self, text: &str, approved: &Approved, open: &mut audit::Open) -> Option<LookedUp> {
         let plan = &approved.plan;
         let upstream = plan.lookup()?;
         let lease = self.lease.as_mut()?;
@@ -274,9 +297,8 @@ impl Session<'_> {
             // To close one and prepare another would cost more than it saves.
             return None;
         }
-        let receipt = audit::Log::Null.intend();
         // What is refused is refused where it is sent as text.
-        let bound = plan.bind(text, &approved.literals, Parameters::None, &self.principal, receipt, &self.own_sequences).ok()?;
+        let bound = plan.bind(text, &approved.literals, Parameters::None, &self.principal, &self.own_sequences).ok()?;
         // The values are in the text; what is round them takes less than the rest.
         let mut messages = BytesMut::with_capacity(text.len() + 128);
         if !bound.write_lookup(&mut messages) {
@@ -287,7 +309,8 @@ impl Session<'_> {
         }
         lease.outbox.extend_from_slice(&messages);
         lease.expect_ready();
-        Some(LookedUp { plan: plan.clone(), messages, attempt: Attempt::First, rows: None })
+        let audit = std::mem::replace(open, audit::Open::none());
+        Some(LookedUp { audit, plan: plan.clone(), messages, attempt: Attempt::First, rows: None })
     }
 
     /// RESET, or SET TO DEFAULT, of a setting that the startup message gave: the server's own would lead to the role's default.

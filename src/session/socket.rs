@@ -25,6 +25,15 @@ impl Socket {
     pub fn is_tls(&self) -> bool {
         matches!(self, Socket::Tls(_))
     }
+
+    /// Where the client is, as far as that is known.
+    pub fn peer(&self) -> String {
+        let stream = match self {
+            Socket::Plain(stream) => stream,
+            Socket::Tls(stream) => stream.get_ref().0,
+        };
+        stream.peer_addr().map_or_else(|_| "unknown".to_owned(), |address| address.to_string())
+    }
 }
 
 impl AsyncRead for Socket {

@@ -12,6 +12,8 @@ use super::settings::{self, Settings, Tracker};
 use super::shared::{Database, Login, Place, Shared};
 use super::socket::{Client, Socket};
 use super::tenant;
+use crate::audit::record::Record;
+use crate::audit::{Trail, Who};
 use crate::config::UserAccess;
 use crate::error::{Severity, SqlError, sqlstate};
 use crate::gate::{Context, Protocol};
@@ -31,6 +33,8 @@ pub struct Established {
     pub registration: Registration,
     /// Among the user's clients, and the database's.
     pub places: (Place, Place),
+    /// Its records in the audit log.
+    pub trail: Trail,
 }
 
 /// Why no session begins.
@@ -58,10 +62,29 @@ pub async fn establish(socket: TcpStream, shared: &Arc<Shared>) -> Result<Establ
     match admit(&mut client, &startup, shared).await {
         Ok(Admitted { principal, login, database, settings, places }) => {
             let registration = shared.cancels.register(startup.takes_long_cancel_keys());
-            Ok(Established { client, principal, login, database, settings, registration, places })
+            let trail = Trail::begin(
+                shared.log.as_ref(),
+                &Who {
+                    user: &principal.user,
+                    database: &database.name,
+                    roles: &principal.roles,
+                    client: &client.socket.peer(),
+                    application: startup.get("application_name"),
+                    is_encrypted: client.socket.is_tls(),
+                    is_unrestricted: principal.is_unrestricted(),
+                },
+            );
+            Ok(Established { client, principal, login, database, settings, registration, places, trail })
         }
         Err(Failure::Gone) => Err(Ended::Quietly),
-        Err(Failure::Refused(error)) => Err(Ended::Refused(Box::new(client), error)),
+        Err(Failure::Refused(error)) => {
+            if let Some(log) = &shared.log {
+                let record =
+                    Record::new("login_refused").maybe("user", startup.get("user")).text("client", &client.socket.peer());
+                log.note(record.text("sqlstate", error.sqlstate.0).text("message", &error.message));
+            }
+            Err(Ended::Refused(Box::new(client), error))
+        }
     }
 }
 

@@ -72,6 +72,7 @@ fn config(postgres: &Postgres, pool_size: usize) -> Config {
         cache_ttl: None,
         cache_within: std::time::Duration::from_secs(1),
         redis: None,
+        audit: None,
         limits: Limits { pool_wait: Duration::from_secs(10), ..Limits::default() },
     }
 }

@@ -10,6 +10,7 @@ use bytes::Buf;
 
 use super::drive::{DrainWatch, HIGH, Happened, Wants, drive};
 use super::poison;
+use super::relayed::Recorder;
 use super::shared::{Database, Drain, Shared};
 use super::startup::Established;
 use crate::backend::pool::{Lease, Pool};
@@ -23,7 +24,7 @@ use crate::wire::{frame, frontend};
 
 /// Serves the client until it leaves, or the server does.
 pub async fn serve(established: Established, shared: &Shared, pool: &Pool) {
-    let Established { mut client, settings, registration, database, .. } = established;
+    let Established { mut client, settings, registration, database, trail, .. } = established;
     let slot = registration.slot().clone();
     let mut lease = match pool.lease_own(settings.base()).await {
         Ok(lease) => lease,
@@ -53,6 +54,7 @@ pub async fn serve(established: Established, shared: &Shared, pool: &Pool) {
         intent: None,
         elsewhere: pool.upstream().database != database.pool.upstream().database,
         database,
+        recorder: Recorder::new(trail),
     };
     let mut drain = DrainWatch::new(&shared.drain);
     let end = relay.run(&mut client, &mut lease, &mut drain).await;
@@ -127,6 +129,7 @@ struct Relay {
     /// The user's own connections lead to another database than those of tenants.
     elsewhere: bool,
     database: Arc<Database>,
+    recorder: Recorder,
 }
 
 impl Relay {
@@ -151,6 +154,11 @@ impl Relay {
                 Drain::Now => return End::Refused(going_down()),
                 Drain::No | Drain::Gently => {}
             }
+            // Before anything is passed on, or told.
+            if let Err(error) = self.recorder.recorded().await {
+                client.outbox.clear();
+                return End::Refused(SqlError { severity: crate::error::Severity::Fatal, ..error });
+            }
             let wants = Wants { client: lease.outbox.len() < HIGH };
             match drive(client, Some(&mut *lease), wants, drain).await {
                 Happened::Client | Happened::Server | Happened::Drain(_) => {}
@@ -162,14 +170,17 @@ impl Relay {
 
     /// Passes the server's messages on.
     async fn downstream(&mut self, client: &mut super::socket::Client, lease: &mut Lease) -> Result<Option<End>, SqlError> {
+        let recording = self.recorder.is_on();
         loop {
             let interesting = |tag| {
                 if matches!(tag, tag::ROW_DESCRIPTION | tag::DATA_ROW) {
                     self.rows.set(true);
                 }
                 matches!(tag, tag::ERROR | tag::READY_FOR_QUERY | tag::COMMAND_COMPLETE)
+                    || recording && matches!(tag, tag::PORTAL_SUSPENDED | tag::EMPTY_QUERY)
             };
             let plain = self.down.advance(&lease.inbox, frame::CAP_SERVER, interesting)?;
+            self.recorder.pass(plain);
             if plain == lease.inbox.len() && client.outbox.is_empty() {
                 // All of it, and nothing before it: no copy.
                 std::mem::swap(&mut lease.inbox, &mut client.outbox);
@@ -181,6 +192,7 @@ impl Relay {
                 return Ok(None);
             }
             let Some(message) = frame::take(&mut lease.inbox, frame::CAP_SERVER)? else { return Ok(None) };
+            self.recorder.answer(message.tag, &message.body);
             match message.tag {
                 tag::READY_FOR_QUERY => {
                     self.rows.set(false);
@@ -238,6 +250,15 @@ impl Relay {
         text.and_then(|text| std::str::from_utf8(text).ok()).is_some_and(|text| self.database.gate.only_reads(text))
     }
 
+    /// Passes on the message that the inbox begins with, as far as it is there.
+    fn pass_one(&mut self, client: &mut super::socket::Client, lease: &mut Lease) -> Result<(), SqlError> {
+        let past_it = Cell::new(false);
+        let plain = self.up.advance(&client.inbox, self.max_message, |_| past_it.replace(true))?;
+        lease.outbox.extend_from_slice(&client.inbox[..plain]);
+        client.inbox.advance(plain);
+        Ok(())
+    }
+
     /// A ReadyForQuery has come. `changed`: definitions have.
     fn has_ended(&mut self, changed: bool) {
         if changed && let Some(intent) = self.intent.take() {
@@ -269,6 +290,7 @@ impl Relay {
 
     /// Passes the client's messages on.
     fn upstream(&mut self, client: &mut super::socket::Client, lease: &mut Lease) -> Result<Option<End>, SqlError> {
+        let recording = self.recorder.is_on();
         while lease.outbox.len() < HIGH {
             let asks = Cell::new(false);
             let interesting = |tag| {
@@ -277,6 +299,7 @@ impl Relay {
                     asks.set(true);
                 }
                 !matches!(tag, b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'd' | b'c' | b'f')
+                    || recording && matches!(tag, b'P' | b'B' | b'E')
             };
             let plain = self.up.advance(&client.inbox, self.max_message, interesting)?;
             self.unsynced |= asks.get();
@@ -289,7 +312,15 @@ impl Relay {
                 return Ok(None);
             }
             let Some(header) = frame::peek(&client.inbox, self.max_message)? else { return Ok(None) };
+            if !self.recorder.sees(&client.inbox, header.frame()) {
+                return Ok(None);
+            }
+            self.recorder.take(header.tag, &client.inbox[..header.frame().min(client.inbox.len())])?;
             match header.tag {
+                b'P' | b'B' | b'E' => {
+                    self.intend();
+                    self.pass_one(client, lease)?;
+                }
                 b'Q' | b'S' => {
                     self.simple = header.tag == b'Q';
                     self.unsynced = false;
@@ -298,10 +329,7 @@ impl Relay {
                     }
                     // Counted at its header; its text is passed on as it comes.
                     self.awaited += 1;
-                    let past_it = Cell::new(false);
-                    let plain = self.up.advance(&client.inbox, self.max_message, |_| past_it.replace(true))?;
-                    lease.outbox.extend_from_slice(&client.inbox[..plain]);
-                    client.inbox.advance(plain);
+                    self.pass_one(client, lease)?;
                 }
                 b'F' => {
                     let Some(_) = frame::take(&mut client.inbox, self.max_message)? else { return Ok(None) };

@@ -388,6 +388,13 @@ pub fn put_command_complete(out: &mut BytesMut, command_tag: &str) {
     frame::write(out, tag::COMMAND_COMPLETE, |out| frame::put_text(out, command_tag));
 }
 
+/// The number of rows that a command tag tells of; 0 where it tells of none.
+pub fn rows_of_tag(body: &[u8]) -> u64 {
+    let digits = body.strip_suffix(b"\0").unwrap_or(body);
+    let digits = &digits[digits.iter().rposition(|b| *b == b' ').map_or(digits.len(), |at| at + 1)..];
+    std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
 /// The number of rows in the command tag of a SELECT.
 pub fn rows_of_select(body: &[u8]) -> Option<u64> {
     let rows = body.strip_prefix(b"SELECT ")?.strip_suffix(b"\0")?;

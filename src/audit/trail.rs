@@ -1,0 +1,312 @@
+//! The records of one session: its begin and end, and each statement's.
+//!
+//! What writes has two records, its intent and its outcome; what only reads has one, when it has been answered, and two where records
+//! are waited for. An intent without an outcome: the proxy or its machine died in between. What is under way when a session breaks off
+//! is told as `unknown`, by [`Open`]'s drop: nothing that was sent is forgotten.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::record::Record;
+use super::{Duty, Log, Ticket, Unavailable};
+
+/// What many statements have in common: recorded once in each segment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Template {
+    pub(super) hash: u64,
+    /// First word of the command.
+    command: &'static str,
+    /// What is sent, without constants.
+    pub text: Box<str>,
+}
+
+/// The longest text of a template that is recorded whole, in bytes.
+const LONGEST: usize = 8 << 10;
+
+impl Template {
+    /// How records name it.
+    fn id(hash: u64) -> String {
+        format!("{hash:016x}")
+    }
+
+    /// `text`: without constants.
+    pub fn new(command: &'static str, text: String) -> Template {
+        let hash = xxhash_rust::xxh3::xxh3_64(text.as_bytes());
+        Template { hash, command, text: text.into() }
+    }
+
+    pub(super) fn record(&self) -> Vec<u8> {
+        let record = Record::new("template").text("template", &Template::id(self.hash)).text("command", self.command);
+        record.text("text", cut(&self.text)).number("length", self.text.len() as u64).end()
+    }
+}
+
+/// How long a record is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The message as far as it cannot quote a value: where a text could not be read, or a value not be converted, what it quotes may be one;
+/// elsewhere it is a name.
+fn without_quotes<'r>(refused: &Refused<'r>) -> &'r str {
+    const NAMES: [&str; 2] = ["42", "0A"];
+    let quotes = if NAMES.iter().any(|class| refused.sqlstate.starts_with(class)) { " at or near \"" } else { "\"" };
+    let end = memchr::memmem::find(refused.message.as_bytes(), quotes.as_bytes());
+    &refused.message[..end.unwrap_or(refused.message.len())]
+}
+
+/// At most [`LONGEST`] bytes of it.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(LONGEST)]
+}
+
+/// Whether a statement changes anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    Reads,
+    Writes,
+}
+
+/// How a statement ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome<'o> {
+    /// With so many rows, as the command tag says, of so many bytes.
+    Done { rows: u64, bytes: u64 },
+    /// The result cache answered it.
+    Cached { bytes: u64 },
+    /// The server refused it, with this SQLSTATE.
+    Failed { sqlstate: &'o str },
+    /// The client has taken so many rows of it as it asked for: more may follow.
+    Suspended { bytes: u64 },
+    /// Something before it failed: it did not run.
+    Skipped,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// Where a session's records go: nowhere, without a log.
+#[derive(Debug, Default)]
+pub struct Trail(Option<Box<On>>);
+
+#[derive(Debug)]
+struct On {
+    log: Arc<Log>,
+    /// Fields of each record: session, user, database.
+    who: Box<[u8]>,
+    /// Statements so far.
+    statements: u64,
+    /// What the client may be told only after.
+    owed: Ticket,
+}
+
+/// Who begins a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Who<'w> {
+    pub user: &'w str,
+    pub database: &'w str,
+    pub roles: &'w [Box<str>],
+    pub client: &'w str,
+    pub application: Option<&'w str>,
+    pub is_encrypted: bool,
+    pub is_unrestricted: bool,
+}
+
+impl Trail {
+    /// Records that a session begins.
+    pub fn begin(log: Option<&Arc<Log>>, who: &Who<'_>) -> Trail {
+        let Some(log) = log else { return Trail(None) };
+        let fields = Record::fields(|record| {
+            record.number("session", log.next_session()).text("user", who.user).text("database", who.database)
+        });
+        let record = Record::new("session").with(&fields).texts("roles", who.roles.iter().map(|role| &**role));
+        let record = record.text("client", who.client).maybe("application", who.application);
+        let (tls, access) =
+            (if who.is_encrypted { "on" } else { "off" }, if who.is_unrestricted { "unrestricted" } else { "tenant" });
+        let owed = log.note(record.text("tls", tls).text("access", access));
+        Trail(Some(Box::new(On { log: log.clone(), who: fields.into(), statements: 0, owed })))
+    }
+
+    /// A statement is about to be sent, or answered from the cache.
+    ///
+    /// # Errors
+    /// It must not be, since the log cannot be written.
+    pub fn open(
+        &mut self,
+        template: impl FnOnce() -> Arc<Template>,
+        tenant: Option<&str>,
+        reach: Reach,
+    ) -> Result<Open, Unavailable> {
+        let Some(on) = &mut self.0 else { return Ok(Open(None)) };
+        on.log.admit()?;
+        on.statements += 1;
+        let mut opened = Opened {
+            log: on.log.clone(),
+            fields: on.who.to_vec(),
+            statement: on.statements,
+            tenant: tenant.map(Into::into),
+            template: template(),
+            begun: Instant::now(),
+            stage: Stage::Recorded,
+        };
+        opened.stage = if reach == Reach::Writes || on.log.is_sync() {
+            let record = opened.describe(Record::new("intent"));
+            on.owed = on.log.shared.take(record.end(), Some(&opened.template), Duty::Before)?;
+            Stage::Intended
+        } else {
+            Stage::Silent
+        };
+        Ok(Open(Some(Box::new(opened))))
+    }
+
+    /// A statement is refused. What tells it to who looks for it.
+    pub fn refuse(&mut self, refused: &Refused<'_>) -> Option<String> {
+        let on = self.0.as_mut()?;
+        on.statements += 1;
+        let id = format!("{:08x}", rand::random::<u32>());
+        let record = Record::new("refused").with(&on.who).number("statement", on.statements).maybe("tenant", refused.tenant);
+        let record = record.text("id", &id).text("reason", refused.reason).text("sqlstate", refused.sqlstate);
+        on.owed = on.log.note(record.text("message", without_quotes(refused)).maybe("text", refused.text.map(cut)));
+        Some(id)
+    }
+
+    /// Something that changes who the session is.
+    pub fn note(&mut self, event: &str, add: impl FnOnce(Record) -> Record) {
+        if let Some(on) = &mut self.0 {
+            on.owed = on.log.note(add(Record::new(event).with(&on.who)));
+        }
+    }
+
+    /// Whether nothing that is recorded is waited for.
+    pub fn is_safe(&self) -> bool {
+        self.0.as_ref().is_none_or(|on| on.log.is_safe(on.owed))
+    }
+
+    /// Waits until what was recorded is as safe as it must be before anybody acts on it.
+    ///
+    /// # Errors
+    /// The log cannot be written.
+    pub async fn safe(&self) -> Result<(), Unavailable> {
+        match &self.0 {
+            // A disk that stands still is one that cannot be written.
+            Some(on) => tokio::time::timeout(PATIENCE, on.log.safe(on.owed)).await.unwrap_or(Err(Unavailable)),
+            None => Ok(()),
+        }
+    }
+
+    /// What was recorded need not be waited for: nobody acts on it.
+    pub fn owe_nothing(&mut self) {
+        if let Some(on) = &mut self.0 {
+            on.owed = Ticket::default();
+        }
+    }
+
+    /// Whether statements may run, as far as the log is concerned.
+    pub fn admits(&self) -> bool {
+        self.0.as_ref().is_none_or(|on| on.log.admit().is_ok())
+    }
+
+    pub fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+impl Drop for Trail {
+    fn drop(&mut self) {
+        if let Some(on) = &self.0 {
+            on.log.note(Record::new("session_end").with(&on.who).number("statements", on.statements));
+        }
+    }
+}
+
+/// What is refused.
+#[derive(Clone, Copy, Debug)]
+pub struct Refused<'r> {
+    pub tenant: Option<&'r str>,
+    pub reason: &'r str,
+    pub sqlstate: &'r str,
+    pub message: &'r str,
+    /// Without constants.
+    pub text: Option<&'r str>,
+}
+
+/// A statement whose outcome is to be recorded: it goes where its answer is waited for.
+#[must_use = "its outcome is to be recorded"]
+#[derive(Debug)]
+pub struct Open(Option<Box<Opened>>);
+
+#[derive(Debug)]
+struct Opened {
+    log: Arc<Log>,
+    fields: Vec<u8>,
+    statement: u64,
+    tenant: Option<Box<str>>,
+    template: Arc<Template>,
+    begun: Instant,
+    stage: Stage,
+}
+
+/// Which records of a statement there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// None yet.
+    Silent,
+    /// Its intent.
+    Intended,
+    /// All.
+    Recorded,
+}
+
+impl Opened {
+    fn describe(&self, record: Record) -> Record {
+        let record = record.with(&self.fields).number("statement", self.statement).maybe("tenant", self.tenant.as_deref());
+        record.text("command", self.template.command).text("template", &Template::id(self.template.hash))
+    }
+
+    fn complete(&mut self, outcome: Outcome<'_>) {
+        let record = match self.stage {
+            Stage::Recorded => return,
+            Stage::Silent => self.describe(Record::new("statement")),
+            Stage::Intended => Record::new("outcome").with(&self.fields).number("statement", self.statement),
+        };
+        self.stage = Stage::Recorded;
+        let record = match outcome {
+            Outcome::Done { rows, bytes } => record.text("outcome", "done").number("rows", rows).number("bytes", bytes),
+            Outcome::Cached { bytes } => record.text("outcome", "cached").number("bytes", bytes),
+            Outcome::Failed { sqlstate } => record.text("outcome", "failed").text("sqlstate", sqlstate),
+            Outcome::Suspended { bytes } => record.text("outcome", "suspended").number("bytes", bytes),
+            Outcome::Skipped => record.text("outcome", "skipped"),
+            Outcome::Unknown => record.text("outcome", "unknown"),
+        };
+        let microseconds = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let record = record.number("microseconds", microseconds);
+        // It has happened: there is nothing to refuse any more, and what is lost is counted.
+        let _ = self.log.shared.take(record.end(), Some(&self.template), Duty::After);
+    }
+}
+
+impl Open {
+    /// Of what is not recorded: the proxy's own.
+    pub fn none() -> Open {
+        Open(None)
+    }
+
+    pub fn complete(&mut self, outcome: Outcome<'_>) {
+        if let Some(mut opened) = self.0.take() {
+            opened.complete(outcome);
+        }
+    }
+
+    /// It is not sent after all.
+    pub fn discard(&mut self) {
+        if let Some(mut opened) = self.0.take() {
+            match opened.stage {
+                Stage::Silent => opened.stage = Stage::Recorded,
+                Stage::Intended | Stage::Recorded => opened.complete(Outcome::Skipped),
+            }
+        }
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.complete(Outcome::Unknown);
+    }
+}

@@ -1,0 +1,314 @@
+//! The audit log of a running proxy: what it says of what, what it does not say, and what it survives.
+
+mod support;
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use support::cluster::Cluster;
+use support::proxy::{Proxy, Setup, User};
+use support::wire::{Extended, Wire};
+
+const SCHEMA: &str = "
+    CREATE TABLE item (tenant_id int NOT NULL, id int, n int NOT NULL DEFAULT 0, note text, PRIMARY KEY (tenant_id, id));
+    INSERT INTO item SELECT t, g, 0, 'note' FROM generate_series(1, 2) t, generate_series(1, 9) g;
+    GRANT ALL ON ALL TABLES IN SCHEMA public TO app";
+
+const POLICIES: &str = "
+    [[table]]
+    name = 'public.item'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+";
+
+/// A proxy with an audit log before the rows of two tenants.
+struct World {
+    proxy: Proxy,
+    cluster: Cluster,
+}
+
+impl World {
+    /// `audit`: lines of `[audit]` besides its path; `more`: of the configuration.
+    fn start(audit: &str, more: &str) -> World {
+        let cluster = Cluster::start();
+        cluster.execute("postgres", "CREATE DATABASE shop");
+        cluster.execute("shop", SCHEMA);
+        let owner = format!("unrestricted = true\nupstream = \"{}\"", cluster.superuser_url("shop"));
+        let users = [
+            User { name: "one", access: "tenant = \"1\"\nroles = [\"clerk\"]" },
+            User { name: "web", access: "tenants = \"*\"" },
+            User { name: "owner", access: &owner },
+        ];
+        let setup = Setup::new(&[("shop".to_owned(), cluster.app_url("shop"))], &users, &[("shop.toml", POLICIES)]);
+        let text = std::fs::read_to_string(setup.config()).expect("the configuration");
+        std::fs::write(setup.config(), format!("{text}[audit]\npath = \"audit\"\n{audit}\n{more}\n")).expect("write it");
+        World { proxy: Proxy::start(setup), cluster }
+    }
+
+    fn connect(&self, user: &str) -> Wire {
+        Wire::connect(&self.proxy.target(user, "shop")).expect("a session")
+    }
+
+    fn path(&self) -> PathBuf {
+        self.proxy.setup.path().join("audit")
+    }
+
+    /// Every record, once there is one that `last` is in.
+    fn records(&self, last: &str) -> Vec<serde_json::Value> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let text = self.export();
+            if text.contains(last) {
+                return text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+            }
+            assert!(Instant::now() < deadline, "no {last} in\n{text}");
+            #[expect(clippy::disallowed_methods, reason = "polls a condition, with a deadline")]
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn export(&self) -> String {
+        let output = self.proxy.setup.run(&["audit", "export", "--format", "raw"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// Exit status and what it said.
+    fn run(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let output = self.proxy.setup.run(arguments);
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+/// What a DBA would want to see of each record but times and numbers that change.
+fn lines(records: &[serde_json::Value]) -> String {
+    const SHOWN: [&str; 14] = [
+        "event",
+        "user",
+        "tenant",
+        "access",
+        "command",
+        "outcome",
+        "rows",
+        "sqlstate",
+        "reason",
+        "message",
+        "text",
+        "application",
+        "statement",
+        "epoch",
+    ];
+    let field = |record: &serde_json::Value, name: &str| match &record[name] {
+        serde_json::Value::Null => None,
+        serde_json::Value::String(text) => Some(text.clone()),
+        other => Some(format!("{name}={other}")),
+    };
+    let line = |record: &serde_json::Value| SHOWN.iter().filter_map(|name| field(record, name)).collect::<Vec<_>>().join(" | ");
+    records.iter().filter(|record| record["event"] != "checkpoint").map(|record| line(record) + "\n").collect()
+}
+
+#[test]
+fn what_each_statement_leaves() {
+    let world = World::start("", "[cache]\nmemory_mb = 4");
+    let mut one = world.connect("one");
+    for sql in [
+        "SELECT id, note FROM item WHERE id < 4",
+        "SELECT id, note FROM item WHERE id < 4",
+        "UPDATE item SET note = 'SECRET-1' WHERE id = 77001",
+        "BEGIN; INSERT INTO item (id, n) VALUES (77002, 77003), (77004, 5); COMMIT",
+        "INSERT INTO item (id, n) VALUES (1, 77003)",
+        "SELECT note FROM other WHERE note = 'SECRET-2' AND n = 77005",
+        "SELECT pg_read_file('SECRET-3')",
+        "SELECT 'SECRET-4",
+        "PREPARE p AS UPDATE item SET n = n + 1 WHERE id = $1",
+        "EXECUTE p(77006)",
+    ] {
+        let _ = one.query(sql);
+    }
+    let parameters = [Some("77007"), Some("SECRET-5")];
+    one.extended(&Extended {
+        sql: b"DELETE FROM item WHERE id = $1 OR note = $2",
+        parameters: &parameters,
+        ..Extended::default()
+    });
+    one.extended(&Extended { sql: b"SELECT 1 / $1::int", parameters: &[Some("0")], ..Extended::default() });
+    drop(one);
+    world.records("session_end");
+    let mut web = world.connect("web");
+    for sql in ["SELECT 1 FROM item", "SET bulkhead.tenant = '2'", "SELECT count(*) FROM item WHERE n = 77008"] {
+        let _ = web.query(sql);
+    }
+    drop(web);
+    world.records("\"user\":\"web\",\"database\":\"shop\",\"statements\"");
+    let mut owner = world.connect("owner");
+    let _ = owner.query("UPDATE item SET note = 'SECRET-6' WHERE n = 77009; SELECT 1");
+    let parameters = [Some("SECRET-7")];
+    owner.extended(&Extended { sql: b"SELECT * FROM item WHERE note = $1", parameters: &parameters, ..Extended::default() });
+    let _ = owner.query("SELECT note FROM nowhere");
+    drop(owner);
+    let mut wrong = world.proxy.target("one", "shop");
+    wrong.password = Some("SECRET-8".into());
+    assert!(Wire::connect(&wrong).is_err());
+    let records = world.records("login_refused");
+    let expected = include_str!("audit.txt");
+    let said = lines(&records);
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/audit.txt"), &said).expect("write it");
+    } else {
+        assert!(said == expected, "(UPDATE=1 rewrites tests/audit.txt)\n{said}\n=== expected\n{expected}");
+    }
+    // Not a value, in the whole of it, nor in any file beside it.
+    for entry in std::fs::read_dir(world.path()).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let text = String::from_utf8_lossy(&std::fs::read(&path).expect("read")).into_owned();
+        assert!(!text.contains("SECRET") && !text.contains("7700"), "{}", path.display());
+    }
+}
+
+#[test]
+fn a_refusal_can_be_asked_about_and_the_log_proved() {
+    let world = World::start("durability = \"sync\"", "");
+    let mut one = world.connect("one");
+    let answer = one.query("SELECT note FROM other WHERE n = 4711");
+    let error = answer.error.expect("it is refused");
+    let id = error.field('D').strip_prefix("Audit log: bulkhead why ").expect("an id");
+    // Under `sync` it is there when the client knows.
+    let (status, text) = world.run(&["why", id]);
+    assert_eq!(status, Some(0), "{text}");
+    for part in ["user one, tenant 1", "42P01", "SELECT note FROM other WHERE n = ?"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert_eq!(world.run(&["why", "00000000"]).0, Some(1));
+    // While it runs.
+    assert_eq!(world.run(&["audit", "verify"]).0, Some(0));
+    let kept = world.proxy.setup.path().join("kept");
+    std::fs::copy(world.path().join("checkpoint"), &kept).expect("a copy");
+    for n in 0..20 {
+        assert!(one.query(format!("UPDATE item SET n = {n} WHERE id = 1")).error.is_none());
+    }
+    drop(one);
+    let World { proxy, cluster } = world;
+    let log = proxy.setup.path().join("audit");
+    let (setup, stopped) = proxy.stop();
+    assert!(stopped.contains("draining"), "{stopped}");
+    let run = |arguments: &[&str]| {
+        let output = setup.run(arguments);
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let kept = kept.display().to_string();
+    let (status, text) = run(&["audit", "verify", "--checkpoint", &kept]);
+    assert!(status == Some(0) && text.contains("are what was written") && !text.contains("not covered"), "{text}");
+    let (status, proof) = run(&["audit", "prove", "5"]);
+    assert_eq!(status, Some(0), "{proof}");
+    std::fs::write(setup.path().join("proof.json"), proof).expect("write");
+    let key = log.join("public.key").display().to_string();
+    let (status, text) = run(&["audit", "check", "proof.json", "--public-key", &key]);
+    assert!(status == Some(0) && text.contains("has record 5"), "{text}");
+    let newest = log.join("checkpoint").display().to_string();
+    assert_eq!(run(&["audit", "consistency", &kept, &newest]).0, Some(0));
+    let (status, text) = run(&["audit", "export"]);
+    assert!(
+        status == Some(0) && text.contains("\"event\":{\"action\":\"refused\"") || text.contains("\"action\":\"refused\""),
+        "{text}"
+    );
+    assert!(text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok_and(|v| v["@timestamp"].is_string())));
+    let (status, text) = run(&["audit", "tail", "-n", "1"]);
+    assert!(status == Some(0) && text.contains("\"event\":\"stop\""), "{text}");
+    // A byte of a record.
+    let segment = log.join("00000000000000000000.log");
+    let mut file = std::fs::read(&segment).expect("read");
+    let at = file.len() / 2;
+    file[at] ^= 1;
+    std::fs::write(&segment, file).expect("write");
+    let (status, text) = run(&["audit", "verify"]);
+    assert!(status == Some(1) && text.contains("record "), "{text}");
+    // It is not gone on with either.
+    let output = setup.run(&["serve"]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("audit log") && text.contains("checkpoint"), "{text}");
+    drop(cluster);
+}
+
+/// INVARIANT (EVIDENCE): whoever is told that something is written finds its intent in the log, whatever becomes of the proxy.
+#[test]
+fn what_was_acknowledged_is_recorded_when_the_proxy_is_killed() {
+    let mut world = World::start("durability = \"sync\"", "");
+    let mut told = 0_u64;
+    for round in 0..4 {
+        let over = AtomicBool::new(false);
+        let targets: Vec<_> = (0..4).map(|_| world.proxy.target("one", "shop")).collect();
+        let pid = world.proxy.pid().expect("it runs").to_string();
+        let writes: u64 = std::thread::scope(|scope| {
+            let writers: Vec<_> = targets
+                .iter()
+                .enumerate()
+                .map(|(n, target)| {
+                    let over = &over;
+                    scope.spawn(move || {
+                        let mut session = Wire::connect(target).expect("a session");
+                        let mut told = 0;
+                        loop {
+                            let answer = session.query(format!("UPDATE item SET n = n + 1 WHERE id = {}", n + 1));
+                            if answer.status.is_none() {
+                                return told;
+                            }
+                            told += 1;
+                            if told >= 20 + round * 7 {
+                                over.store(true, Ordering::Relaxed);
+                            }
+                        }
+                    })
+                })
+                .collect();
+            while !over.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+            assert!(Command::new("kill").args(["-KILL", &pid]).status().expect("kill runs").success());
+            writers.into_iter().map(|writer| writer.join().expect("no panic")).sum()
+        });
+        told += writes;
+        world.proxy.kill_and_start();
+        let intents = world.records("\"event\":\"start\"").iter().filter(|r| r["event"] == "intent").count() as u64;
+        assert!(intents >= told, "{told} writes were told, {intents} intents are there");
+        assert_eq!(world.run(&["audit", "verify"]).0, Some(0));
+    }
+}
+
+#[test]
+fn a_log_that_cannot_be_written_refuses_statements_until_it_can() {
+    let world = World::start("durability = \"sync\"", "");
+    let mut one = world.connect("one");
+    assert!(one.query("UPDATE item SET n = 1 WHERE id = 1").error.is_none());
+    let pid = world.proxy.pid().expect("it runs").to_string();
+    let limit = |bytes: &str| {
+        let done = Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={bytes}:unlimited")]).status();
+        assert!(done.expect("prlimit (Debian package util-linux) runs").success());
+    };
+    limit("100");
+    let mut refused = 0;
+    let answer = loop {
+        let answer = one.query("UPDATE item SET n = n + 1 WHERE id = 2");
+        refused += 1;
+        assert!(refused < 10, "it must be noticed at once");
+        if answer.error.is_some() {
+            break answer;
+        }
+    };
+    let error = answer.error.expect("it is refused");
+    assert_eq!(error.sqlstate(), "58030", "{error:?}");
+    let mut keeper = Wire::connect(&world.cluster.superuser("shop")).expect("a session");
+    let n = keeper.query("SELECT n FROM item WHERE tenant_id = 1 AND id = 2").scalar();
+    assert_eq!(n, Some((refused - 1).to_string()), "what is refused is not done");
+    assert!(one.query("SELECT 1 FROM item").error.is_some_and(|error| error.sqlstate() == "58030"), "nor is anything read");
+    limit("unlimited");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while one.query("UPDATE item SET n = 5 WHERE id = 3").error.is_some() {
+        assert!(Instant::now() < deadline, "it is not written again");
+    }
+    world.records("\"event\":\"gap\"");
+    assert_eq!(world.run(&["audit", "verify"]).0, Some(0));
+}
