@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::drive::HIGH;
-use super::enforced::{Phase, Session, Snapshots, Step, unrecorded};
+use super::enforced::{Phase, Session, Snapshots, Step};
 use super::extended::parameters_of;
+use super::recorded::unrecorded;
 use super::statements::Statement;
 use crate::audit::{self, Reach};
 use crate::cache::doubt;

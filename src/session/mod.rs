@@ -2,7 +2,7 @@
 //!
 //! * [`startup`]: negotiation, TLS, SCRAM, startup parameters; yields an [`startup::Established`] (AUTHENTICATED).
 //! * [`unrestricted`]: messages passed on as they came, on a pinned backend.
-//! * [`relayed`]: what the audit log says of those.
+//! * [`relayed`]: what the audit log says of those. [`recorded`]: and of a tenant's.
 //! * [`enforced`]: a tenant's session: the loop, leases, denials. Its client's side is in [`simple`] and [`extended`], what
 //!   the proxy answers itself in [`own`], its server's side in [`answers`]; between them stands the queue of [`expect`].
 //! * [`statements`]: prepared statements and portals, named by the client here and by their content upstream. [`prepared`]:
@@ -27,6 +27,7 @@ mod permissive;
 mod poison;
 mod prelude;
 mod prepared;
+mod recorded;
 mod relayed;
 pub mod scrub;
 pub mod settings;

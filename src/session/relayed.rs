@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::enforced::unrecorded;
+use super::recorded::unrecorded;
 use crate::audit::{self, Open, Outcome, Reach, Template, Trail};
 use crate::error::SqlError;
 use crate::event::Command;
