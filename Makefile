@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps demo build test test-rust test-twin test-drivers mutants regress regress-suite sqlsmith lint bench bench-rls bench-crowd bench-cache instructions fuzz
+.PHONY: help deps demo build test test-rust test-twin test-drivers mutants regress regress-suite sqlsmith lint bench bench-rls bench-crowd bench-cache bench-audit instructions fuzz
 
 export CARGO_BUILD_JOBS ?= 2
 
@@ -97,6 +97,11 @@ bench-cache: ## the result cache: hits beside PostgreSQL and a constant responde
 	$(CARGO) build --locked --release --bins --example responder --example eviction
 	python3 benches/cache.py
 	$(CARGO) run --locked --release --example eviction
+
+bench-audit: ## what the audit log costs, under interval and under sync; writes benches/results_audit.json
+	@.ci/deps bench
+	$(CARGO) build --locked --release
+	python3 benches/audit.py
 
 SECONDS_EACH = $(if $(filter command line environment,$(origin SECONDS)),$(SECONDS),60)
 fuzz: ## run each fuzz target for SECONDS=60 (TARGETS="frames lexer" for some of them)

@@ -72,7 +72,7 @@ def main():
                 "bulkhead-redis": (on.connection("bulkhead") | {"PGPORT": str(tiers_port)}, tiers),
             }
             machine = describe(on)
-            runs = measure(places, on.bin, args)
+            runs = measure(places, on.bin, args, CELLS, CONTENDERS, SCRIPTS)
     except CannotRun as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
@@ -85,18 +85,19 @@ def main():
     return 0
 
 
-def measure(places, programs, args):
+def measure(places, programs, args, cells, all_contenders, scripts):
+    """The contenders of each cell in turn, `args.pairs` times."""
     runs = []
-    for kind, protocol, clients in CELLS:
+    for kind, protocol, clients in cells:
         if args.cells and f"{kind}-{protocol}-{clients}" not in args.cells:
             continue
-        contenders = CONTENDERS[kind]
+        contenders, script = all_contenders[kind], scripts[kind]
         for contender in contenders:  # known statements are known
-            one_run(places, programs, contender, kind, protocol, clients, 2)
+            one_run(places, programs, contender, script, protocol, clients, 2)
         for round_ in range(args.pairs):
             turn = round_ % len(contenders)
             for contender in contenders[turn:] + contenders[:turn]:
-                run = one_run(places, programs, contender, kind, protocol, clients, args.seconds)
+                run = one_run(places, programs, contender, script, protocol, clients, args.seconds)
                 runs.append({"kind": kind, "protocol": protocol, "clients": clients, "round": round_, "contender": contender} | run)
                 cpu = "" if run["cpu_us"] is None else f"  cpu {run['cpu_us']:5.1f} us"
                 print(f"{kind:5} {protocol:8} {clients:3} clients  round {round_ + 1}  {contender:14} {run['tps']:9.0f}/s  "
@@ -104,12 +105,12 @@ def measure(places, programs, args):
     return runs
 
 
-def one_run(places, programs, contender, kind, protocol, clients, seconds):
+def one_run(places, programs, contender, text, protocol, clients, seconds):
     environment, pid = places[contender]
     tenant = "tenant_id = 1 AND " if contender in ("direct", "responder") else ""
     with tempfile.TemporaryDirectory(prefix="bulkhead-bench-run-") as directory:
         script = Path(directory) / "script.sql"
-        script.write_text(SCRIPTS[kind].format(tenant=tenant, rows=ROWS_PER_TENANT))
+        script.write_text(text.format(tenant=tenant, rows=ROWS_PER_TENANT))
         command = [programs / "pgbench", "-n", "-M", protocol, "-c", clients, "-j", min(clients, os.cpu_count() or 1), "-T", seconds,
                    "-f", script, "--log", "--log-prefix", Path(directory) / "log", "--sampling-rate", "0.1"]
         before = cpu_seconds(pid)
@@ -117,7 +118,7 @@ def one_run(places, programs, contender, kind, protocol, clients, seconds):
         cpu = cpu_seconds(pid) - before
         processed = re.search(r"actually processed: (\d+)", done.stdout)
         if done.returncode or not processed:
-            raise CannotRun(f"pgbench, {contender}, {kind}: {done.stderr.strip()[-1500:]}")
+            raise CannotRun(f"pgbench, {contender}: {done.stderr.strip()[-1500:]}")
         latencies = sorted(int(line.split()[2]) for log in Path(directory).glob("log*") for line in log.open())
     statements = int(processed[1])
     return {

@@ -9,7 +9,7 @@
 //! bytes -> Frame -> FrontendMessage -> Template + literals -+- known -> Plan
 //!                                                           +- new   -> Statement -> Analysis -> Decision
 //!                                                                       Decision = Permit | Denial;  Permit -> Plan
-//! Plan + literals/params + Principal -> Receipt (audit) -> Bound -> Lease on a backend -> rows -> bytes
+//! Plan + literals/params + Principal -> Bound -> Lease on a backend -> Open (audit) -> rows -> Outcome (audit) -> bytes
 //! ```
 //! Everything that depends only on the statement's shape, the policy epoch, the catalog epoch and the principal's role
 //! set is decided once per template and kept. The tenant is a *slot* of the plan, never part of it.
@@ -23,7 +23,7 @@
 //! 4  gate                   review(): the one place that orders analyse > decide > plan
 //! 4  backend                connection, pool, cancel, catalog loader
 //! 3  plan                   rewriting; needs a Permit
-//! 2  policy, audit, metrics model, load, decide, epoch; receipts; the only file that names counters
+//! 2  policy, audit, metrics model, load, decide, epoch; records, the tree over them, proofs; the only file that names counters
 //! 1  sql, wire, event       parsers and the output check; frames and messages (no sockets); what can happen
 //! 0  config, catalog, principal, finding, id, error, mutants
 //! ```
@@ -48,6 +48,9 @@
 //! * **NOTHING STALE**: a kept answer is given only while nothing has begun to write what it was made of ([`cache`]); what may write
 //!   says so before it is sent.
 //! * **CACHE KEY**: one constructor, from what is bound and for whom: tenant and policy epoch come with it.
+//! * **EVIDENCE**: what writes is sent after its intent was taken by the audit log, under `sync` after it is on the disk; what is sent has
+//!   an [`audit::Open`] in the queue of answers, whose drop records that nobody knows its outcome; a log that has lost what a checkpoint
+//!   covers is not gone on with.
 //! * **AUTHENTICATED**: authentication yields a [`principal::Principal`]; the serve loop cannot be entered without one.
 //!
 //! Deliberately absent: `wire` opens no socket; `sql`, `policy` and `plan` do no I/O; nothing but `metrics` names a counter.

@@ -31,7 +31,7 @@ use crate::cache::upkeep::Tables;
 use crate::cache::{Cache, DatabaseCache};
 use crate::config::{self, Config, Level, ServerTls, Upstream, UserAccess};
 use crate::error::{SqlError, sqlstate};
-use crate::event::{Event, Events, Rejection, Reload};
+use crate::event::{Event, Events, Observe, Rejection, Reload};
 use crate::metrics::Metrics;
 use crate::policy::lock::LockKey;
 use crate::policy::model::PolicyModel;
@@ -83,8 +83,12 @@ impl fmt::Debug for Server {
 pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
     let metrics = Arc::new(Metrics::new().map_err(|e| format!("metrics: {e}"))?);
     let health = Arc::new(Health::default());
-    let events = Events::new(vec![metrics.clone(), health.clone()]);
-    let log = open_log(&config, &events)?;
+    let mut observers: Vec<Arc<dyn Observe>> = vec![metrics.clone(), health.clone()];
+    let log = open_log(&config, &Events::new(observers.clone()))?;
+    if let Some(log) = &log {
+        observers.push(log.clone());
+    }
+    let events = Events::new(observers);
     let cache = open_cache(&config, &events)?;
     let nudge = Nudge::default();
     let mut keepers = vec![];
@@ -109,7 +113,7 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
         let listener = TcpListener::bind(address).await.map_err(|e| format!("cannot listen on {address} (admin_listen): {e}"))?;
         tracing::info!("listening on {address} for /health{}", if config.metrics { " and /metrics" } else { "" });
         let metrics = config.metrics.then_some(metrics);
-        let cache = cache.map(|cache| admin::cache::Kept { cache, tables: Arc::new(tables) });
+        let cache = cache.map(|cache| admin::cache::Kept { cache, tables: Arc::new(tables), log: log.clone() });
         tokio::spawn(admin::serve(listener, Admin { health, metrics, cache }, std::future::pending()));
     }
     let reload: OnHangup = Arc::new(move || nudge.nudge());

@@ -9,6 +9,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::Admin;
+use crate::audit::Log;
+use crate::audit::record::Record;
 use crate::cache::Cache;
 use crate::cache::upkeep::{Purge, Tables};
 use crate::principal::Tenant;
@@ -18,6 +20,8 @@ use crate::principal::Tenant;
 pub struct Kept {
     pub cache: Arc<Cache>,
     pub tables: Arc<HashMap<String, Arc<dyn Tables>>>,
+    /// The audit log, if there is one.
+    pub log: Option<Arc<Log>>,
 }
 
 /// What to empty: all that is not narrowed.
@@ -56,6 +60,10 @@ fn no_cache() -> Response {
 impl Kept {
     fn purge(&self, what: What) -> Result<u64, String> {
         let What { database, tenant, table } = what;
+        if let Some(log) = &self.log {
+            let record = Record::new("purge").maybe("database", database.as_deref()).maybe("tenant", tenant.as_deref());
+            log.note(record.maybe("table", table.as_deref()));
+        }
         if let Some(name) = database.as_ref().filter(|name| !self.tables.contains_key(*name)) {
             return Err(format!("there is no database \"{name}\""));
         }

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 
 pub use crate::config::OnFailure;
-use crate::event::{Event, Events};
+use crate::event::{Event, Events, Observe, Reload};
 use disk::{Directory, Disk};
 use record::Record;
 pub use redact::redact;
@@ -222,6 +222,20 @@ impl Log {
         if let Some(thread) = thread {
             let _ = thread.join();
         }
+    }
+}
+
+/// What happens besides statements and sessions, as far as it changes what they may do.
+impl Observe for Log {
+    fn observe(&self, event: Event) {
+        let record = match event {
+            Event::PoliciesReloaded(Reload::Done(epoch)) => {
+                Record::new("policies").text("outcome", "done").text("epoch", &format!("{:016x}", epoch.0))
+            }
+            Event::PoliciesReloaded(Reload::Failed) => Record::new("policies").text("outcome", "failed"),
+            _ => return, // tidy: not a syntax kind
+        };
+        self.note(record);
     }
 }
 

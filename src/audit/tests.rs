@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use crate::event::Events;
+
 use super::checkpoint::{Checkpoint, PublicKey, Signer};
 use super::disk::Disk;
 use super::record::Record;
@@ -13,6 +15,7 @@ use super::segment::{self, Line};
 use super::tree::Frontier;
 use super::verify::{Proof, ReadError, Reader, Verified};
 use super::writer::{CHECKPOINT, Format, OpenError, PUBLIC_KEY, Writer};
+use super::{Durability, Log, OnFailure, Outcome, Reach, Refused, Settings, Template, Trail, Who};
 
 /// A disk in memory. INVARIANT of its kind: what was synced stays; of what was written since, any beginning stays, or all is another.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +31,8 @@ struct Inner {
     /// Everything fails from then on: the machine is off.
     off: bool,
     operations: u32,
+    /// What was synced takes effect only when somebody lets it.
+    held: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -121,6 +126,9 @@ impl Disk for Forgetful {
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
+        while self.with(|inner| inner.held) {
+            std::thread::yield_now();
+        }
         self.with(|inner| {
             inner.step()?;
             let file = inner.file(name)?;
@@ -471,5 +479,136 @@ fn what_is_not_kept_any_more_leaves_the_rest_provable() {
                 Err(error) => assert!(index < first, "{index} of {first}..{size}: {error}"),
             }
         }
+    }
+}
+
+fn log(disk: &Forgetful, durability: Durability, on_failure: OnFailure) -> Log {
+    let settings = Settings { durability, on_failure, format: SMALL, retention: None };
+    Log::on(disk.clone(), None, settings, Events::default()).expect("a log")
+}
+
+fn who() -> Who<'static> {
+    Who { user: "u", database: "d", roles: &[], client: "c", application: None, is_encrypted: false, is_unrestricted: false }
+}
+
+fn template() -> Arc<Template> {
+    Arc::new(Template::new("UPDATE", "UPDATE t SET a = $1".to_owned()))
+}
+
+/// The events of the records that are there, in order.
+fn events(disk: &Forgetful) -> Vec<(String, serde_json::Value)> {
+    let mut found = vec![];
+    for name in disk.names().expect("names").iter().filter(|name| segment::first_of(name).is_some()) {
+        let file = disk.read(name).expect("a segment");
+        for line in segment::lines(&file, segment::header_length(&file).expect("a first line")) {
+            let Line::Record(json, _) = line else { break };
+            let value: serde_json::Value = serde_json::from_slice(json).expect("JSON");
+            found.push((value["event"].as_str().unwrap_or_default().to_owned(), value));
+        }
+    }
+    found
+}
+
+fn count(disk: &Forgetful, event: &str) -> usize {
+    events(disk).iter().filter(|(name, _)| name == event).count()
+}
+
+#[tokio::test]
+async fn under_sync_an_intent_is_waited_for_however_slow_the_disk_is() {
+    let disk = Forgetful::default();
+    let log = Arc::new(log(&disk, Durability::Sync, OnFailure::FailOperation));
+    let mut trail = Trail::begin(Some(&log), &who());
+    trail.safe().await.expect("a good disk");
+    disk.with(|inner| inner.held = true);
+    let mut open = trail.open(template, Some("1"), Reach::Writes).expect("a good disk");
+    assert!(!trail.is_safe());
+    {
+        let waiting = trail.safe();
+        tokio::pin!(waiting);
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending(), "it is not on the disk");
+        assert_eq!(count(&disk, "intent"), 0);
+        disk.with(|inner| inner.held = false);
+        waiting.await.expect("a good disk");
+    }
+    disk.lose_power(0);
+    assert_eq!(count(&disk, "intent"), 1, "whatever happens now");
+    open.complete(Outcome::Done { rows: 1, bytes: 0 });
+}
+
+#[tokio::test]
+async fn under_interval_nobody_waits_and_all_is_there_at_the_end() {
+    let disk = Forgetful::default();
+    let log = Arc::new(log(&disk, Durability::Interval(Duration::from_millis(1)), OnFailure::FailOperation));
+    let mut trail = Trail::begin(Some(&log), &who());
+    disk.with(|inner| inner.held = true);
+    for _ in 0..500 {
+        let mut open = trail.open(template, None, Reach::Writes).expect("a good disk");
+        assert!(trail.is_safe());
+        open.complete(Outcome::Done { rows: 1, bytes: 0 });
+    }
+    let unknown = trail.open(template, None, Reach::Reads).expect("a good disk");
+    drop(unknown);
+    disk.with(|inner| inner.held = false);
+    drop(trail);
+    log.close();
+    assert_eq!((count(&disk, "intent"), count(&disk, "outcome"), count(&disk, "session_end")), (500, 500, 1));
+    let last = events(&disk).into_iter().rfind(|(name, _)| name == "statement").expect("the read").1;
+    assert_eq!(last["outcome"], "unknown", "what broke off is not forgotten");
+    assert!(matches!(Writer::open(disk, None, SMALL), Ok(writer) if writer.size() > 1000));
+}
+
+#[tokio::test]
+async fn each_segment_says_what_its_templates_are() {
+    let disk = Forgetful::default();
+    let log = Arc::new(log(&disk, Durability::Sync, OnFailure::FailOperation));
+    let mut trail = Trail::begin(Some(&log), &who());
+    for _ in 0..40 {
+        let mut open = trail.open(template, None, Reach::Writes).expect("a good disk");
+        trail.safe().await.expect("a good disk");
+        open.complete(Outcome::Done { rows: 1, bytes: 0 });
+    }
+    drop(trail);
+    log.close();
+    let mut segments = 0;
+    for name in disk.names().expect("names").iter().filter(|name| segment::first_of(name).is_some()) {
+        let text = disk.text(name);
+        let (said, used) = (text.find("\"event\":\"template\""), text.find("\"event\":\"intent\""));
+        assert!(used.is_none() || said < used && said.is_some(), "{name}: {text}");
+        segments += usize::from(used.is_some());
+    }
+    assert!(segments > 3);
+}
+
+#[tokio::test]
+async fn while_it_cannot_be_written_statements_are_refused_or_counted_as_it_says() {
+    for on_failure in [OnFailure::FailOperation, OnFailure::Continue, OnFailure::Shutdown] {
+        let disk = Forgetful::default();
+        let log = Arc::new(log(&disk, Durability::Sync, on_failure));
+        let mut trail = Trail::begin(Some(&log), &who());
+        trail.safe().await.expect("a good disk");
+        disk.fail_after(0, u32::MAX, io::ErrorKind::StorageFull);
+        // The first finds it out.
+        let first = trail.open(template, None, Reach::Writes).expect("nobody knows yet");
+        let told = trail.safe().await;
+        drop(first);
+        assert!(log.has_failed());
+        let next = trail.open(template, None, Reach::Writes);
+        assert_eq!((told.is_ok(), next.is_ok()), (on_failure == OnFailure::Continue, on_failure == OnFailure::Continue));
+        assert_eq!(trail.admits(), on_failure == OnFailure::Continue);
+        drop(next);
+        let refused = Refused { tenant: None, reason: "limit", sqlstate: "58030", message: "no", text: None };
+        assert!(trail.refuse(&refused).is_some(), "and that is recorded when it can be");
+        if on_failure == OnFailure::Shutdown {
+            log.must_end().await;
+        }
+        disk.with(|inner| inner.failures = 0);
+        while log.has_failed() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((count(&disk, "gap"), count(&disk, "refused"), count(&disk, "intent")), (1, 1, 1), "{on_failure:?}");
+        let gap = events(&disk).into_iter().find(|(name, _)| name == "gap").expect("a gap").1;
+        let missed = if on_failure == OnFailure::Continue { 1 } else { 0 };
+        assert_eq!(gap["missed"], missed, "{gap}");
+        trail.open(template, None, Reach::Writes).expect("as before").complete(Outcome::Skipped);
     }
 }
