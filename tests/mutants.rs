@@ -4,7 +4,8 @@
 //! this process, with the output check off, so that the text itself must tell; what they do not catch, and all mutants of
 //! the output check, the unit tests must, in a process of their own. Mutants of sessions and of the pool are for the scenes of
 //! `tests/pool.rs`, their unit tests, `tests/wire_backend.rs` and `tests/lookup.rs`; those of the result cache for `tests/cache.rs`,
-//! of its second tier for `tests/cache_redis.rs`, and of what follows the log for `tests/cache_follow.rs`.
+//! of its second tier for `tests/cache_redis.rs`, and of what follows the log for `tests/cache_follow.rs`; those of the audit log for
+//! its unit tests and `tests/audit.rs`.
 
 mod support;
 
@@ -44,8 +45,10 @@ fn switches() -> BTreeMap<String, PathBuf> {
 fn there_are_mutants_of_every_kind() {
     let switches = switches();
     assert!(switches.contains_key(WITHOUT_CHECK));
-    for area in ["rewrite.", "guard.", "fence.", "quiet.", "names.", "write.", "mask.", "check.", "session.", "lookup.", "cache."]
-    {
+    for area in [
+        "rewrite.", "guard.", "fence.", "quiet.", "names.", "write.", "mask.", "check.", "session.", "lookup.", "cache.",
+        "audit.",
+    ] {
         let count = switches.keys().filter(|name| name.starts_with(area)).count();
         assert!(count >= 4, "{count} mutants of {area}");
     }
@@ -133,6 +136,8 @@ mod run {
         let caches = Tests::build(&["--test", "cache"], &[]);
         let redis = Tests::build(&["--test", "cache_redis"], &[]);
         let followed = Tests::build(&["--test", "cache_follow"], &[]);
+        let audits = Tests::build(&["--test", "audit"], &[]);
+        let logs = Tests { program: units.program.clone(), arguments: &["audit::"] };
         let kept = Tests { program: units.program.clone(), arguments: &["cache::", "catalog::"] };
         let sessions = Tests { program: units.program.clone(), arguments: &["session::", "backend::"] };
         switch(&[]);
@@ -141,7 +146,7 @@ mod run {
         switch(&[WITHOUT_CHECK]);
         assert!(differs().is_none(), "the output check refuses what the rewriter should: {:?}", differs().map(|c| &c.sql));
         assert_eq!(units.failing(""), None, "without a mutation");
-        for tests in [&scenes, &sessions, &backends, &lookups, &caches, &redis, &followed, &kept] {
+        for tests in [&scenes, &sessions, &backends, &lookups, &caches, &redis, &followed, &kept, &audits, &logs] {
             assert_eq!(tests.failing(""), None, "without a mutation");
         }
         let only = std::env::var("MUTANT").unwrap_or_default();
@@ -155,6 +160,7 @@ mod run {
                     [&kept, &followed].iter().find_map(|tests| tests.failing(name))
                 }
                 Some("cache") => [&kept, &caches].iter().find_map(|tests| tests.failing(name)),
+                Some("audit") => [&logs, &audits].iter().find_map(|tests| tests.failing(name)),
                 Some("lookup") => lookups.failing(name),
                 Some("check") => units.failing(name),
                 Some(_) | None => match differs() {

@@ -169,6 +169,7 @@ impl Log {
     /// See there.
     pub fn admit(&self) -> Result<(), Unavailable> {
         let refused = self.shared.settings.on_failure != OnFailure::Continue && self.shared.progress.borrow().failing;
+        let refused = refused && !crate::mutant!("audit.failing-logs-admit");
         if refused { Err(Unavailable) } else { Ok(()) }
     }
 
@@ -189,7 +190,7 @@ impl Log {
     pub fn is_safe(&self, ticket: Ticket) -> bool {
         match self.shared.settings.durability {
             Durability::Interval(_) => true,
-            Durability::Sync => self.shared.progress.borrow().durable >= ticket.0,
+            Durability::Sync => self.shared.progress.borrow().durable >= ticket.0 || crate::mutant!("audit.sync-does-not-wait"),
         }
     }
 
@@ -259,7 +260,7 @@ impl Shared {
             if duty == Duty::Before && on_failure != OnFailure::Continue {
                 return Err(Unavailable);
             }
-            if duty == Duty::Before || is_full {
+            if (duty == Duty::Before || is_full) && !crate::mutant!("audit.gaps-are-not-counted") {
                 let full = || Failing::new("more records than memory has room for".to_owned());
                 queue.failing.get_or_insert_with(full).missed += 1;
                 return Ok(Ticket(queue.taken));
@@ -327,7 +328,7 @@ impl Shared {
         std::mem::swap(lines, &mut queue.lines);
         // Whoever comes from here on finds the next segment.
         let rotates = writer.will_rotate(lines.len());
-        if rotates || queue.templates.len() > TEMPLATES {
+        if (rotates || queue.templates.len() > TEMPLATES) && !crate::mutant!("audit.templates-are-told-once") {
             queue.templates.clear();
         }
         (queue.taken, rotates, queue.stop)

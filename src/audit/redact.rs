@@ -5,7 +5,11 @@
 pub fn redact(text: &str) -> String {
     let bytes = text.as_bytes();
     // With a backslash, where a string ends depends on how it begins, and on settings.
-    let readable = if text.contains('\\') { bytes.iter().position(|b| *b == b'\'').unwrap_or(bytes.len()) } else { bytes.len() };
+    let readable = if text.contains('\\') && !crate::mutant!("audit.backslashes-are-plain") {
+        bytes.iter().position(|b| *b == b'\'').unwrap_or(bytes.len())
+    } else {
+        bytes.len()
+    };
     let mut out = String::with_capacity(text.len());
     let mut at = 0;
     while at < readable {

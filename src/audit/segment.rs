@@ -93,7 +93,11 @@ pub fn lines(file: &[u8], header: usize) -> impl Iterator<Item = Line<'_>> {
         let record = memchr::memchr(b'\n', rest).and_then(|end| {
             let record = rest[..end].get(PREFIX..)?;
             let leaf = tree::leaf(record);
-            (rest[..PREFIX] == prefix(&leaf)).then_some((record, leaf, end + 1))
+            (rest[..PREFIX] == prefix(&leaf) || crate::mutant!("audit.prefixes-are-not-compared")).then_some((
+                record,
+                leaf,
+                end + 1,
+            ))
         });
         let Some((record, leaf, length)) = record else {
             over = true;

@@ -146,7 +146,7 @@ impl Trail {
             begun: Instant::now(),
             stage: Stage::Recorded,
         };
-        opened.stage = if reach == Reach::Writes || on.log.is_sync() {
+        opened.stage = if reach == Reach::Writes && !crate::mutant!("audit.writes-without-intent") || on.log.is_sync() {
             let record = opened.describe(Record::new("intent"));
             on.owed = on.log.shared.take(record.end(), Some(&opened.template), Duty::Before)?;
             Stage::Intended
@@ -307,6 +307,9 @@ impl Open {
 
 impl Drop for Opened {
     fn drop(&mut self) {
+        if crate::mutant!("audit.what-breaks-off-is-forgotten") {
+            return;
+        }
         self.complete(Outcome::Unknown);
     }
 }

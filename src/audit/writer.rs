@@ -121,7 +121,7 @@ impl<D: Disk> Writer<D> {
             let name = format!("torn-{:020}", self.tree.size());
             self.disk.replace(&name, torn).map_err(io_error(&name))?;
         }
-        if !torn.is_empty() || self.tree.size() > signed {
+        if (!torn.is_empty() || self.tree.size() > signed) && !crate::mutant!("audit.recovery-is-not-told") {
             let record = Record::new("recovered").number("records", self.tree.size()).number("torn_bytes", torn.len() as u64);
             self.add(record.number("checkpoint", signed).end());
         }
@@ -185,7 +185,7 @@ impl<D: Disk> Writer<D> {
     }
 
     fn write_pending(&mut self) -> io::Result<()> {
-        if self.is_dirty {
+        if self.is_dirty && !crate::mutant!("audit.what-failed-stays") {
             self.disk.truncate(&self.name, self.durable.0)?;
             // Even where nothing is to be written: what is cut must stay so.
             self.disk.sync(&self.name)?;
@@ -196,7 +196,9 @@ impl<D: Disk> Writer<D> {
         }
         self.is_dirty = true;
         self.disk.append(&self.name, &self.pending)?;
-        self.disk.sync(&self.name)?;
+        if !crate::mutant!("audit.nothing-is-synced") {
+            self.disk.sync(&self.name)?;
+        }
         self.is_dirty = false;
         self.durable = (self.durable.0 + self.pending.len() as u64, self.tree.clone());
         self.pending.clear();
@@ -205,7 +207,7 @@ impl<D: Disk> Writer<D> {
 
     /// Signs what is durable.
     fn sign(&mut self) -> io::Result<String> {
-        let tree = &self.durable.1;
+        let tree = if crate::mutant!("audit.what-is-not-there-is-signed") { &self.tree } else { &self.durable.1 };
         let checkpoint = Checkpoint { origin: self.origin().to_owned(), size: tree.size(), root: tree.root() };
         let note = self.signer.sign(&checkpoint);
         self.disk.replace(CHECKPOINT, note.as_bytes())?;
@@ -219,7 +221,9 @@ impl<D: Disk> Writer<D> {
     /// The disk's; this segment is gone on with.
     pub fn rotate(&mut self) -> io::Result<()> {
         self.write_pending()?;
-        self.sign()?;
+        if !crate::mutant!("audit.segments-begin-unsigned") {
+            self.sign()?;
+        }
         let name = segment::name(self.tree.size());
         if name == self.name {
             return Ok(());
@@ -352,8 +356,9 @@ fn recover(disk: &impl Disk, name: &str, signed: &Checkpoint) -> Result<Found, O
     }
     let found = tree.size();
     match root {
-        Some(root) if root == signed.root => {}
+        Some(root) if root == signed.root || crate::mutant!("audit.changed-logs-go-on") => {}
         Some(_) => return Err(OpenError::Tampered(format!("{name}: the records are not those that the checkpoint covers"))),
+        None if crate::mutant!("audit.shortened-logs-go-on") => {}
         None => {
             let size = signed.size;
             return Err(OpenError::Tampered(format!("{name} ends with record {found}, and the checkpoint covers {size}")));

@@ -24,7 +24,7 @@ impl Session<'_> {
             message: &denial.error.message,
             text: text.as_deref(),
         };
-        let id = self.trail.refuse(&refused);
+        let id = if crate::mutant!("audit.refusals-are-not-recorded") { None } else { self.trail.refuse(&refused) };
         // Nothing was done, and nothing else is told with it: that may be said unrecorded.
         if denial.error.sqlstate == sqlstate::IO_ERROR && self.client.outbox.is_empty() {
             self.trail.owe_nothing();
