@@ -1,0 +1,161 @@
+#!/usr/bin/env python3
+"""What an attacker with sqlmap gets out of an injectable application, through Bulkhead and directly.
+
+    python3 tests/sqlmap/run.py --quick                    one place, some minutes
+    python3 tests/sqlmap/run.py                            everything: hours
+    python3 tests/sqlmap/run.py --places number,order --modes shown --techniques BEUSTQ,U --tampers none --cap 60
+
+The application (app.py) is that of tenant 1, with a hole in each place of places.py. sqlmap (from PyPI, into target/sqlmap, once)
+attacks each place twice at the same time: behind one application is Bulkhead, behind the other, the control, PostgreSQL itself.
+Each attack gets an application and rows of its own. First at level 5 and risk 3, with all of the techniques BEUSTQ together and with
+each alone; then at level 2, with each tamper script that applies to PostgreSQL. Once sqlmap is in, it is sent for rows of others
+(attacker.GOALS). What the application answered, what sqlmap printed and all files that it wrote are searched for canaries of others
+(shop.py), and rows of others are compared with what they were.
+
+Through Bulkhead sqlmap finds the holes as well, for the application has them: what counts is what comes through (in the table: others,
+canaries of others; own, the tenant's). Attacks on the control end with the first canary; those through Bulkhead go on to their end,
+or to the cap (a + after the seconds).
+
+Exit status: 0 nothing came through; 1 a LEAK through Bulkhead, or Bulkhead ended; 2 nothing is proven, since the control gave nothing
+away in some place or an attack did not run. BULKHEAD_BIN names the proxy (default target/debug/bulkhead).
+"""
+
+import argparse
+import concurrent.futures
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+
+sys.dont_write_bytecode = True
+
+import attacker  # noqa: E402
+from places import MODES, PLACES  # noqa: E402
+from shop import HERE, Shop  # noqa: E402
+from tools import PIP, Tools  # noqa: E402
+
+ALL = "BEUSTQ"
+TAMPERED = ("quoted",)  # the places that tamper scripts are tried on: there a payload has quotes to disguise
+LEVEL, RISK = 5, 3
+TAMPER_LEVEL, TAMPER_RISK = 2, 2
+
+
+def main():
+    args = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    binary = os.path.abspath(os.environ.get("BULKHEAD_BIN", os.path.join(HERE, "../../target/debug/bulkhead")))
+    if not os.path.exists(binary):
+        sys.exit(f"{binary} is missing: build it, or name it in BULKHEAD_BIN")
+    tools = Tools()
+    attacks = planned(args, tools)
+    folder = args.keep or tempfile.mkdtemp(prefix="bulkhead-sqlmap-seen-")
+    failures, pairs = [], []
+    try:
+        with Shop(binary) as shop:
+            print(HEADER, flush=True)
+            for number, attack in enumerate(attacks):
+                pairs.append(both(attack, shop, tools, os.path.join(folder, f"{number:03}"), args.cap))
+                print(line(*pairs[-1]), flush=True)
+                write(args, pairs)
+                failures += shop.proxy.ended()
+            failures += [f"Bulkhead's log: {complaint}" for complaint in shop.proxy.complaints()]
+    finally:
+        if not args.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    sys.exit(verdict(pairs, failures))
+
+
+def arguments():
+    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args.add_argument("--quick", action="store_true", help="one place and one tamper script, at most a minute each unless --cap says so")
+    args.add_argument("--places", default=",".join(PLACES))
+    args.add_argument("--modes", default=",".join(MODES))
+    args.add_argument("--techniques", default=",".join([ALL, *ALL]), help="of sqlmap's letters; each item is an attack (default %(default)s)")
+    args.add_argument("--tampers", default="all", help="names of scripts, all, or none")
+    args.add_argument("--level", type=int, default=LEVEL)
+    args.add_argument("--cap", type=float, help="seconds that an attack may take (default 300)")
+    args.add_argument("--results", default=os.path.join(HERE, "results.json"))
+    args.add_argument("--keep", help="a folder, made anew, that keeps what the applications answered and what sqlmap wrote")
+    args = args.parse_args()
+    if args.quick:
+        args.places, args.modes, args.techniques, args.tampers = "number", "shown,hidden", ALL, "space2comment"
+    args.cap = args.cap or (60 if args.quick else 300)
+    if args.keep:
+        os.makedirs(args.keep)
+    return args
+
+
+def planned(args, tools):
+    """All attacks, those first that are the likeliest to get something."""
+    combinations = [(t, m, p) for t in args.techniques.split(",") for m in args.modes.split(",") for p in args.places.split(",") if p]
+    unknown = [p for _, m, p in combinations if p not in PLACES or m not in MODES]
+    if unknown:
+        sys.exit(f"no such place or mode; there are: {', '.join(PLACES)}; {', '.join(MODES)}")
+    attacks = [attacker.Attack(p, m, t, args.level, RISK) for t, m, p in combinations]
+    scripts = {"all": tools.tampers(), "none": []}.get(args.tampers, args.tampers.split(","))
+    return attacks + [attacker.Attack(p, "shown", ALL, TAMPER_LEVEL, TAMPER_RISK, s) for s in scripts for p in TAMPERED]
+
+
+def both(attack, shop, tools, folder, cap):
+    """An attack on both sides, at the same time: [through Bulkhead, directly]."""
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(attacker.run, attack, side, tools, os.path.join(folder, side.name), cap, side.name == "direct")
+                for side in shop.sides()]
+        try:
+            return [job.result() for job in jobs]
+        except BaseException:  # also Ctrl-C and SIGTERM: the pool waits for what it has begun
+            attacker.ENDED.set()
+            raise
+
+
+# === what is told
+
+COLUMNS = f"{'requests':>8} {'bytes':>9} {'seconds':>7} {'hole':>4} {'others':>6} {'own':>3}"
+HEADER = f"{'place':<7} {'mode':<6} {'techniques':<22} | {'through Bulkhead':<42} {'refused':<12} | directly, up to the first canary\n" \
+         f"{'':<37} | {COLUMNS} {'first at':<12} | {COLUMNS}"
+
+
+def line(through, direct):
+    a = through.attack
+    refusal = through.detection.get("first_refusal")
+    refused = f"{refusal['statements']} ({refusal['sqlstate']})" if refusal else "-"
+    name = a.techniques if not a.tamper else a.tamper
+    return f"{a.place:<7} {a.mode:<6} {name:<22} | {cells(through)} {refused:<12} | {cells(direct)}"
+
+
+def cells(outcome):
+    seconds = f"{outcome.seconds:.0f}{'+' if outcome.capped else ''}"  # +: the cap ended it
+    hole = "yes" if outcome.injectable else "no"
+    return f"{outcome.requests:>8} {outcome.bytes_answered:>9} {seconds:>7} {hole:>4} {len(outcome.canaries):>6} {outcome.own:>3}"
+
+
+def write(args, pairs):
+    """After each attack, for a run of hours may be ended."""
+    result = {"tools": PIP, "cap_seconds": args.cap, "attacks": [{"bulkhead": t.told(), "direct": d.told()} for t, d in pairs]}
+    with open(args.results + ".new", "w") as f:
+        json.dump(result, f, indent=1)
+        f.write("\n")
+    os.replace(args.results + ".new", args.results)
+
+
+def verdict(pairs, failures):
+    """Prints what is wrong; returns the exit status."""
+    failures += [f"LEAK: {t.attack}: {len(t.canaries)} canaries {t.canaries[:3]}, rows of others changed: {t.changed}, "
+                 f"counted: {t.counted or 'nothing'}; {json.dumps(t.evidence)[:3000]}" for t, _ in pairs if t.leaks()]
+    for failure in failures:
+        print("FAILED: " + failure)
+    gave = {d.attack.place for _, d in pairs if d.canaries}
+    unproven = [f"the control gave nothing away in place {p}" for p in sorted({d.attack.place for _, d in pairs} - gave)]
+    unproven += [f"{o.side}, {o.attack}: {o.failure}" for pair in pairs for o in pair if o.failure]
+    for what in unproven:
+        print("NOT PROVEN: " + what)
+    sent = sum(t.statements for t, _ in pairs)
+    print(f"{len(pairs)} attacks, {sent} statements through Bulkhead: {sum(len(t.canaries) for t, _ in pairs)} canaries of others, "
+          f"{sum(t.bytes_answered for t, _ in pairs)} bytes; the control gave some away in {sum(bool(d.canaries) for _, d in pairs)} of {len(pairs)}")
+    return 1 if failures else 2 if unproven else 0
+
+
+if __name__ == "__main__":
+    main()
