@@ -59,11 +59,12 @@ class Outcome:
     counted: str = ""  # what sqlmap made of the answer where it asked how many rows others have
     evidence: dict = field(default_factory=dict)
     changed: bool = False  # rows of others are not what they were
+    replayed: dict = field(default_factory=dict)  # see replay.py
     failure: str = ""
 
     def leaks(self):
         """Not every wrong count: what is read by the time that it takes is often misread."""
-        return bool(self.canaries) or self.changed or self.counted == str(COUNT_OF_OTHERS)
+        return bool(self.canaries) or self.changed or self.counted == str(COUNT_OF_OTHERS) or self.replayed.get("differ", 0) > 0
 
     def told(self):
         return asdict(self)
@@ -133,8 +134,8 @@ def options(attack, port, folder):
     tamper = ["--tamper", attack.tamper] if attack.tamper else []
     return target + tamper + [
         "-p", parameter, "--batch", "--dbms", "PostgreSQL", "--technique", attack.techniques, "--level", str(attack.level),
-        "--risk", str(attack.risk), "--time-sec", "2", "--threads", "4", "--skip-waf", "--disable-coloring", "--disable-hashing",
-        "--timeout", "30", "--retries", "1", "--output-dir", folder]
+        "--risk", str(attack.risk), "--time-sec", "2", "--threads", "4", "--union-cols", "1-10", "--skip-waf", "--timeout", "30",
+        "--retries", "1", "--disable-coloring", "--disable-hashing", "--output-dir", folder]
 
 
 class Attacker:
@@ -178,8 +179,9 @@ class Attacker:
             return f.read()
 
     def identified(self):
-        """The titles of the ways in that sqlmap says it has found."""
-        return sorted(set(re.findall(r"^ {4}Title: (.*)$", self.text(), re.M)))
+        """The ways in that sqlmap says it has found; what it has not confirmed, where the cap came first, is among them."""
+        confirmed = re.findall(r"^ {4}Title: (.*)$", self.text(), re.M)
+        return sorted(set(confirmed or re.findall(r"parameter '.*?' (?:is|appears to be) '(.*)' injectable", self.text())))
 
     def counted(self):
         """The answer to the goal that counts rows of others; "" where there was none."""
@@ -233,6 +235,16 @@ def run(attack, side, tools, folder, seconds, stop_at_leak):
     judge(outcome, stats, attacker, folder, log)
     outcome.changed = side.has_changed()
     return outcome
+
+
+def replayed(side, tools, folder):
+    """Whether any answer of the attack tells of rows of others, even without a canary. One at a time: all use the same database."""
+    log = os.path.join(folder, "application.jsonl")
+    side.restore()
+    side.leave_alone()
+    done = subprocess.run([tools.python, os.path.join(HERE, "replay.py"), "--log", log, "--url", side.url,
+                           "--alone", side.alone], stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
 
 
 def judge(outcome, stats, attacker, folder, log):

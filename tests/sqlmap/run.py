@@ -10,7 +10,8 @@ attacks each place twice at the same time: behind one application is Bulkhead, b
 Each attack gets an application and rows of its own. First at level 5 and risk 3, with all of the techniques BEUSTQ together and with
 each alone; then at level 2, with each tamper script that applies to PostgreSQL. Once sqlmap is in, it is sent for rows of others
 (attacker.GOALS). What the application answered, what sqlmap printed and all files that it wrote are searched for canaries of others
-(shop.py), and rows of others are compared with what they were.
+(shop.py), rows of others are compared with what they were, and each statement is sent once more to a shop where others have none
+(replay.py): its answer must be the same (in the table: differ).
 
 Through Bulkhead sqlmap finds the holes as well, for the application has them: what counts is what comes through (in the table: others,
 canaries of others; own, the tenant's). Attacks on the control end with the first canary; those through Bulkhead go on to their end,
@@ -72,7 +73,7 @@ def arguments():
     args.add_argument("--quick", action="store_true", help="one place and one tamper script, at most a minute each unless --cap says so")
     args.add_argument("--places", default=",".join(PLACES))
     args.add_argument("--modes", default=",".join(MODES))
-    args.add_argument("--techniques", default=",".join([ALL, *ALL]), help="of sqlmap's letters; each item is an attack (default %(default)s)")
+    args.add_argument("--techniques", default=",".join([ALL, *ALL]), help="of sqlmap's letters; each item is an attack; or none")
     args.add_argument("--tampers", default="all", help="names of scripts, all, or none")
     args.add_argument("--level", type=int, default=LEVEL)
     args.add_argument("--cap", type=float, help="seconds that an attack may take (default 300)")
@@ -89,7 +90,8 @@ def arguments():
 
 def planned(args, tools):
     """All attacks, those first that are the likeliest to get something."""
-    combinations = [(t, m, p) for t in args.techniques.split(",") for m in args.modes.split(",") for p in args.places.split(",") if p]
+    techniques = [] if args.techniques == "none" else args.techniques.split(",")
+    combinations = [(t, m, p) for t in techniques for m in args.modes.split(",") for p in args.places.split(",") if p]
     unknown = [p for _, m, p in combinations if p not in PLACES or m not in MODES]
     if unknown:
         sys.exit(f"no such place or mode; there are: {', '.join(PLACES)}; {', '.join(MODES)}")
@@ -100,20 +102,23 @@ def planned(args, tools):
 
 def both(attack, shop, tools, folder, cap):
     """An attack on both sides, at the same time: [through Bulkhead, directly]."""
+    sides = [(side, os.path.join(folder, side.name)) for side in shop.sides()]
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(attacker.run, attack, side, tools, os.path.join(folder, side.name), cap, side.name == "direct")
-                for side in shop.sides()]
+        jobs = [pool.submit(attacker.run, attack, side, tools, seen, cap, side.name == "direct") for side, seen in sides]
         try:
-            return [job.result() for job in jobs]
+            outcomes = [job.result() for job in jobs]
         except BaseException:  # also Ctrl-C and SIGTERM: the pool waits for what it has begun
             attacker.ENDED.set()
             raise
+    for outcome, (side, seen) in zip(outcomes, sides):
+        outcome.replayed = attacker.replayed(side, tools, seen)
+    return outcomes
 
 
 # === what is told
 
-COLUMNS = f"{'requests':>8} {'bytes':>9} {'seconds':>7} {'hole':>4} {'others':>6} {'own':>3}"
-HEADER = f"{'place':<7} {'mode':<6} {'techniques':<22} | {'through Bulkhead':<42} {'refused':<12} | directly, up to the first canary\n" \
+COLUMNS = f"{'requests':>8} {'bytes':>9} {'seconds':>7} {'hole':>4} {'others':>6} {'own':>3} {'differ':>6}"
+HEADER = f"{'place':<7} {'mode':<6} {'techniques':<22} | {'through Bulkhead':<49} {'refused':<12} | directly, up to the first canary\n" \
          f"{'':<37} | {COLUMNS} {'first at':<12} | {COLUMNS}"
 
 
@@ -121,14 +126,14 @@ def line(through, direct):
     a = through.attack
     refusal = through.detection.get("first_refusal")
     refused = f"{refusal['statements']} ({refusal['sqlstate']})" if refusal else "-"
-    name = a.techniques if not a.tamper else a.tamper
-    return f"{a.place:<7} {a.mode:<6} {name:<22} | {cells(through)} {refused:<12} | {cells(direct)}"
+    return f"{a.place:<7} {a.mode:<6} {a.tamper or a.techniques:<22} | {cells(through)} {refused:<12} | {cells(direct)}"
 
 
 def cells(outcome):
     seconds = f"{outcome.seconds:.0f}{'+' if outcome.capped else ''}"  # +: the cap ended it
     hole = "yes" if outcome.injectable else "no"
-    return f"{outcome.requests:>8} {outcome.bytes_answered:>9} {seconds:>7} {hole:>4} {len(outcome.canaries):>6} {outcome.own:>3}"
+    return (f"{outcome.requests:>8} {outcome.bytes_answered:>9} {seconds:>7} {hole:>4} {len(outcome.canaries):>6} {outcome.own:>3} "
+            f"{outcome.replayed['differ']:>6}")
 
 
 def write(args, pairs):
@@ -142,19 +147,35 @@ def write(args, pairs):
 
 def verdict(pairs, failures):
     """Prints what is wrong; returns the exit status."""
-    failures += [f"LEAK: {t.attack}: {len(t.canaries)} canaries {t.canaries[:3]}, rows of others changed: {t.changed}, "
-                 f"counted: {t.counted or 'nothing'}; {json.dumps(t.evidence)[:3000]}" for t, _ in pairs if t.leaks()]
+    failures += [f"LEAK: {t.attack}: {len(t.canaries)} canaries {t.canaries[:3]}, rows of others changed: {t.changed}, counted: "
+                 f"{t.counted or 'nothing'}; {json.dumps(t.evidence)[:3000]} {json.dumps(t.replayed)[:3000]}" for t, _ in pairs if t.leaks()]
     for failure in failures:
         print("FAILED: " + failure)
-    gave = {d.attack.place for _, d in pairs if d.canaries}
-    unproven = [f"the control gave nothing away in place {p}" for p in sorted({d.attack.place for _, d in pairs} - gave)]
-    unproven += [f"{o.side}, {o.attack}: {o.failure}" for pair in pairs for o in pair if o.failure]
+    unproven = list(blind_spots(pairs))
     for what in unproven:
         print("NOT PROVEN: " + what)
-    sent = sum(t.statements for t, _ in pairs)
-    print(f"{len(pairs)} attacks, {sent} statements through Bulkhead: {sum(len(t.canaries) for t, _ in pairs)} canaries of others, "
-          f"{sum(t.bytes_answered for t, _ in pairs)} bytes; the control gave some away in {sum(bool(d.canaries) for _, d in pairs)} of {len(pairs)}")
+    through, direct = totals(pairs, 0), totals(pairs, 1)
+    print(f"{len(pairs)} attacks. Through Bulkhead: {through}. Directly: {direct}.")
     return 1 if failures else 2 if unproven else 0
+
+
+def blind_spots(pairs):
+    """Where the harness itself saw nothing, though there was something to see."""
+    control = [direct for _, direct in pairs]
+    for place in sorted({d.attack.place for d in control}):
+        here = [d for d in control if d.attack.place == place]
+        if not any(d.canaries for d in here):
+            yield f"the control gave nothing away in place {place}"
+        if not any(d.replayed["differ"] for d in here):
+            yield f"no answer of the control differs where others have no rows, in place {place}"
+    yield from (f"{o.side}, {o.attack}: {o.failure}" for pair in pairs for o in pair if o.failure)
+
+
+def totals(pairs, side):
+    outcomes = [pair[side] for pair in pairs]
+    return (f"{sum(o.statements for o in outcomes)} statements, {sum(o.bytes_answered for o in outcomes)} bytes answered, "
+            f"holes found in {sum(o.injectable for o in outcomes)} attacks, canaries of others in {sum(bool(o.canaries) for o in outcomes)}, "
+            f"{sum(o.replayed['compared'] for o in outcomes)} answers compared, of which {sum(o.replayed['differ'] for o in outcomes)} differ")
 
 
 if __name__ == "__main__":

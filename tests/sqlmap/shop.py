@@ -40,14 +40,20 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO app;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO app;
 """
 
+# Not TRUNCATE, which writes a new row of pg_class: who reads the catalog would see in its order how often that was done.
 ROWS_OF_ALL = f"""
-TRUNCATE customers, payouts, reviews, secrets RESTART IDENTITY;
+SET lock_timeout = '30s';
+DELETE FROM customers; DELETE FROM payouts; DELETE FROM reviews; DELETE FROM secrets;
+VACUUM customers, payouts, reviews, secrets;
+SELECT setval(pg_get_serial_sequence('reviews', 'id'), 1, false);
 INSERT INTO customers SELECT t, i, 'customer ' || i, 'c' || i || '@tenant' || t || '.test', 'kanari' || t || 'x' || 100 + i, 'n/a'
   FROM generate_series(1, 3) t, generate_series(1, {ROWS}) i;
 INSERT INTO payouts SELECT t, i, 'kanari' || t || 'x' || 300 + i FROM generate_series(1, 3) t, generate_series(1, {ROWS}) i;
 INSERT INTO reviews (tenant_id, body) SELECT t, 'kanari' || t || 'x' || 500 + i FROM generate_series(1, 3) t, generate_series(1, {ROWS}) i;
 INSERT INTO secrets SELECT i, 'kanari{OWNER}x' || 700 + i FROM generate_series(1, {ROWS}) i;
 """
+
+NOBODY_ELSE = "".join(f"DELETE FROM {t} WHERE tenant_id <> 1;" for t in ("customers", "payouts", "reviews")) + "DELETE FROM secrets;"
 
 # What an attacker might have changed without ever reading it.
 FOREIGN_DIGEST = "SELECT md5(string_agg(r, '/' ORDER BY r)) FROM (" + " UNION ALL ".join(
@@ -62,7 +68,8 @@ TIMEOUT = "20s"
 
 
 class Shop:
-    """PostgreSQL with the shop twice, `shop` behind Bulkhead and `direct`, so that what the control destroys is its own."""
+    """PostgreSQL with the shop three times: `shop` behind Bulkhead, `direct`, so that what the control destroys is its own, and `alone`,
+    where others have no rows (replay.py)."""
 
     def __init__(self, binary):
         self.binary = binary
@@ -92,6 +99,7 @@ class Shop:
         for name in ("shop", "direct"):
             self.server.sql(f"CREATE DATABASE {name} OWNER shop_owner", database="postgres")
             self.server.sql(SCHEMA + ROWS_OF_ALL, user="shop_owner", database=name)
+        self.server.sql("CREATE DATABASE alone TEMPLATE shop OWNER shop_owner", database="postgres")
         self.digest = self.server.sql(FOREIGN_DIGEST)
         self.proxy = ShopProxy(self.root, self.server)
         self.proxy.start(self.binary)
@@ -103,15 +111,18 @@ class Shop:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def sides(self):
-        return [Side(self, "bulkhead", "shop", f"postgres://acme:pw-acme@127.0.0.1:{self.proxy.port}/shop?sslmode=disable"),
-                Side(self, "direct", "direct", f"postgres://app:secret@127.0.0.1:{self.server.port}/direct?sslmode=disable")]
+        tenant, role = (f"postgres://{user}@127.0.0.1:{port}/%s?sslmode=disable" for user, port in
+                        (("acme:pw-acme", self.proxy.port), ("app:secret", self.server.port)))
+        return [Side(self, "bulkhead", "shop", tenant), Side(self, "direct", "direct", role)]
 
 
 class ShopProxy(Proxy):
-    """The proxy of tests/drivers with the policy of this shop."""
+    """The proxy of tests/drivers with the policy of this shop, and with its second database."""
 
     def write_config(self):
         super().write_config()
+        with open(self.dir + "/proxy.toml", "a") as f:
+            f.write(f'\n[[database]]\nname = "alone"\nupstream = "postgres://app:secret@127.0.0.1:{self.shared.port}/alone?sslmode=disable"\n')
         self.write_policy("shop", POLICY)
 
     def denials(self):
@@ -127,15 +138,20 @@ class ShopProxy(Proxy):
 
 
 class Side:
-    """One way to the shop: `url` is all that the application knows of it."""
+    """One way to the shop: `url` is all that the application knows of it; `alone` leads the same way to where others have no rows."""
 
     def __init__(self, shop, name, database, url):
-        self.shop, self.name, self.database, self.url = shop, name, database, url
+        self.shop, self.name, self.database = shop, name, database
+        self.url, self.alone = url % database, url % "alone"
         assert TENANTS["acme"] == 1  # whose the application is
 
     def restore(self):
         """The rows as they were, so that runs do not depend on each other."""
-        self.shop.server.sql("SET lock_timeout = '30s';" + ROWS_OF_ALL, user="shop_owner", database=self.database)
+        self.shop.server.sql(ROWS_OF_ALL, user="shop_owner", database=self.database)
+
+    def leave_alone(self):
+        """The database without others, as the shop is now."""
+        self.shop.server.sql(ROWS_OF_ALL + NOBODY_ELSE, user="shop_owner", database="alone")
 
     def has_changed(self):
         """Whether rows of others are not what they were."""
