@@ -11,7 +11,7 @@ import urllib.request
 from dataclasses import asdict, dataclass, field
 
 from places import PLACES
-from shop import COUNT_OF_OTHERS, FOREIGN, HERE, LONGEST, OWN, canaries
+from shop import COUNT_OF_OTHERS, EXTRACTED, FOREIGN, HERE, LONGEST, OWN, canaries
 
 LOOK = 0.3  # seconds between looks at what a running attack has brought up
 ENDED = threading.Event()  # whoever runs the attacks wants no more of them
@@ -55,6 +55,7 @@ class Outcome:
     detection: dict = field(default_factory=dict)
     denials: dict = field(default_factory=dict)  # Bulkhead's own count of what it refused, by reason
     canaries: list = field(default_factory=list)  # of others
+    extracted: bool = False  # some of them are in columns that the application never shows
     own: int = 0  # canaries of the tenant itself: none is on the application's pages, so that these came by the hole
     counted: str = ""  # what sqlmap made of the answer where it asked how many rows others have
     evidence: dict = field(default_factory=dict)
@@ -76,7 +77,7 @@ class Tail:
     def __init__(self, *paths):
         self.at = dict.fromkeys(paths, 0)
 
-    def foreign(self):
+    def extracted(self):
         return set().union(*(self.look(path) for path in self.at))
 
     def look(self, path):
@@ -86,7 +87,7 @@ class Tail:
             f.seek(max(0, self.at[path] - LONGEST))
             data = f.read()
             self.at[path] = f.tell()
-        return canaries(FOREIGN, data)
+        return canaries(EXTRACTED, data)
 
 
 class Site:
@@ -227,7 +228,7 @@ def run(attack, side, tools, folder, seconds, stop_at_leak):
     began, denied = time.monotonic(), side.denials()
     with Site(tools.python, side, log) as site:
         tail = Tail(log, os.path.join(folder, "output.txt"))
-        attacker = Attacker(tools.sqlmap, attack, site.port, folder, seconds, lambda: stop_at_leak and bool(tail.foreign()))
+        attacker = Attacker(tools.sqlmap, attack, site.port, folder, seconds, lambda: stop_at_leak and bool(tail.extracted()))
         attacker.run()
         stats = site.stats()
     outcome = Outcome(side.name, attack, round(time.monotonic() - began, 1), attacker.capped)
@@ -253,7 +254,8 @@ def judge(outcome, stats, attacker, folder, log):
     outcome.errors, outcome.detection = stats["errors"], first_denied(stats)
     outcome.found, outcome.counted = attacker.identified(), attacker.counted()
     outcome.injectable = bool(outcome.found)
-    outcome.canaries, outcome.own = everything(folder, FOREIGN), len(everything(folder, OWN))
+    outcome.canaries, outcome.extracted = everything(folder, FOREIGN), bool(everything(folder, EXTRACTED))
+    outcome.own = len(everything(folder, OWN))
     if outcome.canaries:
         outcome.evidence = evidence(log, attacker.text(), outcome.canaries[0])
     if not stats["statements"]:

@@ -14,8 +14,8 @@ each alone; then at level 2, with each tamper script that applies to PostgreSQL.
 (replay.py): its answer must be the same (in the table: differ).
 
 Through Bulkhead sqlmap finds the holes as well, for the application has them: what counts is what comes through (in the table: others,
-canaries of others; own, the tenant's). Attacks on the control end with the first canary; those through Bulkhead go on to their end,
-or to the cap (a + after the seconds).
+canaries of others; own, the tenant's). Attacks on the control end with the first canary that was extracted; those through Bulkhead go
+on to their end, or to the cap (a + after the seconds).
 
 Exit status: 0 nothing came through; 1 a LEAK through Bulkhead, or Bulkhead ended; 2 nothing is proven, since the control gave nothing
 away in some place or an attack did not run. BULKHEAD_BIN names the proxy (default target/debug/bulkhead).
@@ -164,7 +164,7 @@ def blind_spots(pairs):
     control = [direct for _, direct in pairs]
     for place in sorted({d.attack.place for d in control}):
         here = [d for d in control if d.attack.place == place]
-        if not any(d.canaries for d in here):
+        if not any(d.extracted for d in here):
             yield f"the control gave nothing away in place {place}"
         if not any(d.replayed["differ"] for d in here):
             yield f"no answer of the control differs where others have no rows, in place {place}"

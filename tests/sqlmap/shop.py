@@ -21,8 +21,10 @@ ROWS = 12  # of each tenant in each table
 OWNER = 0  # the number in canaries of what is nobody's: the operator's secrets
 
 # kanari, the number of the tenant, x, the number of the row. Short, for whoever is blind reads it letter by letter; tampering may
-# change its case.
-FOREIGN = re.compile(rb"kanari[023]x(?:\d{3})?", re.I)  # a part of one is a leak as well
+# change its case. It is in columns that the application never shows, so that who has one has got in. The addresses of others are on
+# its pages as soon as somebody adds OR 1=1.
+EXTRACTED = re.compile(rb"kanari[023]x(?:\d{3})?", re.I)  # a part of one is a leak as well
+FOREIGN = re.compile(rb"kanari[023]x(?:\d{3})?|@tenant[23]", re.I)
 OWN = re.compile(rb"kanari1x\d{3}", re.I)
 LONGEST = 11
 COUNT_OF_OTHERS = 2 * ROWS  # rows in payouts
