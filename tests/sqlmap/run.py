@@ -29,6 +29,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import traceback
 
 sys.dont_write_bytecode = True
 
@@ -43,12 +44,16 @@ LEVEL, RISK = 5, 3
 TAMPER_LEVEL, TAMPER_RISK = 2, 2
 
 
+class CannotRun(Exception):
+    """Something is missing; the text says what."""
+
+
 def main():
     args = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     binary = os.path.abspath(os.environ.get("BULKHEAD_BIN", os.path.join(HERE, "../../target/debug/bulkhead")))
     if not os.path.exists(binary):
-        sys.exit(f"{binary} is missing: build it, or name it in BULKHEAD_BIN")
+        raise CannotRun(f"{binary} is missing: build it, or name it in BULKHEAD_BIN")
     tools = Tools()
     attacks = planned(args, tools)
     folder = args.keep or tempfile.mkdtemp(prefix="bulkhead-sqlmap-seen-")
@@ -94,7 +99,7 @@ def planned(args, tools):
     combinations = [(t, m, p) for t in techniques for m in args.modes.split(",") for p in args.places.split(",") if p]
     unknown = [p for _, m, p in combinations if p not in PLACES or m not in MODES]
     if unknown:
-        sys.exit(f"no such place or mode; there are: {', '.join(PLACES)}; {', '.join(MODES)}")
+        raise CannotRun(f"no such place or mode; there are: {', '.join(PLACES)}; {', '.join(MODES)}")
     attacks = [attacker.Attack(p, m, t, args.level, RISK) for t, m, p in combinations]
     scripts = {"all": tools.tampers(), "none": []}.get(args.tampers, args.tampers.split(","))
     return attacks + [attacker.Attack(p, "shown", ALL, TAMPER_LEVEL, TAMPER_RISK, s) for s in scripts for p in TAMPERED]
@@ -179,4 +184,11 @@ def totals(pairs, side):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except CannotRun as e:
+        print(f"sqlmap: {e}", file=sys.stderr)
+        sys.exit(2)
+    except Exception:  # Python's own status would be that of a leak
+        traceback.print_exc()
+        sys.exit(2)
