@@ -14,6 +14,7 @@ from places import PLACES
 from shop import COUNT_OF_OTHERS, EXTRACTED, FOREIGN, HERE, LONGEST, OWN, canaries
 
 LOOK = 0.3  # seconds between looks at what a running attack has brought up
+SLEEP = 1  # seconds that the database is to take where sqlmap reads by time: a bit for each; longer ones no attack would wait for here
 ENDED = threading.Event()  # whoever runs the attacks wants no more of them
 
 # What the attacker asks for, in this order, once it has found a way in: sqlmap's options. It knows the schema, as those do who have
@@ -135,7 +136,7 @@ def options(attack, port, folder):
     tamper = ["--tamper", attack.tamper] if attack.tamper else []
     return target + tamper + [
         "-p", parameter, "--batch", "--dbms", "PostgreSQL", "--technique", attack.techniques, "--level", str(attack.level),
-        "--risk", str(attack.risk), "--time-sec", "2", "--threads", "4", "--union-cols", "1-10", "--skip-waf", "--timeout", "30",
+        "--risk", str(attack.risk), "--time-sec", str(SLEEP), "--threads", "4", "--union-cols", "1-10", "--skip-waf", "--timeout", "30",
         "--retries", "1", "--disable-coloring", "--disable-hashing", "--output-dir", folder]
 
 
@@ -180,9 +181,12 @@ class Attacker:
             return f.read()
 
     def identified(self):
-        """The ways in that sqlmap says it has found; what it has not confirmed, where the cap came first, is among them."""
-        confirmed = re.findall(r"^ {4}Title: (.*)$", self.text(), re.M)
-        return sorted(set(confirmed or re.findall(r"parameter '.*?' (?:is|appears to be) '(.*)' injectable", self.text())))
+        """The ways in that sqlmap says it has found. What it had not confirmed when the cap came is among them, what it took back is not."""
+        text = self.text()
+        confirmed = re.findall(r"^ {4}Title: (.*)$", text, re.M)
+        if not confirmed and "do not appear to be injectable" not in text:
+            confirmed = re.findall(r"parameter '.*?' (?:is|appears to be) '(.*)' injectable", text)
+        return sorted(set(confirmed))
 
     def counted(self):
         """The answer to the goal that counts rows of others; "" where there was none."""
