@@ -69,7 +69,16 @@ class Outcome:
         return bool(self.canaries) or self.changed or self.counted == str(COUNT_OF_OTHERS) or self.replayed.get("differ", 0) > 0
 
     def told(self):
-        return asdict(self)
+        """For the file of results: what leaked through Bulkhead to the last letter, the rest as examples."""
+        return asdict(self) if self.side == "bulkhead" and self.leaks() else shortened(asdict(self))
+
+
+def shortened(value):
+    if isinstance(value, dict):
+        return {k: shortened(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [shortened(v) for v in value]
+    return value[:240] if isinstance(value, str) else value
 
 
 class Tail:

@@ -14,7 +14,7 @@ import json
 from app import Pool
 
 SLOW = 0.4  # seconds: such a statement is there to take time, and would take it twice again
-TELL = 5  # differences that are told in full
+TELL = 2  # differences that are told in full
 
 
 def main():

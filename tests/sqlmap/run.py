@@ -82,11 +82,13 @@ def arguments():
     args.add_argument("--tampers", default="all", help="names of scripts, all, or none")
     args.add_argument("--level", type=int, default=LEVEL)
     args.add_argument("--cap", type=float, help="seconds that an attack may take (default 300)")
-    args.add_argument("--results", default=os.path.join(HERE, "results.json"))
+    args.add_argument("--results", help="file for all numbers (default results.json beside this program; with --quick none)")
     args.add_argument("--keep", help="a folder, made anew, that keeps what the applications answered and what sqlmap wrote")
     args = args.parse_args()
     if args.quick:
         args.places, args.modes, args.techniques, args.tampers = "number", "shown,hidden", ALL, "space2comment"
+    elif not args.results:
+        args.results = os.path.join(HERE, "results.json")
     args.cap = args.cap or (60 if args.quick else 300)
     if args.keep:
         os.makedirs(args.keep)
@@ -143,10 +145,11 @@ def cells(outcome):
 
 def write(args, pairs):
     """After each attack, for a run of hours may be ended."""
-    result = {"tools": PIP, "cap_seconds": args.cap, "attacks": [{"bulkhead": t.told(), "direct": d.told()} for t, d in pairs]}
+    if not args.results:
+        return
+    attacks = (json.dumps({"cap_seconds": args.cap, "bulkhead": t.told(), "direct": d.told()}) for t, d in pairs)
     with open(args.results + ".new", "w") as f:
-        json.dump(result, f, indent=1)
-        f.write("\n")
+        f.write(f'{{"tools": {json.dumps(PIP)}, "attacks": [\n' + ",\n".join(attacks) + "\n]}\n")
     os.replace(args.results + ".new", args.results)
 
 
