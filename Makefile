@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps demo build test test-rust test-twin test-drivers mutants regress regress-suite sqlsmith lint bench bench-rls bench-crowd bench-cache bench-audit instructions fuzz
+.PHONY: help deps demo build test test-rust test-twin test-drivers mutants regress regress-suite sqlsmith sqlmap lint bench bench-rls bench-crowd bench-cache bench-audit instructions fuzz
 
 export CARGO_BUILD_JOBS ?= 2
 
@@ -62,6 +62,12 @@ sqlsmith: ## statements that sqlsmith generates, as one tenant: no crash, no for
 	@.ci/deps build run smith
 	$(CARGO) build --locked
 	nice -n 10 python3 tests/sqlsmith/run.py $(SMITH)
+
+# SQLMAP=--quick: one place, some minutes; SQLMAP="--places number,order --cap 60"; tests/sqlmap/run.py --help
+sqlmap: ## what sqlmap gets out of an injectable application, through Bulkhead and directly: no foreign byte; writes tests/sqlmap/results.json (hours)
+	@.ci/deps build run sqlmap
+	$(CARGO) build --locked
+	nice -n 10 python3 tests/sqlmap/run.py $(SQLMAP)
 
 lint: ## format, clippy, licences and sources of dependencies
 	@.ci/deps lint
