@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::finding::Reason;
+use crate::finding::{Reason, Watch};
 use crate::id::PolicyEpoch;
 
 /// Something that happened: noun, then verb.
@@ -50,6 +50,11 @@ pub enum Event {
     /// The time that Bulkhead itself spent on a statement.
     LatencyAdded(Duration),
     DrainStarted,
+    /// A threat rule has found something in a statement.
+    ThreatFound {
+        rule: &'static str,
+        mode: Watch,
+    },
     /// Records of the audit log are on the disk now, which took so long.
     AuditWritten {
         records: u64,
@@ -201,10 +206,11 @@ pub enum Uncached {
     Behind,
     Rare,
     Epoch,
+    Suspicious,
 }
 
 impl Uncached {
-    pub const ALL: [Uncached; 17] = [
+    pub const ALL: [Uncached; 18] = [
         Uncached::Command,
         Uncached::Writes,
         Uncached::Locks,
@@ -222,6 +228,7 @@ impl Uncached {
         Uncached::Behind,
         Uncached::Rare,
         Uncached::Epoch,
+        Uncached::Suspicious,
     ];
 
     /// The label of metrics.
@@ -244,6 +251,7 @@ impl Uncached {
             Uncached::Behind => "behind",
             Uncached::Rare => "rare",
             Uncached::Epoch => "epoch",
+            Uncached::Suspicious => "suspicious",
         }
     }
 
@@ -263,6 +271,7 @@ impl Uncached {
             Uncached::Writing => "a transaction is writing what it reads",
             Uncached::Size => "the answer is larger than what is kept",
             Uncached::Epoch => "policies or definitions have just changed",
+            Uncached::Suspicious => "a threat rule has found something in it",
             Uncached::Rare => "answers of its kind are seldom asked for again, and this one was not",
             Uncached::Behind => "the server's log is not followed closely enough",
             Uncached::Told => "a policy, or a hint in the statement, says so",

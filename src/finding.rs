@@ -20,6 +20,8 @@ pub enum Reason {
     Limit,
     /// No tenant was chosen, or one that the login may not have.
     Tenant,
+    /// A threat rule has found something, and a policy says that it is refused.
+    Threat,
 }
 
 impl Reason {
@@ -31,6 +33,39 @@ impl Reason {
             Reason::Disagreement => "disagreement",
             Reason::Limit => "limit",
             Reason::Tenant => "tenant",
+            Reason::Threat => "threat",
+        }
+    }
+}
+
+/// What is done about what a rule finds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Watch {
+    Off,
+    /// It is counted, and recorded.
+    #[default]
+    Shadow,
+    /// The statement is refused.
+    Enforce,
+}
+
+impl Watch {
+    pub const WORDS: [&'static str; 3] = ["off", "shadow", "enforce"];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Watch::Off => "off",
+            Watch::Shadow => "shadow",
+            Watch::Enforce => "enforce",
+        }
+    }
+
+    pub fn of_word(word: &str) -> Option<Watch> {
+        match word {
+            "off" => Some(Watch::Off),
+            "shadow" => Some(Watch::Shadow),
+            "enforce" => Some(Watch::Enforce),
+            _ => None,
         }
     }
 }

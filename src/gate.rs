@@ -14,16 +14,18 @@ use smallvec::SmallVec;
 
 use crate::catalog::Catalog;
 use crate::config::Level;
+use crate::config::problem::{Problem, did_you_mean};
 use crate::error::SqlError;
 use crate::event::{Event, Events};
 use crate::finding::{Denial, Reason};
 use crate::id::PolicyEpoch;
 use crate::plan::{self, Action, Built, Literals, Plan, TenantType};
 use crate::policy::masks::without_keys;
-use crate::policy::model::PolicyModel;
+use crate::policy::model::{PolicyModel, ThreatPolicy};
 use crate::policy::temporary;
 use crate::policy::{PolicyProblem, PolicySet, decide, expected};
 use crate::principal::Principal;
+use crate::rules::{self, Modes, RULES, Signs};
 use crate::sql::analyse::{self, Analysis, Refusal};
 use crate::sql::parse::Printed;
 use crate::sql::template::{self, Folded, Repeated, Scratch, Template, lists};
@@ -87,10 +89,24 @@ struct State {
     policies: PolicySet,
     catalog: Arc<Catalog>,
     templates: Templates,
+    threats: Vec<ThreatPolicy>,
     /// How many levels the definitions of listed views can add to a statement.
     levels_of_views: u32,
     /// What the output check expects, by roles.
     expected: DashMap<Box<[Box<str>]>, Arc<Relations>>,
+}
+
+/// Threat rules that policies name must be there.
+pub fn check_threats(policies: &PolicyModel) -> Vec<Problem> {
+    let unknown = policies.threats.iter().filter(|threat| !threat.rule.is_empty() && rules::named(&threat.rule).is_none());
+    let problem = |threat: &ThreatPolicy| {
+        let problem = threat.place.problem(format!("there is no threat rule `{}`", threat.rule), "not known");
+        problem.help(match did_you_mean(&threat.rule, RULES.iter().map(|rule| rule.name)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("it is one of: {}, or * for all", RULES.iter().map(|rule| rule.name).collect::<Vec<_>>().join(", ")),
+        })
+    };
+    unknown.map(problem).collect()
 }
 
 /// Whether a statement's template was in the table.
@@ -185,6 +201,21 @@ impl Gate {
         self.state.load().type_name(oid)
     }
 
+    /// What threat rules do for these roles and this application.
+    pub fn threat_modes(&self, roles: &[Box<str>], application: Option<&str>) -> Modes {
+        let state = self.state.load();
+        let applies = |threat: &&ThreatPolicy| {
+            let of = |wanted: &[String], has: &dyn Fn(&String) -> bool| wanted.is_empty() || wanted.iter().any(has);
+            of(&threat.roles, &|role| roles.iter().any(|r| **r == **role))
+                && of(&threat.applications, &|name| Some(name.as_str()) == application)
+        };
+        let rules = |threat: &ThreatPolicy| match rules::named(&threat.rule) {
+            Some(rule) => rule..rule + 1,
+            None => 0..RULES.len(),
+        };
+        Modes::of(state.threats.iter().filter(applies).flat_map(|threat| rules(threat).map(|rule| (rule, threat.mode))))
+    }
+
     /// Whether any column is masked for these roles.
     pub fn masks_for(&self, roles: &[Box<str>]) -> bool {
         self.state.load().policies.has_masks_for(roles)
@@ -269,6 +300,7 @@ impl Gate {
 
 impl State {
     fn new(level: Level, policies: &PolicyModel, catalog: Arc<Catalog>, epoch: PolicyEpoch) -> Result<State, Vec<PolicyProblem>> {
+        let threats = policies.threats.clone();
         let (catalog, policies) = temporary::declare(policies, catalog)?;
         let policies = PolicySet::bind(&policies, &catalog, epoch, level == Level::Standard)?;
         Ok(State {
@@ -277,6 +309,7 @@ impl State {
             policies,
             catalog,
             templates: Templates::default(),
+            threats,
             expected: DashMap::new(),
         })
     }
@@ -299,6 +332,7 @@ impl State {
             reads: plan::Reads::Unknown(plan::Uncached::Command),
             writes: plan::Writes::Nothing,
             answers: plan::Answers::default(),
+            signs: crate::rules::Signs::default(),
             epoch: self.policies.epoch,
         }
     }
@@ -465,7 +499,10 @@ impl State {
             Ok(analysis) if !analysis.pinned.is_empty() => Made::Refine(Keep::default()),
             // What is refused anyway, or read again with more literals in place, needs no second reading.
             Ok(analysis) => match second::read(key, &tree).and_then(|_| self.finish(&analysis, live, context)) {
-                Ok(built) => Made::Plan(Box::new(built)),
+                Ok(mut built) => {
+                    built.plan.note_signs(Signs::of(&tree));
+                    Made::Plan(Box::new(built))
+                }
                 Err(denial) => Made::Denied(denial),
             },
             Err(refusal) => Made::Denied(refusal.denial),
@@ -601,7 +638,9 @@ impl State {
         );
         let analysis = parse::parse(source).ok().and_then(|tree| self.analyse(&tree, context).ok());
         let relations = analysis.map(|a| self.describe(&a, &context.principal.roles)).unwrap_or_default();
-        Explanation { sql: source.to_owned(), outcome, lacks_tenant, relations, remarks: vec![], cacheable }
+        let signs = parse::parse(source).map(|tree| Signs::of(&tree)).unwrap_or_default();
+        let remarks = signs.rules().map(|(_, rule)| format!("threat rule {}: {}", rule.name, rule.found)).collect();
+        Explanation { sql: source.to_owned(), outcome, lacks_tenant, relations, remarks, cacheable }
     }
 
     fn describe(&self, analysis: &Analysis, roles: &[Box<str>]) -> Vec<(String, String)> {

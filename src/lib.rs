@@ -23,7 +23,7 @@
 //! 4  gate                   review(): the one place that orders analyse > decide > plan
 //! 4  backend                connection, pool, cancel, catalog loader
 //! 3  plan                   rewriting; needs a Permit
-//! 2  policy, audit, metrics model, load, decide, epoch; records, the tree over them, proofs; the only file that names counters
+//! 2  policy, rules, audit, metrics model, load, decide, epoch; records, the tree over them, proofs; the only file that names counters
 //! 1  sql, wire, event       parsers and the output check; frames and messages (no sockets); what can happen
 //! 0  config, catalog, principal, finding, id, error, mutants
 //! ```
@@ -77,6 +77,7 @@ pub mod wire;
 pub mod audit;
 pub mod metrics;
 pub mod policy;
+pub mod rules;
 // floor 3
 pub mod plan;
 // floor 4

@@ -107,6 +107,12 @@ const REFUSED: Metric = metric(
     &[],
     "Level paranoid: databases whose tenants are refused, since row security is not in place.",
 );
+const THREATS: Metric = metric(
+    "bulkhead_threats_total",
+    Kind::Counter,
+    &["rule", "mode"],
+    "What threat rules have found, by rule: shadow (it was let pass) or enforce (it was refused).",
+);
 const AUDIT_RECORDS: Metric =
     metric("bulkhead_audit_records_total", Kind::Counter, &[], "Records of the audit log that are on the disk.");
 const AUDIT_BATCH: Metric = metric(
@@ -150,6 +156,7 @@ pub const METRICS: &[Metric] = &[
     RELOAD_TIME,
     EPOCH,
     REFUSED,
+    THREATS,
     AUDIT_RECORDS,
     AUDIT_BATCH,
     AUDIT_DEGRADED,
@@ -173,8 +180,8 @@ const COMMANDS: [Command; 9] = [
     Command::Other,
 ];
 const FLOWS: [Flow; 2] = [Flow::Simple, Flow::Extended];
-const REASONS: [Reason; 6] =
-    [Reason::Invalid, Reason::Policy, Reason::Unsupported, Reason::Disagreement, Reason::Limit, Reason::Tenant];
+const REASONS: [Reason; 7] =
+    [Reason::Invalid, Reason::Policy, Reason::Unsupported, Reason::Disagreement, Reason::Limit, Reason::Tenant, Reason::Threat];
 
 const REDIS_EVENTS: [Redis; 9] = [
     Redis::Found,
@@ -224,6 +231,7 @@ pub struct Metrics {
     reload_time: IntGauge,
     epoch: IntGauge,
     refused: IntGauge,
+    threats: IntCounterVec,
     audit_records: IntCounter,
     audit_batch: Histogram,
     audit_degraded: IntGauge,
@@ -279,6 +287,7 @@ impl Metrics {
             reload_time: gauge(&r, &RELOAD_TIME)?,
             epoch: gauge(&r, &EPOCH)?,
             refused: gauge(&r, &REFUSED)?,
+            threats: counters(&r, &THREATS)?,
             audit_records: counter(&r, &AUDIT_RECORDS)?,
             audit_batch: histogram(&r, &AUDIT_BATCH)?,
             audit_degraded: gauge(&r, &AUDIT_DEGRADED)?,
@@ -372,6 +381,7 @@ impl Observe for Metrics {
             // Health tells; failed looks do not count as connections.
             Event::ServerLost | Event::ServerFound => {}
             Event::DrainStarted => self.draining.set(1),
+            Event::ThreatFound { rule, mode } => self.threats.with_label_values(&[rule, mode.as_str()]).inc(),
             Event::AuditWritten { records, took } => {
                 self.audit_records.inc_by(records);
                 self.audit_batch.observe(took.as_secs_f64());
@@ -464,6 +474,8 @@ mod tests {
     #[test]
     fn the_table_is_what_is_registered() {
         let metrics = Metrics::new().unwrap();
+        // By rule: of a name that is used.
+        metrics.observe(Event::ThreatFound { rule: "tautology", mode: crate::finding::Watch::Shadow });
         let mut registered: Vec<String> = metrics.registry.gather().iter().map(|f| f.name().to_owned()).collect();
         let mut listed: Vec<&str> = METRICS.iter().map(|m| m.name).collect();
         registered.sort();

@@ -79,6 +79,7 @@ impl Observe for Health {
             Event::AuditRestored => self.unrecorded.store(false, Ordering::Relaxed),
             Event::PoliciesReloaded(Reload::Failed)
             | Event::AuditWritten { records: _, took: _ }
+            | Event::ThreatFound { rule: _, mode: _ }
             | Event::ConnectionAccepted
             | Event::ConnectionClosed
             | Event::ConnectionRejected(_)

@@ -596,7 +596,7 @@ async fn while_it_cannot_be_written_statements_are_refused_or_counted_as_it_says
         assert_eq!((told.is_ok(), next.is_ok()), (on_failure == OnFailure::Continue, on_failure == OnFailure::Continue));
         assert_eq!(trail.admits(), on_failure == OnFailure::Continue);
         drop(next);
-        let refused = Refused { tenant: None, reason: "limit", sqlstate: "58030", message: "no", text: None };
+        let refused = Refused { tenant: None, reason: "limit", sqlstate: "58030", message: "no", rules: &[], text: None };
         assert!(trail.refuse(&refused).is_some(), "and that is recorded when it can be");
         if on_failure == OnFailure::Shutdown {
             log.must_end().await;

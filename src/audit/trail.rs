@@ -25,8 +25,8 @@ const LONGEST: usize = 8 << 10;
 
 impl Template {
     /// How records name it.
-    fn id(hash: u64) -> String {
-        format!("{hash:016x}")
+    pub fn id(&self) -> String {
+        format!("{:016x}", self.hash)
     }
 
     /// `text`: without constants.
@@ -36,7 +36,7 @@ impl Template {
     }
 
     pub(super) fn record(&self) -> Vec<u8> {
-        let record = Record::new("template").text("template", &Template::id(self.hash)).text("command", self.command);
+        let record = Record::new("template").text("template", &self.id()).text("command", self.command);
         record.text("text", cut(&self.text)).number("length", self.text.len() as u64).end()
     }
 }
@@ -163,6 +163,7 @@ impl Trail {
         let id = format!("{:08x}", rand::random::<u32>());
         let record = Record::new("refused").with(&on.who).number("statement", on.statements).maybe("tenant", refused.tenant);
         let record = record.text("id", &id).text("reason", refused.reason).text("sqlstate", refused.sqlstate);
+        let record = if refused.rules.is_empty() { record } else { record.texts("rules", refused.rules.iter().copied()) };
         on.owed = on.log.note(record.text("message", without_quotes(refused)).maybe("text", refused.text.map(cut)));
         Some(id)
     }
@@ -223,6 +224,8 @@ pub struct Refused<'r> {
     pub reason: &'r str,
     pub sqlstate: &'r str,
     pub message: &'r str,
+    /// Threat rules that have found something.
+    pub rules: &'r [&'r str],
     /// Without constants.
     pub text: Option<&'r str>,
 }
@@ -257,7 +260,7 @@ enum Stage {
 impl Opened {
     fn describe(&self, record: Record) -> Record {
         let record = record.with(&self.fields).number("statement", self.statement).maybe("tenant", self.tenant.as_deref());
-        record.text("command", self.template.command).text("template", &Template::id(self.template.hash))
+        record.text("command", self.template.command).text("template", &self.template.id())
     }
 
     fn complete(&mut self, outcome: Outcome<'_>) {

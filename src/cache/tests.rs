@@ -33,6 +33,7 @@ fn plan(epoch: u64, text: &str) -> Plan {
         reads: Reads::Families { sources: [touched(7, Whose::Tenant, Rows::All)].into(), ttl: None },
         writes: Writes::Nothing,
         answers: Default::default(),
+        signs: Default::default(),
         epoch: PolicyEpoch(epoch),
     }
 }

@@ -353,6 +353,10 @@ fn find(common: &Common, args: &WhyArgs) -> Done {
     let text = |name: &str| record[name].as_str().unwrap_or("-").to_owned();
     say(&format!("{}  user {}, tenant {}, database {}\n", text("time"), text("user"), text("tenant"), text("database")));
     say(&format!("refused: {} ({}, SQLSTATE {})\n", text("message"), text("reason"), text("sqlstate")));
+    for rule in record["rules"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        let known = crate::rules::named(rule).map(|number| crate::rules::RULES[number].found);
+        say(&format!("threat rule {rule}: {}\n", known.unwrap_or("not known any more")));
+    }
     if let Some(statement) = record["text"].as_str() {
         say(&format!("statement, without its values:\n  {statement}\n"));
     }

@@ -130,7 +130,8 @@ impl Common {
 
 fn load_policies(config: &Config) -> Result<PolicyModel, Problems> {
     let names: Vec<String> = config.databases.iter().map(|d| d.name.clone()).collect();
-    policy_load::load(&config.server.policies, &names)
+    let policies = policy_load::load(&config.server.policies, &names)?;
+    Problems(crate::gate::check_threats(&policies)).or(policies)
 }
 
 /// Prints problems on standard error, in colour where someone looks at it.

@@ -5,8 +5,9 @@ use crate::config::settings::{SETTINGS, VARIABLES_NOT_BUILT};
 use crate::config::{DATABASE_KEYS, ROOT_KEYS, USER_KEYS};
 use crate::metrics::{Kind, METRICS};
 use crate::policy::load::{
-    ALLOW_KEYS, AS_KEYS, COLUMN_KEYS, EXPECT_KEYS, FILE_KEYS, RULE_KEYS, TABLE_KEYS, TEMPORARY_KEYS, TEST_KEYS,
+    ALLOW_KEYS, AS_KEYS, COLUMN_KEYS, EXPECT_KEYS, FILE_KEYS, RULE_KEYS, TABLE_KEYS, TEMPORARY_KEYS, TEST_KEYS, THREAT_KEYS,
 };
+use crate::rules::RULES;
 
 /// The whole reference.
 pub fn text() -> String {
@@ -39,9 +40,14 @@ pub fn text() -> String {
     keys(&mut out, "[[table.column]]", COLUMN_KEYS);
     keys(&mut out, "[[temporary]]", TEMPORARY_KEYS);
     keys(&mut out, "[[allow]]", ALLOW_KEYS);
+    keys(&mut out, "[[threat]]", THREAT_KEYS);
     keys(&mut out, "[[test]]", TEST_KEYS);
     keys(&mut out, "as of [[test]]", AS_KEYS);
     keys(&mut out, "expect of [[test]]", EXPECT_KEYS);
+    out.push_str("\nTHREAT RULES (for [[threat]]; where no policy says otherwise)\n\n");
+    for rule in RULES {
+        entry(&mut out, rule.name, &format!("{}. Default {}.", rule.found, rule.mode.as_str()));
+    }
     out.push_str("\nMETRICS (GET /metrics on admin_listen)\n\n");
     for metric in METRICS {
         let kind = match metric.kind {

@@ -62,6 +62,7 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
         reads: Reads::Unknown(Uncached::Command),
         writes: Writes::Everything,
         answers: Answers::default(),
+        signs: crate::rules::Signs::default(),
         epoch: permit.epoch(),
     };
     let tree = match &analysis.statement {

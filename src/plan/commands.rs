@@ -94,6 +94,7 @@ pub(super) fn prepare(name: &str, types: &[u32], plan: Plan) -> Plan {
         reads: Reads::Unknown(Uncached::Command),
         writes: Writes::Nothing,
         answers: super::Answers::default(),
+        signs: crate::rules::Signs::default(),
         copy_in: None,
         epoch,
     }

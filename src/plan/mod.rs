@@ -41,6 +41,7 @@ use crate::error::{SqlError, sqlstate};
 use crate::finding::{Denial, Reason};
 use crate::id::PolicyEpoch;
 use crate::principal::{Principal, Tenant};
+use crate::rules::Signs;
 pub use crate::sql::template::{Literals, Segment, TenantType};
 
 /// What a session does with a plan.
@@ -202,6 +203,8 @@ pub struct Plan {
     pub(crate) reads: Reads,
     pub(crate) writes: Writes,
     pub(crate) answers: Answers,
+    /// What threat rules find in its form.
+    pub(crate) signs: Signs,
     pub(crate) epoch: PolicyEpoch,
 }
 
@@ -219,6 +222,24 @@ impl Plan {
             used
         };
         self.answers.used.get_or_init(new).clone()
+    }
+
+    /// What threat rules find in its form.
+    pub fn signs(&self) -> Signs {
+        self.signs
+    }
+
+    /// Of a plan that has just been made. What is suspicious is judged each time that it is asked: it is not kept.
+    pub(crate) fn note_signs(&mut self, signs: Signs) {
+        self.signs = signs;
+        if !signs.is_empty() {
+            self.reads = Reads::Unknown(Uncached::Suspicious);
+        }
+        if let Action::Prepare(prepare) = &mut self.action
+            && let Some(plan) = Arc::get_mut(&mut prepare.plan)
+        {
+            plan.note_signs(signs);
+        }
     }
 
     /// How the audit log names it.
@@ -663,6 +684,7 @@ mod tests {
             reads: Reads::Unknown(Uncached::Command),
             writes: Writes::Everything,
             answers: Answers::default(),
+            signs: crate::rules::Signs::default(),
             epoch: PolicyEpoch(1),
         };
         assert_eq!(plan(&[TenantType::Int4, TenantType::Int4]).tenant_parameter_type(), 23);

@@ -8,10 +8,11 @@ use std::time::Duration;
 use super::expression;
 use super::model::{
     Allow, ColumnPolicy, DefaultRule, Expectation, Mask, MaskKey, MaskPolicy, Mode, Place, PolicyModel, PolicyTest, Rule,
-    RuleAction, Scope, Source, SqlText, TablePolicy, TemporaryPolicy,
+    RuleAction, Scope, Source, SqlText, TablePolicy, TemporaryPolicy, ThreatPolicy,
 };
 use crate::config::document::{Document, Key, Located, Table, key};
 use crate::config::problem::{Problem, Problems, did_you_mean};
+use crate::finding::Watch;
 
 /// One fault of a policy, wherever it is found.
 pub type PolicyProblem = Problem;
@@ -22,6 +23,7 @@ pub const FILE_KEYS: &[Key] = &[
     key("table", "[[table]]", "A table and who sees which rows. Tables that no file lists are denied."),
     key("temporary", "[[temporary]]", "A temporary table that sessions may make: CREATE TEMPORARY TABLE, also AS a query."),
     key("allow", "[[allow]]", "Widens what roles may do."),
+    key("threat", "[[threat]]", "What a threat rule does, for whom."),
     key("test", "[[test]]", "A statement and what must become of it; run by `bulkhead test`."),
 ];
 pub const TABLE_KEYS: &[Key] = &[
@@ -73,6 +75,12 @@ pub const ALLOW_KEYS: &[Key] = &[
     key("functions", "[\"pg_sleep\"]", "Functions, qualified or not."),
     key("settings", "[\"app.user_id\"]", "Settings of the application's own, to read and to set."),
     key("statements", "[\"listen\"]", "Statements by their command word."),
+];
+pub const THREAT_KEYS: &[Key] = &[
+    key("rule", "\"tautology\"", "A threat rule by its name, or * for all of them."),
+    key("mode", "\"enforce\"", "off, shadow (what it finds is recorded and counted) or enforce (it is refused)."),
+    key("roles", "[\"app\"]", "Whose statements. Default: every role's."),
+    key("applications", "[\"shop-web\"]", "By the application_name that they connect with. Default: every application's."),
 ];
 pub const TEST_KEYS: &[Key] = &[
     key("as", "{ tenant = \"1\", roles = [\"support\"] }", "Who asks."),
@@ -214,6 +222,7 @@ impl File<'_> {
             model.temporaries.push(temporary);
         }
         model.allows.extend(root.tables("allow", "[[allow]]", ALLOW_KEYS).iter().map(|t| self.allow(t)));
+        model.threats.extend(root.tables("threat", "[[threat]]", THREAT_KEYS).iter().filter_map(|t| self.threat(t)));
         model.tests.extend(root.tables("test", "[[test]]", TEST_KEYS).iter().filter_map(|t| self.test(t)));
         model.sources.push(Arc::clone(&self.source));
     }
@@ -436,6 +445,16 @@ impl File<'_> {
                 None
             }
         }
+    }
+
+    fn threat(&self, entry: &Table<'_>) -> Option<ThreatPolicy> {
+        let rule = entry.required_text("rule");
+        let mode = entry.required_text("mode").and_then(|_| self.word(entry, "mode", &Watch::WORDS));
+        let list = |key| entry.texts(key).unwrap_or_default().into_iter().map(|text| text.value).collect();
+        let (rule, mode) = (rule?, Watch::of_word(mode?)?);
+        let place = self.place(rule.span);
+        let rule = if rule.value == "*" { String::new() } else { rule.value };
+        Some(ThreatPolicy { rule, mode, roles: list("roles"), applications: list("applications"), place })
     }
 
     fn allow(&self, entry: &Table<'_>) -> Allow {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::problem::Problem;
+use crate::finding::Watch;
 
 /// Everything that the policy files of one directory say.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +14,7 @@ pub struct PolicyModel {
     pub tables: Vec<TablePolicy>,
     pub temporaries: Vec<TemporaryPolicy>,
     pub allows: Vec<Allow>,
+    pub threats: Vec<ThreatPolicy>,
     pub tests: Vec<PolicyTest>,
     pub sources: Vec<Arc<Source>>,
 }
@@ -25,6 +27,7 @@ impl PolicyModel {
             tables: self.tables.iter().filter(|t| applies(&t.place)).cloned().collect(),
             temporaries: self.temporaries.iter().filter(|t| applies(&t.place)).cloned().collect(),
             allows: self.allows.iter().filter(|a| applies(&a.place)).cloned().collect(),
+            threats: self.threats.iter().filter(|t| applies(&t.place)).cloned().collect(),
             tests: self.tests.iter().filter(|t| applies(&t.place)).cloned().collect(),
             sources: self.sources.iter().filter(|s| s.applies_to(database)).cloned().collect(),
         }
@@ -247,6 +250,20 @@ pub struct Allow {
     pub functions: Vec<String>,
     /// Settings of the application's own (`app.user_id`), in lower case.
     pub settings: Vec<String>,
+    pub place: Place,
+}
+
+/// `[[threat]]`: what a threat rule does.
+#[derive(Clone, Debug)]
+pub struct ThreatPolicy {
+    /// The rule's name; empty: every rule.
+    pub rule: String,
+    pub mode: Watch,
+    /// Empty: every role.
+    pub roles: Vec<String>,
+    /// By the application_name of the startup message; empty: every application.
+    pub applications: Vec<String>,
+    /// Where the rule's name stands.
     pub place: Place,
 }
 

@@ -23,6 +23,7 @@ use crate::plan::ChangedRow;
 use crate::policy::load;
 use crate::policy::lock::{self, LockKey};
 use crate::policy::model::PolicyModel;
+use crate::rules::Modes;
 use crate::session::shared::{Refreshed, Review};
 
 /// How often files and the catalog's fingerprint are looked at.
@@ -151,6 +152,10 @@ impl Review for Kept {
 
     fn type_name(&self, oid: u32) -> Option<String> {
         self.gate.type_name(oid)
+    }
+
+    fn threat_modes(&self, roles: &[Box<str>], application: Option<&str>) -> Modes {
+        self.gate.threat_modes(roles, application)
     }
 
     fn masks_for(&self, roles: &[Box<str>]) -> bool {

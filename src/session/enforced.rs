@@ -34,6 +34,7 @@ use crate::finding::{Denial, Reason};
 use crate::gate::{Approved, Context, Protocol};
 use crate::plan::OwnSequences;
 use crate::principal::{Access, Principal, Tenant};
+use crate::rules::Signs;
 use crate::session::cancel::Registration;
 use crate::wire::backend::{self as reply, TransactionStatus};
 use crate::wire::{frame, frontend};
@@ -101,8 +102,12 @@ pub(super) struct Session<'s> {
     pub trail: Trail,
     /// Bytes of rows that were passed on since a statement ended.
     pub passed: u64,
-    /// The text, without constants, of a statement that is about to be refused.
-    pub refused: Option<String>,
+    /// Of a statement that is about to be refused: its text, without constants, and what threat rules find in it.
+    pub refused: Option<(String, Signs)>,
+    /// As it said when it connected.
+    pub application: Option<Box<str>>,
+    /// Statements that were counted among the login's.
+    pub counted: u64,
     pub choice: Choice,
     pub names: Names,
     pub queue: Queue,
@@ -187,7 +192,7 @@ pub fn serve<'a>(established: Box<Established>, shared: &'a Shared) -> Pin<Box<d
 
 /// Greets the client; `None`: there is no server to tell of.
 async fn begin(established: Established, shared: &Shared) -> Option<Box<Session<'_>>> {
-    let Established { mut client, principal, login, database, settings, registration, places, trail } = established;
+    let Established { mut client, principal, login, database, settings, registration, places, trail, application } = established;
     let holder = Holder::of(principal.tenant(), &principal.user);
     let report = match report(&database, holder, settings.base()).await {
         Ok(report) => report,
@@ -212,6 +217,8 @@ async fn begin(established: Established, shared: &Shared) -> Option<Box<Session<
         trail,
         passed: 0,
         refused: None,
+        application,
+        counted: 0,
         names: Names::default(),
         queue: Queue::new(),
         phase: Phase::Open,

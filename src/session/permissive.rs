@@ -108,6 +108,7 @@ impl Permissive {
             reads: Reads::Unknown(Uncached::Command),
             writes: Writes::Everything,
             answers: crate::plan::Answers::default(),
+            signs: crate::rules::Signs::default(),
             epoch: self.epoch(),
         };
         Ok(Approved { plan: Arc::new(plan), literals: Literals::new(), source: 0..0 })
@@ -130,6 +131,7 @@ impl Permissive {
             reads: Reads::Unknown(Uncached::Command),
             writes: Writes::Everything,
             answers: crate::plan::Answers::default(),
+            signs: crate::rules::Signs::default(),
             copy_in: None,
             epoch: self.epoch(),
         };

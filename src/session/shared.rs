@@ -23,6 +23,8 @@ use crate::finding::Denial;
 use crate::gate::{Approved, Context, Gate};
 use crate::id::PolicyEpoch;
 use crate::policy::lock::LockKey;
+use crate::rules::Modes;
+use crate::rules::lately::Lately;
 use crate::wire::scram::Verifier;
 
 /// Who decides about statements: the gate, or in tests something that needs no policies.
@@ -41,6 +43,11 @@ pub trait Review: Send + Sync + fmt::Debug {
 
     /// See [`Gate::masks_for`].
     fn masks_for(&self, roles: &[Box<str>]) -> bool;
+
+    /// See [`Gate::threat_modes`].
+    fn threat_modes(&self, _roles: &[Box<str>], _application: Option<&str>) -> Modes {
+        Modes::of(std::iter::empty())
+    }
 
     /// See [`Gate::settings_for`].
     fn settings_for(&self, roles: &[Box<str>]) -> Vec<String>;
@@ -90,6 +97,10 @@ impl Review for Gate {
         Gate::masks_for(self, roles)
     }
 
+    fn threat_modes(&self, roles: &[Box<str>], application: Option<&str>) -> Modes {
+        Gate::threat_modes(self, roles, application)
+    }
+
     fn settings_for(&self, roles: &[Box<str>]) -> Vec<String> {
         Gate::settings_for(self, roles)
     }
@@ -127,6 +138,8 @@ pub struct Login {
     pub user: User,
     verifier: OnceLock<Option<Verifier>>,
     pub places: Places,
+    /// What its sessions have done lately.
+    pub lately: Lately,
 }
 
 /// How many clients there may be of something.
@@ -158,7 +171,7 @@ impl Login {
             Secret::Password(_) => OnceLock::new(),
             Secret::Scram(text) => OnceLock::from(Verifier::parse(text)),
         };
-        Login { places: Places::new(user.max_clients), user, verifier }
+        Login { places: Places::new(user.max_clients), lately: Lately::default(), user, verifier }
     }
 
     /// Of a password it is derived when it is asked for first: half a millisecond, as a client's own.

@@ -35,6 +35,8 @@ pub struct Established {
     pub places: (Place, Place),
     /// Its records in the audit log.
     pub trail: Trail,
+    /// application_name of the startup message.
+    pub application: Option<Box<str>>,
 }
 
 /// Why no session begins.
@@ -74,7 +76,8 @@ pub async fn establish(socket: TcpStream, shared: &Arc<Shared>) -> Result<Establ
                     is_unrestricted: principal.is_unrestricted(),
                 },
             );
-            Ok(Established { client, principal, login, database, settings, registration, places, trail })
+            let application = startup.get("application_name").map(Into::into);
+            Ok(Established { client, principal, login, database, settings, registration, places, trail, application })
         }
         Err(Failure::Gone) => Err(Ended::Quietly),
         Err(Failure::Refused(error)) => {

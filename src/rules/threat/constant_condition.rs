@@ -1,0 +1,47 @@
+//! **constant-condition**: behind other conditions one that compares constants: `id = 5 AND 8312 = 8312`.
+//!
+//! How a blind attacker asks yes or no: the page is as before, or empty. Query builders put their neutral `1 = 1` in front, and that is let
+//! pass; so is a condition that stands alone.
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::BoolExprType;
+
+use super::{any, says_nothing};
+use crate::rules::{Looks, Rule, Watch};
+
+pub static RULE: Rule = Rule {
+    name: "constant-condition",
+    found: "behind other conditions stands one that says nothing about any row (AND 8312 = 8312)",
+    mode: Watch::Shadow,
+    looks: Looks::AtForm(looks),
+};
+
+fn looks(statement: &NodeEnum) -> bool {
+    any(statement, &mut |node| match node {
+        NodeEnum::BoolExpr(and) if and.boolop() == BoolExprType::AndExpr => {
+            let builders = and.args.iter().take_while(|condition| says_nothing(condition)).count();
+            // `true`, by itself, comes from templates of conditions that are switched off.
+            let compares = |node: &&pg_query::Node| says_nothing(node) && !super::is_constant(node);
+            builders < and.args.len() && and.args[builders..].iter().any(|condition| compares(&condition))
+        }
+        _ => false, // tidy: what is not AND is not this
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_it_finds() {
+        super::super::tests::check(
+            &super::RULE,
+            &[
+                "SELECT * FROM a WHERE id = 5 AND 8312 = 8312",
+                "SELECT * FROM a WHERE name LIKE '%x' AND 'a' = 'b'",
+                "SELECT * FROM a WHERE id = 5 AND 1 = 1 AND name = 'x'",
+                "UPDATE a SET n = 1 WHERE id = 5 AND 2 > 1",
+                "SELECT * FROM a WHERE (id = 5 AND NOT 1 = 2)",
+            ],
+            &["SELECT * FROM a WHERE 1 = 1 AND id = 5", "SELECT * FROM a WHERE id = 5 AND true", "SELECT * FROM a WHERE 1 = 1"],
+        );
+    }
+}
