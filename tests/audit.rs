@@ -172,13 +172,13 @@ fn what_each_statement_leaves() {
 fn a_refusal_can_be_asked_about_and_the_log_proved() {
     let world = World::start("durability = \"sync\"", "");
     let mut one = world.connect("one");
-    let answer = one.query("SELECT note FROM other WHERE n = 4711");
+    let answer = one.query("SELECT lo_import('/x') FROM item WHERE n = 4711");
     let error = answer.error.expect("it is refused");
     let id = error.field('D').strip_prefix("Audit log: bulkhead why ").expect("an id");
     // Under `sync` it is there when the client knows.
     let (status, text) = world.run(&["why", id]);
     assert_eq!(status, Some(0), "{text}");
-    for part in ["user one, tenant 1", "42P01", "SELECT note FROM other WHERE n = ?"] {
+    for part in ["user one, tenant 1", "42501", "SELECT lo_import(?) FROM item WHERE n = ?", "threat rule capability"] {
         assert!(text.contains(part), "{part} in {text}");
     }
     assert_eq!(world.run(&["why", "00000000"]).0, Some(1));

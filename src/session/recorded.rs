@@ -40,7 +40,8 @@ impl Session<'_> {
         if denial.error.sqlstate == sqlstate::IO_ERROR && self.client.outbox.is_empty() {
             self.trail.owe_nothing();
         }
-        if let Some(id) = id {
+        // What PostgreSQL would refuse as well is said in its own words, and no others.
+        if let Some(id) = id.filter(|_| reason != Reason::Invalid) {
             denial.error.detail.get_or_insert_with(|| format!("Audit log: bulkhead why {id}").into());
         }
     }

@@ -9,6 +9,7 @@ pub mod tautology;
 pub mod union_of_catalog;
 pub mod union_of_constants;
 
+use pg_query::protobuf::a_const::Val;
 use pg_query::protobuf::{AExpr, AExprKind, BoolExprType, FuncCall, SelectStmt, SetOperation};
 use pg_query::{Node, NodeEnum};
 
@@ -42,8 +43,9 @@ fn is_constant(node: &Node) -> bool {
 fn says_nothing(condition: &Node) -> bool {
     match &condition.node {
         Some(NodeEnum::AExpr(expr)) => compares_nothing(expr),
-        // `OR true`, `OR 'x'`, `AND 1`
-        Some(NodeEnum::AConst(_) | NodeEnum::TypeCast(_)) => is_constant(condition),
+        // `OR true`, `OR 'x'`; a list of alternatives may begin with `false`, as a driver's does.
+        Some(NodeEnum::AConst(constant)) => !matches!(&constant.val, Some(Val::Boolval(value)) if !value.boolval),
+        Some(NodeEnum::TypeCast(_)) => is_constant(condition),
         Some(NodeEnum::BoolExpr(not)) if not.boolop() == BoolExprType::NotExpr => not.args.iter().all(says_nothing),
         Some(_) | None => false,
     }
@@ -71,6 +73,11 @@ fn same(left: &Node, right: &Node) -> bool {
         Some(_) | None => None,
     };
     fields(left).is_some_and(|left| fields(right) == Some(left))
+}
+
+/// The first arm of a set operation.
+fn first_arm(select: &SelectStmt) -> &SelectStmt {
+    select.larg.as_deref().map_or(select, first_arm)
 }
 
 /// The arms of a set operation, but for the first.
@@ -133,6 +140,11 @@ pub(super) mod tests {
             "DELETE FROM a WHERE false",
             "SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE n.nspname !~ '^pg_'",
             "SELECT pg_catalog.version()",
+            // Of pgJDBC: getTables, and what columns of a result may be null.
+            "SELECT c.relname FROM pg_catalog.pg_class c WHERE true AND (false OR (c.relkind = 'r' AND c.relname !~ '^pg_'))",
+            "SELECT a.attname FROM pg_attribute a JOIN (SELECT 1 AS oid, 2 AS attnum UNION ALL SELECT 3, 4) v ON v.oid = a.attrelid",
+            // Of asyncpg: what a type is made of.
+            "WITH RECURSIVE tree(oid, depth) AS (SELECT t.oid, 0 FROM pg_type t UNION ALL SELECT t.typelem, tree.depth + 1 FROM pg_type t, tree) SELECT * FROM tree",
         ] {
             assert_eq!(found(sql), Vec::<&str>::new(), "{sql}");
         }

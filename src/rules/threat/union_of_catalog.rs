@@ -18,16 +18,26 @@ pub static RULE: Rule = Rule {
 };
 
 fn looks(statement: &NodeEnum) -> bool {
+    // Names of WITH are no tables, whatever their scope.
+    let mut with = vec![];
+    any(statement, &mut |node| {
+        if let NodeEnum::CommonTableExpr(cte) = node {
+            with.push(cte.ctename.clone());
+        }
+        false
+    });
+    let is_other =
+        |schema: &str, name: &str| !is_catalog(schema, name) && !with.iter().any(|cte| schema.is_empty() && cte == name);
     any(statement, &mut |node| {
         let NodeEnum::SelectStmt(select) = node else { return false };
         let mut catalog = false;
-        later_arms(select, &mut |arm| catalog |= reads(arm, is_catalog));
-        catalog && reads(select, |schema, name| !is_catalog(schema, name))
+        later_arms(select, &mut |arm| catalog |= reads(arm, &is_catalog));
+        catalog && reads(select, &is_other)
     })
 }
 
 /// Whether any table of the statement is of that kind, by its schema and name as they are written.
-fn reads(select: &SelectStmt, of_kind: fn(&str, &str) -> bool) -> bool {
+fn reads(select: &SelectStmt, of_kind: &dyn Fn(&str, &str) -> bool) -> bool {
     any(&NodeEnum::SelectStmt(Box::new(select.clone())), &mut |node| match node {
         NodeEnum::RangeVar(range) => of_kind(&range.schemaname, &range.relname),
         _ => false, // tidy: no table
