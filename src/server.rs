@@ -21,7 +21,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admin::{self, Admin, Health};
-use crate::audit::record::Record;
 use crate::audit::writer::Format;
 use crate::audit::{self, Durability, Log};
 use crate::backend::ConnectError;
@@ -121,8 +120,7 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
     keeping.abort();
     let Some(log) = log else { return served };
     // What it says last is that it ended well.
-    log.note(Record::new("stop"));
-    log.close();
+    log.end();
     if log.has_failed() { Err("the audit log cannot be written".to_owned()) } else { served }
 }
 

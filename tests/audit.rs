@@ -278,6 +278,104 @@ fn what_was_acknowledged_is_recorded_when_the_proxy_is_killed() {
     }
 }
 
+/// What an unrestricted user's messages leave, whatever their order: an outcome is that of its statement.
+#[test]
+fn outcomes_are_of_their_own_statements() {
+    let world = World::start("", "");
+    let mut owner = world.connect("owner");
+    let message = |kind: u8, body: &[u8]| [&[kind][..], &(body.len() as u32 + 4).to_be_bytes(), body].concat();
+    let parse = |name: &str, sql: &str| message(b'P', &[name.as_bytes(), b"\0", sql.as_bytes(), b"\0\0\0"].concat());
+    let bind = |name: &str| message(b'B', &[b"\0", name.as_bytes(), b"\0\0\0\0\0\0\0"].concat());
+    let (execute, sync) = (message(b'E', &[0, 0, 0, 0, 0]), message(b'S', b""));
+    let run = |owner: &mut Wire, messages: &[&[u8]]| {
+        owner.send_raw(&messages.concat()).expect("send");
+        owner.answer()
+    };
+    // COPY as libpq sends it: the Sync before the data is dropped by the server.
+    let copy = parse("", "COPY item (tenant_id, id) FROM STDIN");
+    let data = [message(b'd', b"1\t501\n"), message(b'c', b""), sync.clone()].concat();
+    let copied = run(&mut owner, &[&copy, &bind(""), &execute, &sync, &data]);
+    assert!(copied.error.is_none(), "{:?}", copied.error);
+    // A name that is taken stays what it was.
+    run(&mut owner, &[&parse("s", "UPDATE item SET n = 7 WHERE id = 1"), &sync]);
+    assert!(run(&mut owner, &[&parse("s", "SELECT 1"), &sync]).error.is_some());
+    run(&mut owner, &[&bind("s"), &execute, &sync]);
+    // What follows an error does not run.
+    let failed = run(&mut owner, &[&parse("", "SELECT 1/0"), &bind(""), &execute, &execute, &execute, &sync]);
+    assert!(failed.error.is_some());
+    // A constraint that is put off.
+    let _ = owner.query("CREATE TABLE put_off (id int UNIQUE DEFERRABLE INITIALLY DEFERRED); INSERT INTO put_off VALUES (1)");
+    assert!(run(&mut owner, &[&parse("", "INSERT INTO put_off VALUES (1)"), &bind(""), &execute, &sync]).error.is_some());
+    let _ = owner.query("DELETE FROM item WHERE id = 501");
+    drop(owner);
+    let records = world.records("session_end");
+    let outcome = |record: &serde_json::Value| {
+        let known =
+            records.iter().find(|r| r["event"] == "template" && r["template"] == record["template"]).expect("its template");
+        let of = |r: &&serde_json::Value| r["event"] == "outcome" && r["statement"] == record["statement"];
+        let outcome = records.iter().find(of).expect("its outcome");
+        let word = outcome["outcome"].as_str().unwrap_or_default();
+        let detail = outcome["sqlstate"].as_str().map(str::to_owned).or_else(|| outcome["rows"].as_u64().map(|n| n.to_string()));
+        format!("{:.30} | {word} {}", known["text"].as_str().unwrap_or_default(), detail.unwrap_or_default())
+    };
+    let told: Vec<String> = records.iter().filter(|r| r["event"] == "intent").map(outcome).collect();
+    let expected = [
+        "COPY item (tenant_id, id) FROM | done 1",
+        "UPDATE item SET n = ? WHERE id | done 2",
+        "SELECT ?/? | failed 22012",
+        "SELECT ?/? | skipped ",
+        "SELECT ?/? | skipped ",
+        "CREATE TABLE put_off (id int U | done 1",
+        "INSERT INTO put_off VALUES (?) | done 1",
+        "DELETE FROM item WHERE id = ? | done 1",
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(records.iter().filter(|r| r["event"] == "undone").count(), 1);
+}
+
+/// Under `sync` nothing is told that is not recorded, also to who leaves at once.
+#[test]
+fn who_leaves_is_told_nothing_that_is_not_recorded() {
+    let world = World::start("durability = \"sync\"", "[cache]\nmemory_mb = 4");
+    let mut one = world.connect("one");
+    let known = "SELECT id, note FROM item WHERE id < 4";
+    for _ in 0..2 {
+        assert_eq!(one.query(known).rows().count(), 3);
+    }
+    let pid = world.proxy.pid().expect("it runs").to_string();
+    let done = Command::new("prlimit").args(["--pid", &pid, "--fsize=100:unlimited"]).status().expect("prlimit runs");
+    assert!(done.success());
+    let query = [&[b'Q'][..], &(known.len() as u32 + 5).to_be_bytes(), known.as_bytes(), &[0]].concat();
+    one.send_raw(&[query, vec![b'X', 0, 0, 0, 4]].concat()).expect("send");
+    let answer = one.answer();
+    assert_eq!(answer.rows().count(), 0, "{answer:?}");
+}
+
+/// What proves a tenant, and what settings are set to, is nobody's to read.
+#[test]
+fn tokens_and_settings_are_not_in_the_log() {
+    let world = World::start("", "");
+    let mut web = world.connect("web");
+    for sql in [
+        "SET bulkhead.tenant = '2'",
+        "SET TimeZone = 'Europe/Berlin'",
+        "SET statement_timeout = '77001'",
+        "SELECT count(*) FROM item",
+    ] {
+        assert!(web.query(sql).error.is_none(), "{sql}");
+    }
+    let _ = web.query("SELECT \"a'b\".id FROM item \"a'b\" ORDER BY 1 LIMIT 77002");
+    drop(web);
+    let records = world.records("session_end");
+    let text = lines(&records);
+    assert!(!text.contains("Berlin") && !text.contains("7700"), "{text}");
+    assert!(text.contains("tenant | web | 2"), "{text}");
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(world.path().join("signing.key")).expect("a key").permissions(),
+    );
+    assert_eq!(mode & 0o077, 0, "the key is nobody else's");
+}
+
 #[test]
 fn a_log_that_cannot_be_written_refuses_statements_until_it_can() {
     let world = World::start("durability = \"sync\"", "");

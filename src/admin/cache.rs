@@ -60,10 +60,6 @@ fn no_cache() -> Response {
 impl Kept {
     fn purge(&self, what: What) -> Result<u64, String> {
         let What { database, tenant, table } = what;
-        if let Some(log) = &self.log {
-            let record = Record::new("purge").maybe("database", database.as_deref()).maybe("tenant", tenant.as_deref());
-            log.note(record.maybe("table", table.as_deref()));
-        }
         if let Some(name) = database.as_ref().filter(|name| !self.tables.contains_key(*name)) {
             return Err(format!("there is no database \"{name}\""));
         }
@@ -75,6 +71,10 @@ impl Kept {
             if found.is_empty() {
                 return Err(format!("there is no table \"{schema}.{name}\""));
             }
+        }
+        if let Some(log) = &self.log {
+            let record = Record::new("purge").maybe("database", database.as_deref()).maybe("tenant", tenant.as_deref());
+            log.note(record.maybe("table", table.as_deref()));
         }
         let tenant = tenant.map(|tenant| Tenant(tenant.into()));
         let families = |database: &str| self.tables.get(database).map(|tables| tables.families()).unwrap_or_default();

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -32,6 +33,9 @@ pub trait Disk: Send {
 
     /// When it was written last.
     fn modified(&self, name: &str) -> io::Result<SystemTime>;
+
+    /// Whether what is written to the file would be found under its name.
+    fn is_there(&mut self, name: &str) -> io::Result<()>;
 }
 
 /// A directory of the operating system's.
@@ -50,7 +54,7 @@ impl Directory {
     /// # Errors
     /// Another process writes there; the system's.
     pub fn new(path: &Path) -> io::Result<Directory> {
-        fs::create_dir_all(path)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock"))?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => io::Error::new(io::ErrorKind::ResourceBusy, "another process writes this log"),
@@ -100,7 +104,8 @@ impl Disk for Directory {
 
     fn replace(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let beside = self.path.join(format!("{name}.new"));
-        let written = File::create(&beside).and_then(|mut file| {
+        let created = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside);
+        let written = created.and_then(|mut file| {
             file.write_all(bytes)?;
             file.sync_all()
         });
@@ -121,5 +126,13 @@ impl Disk for Directory {
 
     fn modified(&self, name: &str) -> io::Result<SystemTime> {
         fs::metadata(self.path.join(name))?.modified()
+    }
+
+    fn is_there(&mut self, name: &str) -> io::Result<()> {
+        let found = fs::metadata(self.path.join(name))?.ino();
+        match self.file(name)?.metadata()?.ino() == found {
+            true => Ok(()),
+            false => Err(io::Error::new(io::ErrorKind::NotFound, format!("{name} was replaced"))),
+        }
     }
 }

@@ -35,7 +35,7 @@ use crate::event::{Event, Events, Observe, Reload};
 use disk::{Directory, Disk};
 use record::Record;
 pub use redact::redact;
-pub use trail::{Open, Outcome, Reach, Refused, Template, Trail, Who};
+pub use trail::{Open, Outcome, Reach, Refused, Template, Trail, Who, without_quotes};
 use writer::{Format, OpenError, Writer};
 
 /// When a record is safe enough for what it is about to go on.
@@ -79,7 +79,17 @@ enum Duty {
 pub struct Log {
     shared: Arc<Shared>,
     sessions: AtomicU64,
+    refused_logins: Mutex<RefusedLogins>,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug, Default)]
+struct RefusedLogins {
+    second: u64,
+    /// In that second.
+    told: u64,
+    /// Those that were not.
+    more: u64,
 }
 
 #[derive(Debug)]
@@ -105,7 +115,7 @@ struct Queue {
     /// Records that were taken, ever.
     taken: u64,
     /// Those whose templates this segment has.
-    templates: HashSet<u64, ahash::RandomState>,
+    templates: HashSet<u128, ahash::RandomState>,
     /// Bytes that the writer could not write.
     backlog: usize,
     failing: Option<Failing>,
@@ -125,6 +135,8 @@ struct Failing {
 const BACKLOG: usize = 64 << 20;
 /// How many templates a segment is known to have.
 const TEMPLATES: usize = 1 << 16;
+/// How long a record is waited for: a disk that takes longer is one that cannot be written.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long after a failure it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -148,7 +160,7 @@ impl Log {
         let own = shared.clone();
         let spawned = std::thread::Builder::new().name("audit".to_owned()).spawn(move || own.write(writer));
         let thread = spawned.map_err(|error| OpenError::Io { name: "a thread".to_owned(), error })?;
-        let log = Log { shared, sessions: AtomicU64::new(0), thread: Mutex::new(Some(thread)) };
+        let log = Log { shared, sessions: AtomicU64::new(0), refused_logins: Mutex::default(), thread: Mutex::new(Some(thread)) };
         log.note(Record::new("start").text("version", env!("CARGO_PKG_VERSION")));
         Ok(log)
     }
@@ -156,6 +168,26 @@ impl Log {
     /// Records what has happened: a session's begin, an administrator's act, a refusal.
     pub fn note(&self, record: Record) -> Ticket {
         self.shared.take(record.end(), None, Duty::After).unwrap_or_default()
+    }
+
+    /// Records a login that was refused. Who has proved nothing cannot fill the disk: of many in one second the rest is counted, and told
+    /// with the next.
+    pub fn note_refused_login(&self, record: Record) {
+        const EACH_SECOND: u64 = 20;
+        let second = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let more = {
+            let mut refused = self.refused_logins.lock().unwrap_or_else(PoisonError::into_inner);
+            if refused.second != second {
+                (refused.second, refused.told) = (second, 0);
+            }
+            refused.told += 1;
+            if refused.told > EACH_SECOND {
+                refused.more += 1;
+                return;
+            }
+            std::mem::take(&mut refused.more)
+        };
+        self.note(if more > 0 { record.number("more", more) } else { record });
     }
 
     /// A number for one more session of this process.
@@ -182,8 +214,14 @@ impl Log {
             return Ok(());
         }
         let mut progress = self.shared.progress.subscribe();
-        let reached = progress.wait_for(|now| now.durable >= ticket.0 || now.failing).await.map_err(|_| Unavailable)?;
-        let durable = reached.durable >= ticket.0;
+        let reached = progress.wait_for(|now| now.durable >= ticket.0 || now.failing);
+        let durable = match tokio::time::timeout(PATIENCE, reached).await {
+            Ok(reached) => reached.map_err(|_| Unavailable)?.durable >= ticket.0,
+            Err(_) => {
+                self.shared.stands_still("the disk does not answer");
+                false
+            }
+        };
         if durable || self.shared.settings.on_failure == OnFailure::Continue { Ok(()) } else { Err(Unavailable) }
     }
 
@@ -213,6 +251,19 @@ impl Log {
     /// Whether it could not be written when it was tried last.
     pub fn has_failed(&self) -> bool {
         self.shared.progress.borrow().failing
+    }
+
+    /// Ends it in order: nothing may follow the last record.
+    pub fn end(&self) {
+        {
+            // At once: what comes behind it would look as if somebody else had written it.
+            let mut queue = self.shared.queue();
+            if !queue.stop {
+                queue.push(&Record::new("stop").end());
+                queue.stop = true;
+            }
+        }
+        self.close();
     }
 
     /// Writes what there is, and a last checkpoint.
@@ -254,6 +305,9 @@ impl Shared {
     /// Takes a record, after its template where the segment has that not yet.
     fn take(&self, record: Vec<u8>, template: Option<&Template>, duty: Duty) -> Result<Ticket, Unavailable> {
         let mut queue = self.queue();
+        if queue.stop {
+            return Err(Unavailable);
+        }
         let is_full = queue.lines.len() + queue.backlog > BACKLOG;
         if queue.failing.is_some() || is_full {
             let on_failure = self.settings.on_failure;
@@ -261,9 +315,12 @@ impl Shared {
                 return Err(Unavailable);
             }
             if (duty == Duty::Before || is_full) && !crate::mutant!("audit.gaps-are-not-counted") {
-                let full = || Failing::new("more records than memory has room for".to_owned());
-                queue.failing.get_or_insert_with(full).missed += 1;
-                return Ok(Ticket(queue.taken));
+                let why = "more records than memory has room for";
+                queue.failing.get_or_insert_with(|| Failing::new(why.to_owned())).missed += 1;
+                let ticket = Ticket(queue.taken);
+                drop(queue);
+                self.stands_still(why);
+                return Ok(ticket);
             }
         }
         if let Some(template) = template
@@ -282,26 +339,46 @@ impl Shared {
         Ok(ticket)
     }
 
+    /// Nothing comes to the disk any more, and it does not say why.
+    fn stands_still(&self, why: &str) {
+        let is_new = self.progress.send_if_modified(|now| !std::mem::replace(&mut now.failing, true));
+        if is_new {
+            tracing::error!("the audit log cannot be written: {why}");
+            self.queue().failing.get_or_insert_with(|| Failing::new(why.to_owned()));
+            self.events.emit(Event::AuditFailed { refuses: self.settings.on_failure != OnFailure::Continue });
+        }
+    }
+
     /// The thread's own.
     fn write(&self, mut writer: Writer<impl Disk>) {
         let mut lines = vec![];
         let mut pruned = Instant::now();
+        let mut looked = Instant::now();
+        let mut upkept = true;
         loop {
             let (taken, rotates, stop) = self.await_lines(&mut lines, &writer);
             let begun = Instant::now();
             writer.add_lines(&mut lines);
             lines.clear();
-            let mut written = writer.flush();
-            if written.is_ok() && rotates {
-                written = writer.rotate();
-            }
-            if written.is_ok() && stop {
-                written = writer.close();
-            }
-            match written {
+            // Once a second, or while it fails.
+            let looks = looked.elapsed() >= RETRY;
+            let written = if looks { writer.is_there() } else { Ok(()) };
+            match written.and_then(|()| writer.flush()) {
                 Ok(()) => self.has_written(&mut writer, taken, begun),
                 Err(error) => self.has_failed(&mut writer, &error),
             }
+            if looks {
+                looked = Instant::now();
+            }
+            let kept = if rotates { writer.rotate() } else { Ok(()) };
+            let kept = kept.and_then(|()| if stop { writer.close() } else { writer.upkeep() });
+            let kept_well = kept.is_ok();
+            match (kept, upkept) {
+                (Err(error), true) => tracing::warn!("the audit log has no new checkpoint, or no reserve: {error}"),
+                (Ok(()), false) => tracing::info!("the audit log has checkpoints and its reserve again"),
+                (Err(_), false) | (Ok(()), true) => {}
+            }
+            upkept = kept_well;
             if stop {
                 return;
             }

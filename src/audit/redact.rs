@@ -3,8 +3,11 @@
 /// Names, words and operators stay; values, comments and what is not sure to be none of these go. Of a text whose quotes can be read in
 /// two ways, all behind the first of them goes.
 pub fn redact(text: &str) -> String {
-    let bytes = text.as_bytes();
+    let whole = text.len();
     // With a backslash, where a string ends depends on how it begins, and on settings.
+    // Longer ones are not recorded whole.
+    let text = cut(text);
+    let bytes = text.as_bytes();
     let readable = if text.contains('\\') && !crate::mutant!("audit.backslashes-are-plain") {
         bytes.iter().position(|b| *b == b'\'').unwrap_or(bytes.len())
     } else {
@@ -21,10 +24,10 @@ pub fn redact(text: &str) -> String {
         }
         at = end;
     }
-    if readable < bytes.len() {
+    out.truncate(out.trim_end().len());
+    if readable < bytes.len() || bytes.len() < whole {
         out.push_str("...");
     }
-    out.truncate(out.trim_end().len());
     out
 }
 
@@ -40,12 +43,18 @@ fn token(text: &str, at: usize) -> (usize, Option<&'static str>) {
         [b'\'', ..] => (until(b"'", 1), Some("?")),
         // Identifiers; a value that is quoted so by mistake is an error, and shown.
         [b'"', ..] => (until(b"\"", 1), None),
-        [b'-', b'-', ..] => (until(b"\n", 2), Some(" ")),
+        [b'-', b'-', ..] => {
+            let end = memchr::memchr2(b'\n', b'\r', rest).map_or(rest.len(), |end| end + 1);
+            (at + end, Some(" "))
+        }
         // Nested ones end later: what is left of them is shown, as words.
         [b'/', b'*', ..] => (comment_end(rest) + at, Some(" ")),
         [b'$', ..] => match dollar_quote(rest) {
             Some(mark) => (until(mark, mark.len()), Some("?")),
-            None if rest.get(1).is_some_and(u8::is_ascii_digit) => (run(|b| b == b'$' || b.is_ascii_digit()), None),
+            None if rest.get(1).is_some_and(u8::is_ascii_digit) => {
+                let digits = rest[1..].iter().position(|b| !b.is_ascii_digit()).unwrap_or(rest.len() - 1);
+                (at + 1 + digits, None)
+            }
             None => (at + 1, None),
         },
         [b'0'..=b'9', ..] => (run(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_')), Some("?")),
@@ -53,6 +62,14 @@ fn token(text: &str, at: usize) -> (usize, Option<&'static str>) {
         [b, ..] if is_word(*b) => (run(is_word), None),
         _ => (at + 1, None), // tidy: not a syntax kind
     }
+}
+
+/// The longest text that is recorded whole, in bytes.
+const LONGEST: usize = 8 << 10;
+
+/// At most so much of it.
+pub(super) fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(LONGEST)]
 }
 
 fn is_word(byte: u8) -> bool {
@@ -93,6 +110,7 @@ mod tests {
             ("SELECT * FROM acc WHERE id = 7 AND note = 'it''s'", "SELECT * FROM acc WHERE id = ? AND note = ??"),
             ("select  1.5e10,\n x1 from \"My Table\"", "select ?, x1 from \"My Table\""),
             ("SELECT $1, $$secret$$, $a$se'cret$a$ , E'x'", "SELECT $1, ?, ? , E?"),
+            ("SELECT 1 -- a\rx, $1$$secret$$", "SELECT ? x, $1?"),
             ("SELECT 1 -- secret\n, 2 /* se /* c */ ret */", "SELECT ? , ?"),
             ("SELECT E'a\\'secret' , 'secret'", "SELECT E..."),
             ("SELECT 'secret", "SELECT ?"),

@@ -31,7 +31,7 @@ pub fn name(first: u64) -> String {
 
 /// `None`: it is no segment's name.
 pub fn first_of(file: &str) -> Option<u64> {
-    let first = file.strip_suffix(".log")?.parse().ok()?;
+    let first = file.strip_suffix(".log")?.parse().ok().filter(|first| *first < 1 << 62)?;
     (name(first) == file).then_some(first)
 }
 

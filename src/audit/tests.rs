@@ -161,6 +161,10 @@ impl Disk for Forgetful {
         })
     }
 
+    fn is_there(&mut self, name: &str) -> io::Result<()> {
+        self.with(|inner| inner.file(name).map(|_| ()))
+    }
+
     fn modified(&self, _name: &str) -> io::Result<SystemTime> {
         Ok(SystemTime::UNIX_EPOCH)
     }
@@ -212,9 +216,8 @@ fn write(disk: &Forgetful, from: usize, batches: usize) -> Result<usize, OpenErr
         if writer.flush().is_ok() {
             durable = next;
         }
-        if rotates {
-            let _ = writer.rotate();
-        }
+        let _ = if rotates { writer.rotate() } else { Ok(()) };
+        let _ = writer.upkeep();
     }
     let _ = writer.close();
     Ok(durable)
@@ -299,7 +302,7 @@ fn a_full_disk_has_room_for_what_is_refused() {
     let disk = Forgetful::default();
     let mut writer = Writer::open(disk.clone(), None, SMALL).expect("a log");
     writer.add(record(0));
-    writer.flush().expect("room");
+    writer.flush().and_then(|()| writer.upkeep()).expect("room");
     assert!(disk.names().expect("names").iter().any(|name| name == "reserve"));
     assert!(writer.give_up_reserve() && !writer.give_up_reserve(), "once");
     assert!(!disk.names().expect("names").iter().any(|name| name == "reserve"));
@@ -318,6 +321,13 @@ impl Kept {
         let key = PublicKey::parse(disk.text(PUBLIC_KEY).trim()).expect("a key");
         let earlier = key.open(&disk.text(CHECKPOINT)).expect("a checkpoint");
         write(&disk, 0, batches / 2).expect("a log");
+        Kept { earlier, ..Kept::of(&disk) }
+    }
+
+    /// The checkpoint of earlier is that of now.
+    fn of(disk: &Forgetful) -> Kept {
+        let key = PublicKey::parse(disk.text(PUBLIC_KEY).trim()).expect("a key");
+        let earlier = key.open(&disk.text(CHECKPOINT)).expect("a checkpoint");
         let directory = tempfile::tempdir().expect("a directory");
         disk.with(|inner| {
             for (name, file) in &inner.files {
@@ -337,7 +347,7 @@ impl Kept {
     }
 
     fn verify(&self, earlier: &[Checkpoint]) -> Result<Verified, ReadError> {
-        Reader::open(self.directory.path(), None).and_then(|reader| reader.verify(earlier, |_| {}))
+        Reader::open(self.directory.path(), None).and_then(|mut reader| reader.verify(earlier, |_| {}))
     }
 
     /// What `verify` says of a log in which one file is another.
@@ -462,22 +472,35 @@ fn proofs_go_without_the_log() {
 
 #[test]
 fn what_is_not_kept_any_more_leaves_the_rest_provable() {
-    let kept = Kept::new(30);
-    let segments = kept.segments();
+    let disk = Forgetful::default();
+    write(&disk, 0, 20).expect("a log");
+    let kept = Kept::of(&disk);
     let whole = Reader::open(kept.directory.path(), None).expect("a log");
     let size = kept.verify(&[]).expect("whole").size;
-    let proofs: Vec<Proof> = (0..size).map(|index| whole.prove(index).expect("a proof")).collect();
-    for pruned in 1..segments.len() {
-        std::fs::remove_file(&segments[pruned - 1]).expect("remove");
-        let first = segment::first_of(&segments[pruned].file_name().expect("a name").to_string_lossy()).expect("a segment");
-        let verified = kept.verify(&[]).expect("the rest is what was written");
-        assert_eq!((verified.first, verified.size), (first, size));
-        let reader = Reader::open(kept.directory.path(), None).expect("a log");
-        for index in 0..size {
-            match reader.prove(index) {
-                Ok(proof) => assert!(index >= first && proof == proofs[index as usize], "{index} of {first}..{size}"),
-                Err(error) => assert!(index < first, "{index} of {first}..{size}: {error}"),
+    let records: Vec<String> = (0..size).map(|index| whole.prove(index).expect("a proof").record).collect();
+    let key = PublicKey::parse(disk.text(PUBLIC_KEY).trim()).expect("a key");
+    // By hand.
+    for path in &kept.segments()[..kept.segments().len() - 1] {
+        std::fs::remove_file(path).expect("remove");
+        let told = kept.verify(&[]);
+        assert!(matches!(&told, Err(ReadError::Bad(bad)) if bad.why.contains("nothing says")), "{told:?}");
+    }
+    // For its age, and the log says so.
+    let mut writer = Writer::open(disk.clone(), None, SMALL).expect("a log");
+    let first = writer.prune(SystemTime::now()).expect("a good disk");
+    writer.add(Record::new("pruned").number("first", first).end());
+    writer.flush().and_then(|()| writer.close()).expect("a good disk");
+    let kept = Kept::of(&disk);
+    let verified = kept.verify(&[]).expect("the rest is what was written");
+    assert!(first > 5 && verified.first == first && verified.size > size);
+    let reader = Reader::open(kept.directory.path(), None).expect("a log");
+    for index in 0..size {
+        match reader.prove(index) {
+            Ok(proof) => {
+                assert!(index >= first && proof.record == records[index as usize], "{index} of {first}..");
+                proof.check(&key).expect("it shows it");
             }
+            Err(error) => assert!(index < first, "{index} of {first}..{size}: {error}"),
         }
     }
 }

@@ -5,33 +5,35 @@
 //! is told as `unknown`, by [`Open`]'s drop: nothing that was sent is forgotten.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use sha2::{Digest, Sha256};
 
 use super::record::Record;
+use super::redact::cut;
 use super::{Duty, Log, Ticket, Unavailable};
 
 /// What many statements have in common: recorded once in each segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Template {
-    pub(super) hash: u64,
+    pub(super) hash: u128,
     /// First word of the command.
     command: &'static str,
     /// What is sent, without constants.
     pub text: Box<str>,
 }
 
-/// The longest text of a template that is recorded whole, in bytes.
-const LONGEST: usize = 8 << 10;
-
 impl Template {
     /// How records name it.
     pub fn id(&self) -> String {
-        format!("{:016x}", self.hash)
+        format!("{:032x}", self.hash)
     }
 
     /// `text`: without constants.
     pub fn new(command: &'static str, text: String) -> Template {
-        let hash = xxhash_rust::xxh3::xxh3_64(text.as_bytes());
+        // One that nobody finds another text for.
+        let hash = Sha256::digest(text.as_bytes());
+        let hash = hash.first_chunk().map_or(0, |half| u128::from_be_bytes(*half));
         Template { hash, command, text: text.into() }
     }
 
@@ -41,21 +43,13 @@ impl Template {
     }
 }
 
-/// How long a record is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// The message as far as it cannot quote a value: where a text could not be read, or a value not be converted, what it quotes may be one;
 /// elsewhere it is a name.
-fn without_quotes<'r>(refused: &Refused<'r>) -> &'r str {
+pub fn without_quotes<'m>(sqlstate: &str, message: &'m str) -> &'m str {
     const NAMES: [&str; 2] = ["42", "0A"];
-    let quotes = if NAMES.iter().any(|class| refused.sqlstate.starts_with(class)) { " at or near \"" } else { "\"" };
-    let end = memchr::memmem::find(refused.message.as_bytes(), quotes.as_bytes());
-    &refused.message[..end.unwrap_or(refused.message.len())]
-}
-
-/// At most [`LONGEST`] bytes of it.
-fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(LONGEST)]
+    let quotes = if NAMES.iter().any(|class| sqlstate.starts_with(class)) { " at or near \"" } else { "\"" };
+    let end = memchr::memmem::find(message.as_bytes(), quotes.as_bytes());
+    cut(&message[..end.unwrap_or(message.len())])
 }
 
 /// Whether a statement changes anything.
@@ -164,7 +158,9 @@ impl Trail {
         let record = Record::new("refused").with(&on.who).number("statement", on.statements).maybe("tenant", refused.tenant);
         let record = record.text("id", &id).text("reason", refused.reason).text("sqlstate", refused.sqlstate);
         let record = if refused.rules.is_empty() { record } else { record.texts("rules", refused.rules.iter().copied()) };
-        on.owed = on.log.note(record.text("message", without_quotes(refused)).maybe("text", refused.text.map(cut)));
+        on.owed = on
+            .log
+            .note(record.text("message", without_quotes(refused.sqlstate, refused.message)).maybe("text", refused.text.map(cut)));
         Some(id)
     }
 
@@ -186,8 +182,7 @@ impl Trail {
     /// The log cannot be written.
     pub async fn safe(&self) -> Result<(), Unavailable> {
         match &self.0 {
-            // A disk that stands still is one that cannot be written.
-            Some(on) => tokio::time::timeout(PATIENCE, on.log.safe(on.owed)).await.unwrap_or(Err(Unavailable)),
+            Some(on) => on.log.safe(on.owed).await,
             None => Ok(()),
         }
     }

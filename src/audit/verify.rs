@@ -48,6 +48,8 @@ pub struct Verified {
     pub signed: u64,
     /// How many checkpoints were compared, those inside of the log included.
     pub checkpoints: u64,
+    /// How often it was gone on with after a crash, from records that no checkpoint covered.
+    pub recovered: u64,
     /// Bytes of a record that is being written, or was when the proxy died.
     pub unfinished: usize,
 }
@@ -101,11 +103,17 @@ impl Reader {
         };
         let told = key.map_or(own, PathBuf::from);
         let key = PublicKey::parse(&line).map_err(|trouble| ReadError::Note { path: told, trouble })?;
-        let entries = fs::read_dir(path).map_err(|error| ReadError::Io { path: path.to_owned(), error })?;
-        let mut firsts: Vec<u64> =
-            entries.filter_map(|entry| segment::first_of(&entry.ok()?.file_name().to_string_lossy())).collect();
-        firsts.sort_unstable();
-        Ok(Reader { path: path.to_owned(), key, firsts })
+        let mut reader = Reader { path: path.to_owned(), key, firsts: vec![] };
+        reader.look()?;
+        Ok(reader)
+    }
+
+    /// Which segments there are now.
+    fn look(&mut self) -> Result<(), ReadError> {
+        let entries = fs::read_dir(&self.path).map_err(|error| ReadError::Io { path: self.path.clone(), error })?;
+        self.firsts = entries.filter_map(|entry| segment::first_of(&entry.ok()?.file_name().to_string_lossy())).collect();
+        self.firsts.sort_unstable();
+        Ok(())
     }
 
     /// The checkpoint that a file has, if it is this log's.
@@ -129,13 +137,19 @@ impl Reader {
     ///
     /// # Errors
     /// [`ReadError::Bad`]: it is not what it was.
-    pub fn verify(&self, earlier: &[Checkpoint], mut each: impl FnMut(Read<'_>)) -> Result<Verified, ReadError> {
+    pub fn verify(&mut self, earlier: &[Checkpoint], mut each: impl FnMut(Read<'_>)) -> Result<Verified, ReadError> {
         // Before the segments: what is written meanwhile is more than it covers, never less.
-        let newest = self.newest()?;
-        let first = *self.firsts.first().ok_or_else(|| ReadError::Empty(self.path.clone()))?;
+        let newest = self.newest().map_err(|error| match error {
+            ReadError::Note { path: _, trouble } => bad_file(CHECKPOINT, &trouble),
+            ReadError::Io { path: _, error } if error.kind() == io::ErrorKind::NotFound => bad_file(CHECKPOINT, "it is missing"),
+            other => other,
+        })?;
+        self.look()?;
+        let first = *self.firsts.first().ok_or_else(|| bad_file("", "there is no segment"))?;
         let mut expected: Vec<&Checkpoint> = earlier.iter().chain([&newest]).collect();
         expected.sort_by_key(|checkpoint| checkpoint.size);
-        let mut walk = Walk { key: &self.key, expected: &expected, tree: None, compared: 0, good: first };
+        let mut walk =
+            Walk { key: &self.key, expected: &expected, tree: None, compared: 0, good: first, pruned: 0, recovered: 0 };
         let mut unfinished = 0;
         for (i, first) in self.firsts.iter().enumerate() {
             let is_last = i + 1 == self.firsts.len();
@@ -147,12 +161,24 @@ impl Reader {
             let why = format!("it is missing: a checkpoint covers {} records", missing.size);
             return Err(ReadError::Bad(Bad { record: size, from: size, at: 0, file, why }));
         }
+        // Whoever removes a segment cannot add the record of it, signed, as the log does itself.
+        if walk.pruned < first {
+            let why = "it and what is before it are missing, and nothing says that they were too old".to_owned();
+            let file = segment::name(first);
+            return Err(ReadError::Bad(Bad { record: first.saturating_sub(1), from: walk.pruned, file, at: 0, why }));
+        }
         let origin = newest.origin.clone();
-        Ok(Verified { origin, first, size, signed: newest.size, checkpoints: walk.compared, unfinished })
+        let (checkpoints, recovered) = (walk.compared, walk.recovered);
+        Ok(Verified { origin, first, size, signed: newest.size, checkpoints, recovered, unfinished })
     }
 
     fn read(&self, first: u64) -> Result<Vec<u8>, ReadError> {
-        let path = self.path.join(segment::name(first));
+        let name = segment::name(first);
+        let path = self.path.join(&name);
+        let found = fs::symlink_metadata(&path).map_err(|error| ReadError::Io { path: path.clone(), error })?;
+        if !found.is_file() || found.len() > LONGEST {
+            return Err(bad_file(&name, "it is no segment: another kind of file, or larger than any"));
+        }
         fs::read(&path).map_err(|error| ReadError::Io { path, error })
     }
 
@@ -165,8 +191,16 @@ impl Reader {
         for first in &self.firsts[begin.min(self.firsts.len())..] {
             let file = self.read(*first)?;
             let header = segment::header_length(&file).unwrap_or(file.len());
+            let is_last = self.firsts.last() == Some(first);
             for (index, line) in (*first..).zip(segment::lines(&file, header)) {
-                let Line::Record(json, leaf) = line else { break };
+                let (json, leaf) = match line {
+                    Line::Record(json, leaf) => (json, leaf),
+                    Line::Bad { at } if is_last && is_torn(&file[at..]) => break,
+                    Line::Bad { at } => {
+                        let why = "it is not what was written".to_owned();
+                        return Err(ReadError::Bad(Bad { record: index, from: index, file: segment::name(*first), at, why }));
+                    }
+                };
                 if index >= from && !each(Read { index, json, leaf }) {
                     return Ok(());
                 }
@@ -223,7 +257,11 @@ impl Reader {
         let leaves = self.leaves(checkpoint.size)?;
         let path =
             tree::inclusion(&leaves, index, checkpoint.size).ok_or_else(|| absent("cannot be proved: records are missing"))?;
-        Ok(Proof { index, record, path: path.iter().map(encode).collect(), checkpoint: note })
+        let proof = Proof { index, record, path: path.iter().map(encode).collect(), checkpoint: note };
+        match proof.check(&self.key) {
+            Ok(_) => Ok(proof),
+            Err(why) => Err(bad_file("", &format!("{why}: the records are not those that the checkpoint covers"))),
+        }
     }
 
     /// What shows that the log of the newer checkpoint goes on from that of the older.
@@ -246,6 +284,19 @@ impl Reader {
     }
 }
 
+/// No segment is longer, in bytes: a batch may go past what one is meant to have.
+const LONGEST: u64 = 1 << 30;
+
+/// A file that is not the log's any more.
+fn bad_file(file: &str, why: &str) -> ReadError {
+    ReadError::Bad(Bad { record: 0, from: 0, file: file.to_owned(), at: 0, why: why.to_owned() })
+}
+
+/// Whether what is no record may be one that was being written: the end of its line is not there yet.
+fn is_torn(rest: &[u8]) -> bool {
+    memchr::memchr(b'\n', rest).is_none()
+}
+
 fn read_text(path: &Path) -> Result<String, ReadError> {
     fs::read_to_string(path).map_err(|error| ReadError::Io { path: path.to_owned(), error })
 }
@@ -259,6 +310,9 @@ struct Walk<'w> {
     compared: u64,
     /// Up to here a checkpoint has told that all is well.
     good: u64,
+    /// What is before this was removed for its age.
+    pruned: u64,
+    recovered: u64,
 }
 
 impl Walk<'_> {
@@ -277,11 +331,12 @@ impl Walk<'_> {
                     if let Some(tree) = &mut self.tree {
                         tree.push(leaf);
                     }
+                    self.note(json);
                     each(Read { index, json, leaf });
                     self.compare(&name, at)?;
                 }
                 // What is behind the last checkpoint may be in the middle of being written.
-                Line::Bad { at } if is_last && self.expected.is_empty() => return Ok(file.len() - at),
+                Line::Bad { at } if is_last && self.expected.is_empty() && is_torn(&file[at..]) => return Ok(file.len() - at),
                 Line::Bad { at } => {
                     let why = "it is not what was written".to_owned();
                     return Err(ReadError::Bad(Bad { record: index, from: index, file: name, at, why }));
@@ -293,6 +348,16 @@ impl Walk<'_> {
 
     fn size(&self) -> u64 {
         self.tree.as_ref().map_or(0, Frontier::size)
+    }
+
+    /// What the log says of itself.
+    fn note(&mut self, json: &[u8]) {
+        let begin = &json[..json.len().min(80)];
+        if memchr::memmem::find(begin, b"\"event\":\"pruned\"").is_some() {
+            let record: Option<serde_json::Value> = serde_json::from_slice(json).ok();
+            self.pruned = self.pruned.max(record.and_then(|record| record["first"].as_u64()).unwrap_or(0));
+        }
+        self.recovered += u64::from(memchr::memmem::find(begin, b"\"event\":\"recovered\"").is_some());
     }
 
     /// The first line, which says nothing new but in the first segment: there it is told by the first checkpoint.

@@ -119,14 +119,25 @@ impl<D: Disk> Writer<D> {
     fn note_recovery(&mut self, torn: &[u8], signed: u64) -> Result<(), OpenError> {
         if !torn.is_empty() {
             let name = format!("torn-{:020}", self.tree.size());
-            self.disk.replace(&name, torn).map_err(io_error(&name))?;
+            if let Err(error) = self.disk.replace(&name, torn) {
+                // As on a full disk: the log goes on, and says so.
+                tracing::warn!("what a crash has left behind the last record of the audit log is not kept: {error}");
+                self.give_up_reserve();
+            }
         }
         if (!torn.is_empty() || self.tree.size() > signed) && !crate::mutant!("audit.recovery-is-not-told") {
             let record = Record::new("recovered").number("records", self.tree.size()).number("torn_bytes", torn.len() as u64);
             self.add(record.number("checkpoint", signed).end());
         }
         let name = self.name.clone();
-        self.flush().map_err(io_error(&name))
+        let written = self.flush();
+        let full = written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::StorageFull);
+        let written = if full && self.give_up_reserve() { self.flush() } else { written };
+        match written {
+            Err(error) if error.kind() != io::ErrorKind::StorageFull => Err(io_error(&name)(error)),
+            // What becomes of statements meanwhile is for the settings to say.
+            Err(_) | Ok(()) => Ok(()),
+        }
     }
 
     /// The name of the log.
@@ -161,22 +172,38 @@ impl<D: Disk> Writer<D> {
         self.pending.extend_from_slice(lines);
     }
 
-    /// Makes all that was added durable, and a checkpoint where it is time.
+    /// Makes all that was added durable.
     ///
     /// # Errors
     /// The disk's. Nothing is lost: it is tried again with the next.
     pub fn flush(&mut self) -> io::Result<()> {
-        self.write_pending()?;
-        if !self.has_reserve && self.format.reserve > 0 {
-            self.disk.replace(RESERVE, &vec![b'-'; self.format.reserve])?;
-            self.has_reserve = true;
-        }
+        self.write_pending()
+    }
+
+    /// A checkpoint, where it is time, and the reserve, where there is none.
+    ///
+    /// # Errors
+    /// The disk's. What is durable stays so, and unsigned until this succeeds.
+    pub fn upkeep(&mut self) -> io::Result<()> {
         if self.signed.1.elapsed() >= self.format.checkpoint && self.has_news() {
             let note = self.sign()?;
             // In the log as well, durable with what comes next: where it was changed is told between two of them.
             self.add(Record::new("checkpoint").text("note", &note).end());
         }
+        if !self.has_reserve && self.format.reserve > 0 {
+            self.disk.replace(RESERVE, &vec![b'-'; self.format.reserve])?;
+            self.has_reserve = true;
+        }
         Ok(())
+    }
+
+    /// Whether what is written would be found again: the segment has not been removed, or replaced.
+    ///
+    /// # Errors
+    /// It has.
+    pub fn is_there(&mut self) -> io::Result<()> {
+        let name = self.name.clone();
+        self.disk.is_there(&name)
     }
 
     /// Whether there is more than the record of the last checkpoint itself.
@@ -346,8 +373,10 @@ fn recover(disk: &impl Disk, name: &str, signed: &Checkpoint) -> Result<Found, O
     }
     let mut whole = length;
     let mut root = (tree.size() == signed.size).then(|| tree.root());
+    let mut ended = false;
     for line in segment::lines(&file, length) {
         let Line::Record(record, leaf) = line else { break };
+        ended |= tree.size() + 1 == signed.size && is_end(record);
         whole += PREFIX + record.len() + 1;
         tree.push(leaf);
         if tree.size() == signed.size {
@@ -355,6 +384,10 @@ fn recover(disk: &impl Disk, name: &str, signed: &Checkpoint) -> Result<Found, O
         }
     }
     let found = tree.size();
+    if ended && found > signed.size {
+        let size = signed.size;
+        return Err(OpenError::Tampered(format!("{name} goes on behind record {size}, with which the log was ended in order")));
+    }
     match root {
         Some(root) if root == signed.root || crate::mutant!("audit.changed-logs-go-on") => {}
         Some(_) => return Err(OpenError::Tampered(format!("{name}: the records are not those that the checkpoint covers"))),
@@ -365,4 +398,9 @@ fn recover(disk: &impl Disk, name: &str, signed: &Checkpoint) -> Result<Found, O
         }
     }
     Ok(Found { length: whole as u64, tree, torn: file[whole..].to_vec() })
+}
+
+/// The last record of a log that was ended in order; nothing but a start follows it, which is signed when the next checkpoint is made.
+fn is_end(record: &[u8]) -> bool {
+    memchr::memmem::find(&record[..record.len().min(80)], b"\"event\":\"stop\"").is_some()
 }

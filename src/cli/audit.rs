@@ -171,7 +171,7 @@ fn end(done: Done) -> Outcome {
 }
 
 fn verify(common: &Common, log: &LogArgs, checkpoints: &[PathBuf], as_json: bool) -> Done {
-    let reader = log.open(common)?;
+    let mut reader = log.open(common)?;
     let earlier = checkpoints.iter().map(|path| reader.checkpoint(path)).collect::<Result<Vec<_>, _>>()?;
     let verified = match reader.verify(&earlier, |_| {}) {
         Err(ReadError::Bad(bad)) if as_json => {
@@ -192,6 +192,10 @@ fn verify(common: &Common, log: &LogArgs, checkpoints: &[PathBuf], as_json: bool
     say(&format!("; {} checkpoints agree", verified.checkpoints));
     if unsigned > 0 {
         say(&format!("; the last {unsigned} are not covered by one yet"));
+    }
+    if verified.recovered > 0 {
+        let times = verified.recovered;
+        say(&format!("; {times} times it was gone on with after a crash, from records that no checkpoint covered"));
     }
     if verified.unfinished > 0 {
         say(&format!("; {} bytes at the end are no whole record", verified.unfinished));
@@ -264,6 +268,7 @@ fn tail(common: &Common, log: &LogArgs, lines: u64, follow: bool) -> Done {
 fn export(common: &Common, log: &LogArgs, ecs: bool, since: Option<&str>, until: Option<&str>) -> Done {
     let reader = log.open(common)?;
     let mut templates = std::collections::HashMap::new();
+    let mut written = Ok(());
     reader.records(0, |read| {
         let Ok(record) = serde_json::from_slice::<Value>(read.json) else { return true };
         let time = record["time"].as_str().unwrap_or_default();
@@ -278,9 +283,16 @@ fn export(common: &Common, log: &LogArgs, ecs: bool, since: Option<&str>, until:
         }
         let line =
             if ecs { of_ecs(&record, read, &templates).to_string() } else { String::from_utf8_lossy(read.json).into_owned() };
-        std::io::stdout().lock().write_all((line + "\n").as_bytes()).is_ok()
+        written = std::io::stdout().lock().write_all((line + "\n").as_bytes());
+        written.is_ok()
     })?;
-    Ok(Outcome::Fine)
+    match written.and_then(|()| std::io::stdout().lock().flush()) {
+        // Who has read enough (`| head`).
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Trouble::Other(format!("the records cannot be written: {error}")))
+        }
+        Err(_) | Ok(()) => Ok(Outcome::Fine),
+    }
 }
 
 /// A record by the Elastic Common Schema (ECS 8: `event`, `user`, `client`, `error`, `session`); what that has no place for is in

@@ -636,17 +636,6 @@ fn relation<'c>(range: &RangeVar, catalog: &'c Catalog) -> Option<&'c Relation> 
     catalog.relation_named(&range.schemaname, &range.relname)
 }
 
-/// A statement with nothing between its quotes.
-pub(super) fn without_constants(text: &str) -> String {
-    let mut parts = text.split('\'');
-    let mut out = parts.next().unwrap_or_default().to_owned();
-    for (i, part) in parts.enumerate() {
-        out.push_str(if i % 2 == 0 { "'" } else { "..'" });
-        out.push_str(if i % 2 == 0 { "" } else { part });
-    }
-    out
-}
-
 /// Whether a text, or a parameter's value, may name the present time: `'now'`, `'today 04:05'`. Whatever spells characters in another way
 /// (escapes, literals that go on in the next line) may.
 pub fn names_the_present(text: &[u8]) -> bool {

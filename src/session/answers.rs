@@ -368,20 +368,34 @@ impl Session<'_> {
                 for (i, one) in sent.iter_mut().enumerate().skip(*next) {
                     one.audit.complete(if i == *next { failed } else { audit::Outcome::Skipped });
                 }
+                // Those before it were of the same transaction, where no block was open.
+                if *next > 0 && self.status == TransactionStatus::Idle {
+                    self.note_undone(body);
+                }
             }
             Some(Expected::Lookup(lookup)) => lookup.audit.complete(failed),
             // An Execute, or the Bind that it needs: a value that cannot be read, or computed, is found there.
             Some(_) | None => {
+                let at_end = matches!(self.queue.front(), Some(Expected::Sync));
                 let batch = self.queue.iter_mut().take_while(|expected| !matches!(expected, Expected::Sync));
                 let mut executes = batch.filter_map(|expected| match expected {
                     Expected::Execute { sent, .. } => Some(sent),
                     _ => None, // tidy: not a syntax kind
                 });
-                if let Some(sent) = executes.next() {
-                    sent.audit.complete(failed);
+                match executes.next() {
+                    Some(sent) => sent.audit.complete(failed),
+                    // A constraint that was put off: what has been told as done is not.
+                    None if at_end => self.note_undone(body),
+                    None => {}
                 }
             }
         }
+    }
+
+    /// Statements that were told as done are not: their transaction has failed after them.
+    fn note_undone(&mut self, body: &[u8]) {
+        let sqlstate = ErrorFields::new(body).sqlstate().unwrap_or_default().to_owned();
+        self.trail.note("undone", |record| record.text("sqlstate", &sqlstate));
     }
 
     /// `cached plan must not change result type`: the next try prepares it anew.

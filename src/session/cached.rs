@@ -6,7 +6,6 @@ use std::time::Instant;
 use super::drive::HIGH;
 use super::enforced::{Phase, Session, Snapshots, Step};
 use super::extended::parameters_of;
-use super::recorded::unrecorded;
 use super::statements::Statement;
 use crate::audit::{self, Reach};
 use crate::cache::doubt;
@@ -32,8 +31,8 @@ impl Session<'_> {
         let Some(cache) = &self.database.cache else { return Err(None) };
         match cache.find(self.asked(text, self.database.gate.epoch(), Form::Simple, &search_path)) {
             Found::Hit(entry) => {
-                self.give(&entry, Protocol::Simple, Cached::Hit, begun);
-                Ok(())
+                // What cannot be recorded is refused where it would be sent.
+                if self.give(&entry, Protocol::Simple, Cached::Hit, begun) { Ok(()) } else { Err(None) }
             }
             Found::Missing(key) => Err(Some(key)),
         }
@@ -68,8 +67,7 @@ impl Session<'_> {
             self.look(text, approved, missing, Turn::Second);
         }
         let Some(entry) = self.fetch().await? else { return Ok(Answered::No) };
-        self.give(&entry, Protocol::Simple, Cached::Fetched, begun);
-        Ok(Answered::Yes)
+        Ok(if self.give(&entry, Protocol::Simple, Cached::Fetched, begun) { Answered::Yes } else { Answered::No })
     }
 
     /// An answer of the second tier to what is about to be sent, if that may be kept. One that is cancelled meanwhile is sent, and
@@ -218,11 +216,18 @@ impl Session<'_> {
         how: Cached,
         begun: Instant,
     ) -> Batch {
-        if let Some(parse) = &messages.parse {
+        let before = self.client.outbox.len();
+        if messages.parse.is_some() {
             reply::put_parse_complete(&mut self.client.outbox);
+        }
+        if !self.give(entry, Protocol::Extended, how, begun) {
+            // Its messages are taken one by one, and it is refused among them.
+            self.client.outbox.truncate(before);
+            return Batch::Refused;
+        }
+        if let Some(parse) = &messages.parse {
             self.names.insert(parse.name, statement);
         }
-        self.give(entry, Protocol::Extended, how, begun);
         // Inside of a block the others stay, and this one is the unnamed one.
         match self.status {
             TransactionStatus::Idle => self.names.drop_portals(),
@@ -292,12 +297,13 @@ impl Session<'_> {
         None
     }
 
-    fn give(&mut self, entry: &Entry, protocol: Protocol, how: Cached, begun: Instant) {
+    /// `false`: it cannot be recorded, and was not given.
+    fn give(&mut self, entry: &Entry, protocol: Protocol, how: Cached, begun: Instant) -> bool {
         let answer = &entry.answer;
         let tenant = self.principal.tenant().map(|tenant| &*tenant.0);
         match self.trail.open(|| entry.template.audited.clone(), tenant, Reach::Reads) {
             Ok(mut open) => open.complete(audit::Outcome::Cached { bytes: answer.len() as u64 }),
-            Err(_) => return self.deny(unrecorded(), protocol),
+            Err(_) => return false,
         }
         self.client.outbox.extend_from_slice(answer);
         reply::put_ready(&mut self.client.outbox, self.status);
@@ -305,6 +311,7 @@ impl Session<'_> {
         self.tell(Command::Select, protocol, Verdict::Permitted);
         self.shared.events.emit(Event::Cached(how));
         self.shared.events.emit(Event::LatencyAdded(begun.elapsed()));
+        true
     }
 
     /// Whether what comes is alone in its message or batch, with nothing before it that is not answered.
@@ -422,6 +429,8 @@ enum Batch {
     Asked(Following),
     /// It may be kept.
     Missed(Arc<Statement>),
+    /// It is known, and must not be given.
+    Refused,
 }
 
 /// The messages of a transaction of the extended protocol that is one statement.

@@ -99,7 +99,6 @@ pub(super) struct Session<'s> {
     pub registration: Registration,
     _places: (Place, Place),
     pub settings: Tracker,
-    pub trail: Trail,
     /// Bytes of rows that were passed on since a statement ended.
     pub passed: u64,
     /// Of a statement that is about to be refused: its text, without constants, and what threat rules find in it.
@@ -148,6 +147,8 @@ pub(super) struct Session<'s> {
     pub idle_limit: bool,
     /// The schemas of search_path under the settings that they were computed for.
     path: Option<(Settings, Arc<[Box<str>]>)>,
+    /// Last, so that the end of the session is told after that of its statements.
+    pub trail: Trail,
 }
 
 /// How long the server has been at what the client sent, as far as there is a limit.
@@ -311,6 +312,10 @@ impl Session<'_> {
             } else {
                 let _ = lease.give_back();
             }
+        }
+        // Nothing is told before what it was asked for is recorded, at the end as well.
+        if !self.trail.is_safe() && self.trail.safe().await.is_err() {
+            self.client.outbox.clear();
         }
         // A client that does not read must not hold what the session holds.
         let _ = tokio::time::timeout(self.shared.limits.startup_timeout, self.client.close()).await;
@@ -652,6 +657,10 @@ impl Session<'_> {
     /// what was done is undone.
     pub fn deny(&mut self, mut denial: Denial, protocol: Protocol) {
         self.tell(Command::Other, protocol, Verdict::Denied(denial.reason));
+        // In a block that has failed there is one answer to nearly everything.
+        if self.status == TransactionStatus::Failed && !precedes_state(denial.error.sqlstate) {
+            denial.error = Box::new(in_failed_transaction());
+        }
         self.record_refusal(&mut denial);
         let in_transaction = self.status == TransactionStatus::InTransaction;
         let poisoned = match &mut self.lease {
@@ -662,9 +671,7 @@ impl Session<'_> {
                 true
             }
             Some(_) | None => {
-                let failed = self.status == TransactionStatus::Failed && !precedes_state(denial.error.sqlstate);
-                let error = if failed { in_failed_transaction() } else { *denial.error };
-                self.answer(|out| reply::put_error(out, &error));
+                self.answer(|out| reply::put_error(out, &denial.error));
                 self.batch.failed = true;
                 false
             }

@@ -62,7 +62,9 @@ impl Session<'_> {
                 };
                 row = self.choose_tenant(wanted, local, form, protocol, out)?;
                 if *form != TenantForm::Show {
-                    self.trail.note("tenant", |record| record.maybe("tenant", wanted));
+                    // As it is known now: what was sent may be a token.
+                    let tenant = self.principal.tenant().map(|tenant| &*tenant.0);
+                    self.trail.note("tenant", |record| record.maybe("tenant", tenant));
                 }
                 match form {
                     TenantForm::Set => plan.command().to_owned(),

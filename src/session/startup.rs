@@ -13,7 +13,7 @@ use super::shared::{Database, Login, Place, Shared};
 use super::socket::{Client, Socket};
 use super::tenant;
 use crate::audit::record::Record;
-use crate::audit::{Trail, Who};
+use crate::audit::{Trail, Who, without_quotes};
 use crate::config::UserAccess;
 use crate::error::{Severity, SqlError, sqlstate};
 use crate::gate::{Context, Protocol};
@@ -82,9 +82,11 @@ pub async fn establish(socket: TcpStream, shared: &Arc<Shared>) -> Result<Establ
         Err(Failure::Gone) => Err(Ended::Quietly),
         Err(Failure::Refused(error)) => {
             if let Some(log) = &shared.log {
-                let record =
-                    Record::new("login_refused").maybe("user", startup.get("user")).text("client", &client.socket.peer());
-                log.note(record.text("sqlstate", error.sqlstate.0).text("message", &error.message));
+                // No longer than a name may be: nobody has proved anything yet.
+                let user = startup.get("user").map(|user| &user[..user.floor_char_boundary(63)]);
+                let record = Record::new("login_refused").maybe("user", user).text("client", &client.socket.peer());
+                let message = without_quotes(error.sqlstate.0, &error.message);
+                log.note_refused_login(record.text("sqlstate", error.sqlstate.0).text("message", message));
             }
             Err(Ended::Refused(Box::new(client), error))
         }

@@ -176,8 +176,7 @@ impl Relay {
                 if matches!(tag, tag::ROW_DESCRIPTION | tag::DATA_ROW) {
                     self.rows.set(true);
                 }
-                matches!(tag, tag::ERROR | tag::READY_FOR_QUERY | tag::COMMAND_COMPLETE)
-                    || recording && matches!(tag, tag::PORTAL_SUSPENDED | tag::EMPTY_QUERY)
+                matches!(tag, tag::ERROR | tag::READY_FOR_QUERY | tag::COMMAND_COMPLETE) || recording && Recorder::hears(tag)
             };
             let plain = self.down.advance(&lease.inbox, frame::CAP_SERVER, interesting)?;
             self.recorder.pass(plain);
@@ -192,7 +191,9 @@ impl Relay {
                 return Ok(None);
             }
             let Some(message) = frame::take(&mut lease.inbox, frame::CAP_SERVER)? else { return Ok(None) };
-            self.recorder.answer(message.tag, &message.body);
+            if !(message.tag == tag::ERROR && poison::is_poison(&message.body)) {
+                self.recorder.answer(message.tag, &message.body);
+            }
             match message.tag {
                 tag::READY_FOR_QUERY => {
                     self.rows.set(false);
@@ -299,7 +300,7 @@ impl Relay {
                     asks.set(true);
                 }
                 !matches!(tag, b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'd' | b'c' | b'f')
-                    || recording && matches!(tag, b'P' | b'B' | b'E')
+                    || recording && matches!(tag, b'P' | b'B' | b'E' | b'C' | b'c' | b'f')
             };
             let plain = self.up.advance(&client.inbox, self.max_message, interesting)?;
             self.unsynced |= asks.get();
@@ -315,9 +316,10 @@ impl Relay {
             if !self.recorder.sees(&client.inbox, header.frame()) {
                 return Ok(None);
             }
-            self.recorder.take(header.tag, &client.inbox[..header.frame().min(client.inbox.len())])?;
+            let length = header.frame();
+            self.recorder.take(header.tag, &client.inbox[..length.min(client.inbox.len())], length)?;
             match header.tag {
-                b'P' | b'B' | b'E' => {
+                b'P' | b'B' | b'E' | b'C' | b'c' | b'f' => {
                     self.intend();
                     self.pass_one(client, lease)?;
                 }
