@@ -333,6 +333,7 @@ impl Shared {
         // Who fills an empty queue wakes the thread: those after it need not.
         let was_empty = queue.lines.len() == writer_line(record.len());
         drop(queue);
+        record::give_back(record);
         if was_empty || self.settings.durability == Durability::Sync {
             self.filled.notify_one();
         }

@@ -1,7 +1,21 @@
 //! What a record says: one line of JSON, its fields in one order, without blanks. No value of a client's is in it unless a field is
 //! for that.
 
+use std::cell::Cell;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+thread_local! {
+    /// Of the last record that was taken on this thread: most are no longer.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// What a record was written in, once it has been copied.
+pub fn give_back(buffer: Vec<u8>) {
+    // A long one is not kept.
+    if buffer.capacity() <= 4096 {
+        BUFFER.set(buffer);
+    }
+}
 
 /// A record that is being written: `{"time":..,"event":..` and what is added.
 #[derive(Debug)]
@@ -14,8 +28,8 @@ impl Record {
     }
 
     pub fn at(time: SystemTime, event: &str) -> Record {
-        // Most are shorter; the rest of the buffer is what stands before and behind a line.
-        let mut record = Record(Vec::with_capacity(384));
+        let mut record = Record(BUFFER.take());
+        record.0.clear();
         record.0.extend_from_slice(b"{\"time\":\"");
         write_time(time, &mut record.0);
         record.0.push(b'"');

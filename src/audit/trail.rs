@@ -17,6 +17,8 @@ use super::{Duty, Log, Ticket, Unavailable};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Template {
     pub(super) hash: u128,
+    /// That, as records have it.
+    id: Box<str>,
     /// First word of the command.
     command: &'static str,
     /// What is sent, without constants.
@@ -25,8 +27,8 @@ pub struct Template {
 
 impl Template {
     /// How records name it.
-    pub fn id(&self) -> String {
-        format!("{:032x}", self.hash)
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     /// `text`: without constants.
@@ -34,11 +36,11 @@ impl Template {
         // One that nobody finds another text for.
         let hash = Sha256::digest(text.as_bytes());
         let hash = hash.first_chunk().map_or(0, |half| u128::from_be_bytes(*half));
-        Template { hash, command, text: text.into() }
+        Template { hash, id: format!("{hash:032x}").into(), command, text: text.into() }
     }
 
     pub(super) fn record(&self) -> Vec<u8> {
-        let record = Record::new("template").text("template", &self.id()).text("command", self.command);
+        let record = Record::new("template").text("template", self.id()).text("command", self.command);
         record.text("text", cut(&self.text)).number("length", self.text.len() as u64).end()
     }
 }
@@ -84,7 +86,7 @@ pub struct Trail(Option<Box<On>>);
 struct On {
     log: Arc<Log>,
     /// Fields of each record: session, user, database.
-    who: Box<[u8]>,
+    who: Arc<[u8]>,
     /// Statements so far.
     statements: u64,
     /// What the client may be told only after.
@@ -133,7 +135,7 @@ impl Trail {
         on.statements += 1;
         let mut opened = Opened {
             log: on.log.clone(),
-            fields: on.who.to_vec(),
+            fields: on.who.clone(),
             statement: on.statements,
             tenant: tenant.map(Into::into),
             template: template(),
@@ -233,7 +235,7 @@ pub struct Open(Option<Box<Opened>>);
 #[derive(Debug)]
 struct Opened {
     log: Arc<Log>,
-    fields: Vec<u8>,
+    fields: Arc<[u8]>,
     statement: u64,
     tenant: Option<Box<str>>,
     template: Arc<Template>,
@@ -255,7 +257,7 @@ enum Stage {
 impl Opened {
     fn describe(&self, record: Record) -> Record {
         let record = record.with(&self.fields).number("statement", self.statement).maybe("tenant", self.tenant.as_deref());
-        record.text("command", self.template.command).text("template", &self.template.id())
+        record.text("command", self.template.command).text("template", self.template.id())
     }
 
     fn complete(&mut self, outcome: Outcome<'_>) {

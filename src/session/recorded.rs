@@ -85,7 +85,7 @@ impl Session<'_> {
                 Watch::Shadow => {
                     self.shared.events.emit(Event::ThreatFound { rule: rule.name, mode: Watch::Shadow });
                     self.trail.note("threat", |record| {
-                        record.text("rule", rule.name).text("mode", "shadow").text("template", &plan.audited().id())
+                        record.text("rule", rule.name).text("mode", "shadow").text("template", plan.audited().id())
                     });
                 }
                 Watch::Enforce => enforced = Some(rule.name),
