@@ -149,11 +149,11 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(404, page("Error", "no such page"))
         parameter, _, statement = PLACES[place]
         sql = statement.format(fields.get(parameter, ""))  # the mistake
-        began = time.monotonic()
+        began, clock = time.time(), time.monotonic()
         rows, state, message = self.server.pool.run(sql)
         status, text = PAGES[mode](place, rows, message)
         self.server.counts.note(sql, state, message, len(rows), len(text.encode("utf8", "replace")))
-        self.server.log.write(path=self.path, body=body, sql=sql, sqlstate=state, seconds=round(time.monotonic() - began, 4),
+        self.server.log.write(path=self.path, body=body, sql=sql, sqlstate=state, began=began, seconds=round(time.monotonic() - clock, 4),
                               status=status, answer=text)
         self.answer(status, text)
 

@@ -9,7 +9,9 @@ import threading
 import time
 import urllib.request
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 
+import detection
 from places import PLACES
 from shop import COUNT_OF_OTHERS, EXTRACTED, FOREIGN, HERE, LONGEST, OWN, canaries
 
@@ -53,7 +55,8 @@ class Outcome:
     statements: int = 0
     bytes_answered: int = 0
     errors: dict = field(default_factory=dict)  # SQLSTATE -> how often
-    detection: dict = field(default_factory=dict)
+    detection: dict = field(default_factory=dict)  # the first error, refusal and finding: after how many statements, by what
+    findings: dict = field(default_factory=dict)  # threat rule -> how many statements it has found
     denials: dict = field(default_factory=dict)  # Bulkhead's own count of what it refused, by reason
     canaries: list = field(default_factory=list)  # of others
     extracted: bool = False  # some of them are in columns that the application never shows
@@ -224,11 +227,7 @@ def evidence(log, output, canary):
 
 
 def first_denied(stats):
-    """For detection: after how many statements whoever watches could have known, by what.
-
-    The application counts, which sees each SQLSTATE: Bulkhead's log does not name what it refuses, and its metrics only count.
-    Whatever Bulkhead will tell about attacks is to be compared with this.
-    """
+    """After how many statements the application itself could have known, by what: that is what Bulkhead's findings are compared with."""
     keys = ("statements", "sqlstate", "message", "sql")
     return {name: {k: stats[name][k] for k in keys} for name in ("first_error", "first_refusal") if stats[name]}
 
@@ -238,7 +237,7 @@ def run(attack, side, tools, folder, seconds, stop_at_leak):
     os.makedirs(folder)
     log = os.path.join(folder, "application.jsonl")
     side.restore()
-    began, denied = time.monotonic(), side.denials()
+    began, since, denied = time.monotonic(), datetime.now(timezone.utc), side.denials()
     with Site(tools.python, side, log) as site:
         tail = Tail(log, os.path.join(folder, "output.txt"))
         attacker = Attacker(tools.sqlmap, attack, site.port, folder, seconds, lambda: stop_at_leak and bool(tail.extracted()))
@@ -247,6 +246,8 @@ def run(attack, side, tools, folder, seconds, stop_at_leak):
     outcome = Outcome(side.name, attack, round(time.monotonic() - began, 1), attacker.capped)
     outcome.denials = {reason: count - denied.get(reason, 0) for reason, count in side.denials().items() if count > denied.get(reason, 0)}
     judge(outcome, stats, attacker, folder, log)
+    outcome.findings, firsts = detection.found(side.records(since), log)
+    outcome.detection.update(firsts)
     outcome.changed = side.has_changed()
     return outcome
 

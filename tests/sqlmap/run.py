@@ -13,6 +13,8 @@ each alone; then at level 2, with each tamper script that applies to PostgreSQL.
 (shop.py), rows of others are compared with what they were, and each statement is sent once more to a shop where others have none
 (replay.py): its answer must be the same (in the table: differ).
 
+When Bulkhead's threat rules have noticed an attack stands in the table (found first at), and by technique below it (detection.py).
+
 Through Bulkhead sqlmap finds the holes as well, for the application has them: what counts is what comes through (in the table: others,
 canaries of others; own, the tenant's). Attacks on the control end with the first canary that was extracted; those through Bulkhead go
 on to their end, or to the cap (a + after the seconds).
@@ -34,8 +36,9 @@ import traceback
 sys.dont_write_bytecode = True
 
 import attacker  # noqa: E402
+import detection  # noqa: E402
 from places import MODES, PLACES  # noqa: E402
-from shop import HERE, Shop  # noqa: E402
+from shop import BINARY, HERE, Shop  # noqa: E402
 from tools import PIP, Tools  # noqa: E402
 
 ALL = "BEUSTQ"
@@ -51,18 +54,17 @@ class CannotRun(Exception):
 def main():
     args = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    binary = os.path.abspath(os.environ.get("BULKHEAD_BIN", os.path.join(HERE, "../../target/debug/bulkhead")))
-    if not os.path.exists(binary):
-        raise CannotRun(f"{binary} is missing: build it, or name it in BULKHEAD_BIN")
+    if not os.path.exists(BINARY):
+        raise CannotRun(f"{BINARY} is missing: build it, or name it in BULKHEAD_BIN")
     tools = Tools()
     attacks = planned(args, tools)
     folder = args.keep or tempfile.mkdtemp(prefix="bulkhead-sqlmap-seen-")
     failures, pairs = [], []
     try:
-        with Shop(binary) as shop:
+        with Shop(len(attacks)) as shop:
             print(HEADER, flush=True)
             for number, attack in enumerate(attacks):
-                pairs.append(both(attack, shop, tools, os.path.join(folder, f"{number:03}"), args.cap))
+                pairs.append(both(attack, shop.sides(number), tools, os.path.join(folder, f"{number:03}"), args.cap))
                 print(line(*pairs[-1]), flush=True)
                 write(args, pairs)
                 failures += shop.proxy.ended()
@@ -107,9 +109,9 @@ def planned(args, tools):
     return attacks + [attacker.Attack(p, "shown", ALL, TAMPER_LEVEL, TAMPER_RISK, s) for s in scripts for p in TAMPERED]
 
 
-def both(attack, shop, tools, folder, cap):
+def both(attack, sides, tools, folder, cap):
     """An attack on both sides, at the same time: [through Bulkhead, directly]."""
-    sides = [(side, os.path.join(folder, side.name)) for side in shop.sides()]
+    sides = [(side, os.path.join(folder, side.name)) for side in sides]
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         jobs = [pool.submit(attacker.run, attack, side, tools, seen, cap, side.name == "direct") for side, seen in sides]
         try:
@@ -125,15 +127,16 @@ def both(attack, shop, tools, folder, cap):
 # === what is told
 
 COLUMNS = f"{'requests':>8} {'bytes':>9} {'seconds':>7} {'hole':>4} {'others':>6} {'own':>3} {'differ':>6}"
-HEADER = f"{'place':<7} {'mode':<6} {'techniques':<22} | {'through Bulkhead':<49} {'refused':<12} | directly, up to the first canary\n" \
-         f"{'':<37} | {COLUMNS} {'first at':<12} | {COLUMNS}"
+HEADER = f"{'place':<7} {'mode':<6} {'techniques':<22} | {'through Bulkhead':<49} {'refused':<12} {'found':<24} | directly, up to the first canary\n" \
+         f"{'':<37} | {COLUMNS} {'first at':<12} {'first at':<24} | {COLUMNS}"
 
 
 def line(through, direct):
     a = through.attack
-    refusal = through.detection.get("first_refusal")
+    refusal, finding = (through.detection.get(name) for name in ("first_refusal", "first_finding"))
     refused = f"{refusal['statements']} ({refusal['sqlstate']})" if refusal else "-"
-    return f"{a.place:<7} {a.mode:<6} {a.tamper or a.techniques:<22} | {cells(through)} {refused:<12} | {cells(direct)}"
+    found = f"{finding['statements']} ({finding['rules'][0]})" if finding else "-"
+    return f"{a.place:<7} {a.mode:<6} {a.tamper or a.techniques:<22} | {cells(through)} {refused:<12} {found:<24} | {cells(direct)}"
 
 
 def cells(outcome):
@@ -162,6 +165,7 @@ def verdict(pairs, failures):
     unproven = list(blind_spots(pairs))
     for what in unproven:
         print("NOT PROVEN: " + what)
+    print("\n".join(["", *detection.summary([t for t, _ in pairs]), ""]))
     through, direct = totals(pairs, 0), totals(pairs, 1)
     print(f"{len(pairs)} attacks. Through Bulkhead: {through}. Directly: {direct}.")
     return 1 if failures else 2 if unproven else 0

@@ -4,19 +4,23 @@ Every row carries a canary that no other row has, and that says whose the row is
 any other that turns up in what it was sent or has put together is a leak.
 """
 
+import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "../drivers"))
 
-from cluster import BIN, CONF, HBA, TENANTS, Server, as_postgres, quiet  # noqa: E402
+from cluster import BIN, CONF, HBA, Server, as_postgres, quiet  # noqa: E402
 from run import Proxy  # noqa: E402
 
+BINARY = os.path.abspath(os.environ.get("BULKHEAD_BIN", os.path.join(HERE, "../../target/debug/bulkhead")))
 ROWS = 12  # of each tenant in each table
 OWNER = 0  # the number in canaries of what is nobody's: the operator's secrets
 
@@ -68,13 +72,15 @@ POLICY += '[[table]]\nname = "public.products"\nscope = "shared"\n\n[[table]]\nn
 # Some of sqlmap's questions take as long as they can: that is how it tells true from false.
 TIMEOUT = "20s"
 
+PATIENCE = 30  # seconds for the audit log to have all that was recorded: a busy disk takes longer than its interval
+
 
 class Shop:
     """PostgreSQL with the shop three times: `shop` behind Bulkhead, `direct`, so that what the control destroys is its own, and `alone`,
     where others have no rows (replay.py)."""
 
-    def __init__(self, binary):
-        self.binary = binary
+    def __init__(self, logins):
+        self.logins = logins
 
     def __enter__(self):
         self.root = tempfile.mkdtemp(prefix="bulkhead-sqlmap-")
@@ -103,8 +109,8 @@ class Shop:
             self.server.sql(SCHEMA + ROWS_OF_ALL, user="shop_owner", database=name)
         self.server.sql("CREATE DATABASE alone TEMPLATE shop OWNER shop_owner", database="postgres")
         self.digest = self.server.sql(FOREIGN_DIGEST)
-        self.proxy = ShopProxy(self.root, self.server)
-        self.proxy.start(self.binary)
+        self.proxy = ShopProxy(self.root, self.server, self.logins)
+        self.proxy.start(BINARY)
 
     def __exit__(self, *_):
         if self.proxy:
@@ -112,18 +118,25 @@ class Shop:
         self.server.stop()
         shutil.rmtree(self.root, ignore_errors=True)
 
-    def sides(self):
-        tenant, role = (f"postgres://{user}@127.0.0.1:{port}/%s?sslmode=disable" for user, port in
-                        (("acme:pw-acme", self.proxy.port), ("app:secret", self.server.port)))
-        return [Side(self, "bulkhead", "shop", tenant), Side(self, "direct", "direct", role)]
+    def sides(self, number):
+        """Both ways, for an attack: Bulkhead counts by login what fails, and the last attack's is not this one's."""
+        ways = [("bulkhead", "shop", f"web{number}", "pw-web", self.proxy.port), ("direct", "direct", "app", "secret", self.server.port)]
+        return [Side(self, name, database, user, f"postgres://{user}:{password}@127.0.0.1:{port}/%s?sslmode=disable")
+                for name, database, user, password, port in ways]
 
 
 class ShopProxy(Proxy):
-    """The proxy of tests/drivers with the policy of this shop, and with its second database."""
+    """The proxy of tests/drivers with the policy of this shop, its second database, and so many logins of the tenant."""
+
+    def __init__(self, root, server, logins):
+        super().__init__(root, server)
+        self.logins = logins
 
     def write_config(self):
         super().write_config()
         with open(self.dir + "/proxy.toml", "a") as f:
+            for number in range(self.logins):
+                f.write(f'\n[[user]]\nname = "web{number}"\npassword = "pw-web"\ntenant = "1"\nroles = ["app"]\n')
             f.write(f'\n[[database]]\nname = "alone"\nupstream = "postgres://app:secret@127.0.0.1:{self.shared.port}/alone?sslmode=disable"\n')
         self.write_policy("shop", POLICY)
 
@@ -132,6 +145,18 @@ class ShopProxy(Proxy):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=30) as answer:
             text = answer.read().decode()
         return {reason: int(count) for reason, count in re.findall(r'^bulkhead_denials_total\{reason="(\w+)"\} (\d+)', text, re.M)}
+
+    def records(self, user, since):
+        """What the audit log tells of a login from that time (datetime) on, in order, as soon as its sessions have ended there."""
+        export = [self.binary, "audit", "export", "--format", "raw", "--log", "audit", "--since", since.strftime("%Y-%m-%dT%H:%M:%S")]
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            text = subprocess.run(export, cwd=self.dir, stdout=subprocess.PIPE, text=True, check=True).stdout
+            records = [record for record in map(json.loads, text.splitlines()) if record.get("user") == user]
+            begun, ended = (sum(record["event"] == event for record in records) for event in ("session", "session_end"))
+            if 0 < begun == ended or time.monotonic() > deadline:
+                return records
+            time.sleep(0.2)
 
     def complaints(self):
         """What its log tells of that should not happen, whatever an attacker sends."""
@@ -142,10 +167,9 @@ class ShopProxy(Proxy):
 class Side:
     """One way to the shop: `url` is all that the application knows of it; `alone` leads the same way to where others have no rows."""
 
-    def __init__(self, shop, name, database, url):
-        self.shop, self.name, self.database = shop, name, database
+    def __init__(self, shop, name, database, user, url):
+        self.shop, self.name, self.database, self.user = shop, name, database, user
         self.url, self.alone = url % database, url % "alone"
-        assert TENANTS["acme"] == 1  # whose the application is
 
     def restore(self):
         """The rows as they were, so that runs do not depend on each other."""
@@ -159,9 +183,11 @@ class Side:
         """Whether rows of others are not what they were."""
         return self.shop.server.sql(FOREIGN_DIGEST, database=self.database) != self.shop.digest
 
-
     def denials(self):
         return self.shop.proxy.denials() if self.name == "bulkhead" else {}
+
+    def records(self, since):
+        return self.shop.proxy.records(self.user, since) if self.name == "bulkhead" else []
 
 
 def canaries(pattern, data):
