@@ -50,6 +50,9 @@ pub static RULES: &[&Rule] = &[
     &threat::conversion::RULE,
     &threat::slow_call::RULE,
     &threat::capability::RULE,
+    &threat::letter::RULE,
+    &threat::spelled_text::RULE,
+    &threat::broken_text::RULE,
     &threat::failures::RULE,
 ];
 

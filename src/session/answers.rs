@@ -360,8 +360,7 @@ impl Session<'_> {
     /// The statement that comes first has failed, and what was sent with it does not run.
     fn record_failure(&mut self, body: &[u8]) {
         self.passed = 0;
-        let signs = self.note_failure();
-        self.tell_signs(signs);
+        self.record_signs_of_failure(ErrorFields::new(body).sqlstate().unwrap_or_default());
         let failed = audit::Outcome::Failed { sqlstate: ErrorFields::new(body).sqlstate().unwrap_or_default() };
         match self.queue.front_mut() {
             Some(Expected::Query { sent, next, .. }) => {

@@ -1,6 +1,8 @@
 //! What the audit log says of a tenant's statements: their intents, before they leave, and what is refused.
 
 use super::enforced::Session;
+use smallvec::SmallVec;
+
 use crate::audit::{self, Reach, Refused};
 use crate::error::{SqlError, sqlstate};
 use crate::event::Event;
@@ -24,9 +26,8 @@ impl Session<'_> {
     pub fn record_refusal(&mut self, denial: &mut Denial) {
         let (text, signs) = self.refused.take().unwrap_or_default();
         let (reason, sqlstate) = (denial.reason, denial.error.sqlstate.0);
-        let signs = signs.and(Signs::of_refusal(reason, sqlstate, &denial.error.message)).and(self.note_failure());
-        self.tell_signs(signs);
-        let names: Vec<&str> = signs.rules().map(|(_, rule)| rule.name).collect();
+        let signs = signs.and(Signs::of_refusal(reason, sqlstate, &denial.error.message)).and(self.note_failure(sqlstate));
+        let names = self.tell_signs(signs);
         let refused = Refused {
             tenant: self.principal.tenant().map(|tenant| &*tenant.0),
             reason: reason.as_str(),
@@ -47,24 +48,35 @@ impl Session<'_> {
     }
 
     /// A statement has failed, or is refused: what that says of the login.
-    pub fn note_failure(&mut self) -> Signs {
+    pub fn note_failure(&mut self, sqlstate: &str) -> Signs {
         let lately = &self.login.lately;
-        lately.note_failure(seconds(), self.statements.saturating_sub(self.counted));
+        lately.note_failure(seconds(), self.statements.saturating_sub(self.counted), sqlstate == sqlstate::SYNTAX_ERROR.0);
         self.counted = self.statements;
         Signs::of_failures(lately)
     }
 
-    /// What threat rules have found in what is refused already, or has failed.
-    pub fn tell_signs(&self, signs: Signs) {
+    /// What threat rules have found in what is refused already, or has failed: those that a policy has not switched off.
+    fn tell_signs(&self, signs: Signs) -> SmallVec<[&'static str; 2]> {
+        let mut names = SmallVec::new();
         if signs.is_empty() {
-            return;
+            return names;
         }
         let modes = self.threat_modes();
         for (number, rule) in signs.rules() {
             let mode = modes.of_rule(number);
             if mode != Watch::Off {
                 self.shared.events.emit(Event::ThreatFound { rule: rule.name, mode });
+                names.push(rule.name);
             }
+        }
+        names
+    }
+
+    /// A statement has failed on the server: what that says of the login is recorded.
+    pub fn record_signs_of_failure(&mut self, sqlstate: &str) {
+        let signs = self.note_failure(sqlstate);
+        for name in self.tell_signs(signs) {
+            self.trail.note("threat", |record| record.text("rule", name).text("mode", "shadow").text("sqlstate", sqlstate));
         }
     }
 
@@ -84,8 +96,13 @@ impl Session<'_> {
                 Watch::Off => {}
                 Watch::Shadow => {
                     self.shared.events.emit(Event::ThreatFound { rule: rule.name, mode: Watch::Shadow });
+                    let tenant = self.principal.tenant().map(|tenant| tenant.0.clone());
                     self.trail.note("threat", |record| {
-                        record.text("rule", rule.name).text("mode", "shadow").text("template", plan.audited().id())
+                        record
+                            .maybe("tenant", tenant.as_deref())
+                            .text("rule", rule.name)
+                            .text("mode", "shadow")
+                            .text("template", plan.audited().id())
                     });
                 }
                 Watch::Enforce => enforced = Some(rule.name),

@@ -134,7 +134,7 @@ upstream = "postgres://shop_owner:ownersecret@{up}"
         statements = sum(events[event] for event in ("statement", "intent", "refused"))
         alarms = collections.Counter(rule for record in records for rule in record.get("rules", []) + ([record["rule"]] if record["event"] == "threat" else []))
         texts = {record["template"]: record["text"] for record in records if record["event"] == "template"}
-        false = {(record["rule"], texts[record["template"]]) for record in records if record["event"] == "threat"}
+        false = {(record["rule"], texts[record["template"]]) for record in records if record["event"] == "threat" and "template" in record}
         complaints += [f"a false alarm of {rule}: {text}" for rule, text in sorted(false)]
         # Programs that try out errors have many of them: that is what `failures` looks for.
         print(f"audit log: {len(records)} records of {statements} statements, {len(texts)} templates; threat rules: {dict(alarms) or 'nothing'}")

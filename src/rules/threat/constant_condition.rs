@@ -5,6 +5,7 @@
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::BoolExprType;
+use pg_query::protobuf::a_const::Val;
 
 use super::{any, says_nothing};
 use crate::rules::{Looks, Rule, Watch};
@@ -19,13 +20,19 @@ pub static RULE: Rule = Rule {
 fn looks(statement: &NodeEnum) -> bool {
     any(statement, &mut |node| match node {
         NodeEnum::BoolExpr(and) if and.boolop() == BoolExprType::AndExpr => {
-            let builders = and.args.iter().take_while(|condition| says_nothing(condition)).count();
-            // `true`, by itself, comes from templates of conditions that are switched off.
-            let compares = |node: &&pg_query::Node| says_nothing(node) && !super::is_constant(node);
-            builders < and.args.len() && and.args[builders..].iter().any(|condition| compares(&condition))
+            let compares = |node: &pg_query::Node| says_nothing(node) && !super::is_constant(node);
+            let builders = and.args.iter().take_while(|condition| compares(condition) || is_switch(condition)).count();
+            // A text or a number is no condition: something was glued to a value (`'fine' AND 1 = 2`, `LIMIT 5 AND 1 = 2`).
+            let value = and.args.iter().any(|condition| super::is_constant(condition) && !is_switch(condition));
+            value || builders < and.args.len() && and.args[builders..].iter().any(compares)
         }
         _ => false, // tidy: what is not AND is not this
     })
+}
+
+/// `true`, by itself, comes from templates of conditions that are switched off.
+fn is_switch(node: &pg_query::Node) -> bool {
+    matches!(&node.node, Some(NodeEnum::AConst(constant)) if matches!(constant.val, Some(Val::Boolval(_))))
 }
 
 #[cfg(test)]
@@ -38,6 +45,8 @@ mod tests {
                 "SELECT * FROM a WHERE id = 5 AND 8312 = 8312",
                 "SELECT * FROM a WHERE name LIKE '%x' AND 'a' = 'b'",
                 "SELECT * FROM a WHERE id = 5 AND 1 = 1 AND name = 'x'",
+                "INSERT INTO a VALUES (1, 'fine shop' AND 5716 = 4306)",
+                "SELECT * FROM a LIMIT 5 AND 8146 = 7166",
                 "UPDATE a SET n = 1 WHERE id = 5 AND 2 > 1",
                 "SELECT * FROM a WHERE (id = 5 AND NOT 1 = 2)",
             ],

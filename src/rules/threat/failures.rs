@@ -24,11 +24,11 @@ mod tests {
     #[test]
     fn what_it_finds() {
         let lately = Lately::default();
-        (0..20).for_each(|_| lately.note_failure(60, 0));
+        (0..20).for_each(|_| lately.note_failure(60, 0, false));
         assert!(!looks(&lately));
-        lately.note_failure(60, 0);
+        lately.note_failure(60, 0, false);
         assert!(looks(&lately));
-        lately.note_failure(60, 90);
+        lately.note_failure(60, 90, false);
         assert!(!looks(&lately), "among many that are well");
     }
 }

@@ -1,10 +1,13 @@
 //! The rules, one file each: the doc comment is its manual.
 
+pub mod broken_text;
 pub mod capability;
 pub mod constant_condition;
 pub mod conversion;
 pub mod failures;
+pub mod letter;
 pub mod slow_call;
+pub mod spelled_text;
 pub mod tautology;
 pub mod union_of_catalog;
 pub mod union_of_constants;
