@@ -29,6 +29,9 @@ WARM, COUNTED = 300, 1000
 # The whole of a statement, by name: contender, protocol
 WHOLE = {f"{name}, {protocol}": (contender, protocol) for name, contender in (("tenant", "bulkhead"), ("relay", "bulkhead-passthrough"))
          for protocol in ("simple", "extended", "prepared")}
+# An answer from the result cache: nothing of it is asked of the server.
+HITS = {f"hit, {protocol}": ("bulkhead", protocol) for protocol in ("simple", "prepared")}
+HIT = "\\set aid random(1, 10)\nSELECT abalance FROM accounts WHERE aid = :aid;\n"
 # Parts: one call of a function and of all that it calls; which statements it is counted in.
 KNOWN, NEW = "tenant, simple", "new statements"
 PARTS = {
@@ -68,9 +71,11 @@ def main():
     try:
         with Counted(("bulkhead",), args.bulkhead) as servers:
             profiles = {name: profile(servers, name, args.keep) for name in [*WHOLE, NEW]}
-        counts = {name: round(profiles[name].total / COUNTED) for name in WHOLE}
+        with Counted(("bulkhead",), args.bulkhead, config="[cache]\nmemory_mb = 64\n") as servers:
+            profiles |= {name: profile(servers, name, args.keep) for name in HITS}
+        counts = {name: round(profiles[name].total / COUNTED) for name in [*WHOLE, *HITS]}
         counts |= {name: profiles[case].call(function) for name, (case, function) in PARTS.items()}
-        counts |= {f"{name}, allocations": round(profiles[name].number(ALLOCATIONS) / COUNTED, 1) for name in WHOLE}
+        counts |= {f"{name}, allocations": round(profiles[name].number(ALLOCATIONS) / COUNTED, 1) for name in [*WHOLE, *HITS]}
     except CannotRun as error:
         print(f"instructions: {error}", file=sys.stderr)
         return 2
@@ -170,9 +175,10 @@ def profile(servers, name, keep):
         select = "".join(f"SELECT abalance AS a{n} FROM accounts WHERE aid = 1;\n" for n in range(FRESH))
         servers.psql(select, **servers.connection("bulkhead"))
     else:
-        run(servers, *WHOLE[name], WARM)
+        whole, script = (HITS, HIT) if name in HITS else (WHOLE, None)
+        run(servers, *whole[name], WARM, script)
         control(pid, "--zero")
-        run(servers, *WHOLE[name], COUNTED)
+        run(servers, *whole[name], COUNTED, script)
     control(pid, "--dump")
     return taken(servers, keep and keep / name.replace(", ", "-").replace(" ", "-"))
 

@@ -135,6 +135,12 @@ fn what_each_statement_leaves() {
         ..Extended::default()
     });
     one.extended(&Extended { sql: b"SELECT 1 / $1::int", parameters: &[Some("0")], ..Extended::default() });
+    // The second of two in one batch does not run.
+    let message = |kind: u8, body: &[u8]| [&[kind][..], &(body.len() as u32 + 4).to_be_bytes(), body].concat();
+    let parse = message(b'P', b"\0SELECT 7 / (id - 1) FROM item WHERE id = 1\0\0\0");
+    let (bind, execute) = (message(b'B', &[0; 8]), message(b'E', &[0; 5]));
+    one.send_raw(&[parse, bind.clone(), execute.clone(), bind, execute, message(b'S', b"")].concat()).expect("send");
+    assert!(one.answer().error.is_some());
     drop(one);
     world.records("session_end");
     let mut web = world.connect("web");
@@ -225,6 +231,13 @@ fn a_refusal_can_be_asked_about_and_the_log_proved() {
     std::fs::write(&segment, file).expect("write");
     let (status, text) = run(&["audit", "verify"]);
     assert!(status == Some(1) && text.contains("record "), "{text}");
+    for lost in ["checkpoint", "00000000000000000000.log"] {
+        let whole = std::fs::read(log.join(lost)).expect("read");
+        std::fs::remove_file(log.join(lost)).expect("remove");
+        let (status, text) = run(&["audit", "verify"]);
+        assert_eq!(status, Some(1), "without {lost}: {text}");
+        std::fs::write(log.join(lost), whole).expect("write");
+    }
     // It is not gone on with either.
     let output = setup.run(&["serve"]);
     assert_eq!(output.status.code(), Some(2));
@@ -349,6 +362,19 @@ fn who_leaves_is_told_nothing_that_is_not_recorded() {
     one.send_raw(&[query, vec![b'X', 0, 0, 0, 4]].concat()).expect("send");
     let answer = one.answer();
     assert_eq!(answer.rows().count(), 0, "{answer:?}");
+}
+
+/// Whoever removes the file that is written does not make statements run unrecorded.
+#[test]
+fn a_segment_that_is_removed_is_noticed() {
+    let world = World::start("", "");
+    let mut one = world.connect("one");
+    assert!(one.query("UPDATE item SET n = 1 WHERE id = 1").error.is_none());
+    std::fs::remove_file(world.path().join("00000000000000000000.log")).expect("remove");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while one.query("UPDATE item SET n = 2 WHERE id = 1").error.is_none_or(|error| error.sqlstate() != "58030") {
+        assert!(Instant::now() < deadline, "nobody notices");
+    }
 }
 
 /// What proves a tenant, and what settings are set to, is nobody's to read.

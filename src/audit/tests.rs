@@ -297,6 +297,70 @@ fn a_log_without_what_its_checkpoint_covers_is_not_gone_on_with() {
     assert!(open().is_err());
 }
 
+/// A record changed by who knows how lines are made: it looks like any other by itself.
+fn forge(file: &[u8], line: usize) -> Vec<u8> {
+    let mut lines: Vec<Vec<u8>> = file.split_inclusive(|b| *b == b'\n').map(<[u8]>::to_vec).collect();
+    let mut forged = vec![b' '; segment::PREFIX];
+    forged.extend_from_slice(&record(4711));
+    segment::seal(&mut forged);
+    forged.push(b'\n');
+    lines[line] = forged;
+    lines.concat()
+}
+
+#[test]
+fn a_forged_record_is_told_within_a_second_of_its_own_and_not_gone_on_with() {
+    let kept = Kept::new(20);
+    let mut narrow = 0;
+    for path in kept.segments() {
+        let file = std::fs::read(&path).expect("read");
+        for line in 1..file.iter().filter(|b| **b == b'\n').count() {
+            match kept.verify_with(&path, &forge(&file, line)) {
+                Err(ReadError::Bad(bad)) => narrow += usize::from(bad.record - bad.from < 4),
+                other => panic!("line {line} of {}: {other:?}", path.display()),
+            }
+        }
+    }
+    // Most stand between two checkpoints that the log has in itself.
+    assert!(narrow > 20, "{narrow} are told closely");
+    let disk = Forgetful::default();
+    write(&disk, 0, 20).expect("a log");
+    let last = disk.names().expect("names").into_iter().rfind(|name| segment::first_of(name).is_some()).expect("a segment");
+    let whole = disk.text(&last).into_bytes();
+    disk.with(|inner| inner.files.get_mut(&last).expect("there").now = forge(&whole, 1));
+    let opened = Writer::open(disk, None, SMALL).map(|_| ()).map_err(|error| error.to_string());
+    assert!(opened.as_ref().is_err_and(|why| why.contains("not those that the checkpoint covers")), "{opened:?}");
+}
+
+#[test]
+fn what_is_not_durable_is_not_signed_and_what_nobody_signed_is_told() {
+    let disk = Forgetful::default();
+    let mut writer = Writer::open(disk.clone(), None, SMALL).expect("a log");
+    writer.add(record(0));
+    writer.flush().and_then(|()| writer.upkeep()).expect("a good disk");
+    // Written, and not signed.
+    writer.add(record(1));
+    writer.flush().expect("a good disk");
+    // Neither.
+    disk.fail_after(0, 1, io::ErrorKind::StorageFull);
+    writer.add(record(2));
+    assert!(writer.flush().is_err());
+    writer.upkeep().expect("a good disk");
+    drop(writer);
+    disk.lose_power(0);
+    let writer = Writer::open(disk.clone(), None, SMALL).expect("nothing is missing that was signed");
+    assert_eq!(numbers(&disk), [0, 1]);
+    drop(writer);
+    // What upkeep has signed was all; then something comes that is not.
+    let mut writer = Writer::open(disk.clone(), None, SMALL).expect("a log");
+    writer.add(record(2));
+    writer.flush().expect("a good disk");
+    drop(writer);
+    let before = count(&disk, "recovered");
+    drop(Writer::open(disk.clone(), None, SMALL).expect("a log"));
+    assert_eq!(count(&disk, "recovered"), before + 1, "it may have come from somebody else");
+}
+
 #[test]
 fn a_full_disk_has_room_for_what_is_refused() {
     let disk = Forgetful::default();
