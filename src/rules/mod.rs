@@ -10,8 +10,8 @@ pub mod threat;
 
 use std::fmt;
 
-use pg_query::NodeEnum;
 use pg_query::protobuf::ParseResult;
+use pg_query::{Node, NodeEnum};
 
 use crate::finding::Reason;
 pub use crate::finding::Watch;
@@ -34,7 +34,7 @@ pub struct Rule {
 #[derive(Clone, Copy, Debug)]
 pub enum Looks {
     /// A statement as libpg_query reads it, literals replaced: once for each template.
-    AtForm(fn(&NodeEnum) -> bool),
+    AtForm(fn(&Node) -> bool),
     /// How many statements a query string has, and a refusal's reason and SQLSTATE.
     AtRefusal(fn(Reason, &str, &str) -> bool),
     /// What a login has done in the last minute, after each statement that failed.
@@ -63,7 +63,7 @@ pub struct Signs(u32);
 impl Signs {
     /// Of a statement's form.
     pub fn of(tree: &ParseResult) -> Signs {
-        let nodes = || tree.stmts.iter().filter_map(|raw| raw.stmt.as_deref()?.node.as_ref()).map(query_of);
+        let nodes = || tree.stmts.iter().filter_map(|raw| raw.stmt.as_deref()).map(query_of);
         Signs::found(|rule| match rule.looks {
             Looks::AtForm(looks) => nodes().any(looks),
             Looks::AtRefusal(_) | Looks::AtFailures(_) => false,
@@ -106,16 +106,16 @@ impl Signs {
 }
 
 /// What runs where a statement prepares, explains, declares or copies it.
-fn query_of(statement: &NodeEnum) -> &NodeEnum {
-    let query = match statement {
-        NodeEnum::PrepareStmt(prepare) => &prepare.query,
-        NodeEnum::DeclareCursorStmt(declare) => &declare.query,
-        NodeEnum::ExplainStmt(explain) => &explain.query,
-        NodeEnum::CopyStmt(copy) => &copy.query,
-        NodeEnum::CreateTableAsStmt(create) => &create.query,
+fn query_of(statement: &Node) -> &Node {
+    let query = match &statement.node {
+        Some(NodeEnum::PrepareStmt(prepare)) => &prepare.query,
+        Some(NodeEnum::DeclareCursorStmt(declare)) => &declare.query,
+        Some(NodeEnum::ExplainStmt(explain)) => &explain.query,
+        Some(NodeEnum::CopyStmt(copy)) => &copy.query,
+        Some(NodeEnum::CreateTableAsStmt(create)) => &create.query,
         _ => &None, // tidy: it is the query itself
     };
-    query.as_deref().and_then(|query| query.node.as_ref()).map_or(statement, query_of)
+    query.as_deref().map_or(statement, query_of)
 }
 
 impl fmt::Debug for Signs {

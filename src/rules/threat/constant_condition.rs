@@ -3,9 +3,9 @@
 //! How a blind attacker asks yes or no: the page is as before, or empty. Query builders put their neutral `1 = 1` in front, and that is let
 //! pass; so is a condition that stands alone.
 
-use pg_query::NodeEnum;
 use pg_query::protobuf::BoolExprType;
 use pg_query::protobuf::a_const::Val;
+use pg_query::{Node, NodeEnum};
 
 use super::{any, says_nothing};
 use crate::rules::{Looks, Rule, Watch};
@@ -17,10 +17,10 @@ pub static RULE: Rule = Rule {
     looks: Looks::AtForm(looks),
 };
 
-fn looks(statement: &NodeEnum) -> bool {
+fn looks(statement: &Node) -> bool {
     any(statement, &mut |node| match node {
         NodeEnum::BoolExpr(and) if and.boolop() == BoolExprType::AndExpr => {
-            let compares = |node: &pg_query::Node| says_nothing(node) && !super::is_constant(node);
+            let compares = |node: &Node| says_nothing(node) && !super::is_constant(node);
             let builders = and.args.iter().take_while(|condition| compares(condition) || is_switch(condition)).count();
             // A text or a number is no condition: something was glued to a value (`'fine' AND 1 = 2`, `LIMIT 5 AND 1 = 2`).
             let value = and.args.iter().any(|condition| super::is_constant(condition) && !is_switch(condition));
@@ -31,7 +31,7 @@ fn looks(statement: &NodeEnum) -> bool {
 }
 
 /// `true`, by itself, comes from templates of conditions that are switched off.
-fn is_switch(node: &pg_query::Node) -> bool {
+fn is_switch(node: &Node) -> bool {
     matches!(&node.node, Some(NodeEnum::AConst(constant)) if matches!(constant.val, Some(Val::Boolval(_))))
 }
 

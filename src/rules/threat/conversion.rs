@@ -6,7 +6,7 @@
 use pg_query::protobuf::{AExpr, TypeCast};
 use pg_query::{Node, NodeEnum};
 
-use super::any;
+use super::{any, any_in};
 use crate::rules::{Looks, Rule, Watch};
 use crate::sql::tree::as_string;
 
@@ -19,7 +19,7 @@ pub static RULE: Rule = Rule {
 
 const NUMBERS: [&str; 9] = ["numeric", "int2", "int4", "int8", "int", "integer", "float4", "float8", "bool"];
 
-fn looks(statement: &NodeEnum) -> bool {
+fn looks(statement: &Node) -> bool {
     any(statement, &mut |node| match node {
         NodeEnum::TypeCast(cast) => is_number(cast) && cast.arg.as_deref().is_some_and(glues_a_query),
         _ => false, // tidy: no cast
@@ -35,7 +35,7 @@ fn is_number(cast: &TypeCast) -> bool {
 fn glues_a_query(node: &Node) -> bool {
     let Some(NodeEnum::AExpr(glue)) = &node.node else { return false };
     is_concatenation(glue)
-        && any(&NodeEnum::AExpr(glue.clone()), &mut |node| {
+        && any_in(&NodeEnum::AExpr(glue.clone()), &mut |node| {
             matches!(node, NodeEnum::SubLink(_) | NodeEnum::CaseExpr(_) | NodeEnum::FuncCall(_))
         })
 }

@@ -3,10 +3,10 @@
 //! How a blind attacker reads: a letter at a time, each by some yes or no. Nobody else asks for the code of one letter of what a sub-select
 //! says.
 
-use pg_query::NodeEnum;
 use pg_query::protobuf::FuncCall;
+use pg_query::{Node, NodeEnum};
 
-use super::{any, function_name, is_constant};
+use super::{any, any_in, function_name, is_constant};
 use crate::rules::{Looks, Rule, Watch};
 
 pub static RULE: Rule = Rule {
@@ -16,15 +16,15 @@ pub static RULE: Rule = Rule {
     looks: Looks::AtForm(looks),
 };
 
-fn looks(statement: &NodeEnum) -> bool {
+fn looks(statement: &Node) -> bool {
     any(statement, &mut |node| {
         let NodeEnum::AExpr(expr) = node else { return false };
         let sides = [expr.lexpr.as_deref(), expr.rexpr.as_deref()];
-        let constants = |node: &pg_query::Node| match &node.node {
+        let constants = |node: &Node| match &node.node {
             Some(NodeEnum::List(list)) => list.items.iter().all(is_constant),
             Some(_) | None => is_constant(node),
         };
-        let cuts = |node: &pg_query::Node| node.node.as_ref().is_some_and(cuts_out_a_letter);
+        let cuts = |node: &Node| node.node.as_ref().is_some_and(cuts_out_a_letter);
         sides.iter().flatten().any(|side| constants(side)) && sides.iter().flatten().any(|side| cuts(side))
     })
 }
@@ -46,7 +46,7 @@ fn is_one_letter(call: &FuncCall) -> bool {
 }
 
 fn has_query(node: &NodeEnum) -> bool {
-    any(node, &mut |node| matches!(node, NodeEnum::SubLink(_)))
+    any_in(node, &mut |node| matches!(node, NodeEnum::SubLink(_)))
 }
 
 #[cfg(test)]

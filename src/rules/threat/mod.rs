@@ -18,17 +18,19 @@ use pg_query::{Node, NodeEnum};
 
 use crate::sql::tree::{as_string, each_child};
 
-/// Every node of a statement.
-fn any(root: &NodeEnum, found: &mut dyn FnMut(&NodeEnum) -> bool) -> bool {
-    fn walk(node: &Node, found: &mut dyn FnMut(&NodeEnum) -> bool) -> bool {
-        let Some(kind) = &node.node else { return false };
-        let mut hit = found(kind);
-        if !hit {
-            each_child(node, &mut |child| hit = hit || walk(child, found));
-        }
-        hit
+/// Whether that is found of any node of a statement.
+fn any(node: &Node, found: &mut dyn FnMut(&NodeEnum) -> bool) -> bool {
+    let Some(kind) = &node.node else { return false };
+    let mut hit = found(kind);
+    if !hit {
+        each_child(node, &mut |child| hit = hit || any(child, found));
     }
-    walk(&Node { node: Some(root.clone()) }, found)
+    hit
+}
+
+/// The same, of what is no node of its own in the tree.
+fn any_in(kind: &NodeEnum, found: &mut dyn FnMut(&NodeEnum) -> bool) -> bool {
+    any(&Node { node: Some(kind.clone()) }, found)
 }
 
 /// A constant, cast or not; a row of them.

@@ -4,9 +4,9 @@
 //! How a blind attacker who sees nothing asks yes or no: by the clock. `pg_sleep` is refused to tenants anyway unless a policy admits it; this
 //! finds it where one does, and the other ways.
 
-use pg_query::NodeEnum;
+use pg_query::{Node, NodeEnum};
 
-use super::{any, function_name};
+use super::{any, any_in, function_name};
 use crate::rules::{Looks, Rule, Watch};
 
 pub static RULE: Rule = Rule {
@@ -16,7 +16,7 @@ pub static RULE: Rule = Rule {
     looks: Looks::AtForm(looks),
 };
 
-fn looks(statement: &NodeEnum) -> bool {
+fn looks(statement: &Node) -> bool {
     any(statement, &mut |node| match node {
         NodeEnum::FuncCall(call) => function_name(call).starts_with("pg_sleep"),
         // A sub-select that only counts a series: `(SELECT COUNT(*) FROM GENERATE_SERIES(1, 5000000))`.
@@ -32,8 +32,8 @@ fn counts_a_series(select: &NodeEnum) -> bool {
     let Some(NodeEnum::RangeFunction(from)) = &from.node else { return false };
     let [target] = select.target_list.as_slice() else { return false };
     let counts = |node: &NodeEnum| matches!(node, NodeEnum::FuncCall(call) if function_name(call) == "count");
-    any(&NodeEnum::RangeFunction(from.clone()), &mut |node| is_series(node))
-        && target.node.as_ref().is_some_and(|target| any(target, &mut |node| counts(node)))
+    any_in(&NodeEnum::RangeFunction(from.clone()), &mut |node| is_series(node))
+        && target.node.as_ref().is_some_and(|target| any_in(target, &mut |node| counts(node)))
 }
 
 #[cfg(test)]

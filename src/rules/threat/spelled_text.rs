@@ -3,8 +3,8 @@
 //! How an attacker writes texts where quotes are filtered, and marks what he reads. Applications write the text; a single `chr(10)` is a line
 //! feed.
 
-use pg_query::NodeEnum;
 use pg_query::protobuf::AExpr;
+use pg_query::{Node, NodeEnum};
 
 use super::{any, function_name, is_constant};
 use crate::rules::{Looks, Rule, Watch};
@@ -17,7 +17,7 @@ pub static RULE: Rule = Rule {
     looks: Looks::AtForm(looks),
 };
 
-fn looks(statement: &NodeEnum) -> bool {
+fn looks(statement: &Node) -> bool {
     any(statement, &mut |node| match node {
         NodeEnum::AExpr(glue) if glue.name.last().and_then(as_string) == Some("||") => letters(glue) >= 2,
         _ => false, // tidy: nothing is glued
@@ -26,7 +26,7 @@ fn looks(statement: &NodeEnum) -> bool {
 
 /// `chr(constant)` among what is glued.
 fn letters(glue: &AExpr) -> usize {
-    let count = |side: Option<&pg_query::Node>| match side.and_then(|side| side.node.as_ref()) {
+    let count = |side: Option<&Node>| match side.and_then(|side| side.node.as_ref()) {
         Some(NodeEnum::AExpr(inner)) => letters(inner),
         Some(NodeEnum::FuncCall(call)) => usize::from(function_name(call) == "chr" && call.args.iter().all(is_constant)),
         Some(_) | None => 0,

@@ -5,8 +5,8 @@
 //! builders that need a neutral part use `1 = 1 AND ..` (see `constant-condition` for that one out of place). Values are not seen, only that
 //! there are two constants: `OR 1 = 2`, by which an attacker asks whether the first was believed, has the same form.
 
-use pg_query::NodeEnum;
 use pg_query::protobuf::BoolExprType;
+use pg_query::{Node, NodeEnum};
 
 use super::{any, says_nothing};
 use crate::rules::{Looks, Rule, Watch};
@@ -18,7 +18,7 @@ pub static RULE: Rule = Rule {
     looks: Looks::AtForm(looks),
 };
 
-fn looks(statement: &NodeEnum) -> bool {
+fn looks(statement: &Node) -> bool {
     any(statement, &mut |node| match node {
         NodeEnum::BoolExpr(or) if or.boolop() == BoolExprType::OrExpr => or.args.iter().any(says_nothing),
         _ => false, // tidy: what is not OR is no tautology

@@ -4,10 +4,10 @@
 //! Programs that look at the catalog (psql, drivers, ORMs, administrators' tools) join and unite its tables with each other; what is found
 //! here is the catalog beside a table of another kind.
 
-use pg_query::NodeEnum;
 use pg_query::protobuf::SelectStmt;
+use pg_query::{Node, NodeEnum};
 
-use super::{any, later_arms};
+use super::{any, any_in, later_arms};
 use crate::rules::{Looks, Rule, Watch};
 
 pub static RULE: Rule = Rule {
@@ -17,7 +17,7 @@ pub static RULE: Rule = Rule {
     looks: Looks::AtForm(looks),
 };
 
-fn looks(statement: &NodeEnum) -> bool {
+fn looks(statement: &Node) -> bool {
     // Names of WITH are no tables, whatever their scope.
     let mut with = vec![];
     any(statement, &mut |node| {
@@ -38,7 +38,7 @@ fn looks(statement: &NodeEnum) -> bool {
 
 /// Whether any table of the statement is of that kind, by its schema and name as they are written.
 fn reads(select: &SelectStmt, of_kind: &dyn Fn(&str, &str) -> bool) -> bool {
-    any(&NodeEnum::SelectStmt(Box::new(select.clone())), &mut |node| match node {
+    any_in(&NodeEnum::SelectStmt(Box::new(select.clone())), &mut |node| match node {
         NodeEnum::RangeVar(range) => of_kind(&range.schemaname, &range.relname),
         _ => false, // tidy: no table
     })

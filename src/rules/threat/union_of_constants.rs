@@ -3,10 +3,10 @@
 //! How an attacker finds out how many columns the application selects, and of what types, before something is read by way of them.
 //! Applications do write such arms, as a row of totals or a default: therefore it only watches, unless a policy says that yours do not.
 
-use pg_query::NodeEnum;
 use pg_query::protobuf::SelectStmt;
+use pg_query::{Node, NodeEnum};
 
-use super::{any, first_arm, is_constant, later_arms};
+use super::{any, any_in, first_arm, is_constant, later_arms};
 use crate::rules::{Looks, Rule, Watch};
 
 pub static RULE: Rule = Rule {
@@ -16,7 +16,7 @@ pub static RULE: Rule = Rule {
     looks: Looks::AtForm(looks),
 };
 
-fn looks(statement: &NodeEnum) -> bool {
+fn looks(statement: &Node) -> bool {
     any(statement, &mut |node| {
         let NodeEnum::SelectStmt(select) = node else { return false };
         // All of them constants: a list of values.
@@ -27,14 +27,14 @@ fn looks(statement: &NodeEnum) -> bool {
 }
 
 /// A constant, or what is computed of nothing else: no column and no table is named in it.
-fn is_made_of_constants(node: &pg_query::Node) -> bool {
+fn is_made_of_constants(node: &Node) -> bool {
     let reads = |node: &NodeEnum| match node {
         NodeEnum::ColumnRef(_) | NodeEnum::RangeVar(_) | NodeEnum::ParamRef(_) => true,
         // `now()` and its like.
         NodeEnum::FuncCall(call) => call.args.is_empty(),
         _ => false, // tidy: what else stands there is looked at below it
     };
-    is_constant(node) || node.node.as_ref().is_some_and(|node| !any(node, &mut |node| reads(node)) && is_computed(node))
+    is_constant(node) || node.node.as_ref().is_some_and(|node| !any_in(node, &mut |node| reads(node)) && is_computed(node))
 }
 
 /// What is not computed (a `DEFAULT`, a `CURRENT_DATE`) says nothing here.
@@ -46,7 +46,7 @@ fn is_computed(node: &NodeEnum) -> bool {
 }
 
 fn is_row_of_constants(arm: &SelectStmt) -> bool {
-    let value = |target: &pg_query::Node| match &target.node {
+    let value = |target: &Node| match &target.node {
         Some(NodeEnum::ResTarget(target)) => target.val.as_deref().is_some_and(is_made_of_constants),
         Some(_) | None => false,
     };
