@@ -26,8 +26,8 @@ use super::{poison, prelude};
 
 use crate::audit::Trail;
 use crate::backend::pool::{Holder, Lease};
-use crate::cache::Fill;
 use crate::cache::tags::Intent;
+use crate::cache::{Fill, Missing};
 use crate::error::{Severity, SqlError, SqlState, sqlstate};
 use crate::event::{Command, Event, Flow, Verdict};
 use crate::finding::{Denial, Reason};
@@ -103,6 +103,8 @@ pub(super) struct Session<'s> {
     pub passed: u64,
     /// Of a statement that is about to be refused: its text, without constants, and what threat rules find in it.
     pub refused: Option<(String, Signs)>,
+    /// The query that the inbox begins with is not known, and may be kept under this key, if any.
+    pub missing: Option<Option<Missing>>,
     /// As it said when it connected.
     pub application: Option<Box<str>>,
     /// Statements that were counted among the login's.
@@ -218,6 +220,7 @@ async fn begin(established: Established, shared: &Shared) -> Option<Box<Session<
         trail,
         passed: 0,
         refused: None,
+        missing: None,
         application,
         counted: 0,
         names: Names::default(),
@@ -332,6 +335,7 @@ impl Session<'_> {
         loop {
             self.take_answers()?;
             self.release();
+            while self.take_known() {}
             if !self.client.inbox.is_empty() || matches!(self.phase, Phase::CopyIn { .. }) {
                 // Boxed: an idle client's task has no room for all that a message may await.
                 Box::pin(self.take_messages()).await?;

@@ -14,7 +14,7 @@ use super::prepared::is_about_prepared;
 use super::statements::{LocalValues, is_forwarded};
 use super::unrestricted::{function_call_refused, unknown_message};
 use crate::audit;
-use crate::cache::WrittenRows;
+use crate::cache::{Missing, WrittenRows};
 use crate::error::{SqlError, sqlstate};
 use crate::event::{Command, Event, Verdict};
 use crate::finding::{Denial, Reason};
@@ -44,6 +44,8 @@ impl Session<'_> {
     }
 
     async fn take_message(&mut self, tag: u8, body: &[u8]) -> Step {
+        // INVARIANT (CACHE KEY): of this message, or of none.
+        let looked = self.missing.take();
         if self.phase == Phase::Open && matches!(tag, b'd' | b'c' | b'f') {
             self.await_copy().await?;
         }
@@ -75,7 +77,7 @@ impl Session<'_> {
             return Ok(());
         }
         match message {
-            FrontendMessage::Query(text) => self.query(text).await,
+            FrontendMessage::Query(text) => self.query(text, looked).await,
             FrontendMessage::Parse(parse) => self.parse(&parse).await,
             FrontendMessage::Bind(bind) => self.bind(&bind).await,
             FrontendMessage::Describe(target) => self.describe(target).await,
@@ -106,16 +108,17 @@ impl Session<'_> {
         }
     }
 
-    async fn query(&mut self, text: &str) -> Step {
+    /// `looked`: it is not known to the cache, as was just seen, and may be kept under this key, if any.
+    async fn query(&mut self, text: &str, mut looked: Option<Option<Missing>>) -> Step {
         self.names.remove("");
         self.names.close_portal("");
         let begun = Instant::now();
-        while self.query_once(text, begun).await? == Answered::ReviewAgain {}
+        while self.query_once(text, begun, looked.take()).await? == Answered::ReviewAgain {}
         Ok(())
     }
 
-    async fn query_once(&mut self, text: &str, begun: Instant) -> Step<Answered> {
-        let Err(missing) = self.query_known(text, begun) else { return Ok(Answered::Yes) };
+    async fn query_once(&mut self, text: &str, begun: Instant, looked: Option<Option<Missing>>) -> Step<Answered> {
+        let Err(missing) = looked.map_or_else(|| self.query_known(text, begun), Err) else { return Ok(Answered::Yes) };
         let approved = match self.review(text, Protocol::Simple, &[]) {
             Ok(approved) => approved,
             Err(denial) => {
