@@ -375,6 +375,12 @@ fn a_segment_that_is_removed_is_noticed() {
     while one.query("UPDATE item SET n = 2 WHERE id = 1").error.is_none_or(|error| error.sqlstate() != "58030") {
         assert!(Instant::now() < deadline, "nobody notices");
     }
+    use std::io::{Read, Write};
+    let mut socket = std::net::TcpStream::connect(("127.0.0.1", world.proxy.setup.admin_port)).expect("the admin port");
+    socket.write_all(b"GET /health HTTP/1.0\r\n\r\n").expect("ask");
+    let mut health = String::new();
+    socket.read_to_string(&mut health).expect("an answer");
+    assert!(health.contains(" 503 ") && health.contains("the log cannot be written"), "{health}");
 }
 
 /// What proves a tenant, and what settings are set to, is nobody's to read.

@@ -230,6 +230,47 @@ mod tests {
         assert_eq!(public.open(&witnessed), Ok(checkpoint()));
     }
 
+    /// Of this test alone: `openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048`.
+    const RSA_KEY: &str = "-----BEGIN PRIVATE KEY-----\n\
+MIIEvgIBADANBgkqhkiG9w0BAQEFAASCBKgwggSkAgEAAoIBAQD0WqfrXo5jVdM8\n\
+kg9cfd6bK8r2dFg4EJovwFMMADstJdP6udaPwGkFtvE8WtNFcEA+/j9r2g/Cruni\n\
+ub6JAVl84RLScaNLfrc72oTxI4ue+ND/fP3FDrxyZgtuTPoyr48faeFQbyfkav90\n\
+9592hHoU+AcSEtiBG6oDN0oMEabjxTtu4ZLgFtOMe9LM38flSzOyjyQEN+4cUoha\n\
+beW7Ewb270MtLGXANt+X/LcJ3ZEMHilB3rs4Hu3EtAEdgD/lu6SMArzFJhcjslOs\n\
+dDkA4syRsppGCSssWFbE6kOCaVgc5b0LAeAayzrwBAlx+dC+nAGD4bNWvCe8CRiI\n\
+Z/8Q19YtAgMBAAECggEAFWwLM6HHBuNj0PgXG6s3RFBLC184yrV95vjL7w3oIjWi\n\
+R2Vab6DVNDiNHpbx1bEZGMyuX7Su1AkEnSlekGFLaJzMyyFGSRyTUM6AACn3GBlF\n\
+LVjWYJvBnp/ema1q892bRQxBwgz0qNxOiAEbfEbx8vuplwaK74qu1XhX6AX2JRqe\n\
+Fb2IdD+H6aVI7/S817n4DR3Z2Y9ZDtHW7byOJYH9IjSGrRhzCEgjupDCZ7AokFAv\n\
+Z7qa6h1GLgwYnuCNmVPdNpBsWxTuyYn+i9qEfjcGLJRsVL+7aXd8k+W8h4n3uZ8r\n\
+d0d+2PLgDvCgeJ+zPg7yZlN7vc8RH80LOe+4Dl8h+wKBgQD/X8CO1Gojo0ef5Lmd\n\
+Io3cAF4cWLx63+pfPbmKaWpJE8obib+Hkf0FkNE4NYh6Ne/cJQE3K/ZxDAYSzJYg\n\
+Mawb6pDj7QIeaGFTGMzHJca1tELx1P6TMuil26H1GQv3veAu+5BpTzcvhd0WkDQe\n\
+ZrSWdb5ttjiE0w5Irrb/T5evJwKBgQD08/0d5e+POIc0QUyPv/aV3vmrfHdYfpms\n\
+mGT2SLgyU8yl/tmO3Aidu9j0o7It1ED7pRMLT8Ov4V6c2HKw38W5T9sBFCU5m32O\n\
+GGhcA0bYqMnHFr6eEdua7YBW6N0WEa0VeFp9TY/x778z4Pwg5iowKVhE4PlQOAm3\n\
+AswcsLvkiwKBgQCbhsw18GWnyKQxW9IzQb0VlF+8ccpwJviNAoGCK0sgsF2xQcYU\n\
+obNv9U+GJQw2Ka0n7J195VdUZ9c3EcQIXVgNNGEDfu+AZ1+GhR8J1hbbyKnQsEBO\n\
+k32erVFIfPWN7uSemHTNvgHE/oi0WiRzs2ceDx1nocdwFT2oxEcM3INrlwKBgHPZ\n\
+DOXeAG1466DQHTiDLkj1Opla9Uq6HU3eiSldfRf4P/plzFjfQYfv9ozE+pjoII+j\n\
+I52e7Mq6yLdfOubh/i5FUStybqSPIFNawch6mEARm9R3slEp2vWry53O5fjxBS35\n\
+TLqkOybOH1yW1Edu85bxhtiUmfTRe+68+PG8uDA/AoGBAOsAzQUhp32bAs/mSo4R\n\
+aj2uzIu4+QNhCBbSJBfHWoUxz8y0EQ/63WrddbztnLnSME4VUN66klg2gPRRYmea\n\
+DA6UlzQygDUN40xXeDExR+BeTDfUNuIxMY+jSM/j/4aJFzs1KWg6A0otidVoBZHS\n\
+pkpyU0xDpiY4ag4jv2gxoJlo\n\
+-----END PRIVATE KEY-----\n";
+
+    #[test]
+    fn rsa_signs_as_well() {
+        let signer = Signer::new(RSA_KEY.as_bytes(), "bulkhead/test").expect("a key");
+        let note = signer.sign(&checkpoint());
+        let public = PublicKey::parse(&signer.public().to_string()).expect("a line");
+        assert_eq!(public.open(&note), Ok(checkpoint()));
+        assert!(public.open(&note.replacen("\n7\n", "\n8\n", 1)).is_err());
+        let other = Signer::new(Signer::generate().as_bytes(), "bulkhead/test").expect("a key");
+        assert!(other.public().open(&note).is_err() && public.open(&other.sign(&checkpoint())).is_err());
+    }
+
     #[test]
     fn no_byte_of_a_note_can_be_changed() {
         let signer = Signer::new(Signer::generate().as_bytes(), "bulkhead/test").expect("a key");

@@ -341,32 +341,62 @@ fn a_forged_record_is_told_within_a_second_of_its_own_and_not_gone_on_with() {
 }
 
 #[test]
-fn what_is_not_durable_is_not_signed_and_what_nobody_signed_is_told() {
+fn what_nobody_signed_is_told_when_it_is_gone_on_with() {
     let disk = Forgetful::default();
     let mut writer = Writer::open(disk.clone(), None, SMALL).expect("a log");
     writer.add(record(0));
     writer.flush().and_then(|()| writer.upkeep()).expect("a good disk");
-    // Written, and not signed.
     writer.add(record(1));
     writer.flush().expect("a good disk");
-    // Neither.
-    disk.fail_after(0, 1, io::ErrorKind::StorageFull);
-    writer.add(record(2));
-    assert!(writer.flush().is_err());
-    writer.upkeep().expect("a good disk");
     drop(writer);
     disk.lose_power(0);
-    let writer = Writer::open(disk.clone(), None, SMALL).expect("nothing is missing that was signed");
-    assert_eq!(numbers(&disk), [0, 1]);
-    drop(writer);
-    // What upkeep has signed was all; then something comes that is not.
+    drop(Writer::open(disk.clone(), None, SMALL).expect("nothing is missing that was signed"));
+    assert_eq!((numbers(&disk), count(&disk, "recovered")), (vec![0, 1], 1), "it may have come from somebody else");
+}
+
+#[test]
+fn a_failure_in_between_leaves_a_log_that_verifies() {
+    let disk = Forgetful::default();
     let mut writer = Writer::open(disk.clone(), None, SMALL).expect("a log");
-    writer.add(record(2));
-    writer.flush().expect("a good disk");
-    drop(writer);
-    let before = count(&disk, "recovered");
-    drop(Writer::open(disk.clone(), None, SMALL).expect("a log"));
-    assert_eq!(count(&disk, "recovered"), before + 1, "it may have come from somebody else");
+    for n in 0..6 {
+        writer.add(record(n));
+        // The records cannot be written; what is written anew as a whole can.
+        disk.fail_after(0, 1, io::ErrorKind::StorageFull);
+        assert!(writer.flush().is_err());
+        writer.upkeep().expect("a good disk");
+        writer.flush().and_then(|()| writer.upkeep()).expect("a good disk");
+    }
+    writer.close().expect("a good disk");
+    let verified = Kept::of(&disk).verify(&[]).expect("it is what was written");
+    assert!(verified.signed == verified.size && verified.checkpoints > 5, "{verified:?}");
+}
+
+#[test]
+fn a_log_that_was_ended_in_order_is_not_gone_on_with_by_others() {
+    let disk = Forgetful::default();
+    log(&disk, Durability::Sync, OnFailure::FailOperation).end();
+    let open = || Writer::open(disk.clone(), None, SMALL).map(|_| ()).map_err(|error| error.to_string());
+    let mut line = vec![b' '; segment::PREFIX];
+    line.extend_from_slice(&record(4711));
+    segment::seal(&mut line);
+    line.push(b'\n');
+    let name = segment::name(0);
+    disk.with(|inner| inner.files.get_mut(&name).expect("there").now.extend_from_slice(&line));
+    assert!(open().is_err_and(|why| why.contains("ended in order")));
+    let shorter = disk.with(|inner| inner.files[&name].now[..inner.files[&name].now.len() - line.len()].to_vec());
+    disk.with(|inner| inner.files.get_mut(&name).expect("there").now = shorter);
+    assert_eq!(open(), Ok(()));
+}
+
+#[test]
+fn who_has_proved_nothing_cannot_fill_the_disk() {
+    let disk = Forgetful::default();
+    let log = log(&disk, Durability::Sync, OnFailure::FailOperation);
+    (0..1000).for_each(|_| log.note_refused_login(Record::new("login_refused")));
+    log.end();
+    // Twenty in each second that it has taken.
+    let told = count(&disk, "login_refused");
+    assert!((20..=200).contains(&told), "{told} of 1000");
 }
 
 #[test]

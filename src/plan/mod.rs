@@ -248,10 +248,7 @@ impl Plan {
             let text =
                 text_of(self, 0, &|i| format!("${}", u32::from(self.parameters) + u32::from(i) + 1), &|_| "TENANT".to_owned());
             // What was kept of the client's constants is nobody's to read, nor what a setting is set to.
-            let text = match &self.action {
-                Action::Set { name, .. } => format!("SET {name}"),
-                _ => audit::redact(&text), // tidy: not a syntax kind
-            };
+            let text = if let Action::Set { name, .. } = &self.action { format!("SET {name}") } else { audit::redact(&text) };
             Arc::new(audit::Template::new(self.command, text))
         };
         self.answers.audited.get_or_init(new).clone()

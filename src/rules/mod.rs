@@ -1,7 +1,7 @@
 //! Threat rules: what statements look like when somebody else writes them than the application does.
 //!
 //! Isolation never depends on them: they watch, and where a policy says so they refuse what the rewriter would let through to the
-//! tenant's own rows. A rule sees a statement's form once for each template, a refusal, or what a login has done lately; none of them
+//! tenant's own rows. A rule sees a statement's form, once for each template and at each refusal, or what a login has done lately; none of them
 //! sees a session or a value. One file each in [`threat`], whose doc comment is its manual; adding one is that file and a line in
 //! [`RULES`].
 
@@ -13,7 +13,6 @@ use std::fmt;
 use pg_query::protobuf::ParseResult;
 use pg_query::{Node, NodeEnum};
 
-use crate::finding::Reason;
 pub use crate::finding::Watch;
 use crate::sql::parse;
 use lately::Lately;
@@ -35,8 +34,6 @@ pub struct Rule {
 pub enum Looks {
     /// A statement as libpg_query reads it, literals replaced: once for each template.
     AtForm(fn(&Node) -> bool),
-    /// How many statements a query string has, and a refusal's reason and SQLSTATE.
-    AtRefusal(fn(Reason, &str, &str) -> bool),
     /// What a login has done in the last minute, after each statement that failed.
     AtFailures(fn(&Lately) -> bool),
 }
@@ -63,18 +60,13 @@ pub struct Signs(u32);
 impl Signs {
     /// Of a statement's form.
     pub fn of(tree: &ParseResult) -> Signs {
-        let nodes = || tree.stmts.iter().filter_map(|raw| raw.stmt.as_deref()).map(query_of);
+        let nodes = || tree.stmts.iter().filter_map(|raw| raw.stmt.as_deref());
         Signs::found(|rule| match rule.looks {
-            Looks::AtForm(looks) => nodes().any(looks),
-            Looks::AtRefusal(_) | Looks::AtFailures(_) => false,
-        })
-    }
-
-    /// Of a refusal: its reason, SQLSTATE and message.
-    pub fn of_refusal(reason: Reason, sqlstate: &str, message: &str) -> Signs {
-        Signs::found(|rule| match rule.looks {
-            Looks::AtRefusal(looks) => looks(reason, sqlstate, message),
-            Looks::AtForm(_) | Looks::AtFailures(_) => false,
+            // The statement itself, and what runs where it is about another.
+            Looks::AtForm(looks) => {
+                nodes().any(|node| looks(node) || !std::ptr::eq(query_of(node), node) && looks(query_of(node)))
+            }
+            Looks::AtFailures(_) => false,
         })
     }
 
@@ -82,7 +74,7 @@ impl Signs {
     pub fn of_failures(lately: &Lately) -> Signs {
         Signs::found(|rule| match rule.looks {
             Looks::AtFailures(looks) => looks(lately),
-            Looks::AtForm(_) | Looks::AtRefusal(_) => false,
+            Looks::AtForm(_) => false,
         })
     }
 

@@ -26,7 +26,7 @@ impl Session<'_> {
     pub fn record_refusal(&mut self, denial: &mut Denial) {
         let (text, signs) = self.refused.take().unwrap_or_default();
         let (reason, sqlstate) = (denial.reason, denial.error.sqlstate.0);
-        let signs = signs.and(Signs::of_refusal(reason, sqlstate, &denial.error.message)).and(self.note_failure(sqlstate));
+        let signs = signs.and(self.note_failure(sqlstate));
         let names = self.tell_signs(signs);
         let refused = Refused {
             tenant: self.principal.tenant().map(|tenant| &*tenant.0),
