@@ -70,6 +70,38 @@ impl Watch {
     }
 }
 
+/// What comes of it, where a rule enforces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// The statement is refused.
+    #[default]
+    Deny,
+    /// It runs, and this login's statements are slow for a minute: one a second in each session.
+    Throttle,
+    /// The statement is refused, and the session ends.
+    EndSession,
+    /// The statement is refused, and so is all that this login asks for 15 minutes.
+    Quarantine,
+}
+
+impl Action {
+    pub const WORDS: [&'static str; 4] = ["deny", "throttle", "end-session", "quarantine"];
+    const ALL: [Action; 4] = [Action::Deny, Action::Throttle, Action::EndSession, Action::Quarantine];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::Deny => "deny",
+            Action::Throttle => "throttle",
+            Action::EndSession => "end-session",
+            Action::Quarantine => "quarantine",
+        }
+    }
+
+    pub fn of_word(word: &str) -> Option<Action> {
+        Action::ALL.into_iter().find(|action| action.as_str() == word)
+    }
+}
+
 /// The decision not to run a statement, with what the client is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {

@@ -14,28 +14,31 @@ use smallvec::SmallVec;
 
 use crate::catalog::Catalog;
 use crate::config::Level;
-use crate::config::problem::{Problem, did_you_mean};
 use crate::error::SqlError;
 use crate::event::{Event, Events};
 use crate::finding::{Denial, Reason};
 use crate::id::PolicyEpoch;
 use crate::plan::{self, Action, Built, Literals, Plan, TenantType};
 use crate::policy::masks::without_keys;
-use crate::policy::model::{PolicyModel, ThreatPolicy};
+use crate::policy::model::PolicyModel;
 use crate::policy::temporary;
 use crate::policy::{PolicyProblem, PolicySet, decide, expected};
 use crate::principal::Principal;
-use crate::rules::{self, Modes, RULES, Signs};
+use crate::rules::learned::Learned;
+use crate::rules::{Modes, Signs};
 use crate::sql::analyse::{self, Analysis, Refusal};
 use crate::sql::parse::Printed;
 use crate::sql::template::{self, Folded, Repeated, Scratch, Template, lists};
 use crate::sql::tree::quoted_name;
 use crate::sql::verify::Relations;
-use crate::sql::{parse, second};
+use crate::sql::{form, parse, second};
 use crate::worker;
 
 mod templates;
+mod threats;
 use templates::{Keep, Known, Templates, write_key};
+use threats::Threats;
+pub use threats::check_threats;
 
 /// How the text came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,24 +92,11 @@ struct State {
     policies: PolicySet,
     catalog: Arc<Catalog>,
     templates: Templates,
-    threats: Vec<ThreatPolicy>,
+    threats: Threats,
     /// How many levels the definitions of listed views can add to a statement.
     levels_of_views: u32,
     /// What the output check expects, by roles.
     expected: DashMap<Box<[Box<str>]>, Arc<Relations>>,
-}
-
-/// Threat rules that policies name must be there.
-pub fn check_threats(policies: &PolicyModel) -> Vec<Problem> {
-    let unknown = policies.threats.iter().filter(|threat| !threat.rule.is_empty() && rules::named(&threat.rule).is_none());
-    let problem = |threat: &ThreatPolicy| {
-        let problem = threat.place.problem(format!("there is no threat rule `{}`", threat.rule), "not known");
-        problem.help(match did_you_mean(&threat.rule, RULES.iter().map(|rule| rule.name)) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("it is one of: {}, or * for all", RULES.iter().map(|rule| rule.name).collect::<Vec<_>>().join(", ")),
-        })
-    };
-    unknown.map(problem).collect()
 }
 
 /// Whether a statement's template was in the table.
@@ -203,17 +193,20 @@ impl Gate {
 
     /// What threat rules do for these roles and this application.
     pub fn threat_modes(&self, roles: &[Box<str>], application: Option<&str>) -> Modes {
+        self.state.load().threats.modes(roles, application)
+    }
+
+    /// What these roles, and this application, are known to say; none: nothing was learned of them.
+    pub fn learned(&self, roles: &[Box<str>], application: Option<&str>) -> SmallVec<[Arc<Learned>; 1]> {
+        self.state.load().threats.learned(roles, application)
+    }
+
+    /// Whether a text names a table that nobody has a reason to name, as far as it can be read.
+    pub fn names_canary(&self, text: &str) -> bool {
         let state = self.state.load();
-        let applies = |threat: &&ThreatPolicy| {
-            let of = |wanted: &[String], has: &dyn Fn(&String) -> bool| wanted.is_empty() || wanted.iter().any(has);
-            of(&threat.roles, &|role| roles.iter().any(|r| **r == **role))
-                && of(&threat.applications, &|name| Some(name.as_str()) == application)
-        };
-        let rules = |threat: &ThreatPolicy| match rules::named(&threat.rule) {
-            Some(rule) => rule..rule + 1,
-            None => 0..RULES.len(),
-        };
-        Modes::of(state.threats.iter().filter(applies).flat_map(|threat| rules(threat).map(|rule| (rule, threat.mode))))
+        state.threats.has_canaries()
+            && !parse::is_deep(text)
+            && parse::parse(text).is_ok_and(|tree| state.threats.names_canary(&tree))
     }
 
     /// Whether any column is masked for these roles.
@@ -300,7 +293,7 @@ impl Gate {
 
 impl State {
     fn new(level: Level, policies: &PolicyModel, catalog: Arc<Catalog>, epoch: PolicyEpoch) -> Result<State, Vec<PolicyProblem>> {
-        let threats = policies.threats.clone();
+        let threats = Threats::of(policies);
         let (catalog, policies) = temporary::declare(policies, catalog)?;
         let policies = PolicySet::bind(&policies, &catalog, epoch, level == Level::Standard)?;
         Ok(State {
@@ -333,6 +326,7 @@ impl State {
             writes: plan::Writes::Nothing,
             answers: plan::Answers::default(),
             signs: crate::rules::Signs::default(),
+            form: Box::default(),
             epoch: self.policies.epoch,
         }
     }
@@ -500,7 +494,8 @@ impl State {
             // What is refused anyway, or read again with more literals in place, needs no second reading.
             Ok(analysis) => match second::read(key, &tree).and_then(|_| self.finish(&analysis, live, context)) {
                 Ok(mut built) => {
-                    built.plan.note_signs(Signs::of(&tree));
+                    let form = form::form(key).unwrap_or_default();
+                    built.plan.note_signs(Signs::of(&tree).and(self.threats.signs_of(&tree)), &form);
                     Made::Plan(Box::new(built))
                 }
                 Err(denial) => Made::Denied(denial),

@@ -40,21 +40,6 @@ struct World {
 }
 
 impl World {
-    fn start() -> World {
-        let cluster = Cluster::start();
-        cluster.execute("postgres", "CREATE DATABASE shop");
-        cluster.execute("shop", SCHEMA);
-        let users = [
-            User { name: "shop", access: "tenant = \"1\"\nroles = [\"shop\"]" },
-            User { name: "desk", access: "tenant = \"1\"\nroles = [\"desk\"]" },
-        ];
-        let setup = Setup::new(&[("shop".to_owned(), cluster.app_url("shop"))], &users, &[("shop.toml", POLICIES)]);
-        let text = std::fs::read_to_string(setup.config()).expect("the configuration");
-        let more = "[audit]\npath = \"audit\"\ndurability = \"sync\"\n[cache]\nmemory_mb = 4\n";
-        std::fs::write(setup.config(), text + more).expect("write it");
-        World { proxy: Proxy::start(setup), _cluster: cluster }
-    }
-
     fn connect(&self, user: &str, application: &str) -> Wire {
         let mut target = self.proxy.target(user, "shop");
         target.options.push(("application_name".to_owned(), application.to_owned()));
@@ -81,7 +66,7 @@ const INJECTED: &str = "SELECT note FROM item WHERE id = 5 OR 1 = 1";
 
 #[test]
 fn a_policy_says_what_a_rule_does_and_for_whom() {
-    let world = World::start();
+    let world = world(POLICIES);
     // Refused to the role, in either protocol, each time.
     let mut shop = world.connect("shop", "web");
     for _ in 0..2 {
@@ -118,7 +103,7 @@ fn a_policy_says_what_a_rule_does_and_for_whom() {
 
 #[test]
 fn what_is_refused_anyway_and_what_fails_again_and_again_is_heard_of() {
-    let world = World::start();
+    let world = world(POLICIES);
     let mut desk = world.connect("desk", "web");
     for sql in ["SELECT pg_read_file('x')", "SELECT note FROM item WHERE id = 1 AND 1 = (SELECT 1 FROM pg_sleep(5))"] {
         assert!(desk.query(sql).error.is_some_and(|error| error.sqlstate() == "42501"), "{sql}");
@@ -165,4 +150,264 @@ fn a_rule_that_is_not_there_is_told_with_its_place() {
     let output = setup.run(&["check"]);
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(!output.status.success() && text.contains("did you mean `tautology`?"), "{text}");
+}
+
+const LEARNED: &str = "
+    [[table]]
+    name = 'public.item'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+
+    [[table]]
+    name = 'public.secrets'
+    scope = 'denied'
+    canary = true
+
+    [[threat]]
+    rule = 'unknown-statement'
+    mode = 'enforce'
+    applications = ['web']
+";
+
+/// A proxy before item, with a log and a cache; `policies` besides.
+fn world(policies: &str) -> World {
+    let cluster = Cluster::start();
+    cluster.execute("postgres", "CREATE DATABASE shop");
+    cluster.execute("shop", SCHEMA);
+    cluster.execute("shop", "CREATE TABLE secrets (password text); GRANT SELECT ON secrets TO app");
+    let users = [
+        User { name: "shop", access: "tenant = \"1\"\nroles = [\"shop\"]" },
+        User { name: "desk", access: "tenant = \"1\"\nroles = [\"desk\"]" },
+    ];
+    let setup = Setup::new(&[("shop".to_owned(), cluster.app_url("shop"))], &users, &[("shop.toml", policies)]);
+    let text = std::fs::read_to_string(setup.config()).expect("the configuration");
+    let more = "[audit]\npath = \"audit\"\ndurability = \"sync\"\n[cache]\nmemory_mb = 4\n";
+    std::fs::write(setup.config(), text + more).expect("write it");
+    World { proxy: Proxy::start(setup), _cluster: cluster }
+}
+
+impl World {
+    /// Adds a policy file, and waits until it is in force.
+    fn add_policy(&self, name: &str, text: &str) {
+        let before = self.epoch();
+        std::fs::write(self.proxy.setup.path().join("policies").join(name), text).expect("write");
+        let begun = std::time::Instant::now();
+        while self.epoch() == before {
+            assert!(begun.elapsed() < std::time::Duration::from_secs(30), "no new epoch: {}", self.proxy.log());
+        }
+    }
+
+    fn epoch(&self) -> String {
+        let mut socket = std::net::TcpStream::connect(("127.0.0.1", self.proxy.setup.admin_port)).expect("the admin port");
+        socket.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("ask");
+        let mut text = String::new();
+        socket.read_to_string(&mut text).expect("an answer");
+        text.lines().find(|line| line.starts_with("bulkhead_policy_epoch ")).expect("an epoch").to_owned()
+    }
+}
+
+fn refused(session: &mut Wire, sql: &str) -> bool {
+    match session.query(sql).error {
+        None => false,
+        Some(error) => {
+            assert_eq!((error.sqlstate(), error.message()), ("42501", "permission denied for this statement"), "{sql}");
+            true
+        }
+    }
+}
+
+/// What an application says is recorded, read and listed; then nothing else is said for it, by whoever knows the list as well.
+#[test]
+fn an_application_is_learned_and_then_held_to_what_it_says() {
+    let world = world(LEARNED);
+    let say = |session: &mut Wire| {
+        for sql in [
+            "SELECT note FROM item WHERE id = 5",
+            "SELECT note FROM item WHERE id IN (1, 2, 3)",
+            "INSERT INTO item (id, note) VALUES (100, 'x')",
+            "DELETE FROM item WHERE id = 100",
+            "SELECT note FROM item WHERE note LIKE 'n%' ORDER BY id LIMIT 3",
+        ] {
+            assert!(session.query(sql).error.is_none(), "{sql}");
+        }
+        let bound = Extended { sql: b"SELECT id FROM item WHERE note = $1", parameters: &[Some("note")], ..Extended::default() };
+        assert!(session.extended(&bound).error.is_none());
+        for sql in ["PREPARE p AS SELECT count(*) FROM item WHERE id > $1", "EXECUTE p(3)", "DEALLOCATE p"] {
+            assert!(session.query(sql).error.is_none(), "{sql}");
+        }
+    };
+    // Nothing is known of it yet: nothing is unknown.
+    say(&mut world.connect("shop", "web"));
+    let list = world.run(&["learn", "--application", "web"]);
+    for expected in [
+        "names = [\"web\"]",
+        "\"select note from item where id = ?\",",
+        "\"select note from item where id in ( ? )\",",
+        "\"insert into item ( id , note ) values ( ? )\",",
+        "\"select id from item where note = ?\",",
+        "\"select count ( * ) from item where id > ?\",",
+        ", by shop\n",
+    ] {
+        assert!(list.contains(expected), "{expected} in {list}");
+    }
+    world.add_policy("web.toml", &list);
+    let mut web = world.connect("shop", "web");
+    say(&mut web);
+    // Other values, other spellings, any number of them; the protocol does not matter.
+    for sql in [
+        "select note from ITEM where id = /* x */ -7",
+        "SELECT note FROM item WHERE id IN (1, 2, 3, 4, 5, 6, 7, 8)",
+        "INSERT INTO item (id, note) VALUES (101, 'x'), (102, NULL), (103, DEFAULT)",
+        "BEGIN",
+        "SET statement_timeout = '5s'",
+        "SHOW search_path",
+        "COMMIT",
+    ] {
+        assert!(!refused(&mut web, sql), "{sql}");
+    }
+    let injected = [
+        "SELECT note FROM item WHERE id = 5 OR 1 = 1",
+        "SELECT note FROM item WHERE id = 5 UNION SELECT note FROM item",
+        "SELECT note FROM item WHERE id = (SELECT max(id) FROM item)",
+        "SELECT note FROM item WHERE id = 5; DELETE FROM item WHERE id > 0 AND note = 'x'",
+        "SELECT note FROM item WHERE id = 5 AND substr(note, 1, 1) = 'n'",
+        "SELECT * FROM item WHERE id = 5",
+        "SELECT note FROM item",
+        "DELETE FROM item",
+    ];
+    for sql in injected {
+        assert!(refused(&mut web, sql), "{sql}");
+    }
+    assert!(web.query("SELECT count(*) FROM item WHERE id > 0; SELECT note FROM item").error.is_some(), "all of a message");
+    assert!(web.extended(&Extended { sql: b"SELECT note FROM item", ..Extended::default() }).error.is_some());
+    assert!(world.found("grafted-statement", "shadow") >= 3);
+    // Another application asks, its answer is kept, and is not given to this one.
+    let mut other = world.connect("shop", "other");
+    (0..3).for_each(|_| assert!(!refused(&mut other, "SELECT note FROM item WHERE id < 5")));
+    assert!(refused(&mut web, "SELECT note FROM item WHERE id < 5"));
+    // What a deploy brings is seen, and told from what was injected.
+    let new = world.run(&["learn", "--application", "web", "--new"]);
+    assert!(new.contains("refused: select * from item where id = ?\n"), "{new}");
+    assert!(new.contains("where id = ? or ? = ?  <- tautology: "), "{new}");
+    let graft =
+        "select note from item where id = ( select max ( id ) from item )  <- grafted-statement: it begins as this does: ";
+    assert!(new.contains(graft), "{new}");
+    let again = world.run(&["learn", "--application", "web"]);
+    assert!(
+        again.contains("    \"select * from item where id = ?\",")
+            && again.contains("    # \"select note from item where id = ? or"),
+        "{again}"
+    );
+    // While a deploy is under way, what is new passes, and grafts do not where a policy says so.
+    let graft = "[[threat]]\nrule = 'grafted-statement'\nmode = 'enforce'\n";
+    let learns = again.replace("names =", "learns_until = \"2999-01-01T00:00:00Z\"\nnames =");
+    world.add_policy("web.toml", &(learns + graft));
+    assert!(!refused(&mut web, "SELECT id, note FROM item WHERE id = 5"));
+    assert!(refused(&mut web, "SELECT note FROM item WHERE id = 5 UNION SELECT note FROM item WHERE id = 6"));
+}
+
+#[test]
+fn an_application_that_binds_sends_no_constants() {
+    let policies = "
+        [[application]]
+        names = ['web']
+        binds = true
+        statements = ['select note from item where id = $1', 'select 1', 'select note from item where id is null']
+
+        [[threat]]
+        rule = 'bound-values'
+        mode = 'enforce'
+    ";
+    let world = world(&(LEARNED.to_owned() + policies));
+    let mut web = world.connect("shop", "web");
+    let bound = Extended { sql: b"SELECT note FROM item WHERE id = $1", parameters: &[Some("5")], ..Extended::default() };
+    assert!(web.extended(&bound).error.is_none());
+    assert!(web.query("SELECT note FROM item WHERE id IS NULL").error.is_none(), "nothing to bind");
+    assert!(refused(&mut web, "SELECT note FROM item WHERE id = 5"));
+}
+
+#[test]
+fn a_policy_says_what_comes_of_it() {
+    let policies = "
+        [[threat]]
+        rule = 'tautology'
+        mode = 'enforce'
+        action = 'end-session'
+        applications = ['ends']
+
+        [[threat]]
+        rule = 'tautology'
+        mode = 'enforce'
+        action = 'quarantine'
+        roles = ['desk']
+
+        [[threat]]
+        rule = 'tautology'
+        mode = 'enforce'
+        action = 'throttle'
+        applications = ['slow']
+    ";
+    let world = world(&(LEARNED.to_owned() + policies));
+    let mut ends = world.connect("shop", "ends");
+    assert!(refused(&mut ends, INJECTED));
+    let end = ends.query("SELECT 1").error.map(|error| error.sqlstate().to_owned());
+    assert!(matches!(end.as_deref(), None | Some("57P01")), "{end:?}");
+    assert!(ends.query("SELECT 1").rows().next().is_none(), "it is over");
+    // Slow, and not refused.
+    let mut slow = world.connect("shop", "slow");
+    assert!(!refused(&mut slow, INJECTED));
+    let begun = std::time::Instant::now();
+    assert!(!refused(&mut slow, "SELECT note FROM item WHERE id = 5"));
+    assert!(begun.elapsed() >= std::time::Duration::from_secs(1));
+    // Every session of the login, and new ones.
+    let mut bystander = world.connect("desk", "web");
+    assert!(!refused(&mut bystander, "SELECT note FROM item WHERE id = 5"));
+    assert!(refused(&mut world.connect("desk", "web"), INJECTED));
+    assert!(refused(&mut bystander, "SELECT note FROM item WHERE id = 5"));
+    let mut target = world.proxy.target("desk", "shop");
+    target.options.push(("application_name".to_owned(), "web".to_owned()));
+    assert!(Wire::connect(&target).is_err());
+    assert!(world.run(&["audit", "export", "--format", "raw"]).contains("\"event\":\"quarantine\""));
+    assert!(!refused(&mut world.connect("shop", "web"), "SELECT note FROM item WHERE id = 5"), "nobody else");
+}
+
+#[test]
+fn canaries_guesses_and_broken_messages_are_heard_of() {
+    let policies = "
+        [[threat]]
+        rule = 'logins'
+        mode = 'enforce'
+        roles = ['desk']
+    ";
+    let world = world(&(LEARNED.to_owned() + policies));
+    let mut shop = world.connect("shop", "x");
+    for (n, sql) in [
+        "SELECT * FROM secrets",
+        "SELECT 1 FROM item WHERE note IN (SELECT password FROM public.secrets)",
+        "DELETE FROM secrets",
+        "COPY secrets TO STDOUT",
+    ]
+    .iter()
+    .enumerate()
+    {
+        assert!(shop.query(sql).error.is_some(), "{sql}");
+        assert_eq!(world.found("canary", "shadow"), 1 + n as u64, "{sql}");
+    }
+    shop.send(b'~', b"what is this").expect("send");
+    assert!(shop.query("SELECT 1").rows().next().is_none());
+    assert_eq!(world.found("broken-protocol", "shadow"), 1);
+    // Ten guesses, and the right password does not help any more, from there.
+    let try_in = |user: &str, password: &str| {
+        let mut target = world.proxy.target(user, "shop");
+        target.password = Some(password.to_owned());
+        Wire::connect(&target).is_ok()
+    };
+    let right = world.proxy.target("desk", "shop").password.expect("a password");
+    (0..9).for_each(|_| assert!(!try_in("desk", "guess")));
+    assert!(try_in("desk", &right), "nine are not ten");
+    (0..10).for_each(|_| assert!(!try_in("desk", "guess")));
+    assert!(!try_in("desk", &right));
+    assert_eq!(world.found("logins", "enforce"), 1);
+    (0..12).for_each(|_| assert!(!try_in("shop", "guess")));
+    assert!(try_in("shop", &world.proxy.target("shop", "shop").password.expect("a password")), "the rule only watches there");
 }

@@ -65,7 +65,7 @@ fn token(text: &str, at: usize) -> (usize, Option<&'static str>) {
 }
 
 /// The longest text that is recorded whole, in bytes.
-const LONGEST: usize = 8 << 10;
+pub(super) const LONGEST: usize = 8 << 10;
 
 /// At most so much of it.
 pub(super) fn cut(text: &str) -> &str {

@@ -617,7 +617,7 @@ fn who() -> Who<'static> {
 }
 
 fn template() -> Arc<Template> {
-    Arc::new(Template::new("UPDATE", "UPDATE t SET a = $1".to_owned()))
+    Arc::new(Template::new("UPDATE", "UPDATE t SET a = $1".to_owned(), ""))
 }
 
 /// The events of the records that are there, in order.

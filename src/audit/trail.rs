@@ -7,11 +7,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use sha2::{Digest, Sha256};
-
 use super::record::Record;
-use super::redact::cut;
+use super::redact::{LONGEST, cut};
 use super::{Duty, Log, Ticket, Unavailable};
+use crate::sql::form::{self, FormId};
 
 /// What many statements have in common: recorded once in each segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +22,9 @@ pub struct Template {
     command: &'static str,
     /// What is sent, without constants.
     pub text: Box<str>,
+    /// The form of what was asked; empty: that is what is sent.
+    pub asked: Box<str>,
+    pub form: FormId,
 }
 
 impl Template {
@@ -31,17 +33,19 @@ impl Template {
         &self.id
     }
 
-    /// `text`: without constants.
-    pub fn new(command: &'static str, text: String) -> Template {
+    /// `text`: without constants. `asked`: its form, where it is not what the client asked.
+    pub fn new(command: &'static str, text: String, asked: &str) -> Template {
         // One that nobody finds another text for.
-        let hash = Sha256::digest(text.as_bytes());
-        let hash = hash.first_chunk().map_or(0, |half| u128::from_be_bytes(*half));
-        Template { hash, id: format!("{hash:032x}").into(), command, text: text.into() }
+        let hash = form::id_of(&[&text, asked].join("\0"));
+        let id = format!("{hash:032x}").into();
+        Template { hash, id, command, text: text.into(), asked: asked.into(), form: form::id_of(asked) }
     }
 
     pub(super) fn record(&self) -> Vec<u8> {
         let record = Record::new("template").text("template", self.id()).text("command", self.command);
-        record.text("text", cut(&self.text)).number("length", self.text.len() as u64).end()
+        let record = record.text("text", cut(&self.text)).number("length", self.text.len() as u64);
+        // Half a form is none.
+        record.maybe("asked", Some(&*self.asked).filter(|asked| !asked.is_empty() && asked.len() <= LONGEST)).end()
     }
 }
 

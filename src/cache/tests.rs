@@ -34,6 +34,7 @@ fn plan(epoch: u64, text: &str) -> Plan {
         writes: Writes::Nothing,
         answers: Default::default(),
         signs: Default::default(),
+        form: Box::default(),
         epoch: PolicyEpoch(epoch),
     }
 }

@@ -99,7 +99,7 @@ pub struct WhyArgs {
 }
 
 #[derive(Debug, clap::Args)]
-struct LogArgs {
+pub(super) struct LogArgs {
     /// The log's directory; without it, [audit] path of the configuration
     #[arg(long, value_name = "DIRECTORY")]
     log: Option<PathBuf>,
@@ -109,7 +109,7 @@ struct LogArgs {
 }
 
 /// Why a command could not run, or that the log is not what it was.
-enum Trouble {
+pub(super) enum Trouble {
     Read(ReadError),
     Other(String),
 }
@@ -120,10 +120,10 @@ impl From<ReadError> for Trouble {
     }
 }
 
-type Done = Result<Outcome, Trouble>;
+pub(super) type Done = Result<Outcome, Trouble>;
 
 impl LogArgs {
-    fn open(&self, common: &Common) -> Result<Reader, Trouble> {
+    pub(super) fn open(&self, common: &Common) -> Result<Reader, Trouble> {
         let path = match &self.log {
             Some(path) => path.clone(),
             None => {
@@ -152,7 +152,7 @@ pub fn why(common: &Common, args: &WhyArgs) -> Outcome {
     end(find(common, args))
 }
 
-fn end(done: Done) -> Outcome {
+pub(super) fn end(done: Done) -> Outcome {
     match done {
         Ok(outcome) => outcome,
         Err(Trouble::Read(error @ ReadError::Bad(_))) => {

@@ -7,6 +7,7 @@ pub mod demo;
 mod doctor;
 mod explain;
 mod harden;
+mod learn;
 mod reference;
 mod serve;
 mod shape;
@@ -65,6 +66,7 @@ enum Command {
     Doctor(doctor::Args),
     Why(audit::WhyArgs),
     Audit(audit::Args),
+    Learn(learn::Args),
     /// Start a throwaway PostgreSQL with three tenants and Bulkhead before it, and show a short tour
     Demo(demo::Args),
 }
@@ -99,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&common, &args).into(),
         Command::Why(args) => audit::why(&common, &args).into(),
         Command::Audit(args) => audit::run(&common, &args).into(),
+        Command::Learn(args) => learn::run(&common, &args).into(),
         Command::Demo(args) => demo::run(&args),
     }
 }

@@ -5,7 +5,8 @@ use crate::config::settings::{SETTINGS, VARIABLES_NOT_BUILT};
 use crate::config::{DATABASE_KEYS, ROOT_KEYS, USER_KEYS};
 use crate::metrics::{Kind, METRICS};
 use crate::policy::load::{
-    ALLOW_KEYS, AS_KEYS, COLUMN_KEYS, EXPECT_KEYS, FILE_KEYS, RULE_KEYS, TABLE_KEYS, TEMPORARY_KEYS, TEST_KEYS, THREAT_KEYS,
+    ALLOW_KEYS, APPLICATION_KEYS, AS_KEYS, COLUMN_KEYS, EXPECT_KEYS, FILE_KEYS, RULE_KEYS, TABLE_KEYS, TEMPORARY_KEYS, TEST_KEYS,
+    THREAT_KEYS,
 };
 use crate::rules::RULES;
 
@@ -41,6 +42,7 @@ pub fn text() -> String {
     keys(&mut out, "[[temporary]]", TEMPORARY_KEYS);
     keys(&mut out, "[[allow]]", ALLOW_KEYS);
     keys(&mut out, "[[threat]]", THREAT_KEYS);
+    keys(&mut out, "[[application]]", APPLICATION_KEYS);
     keys(&mut out, "[[test]]", TEST_KEYS);
     keys(&mut out, "as of [[test]]", AS_KEYS);
     keys(&mut out, "expect of [[test]]", EXPECT_KEYS);

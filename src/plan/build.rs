@@ -63,6 +63,7 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
         writes: Writes::Everything,
         answers: Answers::default(),
         signs: crate::rules::Signs::default(),
+        form: Box::default(),
         epoch: permit.epoch(),
     };
     let tree = match &analysis.statement {

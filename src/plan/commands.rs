@@ -95,6 +95,7 @@ pub(super) fn prepare(name: &str, types: &[u32], plan: Plan) -> Plan {
         writes: Writes::Nothing,
         answers: super::Answers::default(),
         signs: crate::rules::Signs::default(),
+        form: Box::default(),
         copy_in: None,
         epoch,
     }

@@ -42,6 +42,7 @@ use crate::finding::{Denial, Reason};
 use crate::id::PolicyEpoch;
 use crate::principal::{Principal, Tenant};
 use crate::rules::Signs;
+use crate::sql::form::of_prepared;
 pub use crate::sql::template::{Literals, Segment, TenantType};
 
 /// What a session does with a plan.
@@ -205,6 +206,8 @@ pub struct Plan {
     pub(crate) answers: Answers,
     /// What threat rules find in its form.
     pub(crate) signs: Signs,
+    /// The form of what the client asks.
+    pub(crate) form: Box<str>,
     pub(crate) epoch: PolicyEpoch,
 }
 
@@ -229,16 +232,24 @@ impl Plan {
         self.signs
     }
 
+    /// The form of what the client asks; empty for what only changes the session.
+    pub fn form(&self) -> &str {
+        &self.form
+    }
+
     /// Of a plan that has just been made. What is suspicious is judged each time that it is asked: it is not kept.
-    pub(crate) fn note_signs(&mut self, signs: Signs) {
+    pub(crate) fn note_signs(&mut self, signs: Signs, form: &str) {
         self.signs = signs;
+        // What only changes the session is no application's own, and tells what settings are set to.
+        let is_own = matches!(self.action, Action::Forward | Action::Prepare(_)) && self.command != "SHOW";
+        self.form = if is_own { form.into() } else { Box::default() };
         if !signs.is_empty() {
             self.reads = Reads::Unknown(Uncached::Suspicious);
         }
         if let Action::Prepare(prepare) = &mut self.action
             && let Some(plan) = Arc::get_mut(&mut prepare.plan)
         {
-            plan.note_signs(signs);
+            plan.note_signs(signs, of_prepared(form));
         }
     }
 
@@ -249,7 +260,7 @@ impl Plan {
                 text_of(self, 0, &|i| format!("${}", u32::from(self.parameters) + u32::from(i) + 1), &|_| "TENANT".to_owned());
             // What was kept of the client's constants is nobody's to read, nor what a setting is set to.
             let text = if let Action::Set { name, .. } = &self.action { format!("SET {name}") } else { audit::redact(&text) };
-            Arc::new(audit::Template::new(self.command, text))
+            Arc::new(audit::Template::new(self.command, text, &self.form))
         };
         self.answers.audited.get_or_init(new).clone()
     }
@@ -269,7 +280,7 @@ impl Plan {
         let repeated = self.repeated.as_deref().map_or(0, Repeated::size);
         let inner = if let Action::Prepare(prepare) = &self.action { prepare.plan.size() } else { 0 };
         let lookup = self.lookup.as_deref().map_or(0, Lookup::size);
-        size_of::<Plan>() + inner + text + repeated + lookup
+        size_of::<Plan>() + inner + text + repeated + lookup + self.form.len()
     }
 
     pub fn effect(&self) -> Effect {
@@ -686,6 +697,7 @@ mod tests {
             writes: Writes::Everything,
             answers: Answers::default(),
             signs: crate::rules::Signs::default(),
+            form: Box::default(),
             epoch: PolicyEpoch(1),
         };
         assert_eq!(plan(&[TenantType::Int4, TenantType::Int4]).tenant_parameter_type(), 23);

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+mod application;
+
 use super::expression;
 use super::model::{
     Allow, ColumnPolicy, DefaultRule, Expectation, Mask, MaskKey, MaskPolicy, Mode, Place, PolicyModel, PolicyTest, Rule,
@@ -12,7 +14,8 @@ use super::model::{
 };
 use crate::config::document::{Document, Key, Located, Table, key};
 use crate::config::problem::{Problem, Problems, did_you_mean};
-use crate::finding::Watch;
+use crate::finding::{Action, Watch};
+pub use application::APPLICATION_KEYS;
 
 /// One fault of a policy, wherever it is found.
 pub type PolicyProblem = Problem;
@@ -24,6 +27,7 @@ pub const FILE_KEYS: &[Key] = &[
     key("temporary", "[[temporary]]", "A temporary table that sessions may make: CREATE TEMPORARY TABLE, also AS a query."),
     key("allow", "[[allow]]", "Widens what roles may do."),
     key("threat", "[[threat]]", "What a threat rule does, for whom."),
+    key("application", "[[application]]", "What an application is known to say; `bulkhead learn` writes it."),
     key("test", "[[test]]", "A statement and what must become of it; run by `bulkhead test`."),
 ];
 pub const TABLE_KEYS: &[Key] = &[
@@ -39,6 +43,7 @@ pub const TABLE_KEYS: &[Key] = &[
     ),
     key("tenant_column", "\"tenant_id\"", "With scope tenant: the column that says whose row it is."),
     key("default", "\"deny\"", "For actions that no rule names: tenant (the whole tenant, the default) or deny (nothing)."),
+    key("canary", "true", "Nobody has a reason to name it: whoever does is told of (threat rule canary). Default: false."),
     key(
         "cache_seconds",
         "30",
@@ -79,6 +84,12 @@ pub const ALLOW_KEYS: &[Key] = &[
 pub const THREAT_KEYS: &[Key] = &[
     key("rule", "\"tautology\"", "A threat rule by its name, or * for all of them."),
     key("mode", "\"enforce\"", "off, shadow (what it finds is recorded and counted) or enforce (it is refused)."),
+    key(
+        "action",
+        "\"deny\"",
+        "With enforce: deny (the default), throttle (it runs, and the login is slow for a minute), end-session, or quarantine (the login is \
+         refused everything for 15 minutes).",
+    ),
     key("roles", "[\"app\"]", "Whose statements. Default: every role's."),
     key("applications", "[\"shop-web\"]", "By the application_name that they connect with. Default: every application's."),
 ];
@@ -223,6 +234,8 @@ impl File<'_> {
         }
         model.allows.extend(root.tables("allow", "[[allow]]", ALLOW_KEYS).iter().map(|t| self.allow(t)));
         model.threats.extend(root.tables("threat", "[[threat]]", THREAT_KEYS).iter().filter_map(|t| self.threat(t)));
+        let applications = root.tables("application", "[[application]]", APPLICATION_KEYS);
+        model.applications.extend(applications.iter().map(|t| self.application(t)));
         model.tests.extend(root.tables("test", "[[test]]", TEST_KEYS).iter().filter_map(|t| self.test(t)));
         model.sources.push(Arc::clone(&self.source));
     }
@@ -252,6 +265,7 @@ impl File<'_> {
             default,
             rules,
             columns,
+            canary: table.flag("canary").unwrap_or(false),
             cache_ttl,
             place: self.place(inner(self.document, name.span)),
         })
@@ -450,11 +464,17 @@ impl File<'_> {
     fn threat(&self, entry: &Table<'_>) -> Option<ThreatPolicy> {
         let rule = entry.required_text("rule");
         let mode = entry.required_text("mode").and_then(|_| self.word(entry, "mode", &Watch::WORDS));
+        let action = self.word(entry, "action", &Action::WORDS).and_then(Action::of_word);
+        if action.is_some() && mode.is_some_and(|mode| mode != Watch::Enforce.as_str()) {
+            let problem = Problem::new("`action` only means something with mode = \"enforce\"");
+            entry.report(problem, entry.span_of("action"), "would have no effect");
+        }
         let list = |key| entry.texts(key).unwrap_or_default().into_iter().map(|text| text.value).collect();
         let (rule, mode) = (rule?, Watch::of_word(mode?)?);
         let place = self.place(rule.span);
         let rule = if rule.value == "*" { String::new() } else { rule.value };
-        Some(ThreatPolicy { rule, mode, roles: list("roles"), applications: list("applications"), place })
+        let action = action.unwrap_or_default();
+        Some(ThreatPolicy { rule, mode, action, roles: list("roles"), applications: list("applications"), place })
     }
 
     fn allow(&self, entry: &Table<'_>) -> Allow {

@@ -3,10 +3,10 @@
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::config::problem::Problem;
-use crate::finding::Watch;
+use crate::finding::{Action, Watch};
 
 /// Everything that the policy files of one directory say.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +15,7 @@ pub struct PolicyModel {
     pub temporaries: Vec<TemporaryPolicy>,
     pub allows: Vec<Allow>,
     pub threats: Vec<ThreatPolicy>,
+    pub applications: Vec<ApplicationPolicy>,
     pub tests: Vec<PolicyTest>,
     pub sources: Vec<Arc<Source>>,
 }
@@ -28,6 +29,7 @@ impl PolicyModel {
             temporaries: self.temporaries.iter().filter(|t| applies(&t.place)).cloned().collect(),
             allows: self.allows.iter().filter(|a| applies(&a.place)).cloned().collect(),
             threats: self.threats.iter().filter(|t| applies(&t.place)).cloned().collect(),
+            applications: self.applications.iter().filter(|a| applies(&a.place)).cloned().collect(),
             tests: self.tests.iter().filter(|t| applies(&t.place)).cloned().collect(),
             sources: self.sources.iter().filter(|s| s.applies_to(database)).cloned().collect(),
         }
@@ -97,6 +99,8 @@ pub struct TablePolicy {
     pub default: DefaultRule,
     pub rules: Vec<Rule>,
     pub columns: Vec<ColumnPolicy>,
+    /// Nobody has a reason to name it.
+    pub canary: bool,
     /// How long answers made of its rows may be given; zero: never.
     pub cache_ttl: Option<Duration>,
     /// Where the table's name stands.
@@ -259,11 +263,30 @@ pub struct ThreatPolicy {
     /// The rule's name; empty: every rule.
     pub rule: String,
     pub mode: Watch,
+    /// With [`Watch::Enforce`].
+    pub action: Action,
     /// Empty: every role.
     pub roles: Vec<String>,
     /// By the application_name of the startup message; empty: every application.
     pub applications: Vec<String>,
     /// Where the rule's name stands.
+    pub place: Place,
+}
+
+/// `[[application]]`: what an application is known to say.
+#[derive(Clone, Debug)]
+pub struct ApplicationPolicy {
+    /// By the application_name of the startup message; empty: every application.
+    pub names: Vec<String>,
+    /// Empty: every role.
+    pub roles: Vec<String>,
+    /// The forms of its statements ([`crate::sql::form`]).
+    pub statements: Vec<String>,
+    /// Its values are bound: a constant in a simple query is not its own.
+    pub binds: bool,
+    /// Until then, what is new passes, if it is no graft on what is known.
+    pub learns_until: Option<SystemTime>,
+    /// Where the entry stands.
     pub place: Place,
 }
 

@@ -39,6 +39,7 @@ pub fn declare(model: &PolicyModel, catalog: Arc<Catalog>) -> Result<(Arc<Catalo
             Err(problem) => problems.push(*problem),
         }
         model.tables.push(TablePolicy {
+            canary: false,
             schema: TEMPORARY_SCHEMA.to_owned(),
             name: temporary.name.clone(),
             scope: Scope::Tenant { column: TENANT_COLUMN.to_owned() },

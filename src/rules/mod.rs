@@ -6,6 +6,7 @@
 //! [`RULES`].
 
 pub mod lately;
+pub mod learned;
 pub mod threat;
 
 use std::fmt;
@@ -13,9 +14,10 @@ use std::fmt;
 use pg_query::protobuf::ParseResult;
 use pg_query::{Node, NodeEnum};
 
-pub use crate::finding::Watch;
+pub use crate::finding::{Action, Watch};
 use crate::sql::parse;
 use lately::Lately;
+use learned::Familiarity;
 
 /// A rule.
 #[derive(Debug)]
@@ -36,6 +38,20 @@ pub enum Looks {
     AtForm(fn(&Node) -> bool),
     /// What a login has done in the last minute, after each statement that failed.
     AtFailures(fn(&Lately) -> bool),
+    /// A statement beside what its application is known to say, where a policy lists that: each time.
+    AtStatement(fn(&Spoken<'_>) -> bool),
+    /// Told by who sees it: the session.
+    Elsewhere,
+}
+
+/// A statement of an application of which something was learned.
+#[derive(Clone, Copy, Debug)]
+pub struct Spoken<'l> {
+    pub familiarity: Familiarity<'l>,
+    /// What is new passes now, by the policy.
+    pub is_learning: bool,
+    /// Its application binds values, and it came as a simple query with constants in it.
+    pub is_unbound: bool,
 }
 
 /// Every rule, in the order of [`Signs`].
@@ -51,6 +67,12 @@ pub static RULES: &[&Rule] = &[
     &threat::spelled_text::RULE,
     &threat::broken_text::RULE,
     &threat::failures::RULE,
+    &threat::unknown_statement::RULE,
+    &threat::grafted_statement::RULE,
+    &threat::bound_values::RULE,
+    &threat::broken_protocol::RULE,
+    &threat::logins::RULE,
+    &threat::canary::RULE,
 ];
 
 /// Rules that have found something.
@@ -66,15 +88,28 @@ impl Signs {
             Looks::AtForm(looks) => {
                 nodes().any(|node| looks(node) || !std::ptr::eq(query_of(node), node) && looks(query_of(node)))
             }
-            Looks::AtFailures(_) => false,
+            Looks::AtFailures(_) | Looks::AtStatement(_) | Looks::Elsewhere => false,
         })
+    }
+
+    /// Of a statement beside what is known.
+    pub fn of_statement(spoken: &Spoken<'_>) -> Signs {
+        Signs::found(|rule| match rule.looks {
+            Looks::AtStatement(looks) => looks(spoken),
+            Looks::AtForm(_) | Looks::AtFailures(_) | Looks::Elsewhere => false,
+        })
+    }
+
+    /// Of one rule.
+    pub fn of_rule(rule: &'static Rule) -> Signs {
+        Signs::found(|other| std::ptr::eq(rule, other))
     }
 
     /// Of what a login has done lately.
     pub fn of_failures(lately: &Lately) -> Signs {
         Signs::found(|rule| match rule.looks {
             Looks::AtFailures(looks) => looks(lately),
-            Looks::AtForm(_) => false,
+            Looks::AtForm(_) | Looks::AtStatement(_) | Looks::Elsewhere => false,
         })
     }
 
@@ -126,19 +161,24 @@ pub fn signs_of(text: &str) -> Signs {
 
 /// What each rule does for somebody, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Modes([Watch; 32]);
+pub struct Modes([(Watch, Action); 32]);
 
 impl Modes {
     /// Where no policy says otherwise, and then what these say: a later one is more exact, or was meant so.
-    pub fn of(policies: impl Iterator<Item = (usize, Watch)>) -> Modes {
-        let mut modes = [Watch::Off; 32];
-        RULES.iter().zip(&mut modes).for_each(|(rule, mode)| *mode = rule.mode);
-        policies.for_each(|(rule, mode)| modes[rule] = mode);
+    pub fn of(policies: impl Iterator<Item = (usize, Watch, Action)>) -> Modes {
+        let mut modes = [(Watch::Off, Action::Deny); 32];
+        RULES.iter().zip(&mut modes).for_each(|(rule, mode)| mode.0 = rule.mode);
+        policies.for_each(|(rule, mode, action)| modes[rule] = (mode, action));
         Modes(modes)
     }
 
     pub fn of_rule(&self, rule: usize) -> Watch {
-        self.0[rule]
+        self.0[rule].0
+    }
+
+    /// What comes of it where the rule enforces.
+    pub fn action_of(&self, rule: usize) -> Action {
+        self.0[rule].1
     }
 }
 

@@ -24,6 +24,7 @@ use crate::policy::load;
 use crate::policy::lock::{self, LockKey};
 use crate::policy::model::PolicyModel;
 use crate::rules::Modes;
+use crate::rules::learned::Learned;
 use crate::session::shared::{Refreshed, Review};
 
 /// How often files and the catalog's fingerprint are looked at.
@@ -156,6 +157,14 @@ impl Review for Kept {
 
     fn threat_modes(&self, roles: &[Box<str>], application: Option<&str>) -> Modes {
         self.gate.threat_modes(roles, application)
+    }
+
+    fn names_canary(&self, text: &str) -> bool {
+        self.gate.names_canary(text)
+    }
+
+    fn learned(&self, roles: &[Box<str>], application: Option<&str>) -> SmallVec<[Arc<Learned>; 1]> {
+        self.gate.learned(roles, application)
     }
 
     fn masks_for(&self, roles: &[Box<str>]) -> bool {

@@ -333,6 +333,9 @@ impl Session<'_> {
     /// `false`: it cannot be recorded, and was not given.
     fn give(&mut self, entry: &Entry, protocol: Protocol, how: Cached, begun: Instant) -> bool {
         let answer = &entry.answer;
+        if !self.is_familiar(&entry.template.audited, protocol) {
+            return false;
+        }
         let tenant = self.principal.tenant().map(|tenant| &*tenant.0);
         match self.trail.open(|| entry.template.audited.clone(), tenant, Reach::Reads) {
             Ok(mut open) => open.complete(audit::Outcome::Cached { bytes: answer.len() as u64 }),

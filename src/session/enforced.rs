@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 use super::copy::Copying;
 use super::drive::{DrainWatch, HIGH, Happened, Wants, drive};
 use super::expect::{Expected, Queue};
+use super::recorded::KnownStatements;
 use super::settings::{self, Settings, Tracker};
 use super::shared::{Database, Drain, Login, Place, Report, Shared};
 use super::socket::Client;
@@ -105,6 +106,10 @@ pub(super) struct Session<'s> {
     pub refused: Option<(String, Signs)>,
     /// The query that the inbox begins with is not known, and may be kept under this key, if any.
     pub missing: Option<Option<Missing>>,
+    /// What its application is known to say.
+    pub learned: KnownStatements,
+    /// A threat rule ends it, once the client has been told.
+    pub is_ending: bool,
     /// As it said when it connected.
     pub application: Option<Box<str>>,
     /// Statements that were counted among the login's.
@@ -221,6 +226,8 @@ async fn begin(established: Established, shared: &Shared) -> Option<Box<Session<
         passed: 0,
         refused: None,
         missing: None,
+        learned: KnownStatements::default(),
+        is_ending: false,
         application,
         counted: 0,
         names: Names::default(),
@@ -295,7 +302,12 @@ impl Session<'_> {
                 self.client.outbox.clear();
             }
             End::Server => self.forget_answers(),
-            End::Fatal(error) => self.say_goodbye(&error),
+            End::Fatal(error) => {
+                if error.sqlstate == sqlstate::PROTOCOL_VIOLATION {
+                    self.note_broken_protocol();
+                }
+                self.say_goodbye(&error);
+            }
             End::Lost => {
                 self.forget_answers();
                 let error = SqlError::fatal(sqlstate::CONNECTION_FAILURE, "server closed the connection unexpectedly");
@@ -340,6 +352,12 @@ impl Session<'_> {
                 // Boxed: an idle client's task has no room for all that a message may await.
                 Box::pin(self.take_messages()).await?;
                 self.release();
+            }
+            if self.is_ending && self.queue.is_empty() {
+                return Err(End::Fatal(SqlError::fatal(
+                    sqlstate::ADMIN_SHUTDOWN,
+                    "terminating connection: it is not permitted to go on",
+                )));
             }
             if self.drain.seen() > Drain::No && self.is_at_rest() {
                 return Err(End::Fatal(going_down()));

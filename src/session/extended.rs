@@ -376,7 +376,7 @@ impl Session<'_> {
             return Ok(());
         }
         let executed = statement.target().map_or(&statement.plan, |target| &target.plan);
-        let audit = match self.open_recorded(executed).await {
+        let audit = match self.open_recorded(executed, Protocol::Extended).await {
             Ok(audit) => audit,
             Err(denial) => {
                 self.deny(denial, Protocol::Extended);

@@ -109,6 +109,7 @@ impl Permissive {
             writes: Writes::Everything,
             answers: crate::plan::Answers::default(),
             signs: crate::rules::Signs::default(),
+            form: Box::default(),
             epoch: self.epoch(),
         };
         Ok(Approved { plan: Arc::new(plan), literals: Literals::new(), source: 0..0 })
@@ -132,6 +133,7 @@ impl Permissive {
             writes: Writes::Everything,
             answers: crate::plan::Answers::default(),
             signs: crate::rules::Signs::default(),
+            form: Box::default(),
             copy_in: None,
             epoch: self.epoch(),
         };

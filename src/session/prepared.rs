@@ -96,9 +96,9 @@ impl Session<'_> {
             let audit = match &piece {
                 Piece::Execute { sql: _, statement } => {
                     self.intend(&statement.plan, &WrittenRows::default());
-                    self.open(&statement.plan)?
+                    self.open(&statement.plan, Protocol::Simple)?
                 }
-                Piece::Text { .. } | Piece::Prepare { .. } => self.open(&one.plan)?,
+                Piece::Text { .. } | Piece::Prepare { .. } => self.open(&one.plan, Protocol::Simple)?,
             };
             self.add(piece, text, audit)?;
         }

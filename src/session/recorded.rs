@@ -1,14 +1,21 @@
 //! What the audit log says of a tenant's statements: their intents, before they leave, and what is refused.
 
-use super::enforced::Session;
+use std::sync::Arc;
+use std::time::SystemTime;
+
 use smallvec::SmallVec;
 
+use super::enforced::Session;
 use crate::audit::{self, Reach, Refused};
 use crate::error::{SqlError, sqlstate};
 use crate::event::Event;
-use crate::finding::{Denial, Reason, Watch};
+use crate::finding::{Action, Denial, Reason, Watch};
+use crate::gate::Protocol;
+use crate::id::PolicyEpoch;
 use crate::plan::{Effect, Plan};
-use crate::rules::{self, Modes, Signs};
+use crate::rules::learned::{Familiarity, Learned};
+use crate::rules::{self, Modes, Signs, Spoken};
+use crate::sql::form;
 
 /// A longer text (bytes) that is refused is not read again to see what threat rules find in it.
 const LONGEST_READ: usize = 16 << 10;
@@ -17,7 +24,13 @@ impl Session<'_> {
     /// What is about to be refused.
     pub fn note_refused(&mut self, text: &str) {
         // Longer ones are read in no time only where they are known.
-        let signs = if text.len() <= LONGEST_READ { rules::signs_of(text) } else { Signs::default() };
+        let mut signs = Signs::default();
+        if text.len() <= LONGEST_READ {
+            signs = rules::signs_of(text);
+            if self.database.gate.names_canary(text) {
+                signs = signs.and(Signs::of_rule(&rules::threat::canary::RULE));
+            }
+        }
         let text = if self.trail.is_on() { audit::redact(text) } else { String::new() };
         self.refused = Some((text, signs));
     }
@@ -84,50 +97,124 @@ impl Session<'_> {
         self.database.gate.threat_modes(&self.principal.roles, self.application.as_deref())
     }
 
+    /// Of a statement that the rewriter lets through: what threat rules find in its form, and beside what its application is known to say.
+    fn signs_of(&mut self, plan: &Plan, flow: Protocol) -> Signs {
+        self.note_learned();
+        if self.learned.lists.is_empty() || plan.form().is_empty() {
+            return plan.signs();
+        }
+        let (audited, lists) = (plan.audited(), &self.learned.lists);
+        let is_known = lists.iter().any(|list| list.knows(audited.form));
+        let each = lists.iter().map(|list| list.familiarity(audited.form, &audited.asked));
+        let familiarity = if is_known {
+            Familiarity::Known
+        } else {
+            each.max_by_key(|familiarity| matches!(familiarity, Familiarity::Graft { .. })).unwrap_or(Familiarity::Unknown)
+        };
+        let now = SystemTime::now();
+        let spoken = Spoken {
+            familiarity,
+            is_learning: !is_known && lists.iter().any(|list| list.is_learning(now)),
+            is_unbound: is_unbound(lists, flow, &audited, plan.parameters()),
+        };
+        plan.signs().and(Signs::of_statement(&spoken))
+    }
+
+    /// What is known of the application, in the present epoch.
+    fn note_learned(&mut self) {
+        let epoch = self.database.gate.epoch();
+        if self.learned.epoch != Some(epoch) {
+            let lists = self.database.gate.learned(&self.principal.roles, self.application.as_deref());
+            self.learned = KnownStatements { epoch: Some(epoch), lists };
+        }
+    }
+
+    /// Whether an answer that is kept may be given without another look at the statement.
+    pub fn is_familiar(&mut self, audited: &audit::Template, flow: Protocol) -> bool {
+        if self.login.lately.is_shut(seconds) || self.login.lately.is_slow(seconds) {
+            return false;
+        }
+        self.note_learned();
+        let lists = &self.learned.lists;
+        lists.is_empty() || lists.iter().any(|list| list.knows(audited.form)) && !is_unbound(lists, flow, audited, 0)
+    }
+
     /// What threat rules have found in a statement that the rewriter lets through.
     ///
     /// # Errors
     /// A policy says that it is refused.
-    fn judge(&mut self, plan: &Plan) -> Result<(), Denial> {
+    fn judge(&mut self, plan: &Plan, signs: Signs) -> Result<(), Denial> {
         let modes = self.threat_modes();
-        let mut enforced = None;
-        for (number, rule) in plan.signs().rules() {
+        let mut refused = None;
+        for (number, rule) in signs.rules() {
             match modes.of_rule(number) {
                 Watch::Off => {}
-                Watch::Shadow => {
-                    self.shared.events.emit(Event::ThreatFound { rule: rule.name, mode: Watch::Shadow });
-                    let tenant = self.principal.tenant().map(|tenant| tenant.0.clone());
-                    self.trail.note("threat", |record| {
-                        record
-                            .maybe("tenant", tenant.as_deref())
-                            .text("rule", rule.name)
-                            .text("mode", "shadow")
-                            .text("template", plan.audited().id())
-                    });
+                Watch::Shadow => self.tell_threat(rule.name, Watch::Shadow, plan),
+                Watch::Enforce if modes.action_of(number) == Action::Throttle => {
+                    self.tell_threat(rule.name, Watch::Enforce, plan);
+                    self.login.lately.slow_down(seconds());
                 }
-                Watch::Enforce => enforced = Some(rule.name),
+                Watch::Enforce => refused = refused.max(Some(Severity::of(modes.action_of(number)))),
             }
         }
-        match enforced {
+        match refused {
             None => Ok(()),
-            Some(_) => {
-                self.refused = Some((plan.audited().text.to_string(), plan.signs()));
-                // Which rule it was is for the log: whoever probes learns nothing from it.
-                Err(Denial::new(
-                    Reason::Threat,
-                    SqlError::new(sqlstate::INSUFFICIENT_PRIVILEGE, "permission denied for this statement"),
-                ))
+            Some(severity) => {
+                // What the client asked, where that has a form: it is what somebody may want to permit.
+                let asked = if plan.form().is_empty() { plan.audited().text.to_string() } else { plan.form().to_owned() };
+                self.refused = Some((asked, signs));
+                self.act(severity);
+                Err(refused_by_rule())
             }
         }
+    }
+
+    /// What is done besides refusing.
+    fn act(&mut self, severity: Severity) {
+        match severity {
+            Severity::Deny => {}
+            Severity::EndSession => self.is_ending = true,
+            Severity::Quarantine => {
+                self.login.lately.shut(seconds());
+                self.trail.note("quarantine", |record| record.number("minutes", 15));
+                tracing::warn!(user = &*self.principal.user, "a login is in quarantine for 15 minutes: a threat rule says so");
+            }
+        }
+    }
+
+    fn tell_threat(&mut self, rule: &'static str, mode: Watch, plan: &Plan) {
+        self.shared.events.emit(Event::ThreatFound { rule, mode });
+        let tenant = self.principal.tenant().map(|tenant| tenant.0.clone());
+        self.trail.note("threat", |record| {
+            let record = record.maybe("tenant", tenant.as_deref()).text("rule", rule).text("mode", mode.as_str());
+            record.text("template", plan.audited().id())
+        });
+    }
+
+    /// The client has broken the protocol, and its session ends.
+    pub fn note_broken_protocol(&mut self) {
+        for name in self.tell_signs(Signs::of_rule(&rules::threat::broken_protocol::RULE)) {
+            self.trail.note("threat", |record| record.text("rule", name).text("mode", "shadow"));
+        }
+    }
+
+    /// Whether the login's statements are slow.
+    pub fn is_slow(&self) -> bool {
+        self.login.lately.is_slow(seconds)
     }
 
     /// A statement is about to be sent: its intent is recorded where it has one. What comes back goes with it.
     ///
     /// # Errors
     /// It cannot be recorded, or a threat rule refuses it, and must not be sent.
-    pub fn open(&mut self, plan: &Plan) -> Result<audit::Open, Denial> {
-        if !plan.signs().is_empty() {
-            self.judge(plan)?;
+    pub fn open(&mut self, plan: &Plan, flow: Protocol) -> Result<audit::Open, Denial> {
+        if self.login.lately.is_shut(seconds) {
+            self.refused = Some((plan.audited().text.to_string(), Signs::default()));
+            return Err(refused_by_rule());
+        }
+        let signs = self.signs_of(plan, flow);
+        if !signs.is_empty() {
+            self.judge(plan, signs)?;
         }
         let tenant = self.principal.tenant().map(|tenant| &*tenant.0);
         let reach = match plan.effect() {
@@ -141,8 +228,8 @@ impl Session<'_> {
     ///
     /// # Errors
     /// See there.
-    pub async fn open_recorded(&mut self, plan: &Plan) -> Result<audit::Open, Denial> {
-        let mut open = self.open(plan)?;
+    pub async fn open_recorded(&mut self, plan: &Plan, flow: Protocol) -> Result<audit::Open, Denial> {
+        let mut open = self.open(plan, flow)?;
         match self.recorded().await {
             Ok(()) => Ok(open),
             Err(denial) => {
@@ -161,6 +248,44 @@ impl Session<'_> {
     }
 }
 
+/// What is known of a session's application.
+#[derive(Debug, Default)]
+pub struct KnownStatements {
+    /// As of; `None`: nobody has looked yet.
+    epoch: Option<PolicyEpoch>,
+    /// None: nothing was learned of it.
+    lists: SmallVec<[Arc<Learned>; 1]>,
+}
+
+/// What is done about a refused statement, from the least on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Severity {
+    Deny,
+    EndSession,
+    Quarantine,
+}
+
+impl Severity {
+    fn of(action: Action) -> Severity {
+        match action {
+            Action::Deny | Action::Throttle => Severity::Deny,
+            Action::EndSession => Severity::EndSession,
+            Action::Quarantine => Severity::Quarantine,
+        }
+    }
+}
+
+/// A constant in a simple query, of an application that binds. `parameters`: of an EXECUTE, they are what is bound.
+fn is_unbound(lists: &[Arc<Learned>], flow: Protocol, audited: &audit::Template, parameters: u16) -> bool {
+    flow == Protocol::Simple && parameters == 0 && lists.iter().any(|list| list.binds) && form::has_values(&audited.asked)
+}
+
+/// 42501. Which rule it was is for the log: whoever probes learns nothing from it.
+fn refused_by_rule() -> Denial {
+    let error = SqlError::new(sqlstate::INSUFFICIENT_PRIVILEGE, "permission denied for this statement");
+    Denial::new(Reason::Threat, error)
+}
+
 /// 58030: nothing is done that is not recorded.
 pub(super) fn unrecorded() -> Denial {
     let error = SqlError::new(sqlstate::IO_ERROR, "the audit log cannot be written");
@@ -168,7 +293,7 @@ pub(super) fn unrecorded() -> Denial {
 }
 
 /// Of a clock that does not go back.
-fn seconds() -> u64 {
+pub(super) fn seconds() -> u64 {
     static START: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
     // From the second minute on, so that none has been the one before.
     START.elapsed().as_secs() + 120

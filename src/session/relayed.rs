@@ -254,11 +254,11 @@ fn template(text: &[u8], whole: bool) -> Arc<Template> {
         text.push_str("...");
     }
     let word = text.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default().to_ascii_uppercase();
-    Arc::new(Template::new(Command::of_word(&word).as_str(), text))
+    Arc::new(Template::new(Command::of_word(&word).as_str(), text, ""))
 }
 
 /// Of what is known by its name alone.
 fn unknown(what: &str, name: &[u8]) -> Arc<Template> {
     let name = String::from_utf8_lossy(&name[..name.len().min(64)]).into_owned();
-    Arc::new(Template::new(Command::Other.as_str(), format!("({what}: \"{name}\")")))
+    Arc::new(Template::new(Command::Other.as_str(), format!("({what}: \"{name}\")"), ""))
 }

@@ -24,7 +24,8 @@ use crate::gate::{Approved, Context, Gate};
 use crate::id::PolicyEpoch;
 use crate::policy::lock::LockKey;
 use crate::rules::Modes;
-use crate::rules::lately::Lately;
+use crate::rules::lately::{Attempts, Lately};
+use crate::rules::learned::Learned;
 use crate::wire::scram::Verifier;
 
 /// Who decides about statements: the gate, or in tests something that needs no policies.
@@ -47,6 +48,16 @@ pub trait Review: Send + Sync + fmt::Debug {
     /// See [`Gate::threat_modes`].
     fn threat_modes(&self, _roles: &[Box<str>], _application: Option<&str>) -> Modes {
         Modes::of(std::iter::empty())
+    }
+
+    /// See [`Gate::learned`].
+    fn learned(&self, _roles: &[Box<str>], _application: Option<&str>) -> SmallVec<[Arc<Learned>; 1]> {
+        SmallVec::new()
+    }
+
+    /// See [`Gate::names_canary`].
+    fn names_canary(&self, _text: &str) -> bool {
+        false
     }
 
     /// See [`Gate::settings_for`].
@@ -101,6 +112,14 @@ impl Review for Gate {
         Gate::threat_modes(self, roles, application)
     }
 
+    fn names_canary(&self, text: &str) -> bool {
+        Gate::names_canary(self, text)
+    }
+
+    fn learned(&self, roles: &[Box<str>], application: Option<&str>) -> SmallVec<[Arc<Learned>; 1]> {
+        Gate::learned(self, roles, application)
+    }
+
     fn settings_for(&self, roles: &[Box<str>]) -> Vec<String> {
         Gate::settings_for(self, roles)
     }
@@ -140,6 +159,8 @@ pub struct Login {
     pub places: Places,
     /// What its sessions have done lately.
     pub lately: Lately,
+    /// Who has tried to log in as it.
+    pub attempts: Mutex<Attempts>,
 }
 
 /// How many clients there may be of something.
@@ -171,7 +192,7 @@ impl Login {
             Secret::Password(_) => OnceLock::new(),
             Secret::Scram(text) => OnceLock::from(Verifier::parse(text)),
         };
-        Login { places: Places::new(user.max_clients), lately: Lately::default(), user, verifier }
+        Login { places: Places::new(user.max_clients), lately: Lately::default(), attempts: Mutex::default(), user, verifier }
     }
 
     /// Of a password it is derived when it is asked for first: half a millisecond, as a client's own.

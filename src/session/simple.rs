@@ -1,6 +1,6 @@
 //! The client's side of a tenant's session: which message is taken when, simple queries.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, BytesMut};
 use smallvec::SmallVec;
@@ -44,6 +44,9 @@ impl Session<'_> {
     }
 
     async fn take_message(&mut self, tag: u8, body: &[u8]) -> Step {
+        if matches!(tag, b'Q' | b'E') && self.is_slow() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
         // INVARIANT (CACHE KEY): of this message, or of none.
         let looked = self.missing.take();
         if self.phase == Phase::Open && matches!(tag, b'd' | b'c' | b'f') {
@@ -244,7 +247,7 @@ impl Session<'_> {
     /// One place for each statement.
     async fn record_intents(&mut self, approved: &[Approved], sent: &mut [Sent]) -> Result<(), Denial> {
         for (one, sent) in approved.iter().zip(sent) {
-            sent.audit = self.open(&one.plan)?;
+            sent.audit = self.open(&one.plan, Protocol::Simple)?;
         }
         self.recorded().await
     }
@@ -266,7 +269,7 @@ impl Session<'_> {
             return Ok(());
         }
         let leased = Instant::now();
-        let mut open = match self.open(&approved[0].plan) {
+        let mut open = match self.open(&approved[0].plan, Protocol::Simple) {
             Ok(open) => open,
             Err(denial) => {
                 self.deny(denial, Protocol::Simple);

@@ -1,6 +1,7 @@
 //! A client's socket with its two buffers, driven by polling so that one task serves both sides.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -28,11 +29,19 @@ impl Socket {
 
     /// Where the client is, as far as that is known.
     pub fn peer(&self) -> String {
-        let stream = match self {
+        self.stream().peer_addr().map_or_else(|_| "unknown".to_owned(), |address| address.to_string())
+    }
+
+    /// The same, without its port.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.stream().peer_addr().ok().map(|address| address.ip())
+    }
+
+    fn stream(&self) -> &TcpStream {
+        match self {
             Socket::Plain(stream) => stream,
             Socket::Tls(stream) => stream.get_ref().0,
-        };
-        stream.peer_addr().map_or_else(|_| "unknown".to_owned(), |address| address.to_string())
+        }
     }
 }
 

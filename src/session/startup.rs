@@ -1,13 +1,14 @@
 //! From an accepted socket to an authenticated client: negotiation, SCRAM, startup parameters.
 //! INVARIANT (AUTHENTICATED): [`establish`] is the one maker of an [`Established`], and the serve loops take nothing else.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Buf;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::cancel::Registration;
+use super::recorded::seconds;
 use super::settings::{self, Settings, Tracker};
 use super::shared::{Database, Login, Place, Shared};
 use super::socket::{Client, Socket};
@@ -16,9 +17,12 @@ use crate::audit::record::Record;
 use crate::audit::{Trail, Who, without_quotes};
 use crate::config::UserAccess;
 use crate::error::{Severity, SqlError, sqlstate};
+use crate::event::Event;
+use crate::finding::Watch;
 use crate::gate::{Context, Protocol};
 use crate::plan::{Action, TenantValue};
 use crate::principal::{Access, Principal};
+use crate::rules;
 use crate::wire::startup::{FirstPacket, Startup};
 use crate::wire::{backend as reply, frame, frontend, scram, startup};
 
@@ -194,8 +198,25 @@ async fn admit(client: &mut Client, startup: &Startup, shared: &Shared) -> Resul
     if startup.needs_negotiation() {
         reply::put_negotiate(&mut client.outbox, startup.agreed_minor(), &startup.protocol_options);
     }
-    let login = authenticate(client, user, shared).await?;
     let name = startup.get("database").filter(|d| !d.is_empty()).unwrap_or(user);
+    let login = match authenticate(client, user, shared).await {
+        Ok(login) if !is_shut_out(&login, name, client, startup, shared) => login,
+        // Who guesses does not learn that it has guessed well.
+        Ok(_) => return Err(wrong_password(user).into()),
+        Err(failure) => {
+            if let (Failure::Refused(error), Some(login)) = (&failure, shared.logins.get(user))
+                && error.sqlstate == sqlstate::INVALID_PASSWORD
+            {
+                note_failed_login(login, name, client, startup, shared);
+            }
+            return Err(failure);
+        }
+    };
+    if login.lately.is_shut(seconds) {
+        return Err(
+            SqlError::fatal(sqlstate::INVALID_AUTHORIZATION, format!("role \"{user}\" is not permitted to log in")).into()
+        );
+    }
     let database = open(&login, name, shared)?;
     let full = |what: &str, name: &str| {
         SqlError::fatal(sqlstate::TOO_MANY_CONNECTIONS, format!("too many connections for {what} \"{name}\""))
@@ -235,10 +256,47 @@ async fn authenticate(client: &mut Client, user: &str, shared: &Shared) -> Resul
     match login {
         Some(login) => Ok(login.clone()),
         // `finish` refuses whom it does not know; this keeps it so whatever it does.
-        None => {
-            let message = format!("password authentication failed for user \"{user}\"");
-            Err(SqlError::fatal(sqlstate::INVALID_PASSWORD, message).into())
-        }
+        None => Err(wrong_password(user).into()),
+    }
+}
+
+fn wrong_password(user: &str) -> SqlError {
+    SqlError::fatal(sqlstate::INVALID_PASSWORD, format!("password authentication failed for user \"{user}\""))
+}
+
+/// What the rule `logins` does for a login and the database that is asked for.
+fn mode_of_logins(login: &Login, database: &str, startup: &Startup, shared: &Shared) -> Watch {
+    let Some(database) = shared.databases.get(database) else { return Watch::Off };
+    let roles: Vec<Box<str>> = login.user.roles.iter().map(|role| Box::from(role.as_str())).collect();
+    let modes = database.gate.threat_modes(&roles, startup.get("application_name"));
+    rules::named(rules::threat::logins::RULE.name).map_or(Watch::Off, |rule| modes.of_rule(rule))
+}
+
+/// Whether too many have tried from there, who do not know the password.
+fn is_shut_out(login: &Login, database: &str, client: &Client, startup: &Startup, shared: &Shared) -> bool {
+    let Some(address) = client.socket.address() else { return false };
+    let mut attempts = login.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+    if attempts.are_too_many(address, seconds()) && mode_of_logins(login, database, startup, shared) == Watch::Enforce {
+        return true;
+    }
+    attempts.forget(address);
+    false
+}
+
+fn note_failed_login(login: &Login, database: &str, client: &Client, startup: &Startup, shared: &Shared) {
+    let Some(address) = client.socket.address() else { return };
+    let mut attempts = login.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+    if !attempts.note_failed(address, seconds()) {
+        return;
+    }
+    let (rule, mode) = (rules::threat::logins::RULE.name, mode_of_logins(login, database, startup, shared));
+    if mode == Watch::Off {
+        return;
+    }
+    shared.events.emit(Event::ThreatFound { rule, mode });
+    if let Some(log) = &shared.log {
+        let record = Record::new("threat").text("user", &login.user.name).text("client", &client.socket.peer());
+        log.note_refused_login(record.text("rule", rule).text("mode", mode.as_str()));
     }
 }
 

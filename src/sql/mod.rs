@@ -7,6 +7,7 @@
 //! ```
 pub mod analyse;
 pub mod copy;
+pub mod form;
 pub(crate) mod kinds;
 pub mod lexer;
 pub mod parse;

@@ -1,16 +1,22 @@
 //! The rules, one file each: the doc comment is its manual.
 
+pub mod bound_values;
+pub mod broken_protocol;
 pub mod broken_text;
+pub mod canary;
 pub mod capability;
 pub mod constant_condition;
 pub mod conversion;
 pub mod failures;
+pub mod grafted_statement;
 pub mod letter;
+pub mod logins;
 pub mod slow_call;
 pub mod spelled_text;
 pub mod tautology;
 pub mod union_of_catalog;
 pub mod union_of_constants;
+pub mod unknown_statement;
 
 use pg_query::protobuf::a_const::Val;
 use pg_query::protobuf::{AExpr, AExprKind, BoolExprType, FuncCall, SelectStmt, SetOperation};

@@ -1,0 +1,170 @@
+//! `bulkhead learn`
+
+use std::collections::{BTreeSet, HashMap};
+
+use serde_json::Value;
+
+use super::audit::{Done, LogArgs, Trouble, end};
+use super::{Common, Outcome, load_policies, say};
+use crate::rules::learned::{Familiarity, Learned};
+use crate::rules::{self, threat};
+use crate::sql::form::{id_of, words_of};
+
+/// Print what an application says, by the audit log, as a policy that lists it.
+///
+/// A policy with that list ([[application]]) has the rules unknown-statement and grafted-statement tell what the application says besides; in
+/// mode enforce it is refused. Read the list before it is in force, as you would read code: whoever spoke for the application while it was
+/// recorded is in it. After a deploy, --new shows what was not known.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  bulkhead learn --application shop-web > policies/shop-web.toml     what it has said so far, and what was listed already
+  bulkhead learn --application shop-web --new                        what it has said that no policy lists
+
+Exit status: 0 fine, 1 --new has found something, 2 could not run.")]
+pub struct Args {
+    #[command(flatten)]
+    log: LogArgs,
+    /// The application_name that it connects with
+    #[arg(long, value_name = "NAME")]
+    application: String,
+    /// Of what was recorded at this time and later, as the log writes it, or its beginning: 2026-01-31T23
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Only what no policy lists, a line each
+    #[arg(long)]
+    new: bool,
+}
+
+/// A statement that was said.
+struct Said {
+    form: String,
+    times: u64,
+    first: String,
+    users: BTreeSet<String>,
+    refused: bool,
+}
+
+pub fn run(common: &Common, args: &Args) -> Outcome {
+    end(learn(common, args))
+}
+
+fn learn(common: &Common, args: &Args) -> Done {
+    let known = listed(common, &args.application)?;
+    let said = said(common, args)?;
+    let learned = Learned::new(known.iter().cloned());
+    let new: Vec<&Said> = said.iter().filter(|said| !learned.knows(id_of(&said.form))).collect();
+    if args.new {
+        for said in &new {
+            let remark = suspicion(said, &learned).map(|why| format!("  <- {why}")).unwrap_or_default();
+            let refused = if said.refused { ", refused" } else { "" };
+            say(&format!("{} times since {}, by {}{refused}: {}{remark}\n", said.times, said.first, users(said), said.form));
+        }
+        return Ok(if new.is_empty() { Outcome::Fine } else { Outcome::FoundSomethingWrong });
+    }
+    say(&policy(&args.application, &known, &new, &learned));
+    Ok(Outcome::Fine)
+}
+
+/// What policies list of it already.
+fn listed(common: &Common, application: &str) -> Result<Vec<String>, Trouble> {
+    let Ok(config) = common.load() else { return Ok(vec![]) };
+    let policies = load_policies(&config).map_err(|problems| Trouble::Other(problems.render(false)))?;
+    let of_it = policies.applications.into_iter().filter(|policy| policy.names.iter().any(|name| name == application));
+    Ok(of_it.flat_map(|policy| policy.statements).collect())
+}
+
+/// What the log has of it, in the order in which it was said first.
+fn said(common: &Common, args: &Args) -> Result<Vec<Said>, Trouble> {
+    let reader = args.log.open(common)?;
+    let mut forms: HashMap<String, String> = HashMap::new();
+    let mut sessions: HashMap<u64, String> = HashMap::new();
+    let mut said: Vec<Said> = vec![];
+    let mut places: HashMap<String, usize> = HashMap::new();
+    reader.records(0, |read| {
+        let Ok(record) = serde_json::from_slice::<Value>(read.json) else { return true };
+        let text = |name: &str| record[name].as_str().unwrap_or_default();
+        match text("event") {
+            // Sessions are counted anew.
+            "start" => sessions.clear(),
+            "session" if text("application") == args.application => {
+                _ = sessions.insert(record["session"].as_u64().unwrap_or_default(), text("user").to_owned());
+            }
+            "session_end" => _ = sessions.remove(&record["session"].as_u64().unwrap_or_default()),
+            "template" => _ = forms.insert(text("template").to_owned(), text("asked").to_owned()),
+            event @ ("statement" | "intent" | "refused") => {
+                let Some(user) = sessions.get(&record["session"].as_u64().unwrap_or_default()) else { return true };
+                let refused = event == "refused";
+                let form = if refused { own_refusal(&record) } else { forms.get(text("template")).map(String::as_str) };
+                let Some(form) =
+                    form.filter(|form| !form.is_empty() && args.since.as_deref().is_none_or(|since| text("time") >= since))
+                else {
+                    return true;
+                };
+                let at = *places.entry(form.to_owned()).or_insert(said.len());
+                if at == said.len() {
+                    let (form, first) = (form.to_owned(), text("time").to_owned());
+                    said.push(Said { form, times: 0, first, users: BTreeSet::new(), refused: false });
+                }
+                said[at].times += 1;
+                said[at].refused |= refused;
+                if !said[at].users.contains(user) {
+                    said[at].users.insert(user.clone());
+                }
+            }
+            _ => {} // tidy: not a syntax kind
+        }
+        true
+    })?;
+    Ok(said)
+}
+
+/// The form of what was refused because nobody knew it.
+fn own_refusal(record: &Value) -> Option<&str> {
+    let unknown = threat::unknown_statement::RULE.name;
+    let is_one = record["rules"].as_array()?.iter().any(|rule| rule == unknown);
+    record["text"].as_str().filter(|_| is_one)
+}
+
+/// What speaks against a statement: it is commented out.
+fn suspicion(said: &Said, learned: &Learned) -> Option<String> {
+    // Any value will do: rules look at forms.
+    let text: Vec<&str> = words_of(&said.form).map(|word| if word == "?" { "1" } else { word }).collect();
+    if let Some((_, rule)) = rules::signs_of(&text.join(" ")).rules().next() {
+        return Some(format!("{}: {}", rule.name, rule.found));
+    }
+    match learned.familiarity(id_of(&said.form), &said.form) {
+        Familiarity::Graft { of } => Some(format!("{}: it begins as this does: {of}", threat::grafted_statement::RULE.name)),
+        Familiarity::Known | Familiarity::Unknown => None,
+    }
+}
+
+fn users(said: &Said) -> String {
+    said.users.iter().cloned().collect::<Vec<_>>().join(", ")
+}
+
+fn policy(application: &str, known: &[String], new: &[&Said], learned: &Learned) -> String {
+    let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    let mut out = format!(
+        "# What {} says. Whatever it says besides is told by the rules unknown-statement and grafted-statement (shadow, until a\n\
+         # [[threat]] says enforce). Lines that a rule speaks against are commented out.\n[[application]]\nnames = [{}]\nstatements = [\n",
+        application.escape_debug(),
+        quoted(application)
+    );
+    for form in known {
+        out.push_str(&format!("    {},\n", quoted(form)));
+    }
+    for said in new {
+        out.push_str(&format!("    # {} times since {}, by {}\n", said.times, said.first, users(said).escape_debug()));
+        let mark = match suspicion(said, learned) {
+            Some(why) => {
+                out.push_str(&format!("    # {}\n", why.escape_debug()));
+                "# "
+            }
+            None => "",
+        };
+        out.push_str(&format!("    {mark}{},\n", quoted(&said.form)));
+    }
+    out.push_str("]\n");
+    out
+}

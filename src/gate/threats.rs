@@ -1,0 +1,110 @@
+//! What policies say about threat rules, for whom, and what applications are known to say.
+
+use std::sync::Arc;
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::ParseResult;
+use smallvec::SmallVec;
+
+use super::queries;
+use crate::config::problem::{Problem, did_you_mean};
+use crate::policy::model::{ApplicationPolicy, PolicyModel, ThreatPolicy};
+use crate::rules::learned::Learned;
+use crate::rules::{self, Modes, RULES, Signs};
+use crate::sql::tree::walk;
+
+/// Threat rules that policies name must be there.
+pub fn check_threats(policies: &PolicyModel) -> Vec<Problem> {
+    let unknown = policies.threats.iter().filter(|threat| !threat.rule.is_empty() && rules::named(&threat.rule).is_none());
+    let problem = |threat: &ThreatPolicy| {
+        let problem = threat.place.problem(format!("there is no threat rule `{}`", threat.rule), "not known");
+        problem.help(match did_you_mean(&threat.rule, RULES.iter().map(|rule| rule.name)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("it is one of: {}, or * for all", RULES.iter().map(|rule| rule.name).collect::<Vec<_>>().join(", ")),
+        })
+    };
+    unknown.map(problem).collect()
+}
+
+/// What the policies of one epoch say.
+#[derive(Debug)]
+pub(super) struct Threats {
+    policies: Vec<ThreatPolicy>,
+    /// For whom, and what is known of them.
+    applications: Vec<(ApplicationPolicy, Arc<Learned>)>,
+    /// Tables that nobody has a reason to name, by schema and name.
+    canaries: Vec<(String, String)>,
+}
+
+impl Threats {
+    pub fn of(policies: &PolicyModel) -> Threats {
+        let learned = |policy: &ApplicationPolicy| {
+            let mut learned = Learned::new(policy.statements.iter().cloned());
+            (learned.binds, learned.learns_until) = (policy.binds, policy.learns_until);
+            (policy.clone(), Arc::new(learned))
+        };
+        let canaries = policies.tables.iter().filter(|table| table.canary);
+        Threats {
+            policies: policies.threats.clone(),
+            applications: policies.applications.iter().map(learned).collect(),
+            canaries: canaries.map(|table| (table.schema.clone(), table.name.clone())).collect(),
+        }
+    }
+
+    /// What threat rules do for these roles and this application.
+    pub fn modes(&self, roles: &[Box<str>], application: Option<&str>) -> Modes {
+        let applies = |threat: &&ThreatPolicy| concerns(&threat.roles, &threat.applications, roles, application);
+        let rules = |threat: &ThreatPolicy| match rules::named(&threat.rule) {
+            Some(rule) => rule..rule + 1,
+            None => 0..RULES.len(),
+        };
+        Modes::of(
+            self.policies.iter().filter(applies).flat_map(|threat| rules(threat).map(|rule| (rule, threat.mode, threat.action))),
+        )
+    }
+
+    /// What these roles, and this application, are known to say; none: nothing was learned of them.
+    pub fn learned(&self, roles: &[Box<str>], application: Option<&str>) -> SmallVec<[Arc<Learned>; 1]> {
+        let applies = |policy: &ApplicationPolicy| concerns(&policy.roles, &policy.names, roles, application);
+        self.applications.iter().filter(|(policy, _)| applies(policy)).map(|(_, learned)| learned.clone()).collect()
+    }
+
+    pub fn has_canaries(&self) -> bool {
+        !self.canaries.is_empty()
+    }
+
+    /// What a statement's tables tell.
+    pub fn signs_of(&self, tree: &ParseResult) -> Signs {
+        if self.names_canary(tree) { Signs::of_rule(&rules::threat::canary::RULE) } else { Signs::default() }
+    }
+
+    pub fn names_canary(&self, tree: &ParseResult) -> bool {
+        let mut found = false;
+        // COPY of a table is no query.
+        let statements = tree.stmts.iter().filter_map(|raw| raw.stmt.as_deref()).chain(queries(tree));
+        for statement in statements.filter(|_| !self.canaries.is_empty()) {
+            walk(statement, &mut |n| {
+                let named = match &n.node {
+                    Some(NodeEnum::RangeVar(named)) => Some(named),
+                    Some(NodeEnum::InsertStmt(s)) => s.relation.as_ref(),
+                    Some(NodeEnum::UpdateStmt(s)) => s.relation.as_ref(),
+                    Some(NodeEnum::DeleteStmt(s)) => s.relation.as_ref(),
+                    Some(NodeEnum::MergeStmt(s)) => s.relation.as_ref(),
+                    Some(NodeEnum::CopyStmt(s)) => s.relation.as_ref(),
+                    Some(_) | None => None,
+                };
+                let is = |(schema, name): &(String, String)| {
+                    named.is_some_and(|n| *name == n.relname && (n.schemaname.is_empty() || *schema == n.schemaname))
+                };
+                found |= self.canaries.iter().any(is);
+            });
+        }
+        found
+    }
+}
+
+/// Whether a policy for roles and applications is for these. None named: for all.
+fn concerns(roles: &[String], applications: &[String], has: &[Box<str>], application: Option<&str>) -> bool {
+    let of_role = roles.is_empty() || roles.iter().any(|role| has.iter().any(|r| **r == **role));
+    of_role && (applications.is_empty() || applications.iter().any(|name| Some(name.as_str()) == application))
+}

@@ -1,0 +1,141 @@
+//! What applications are known to say: the forms of their statements ([`crate::sql::form`]), as policies list them.
+//!
+//! An application whose statements were learned sends others only after a deploy, or when somebody else speaks for it. Its list is a
+//! policy file that people read: `bulkhead learn` writes it from the audit log. What is not on it is told by two rules:
+//! `unknown-statement`, and `grafted-statement` where a known statement goes on differently after one of its values, as an
+//! injection makes it.
+
+use std::collections::HashMap;
+use std::time::SystemTime;
+
+use crate::sql::form::{FormId, id_of, words_of};
+
+/// The statements that an application is known by.
+#[derive(Debug, Default)]
+pub struct Learned {
+    forms: HashMap<FormId, Box<str>>,
+    /// It binds its values: a simple query with a constant in it is not its own.
+    pub binds: bool,
+    /// Until then, what is new passes, if it is no graft: a deploy.
+    pub learns_until: Option<SystemTime>,
+}
+
+/// What a statement is to an application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Familiarity<'l> {
+    Known,
+    Unknown,
+    /// A known one goes on differently after one of its values.
+    Graft {
+        of: &'l str,
+    },
+}
+
+impl Learned {
+    pub fn new(forms: impl IntoIterator<Item = String>) -> Learned {
+        let forms = forms.into_iter().map(|form| (id_of(&form), form.into())).collect();
+        Learned { forms, binds: false, learns_until: None }
+    }
+
+    pub fn knows(&self, id: FormId) -> bool {
+        self.forms.contains_key(&id)
+    }
+
+    /// Whether what is new passes now.
+    pub fn is_learning(&self, now: SystemTime) -> bool {
+        self.learns_until.is_some_and(|until| now < until)
+    }
+
+    /// `form`: of the statement that has this id. Compares it with all that are known: for what is unknown, not for every statement.
+    pub fn familiarity(&self, id: FormId, form: &str) -> Familiarity<'_> {
+        if self.knows(id) {
+            return Familiarity::Known;
+        }
+        let words: Vec<&str> = words_of(form).collect();
+        let grafts = self.forms.values().filter(|known| is_graft(known, &words));
+        // The longest tells most.
+        match grafts.max_by(|a, b| (a.len(), &**a).cmp(&(b.len(), &**b))) {
+            Some(of) => Familiarity::Graft { of },
+            None => Familiarity::Unknown,
+        }
+    }
+}
+
+/// What an injection adds to a statement, and a condition more does not.
+const ADDED: [&str; 8] = ["union", "intersect", "except", "or", "select", "case", "when", ";"];
+
+/// Whether a statement is a known one up to one of its values, and has from there on what only an injection adds: another query, an
+/// alternative, a case.
+fn is_graft(known: &str, words: &[&str]) -> bool {
+    let known: Vec<&str> = words_of(known).collect();
+    let same = known.iter().zip(words).take_while(|(a, b)| a == b).count();
+    // The last value before they part, or what stands in its place.
+    let Some(value) = known.iter().take(same + 1).rposition(|word| *word == "?").filter(|_| same >= 4) else { return false };
+    let (rest, now) = (&known[value + 1..], &words[value.min(words.len())..]);
+    let kept = rest.iter().rev().zip(now.iter().rev()).take_while(|(a, b)| a == b).count();
+    let added = &now[..now.len() - kept];
+    added.iter().any(|word| ADDED.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::form::form;
+
+    fn learned(texts: &[&str]) -> Learned {
+        Learned::new(texts.iter().map(|text| form(text).expect("it is read")))
+    }
+
+    fn is(learned: &Learned, text: &str) -> &'static str {
+        let form = form(text).expect("it is read");
+        match learned.familiarity(id_of(&form), &form) {
+            Familiarity::Known => "known",
+            Familiarity::Unknown => "unknown",
+            Familiarity::Graft { of } => {
+                assert!(learned.knows(id_of(of)));
+                "graft"
+            }
+        }
+    }
+
+    #[test]
+    fn what_somebody_else_writes_is_told_from_what_is_new() {
+        let shop = learned(&[
+            "SELECT name, price FROM products WHERE id = 7 AND shown",
+            "SELECT name FROM customers WHERE (id = 7)",
+            "SELECT name FROM products WHERE name LIKE 'a%' ORDER BY name LIMIT 5",
+            "INSERT INTO orders (id, note) VALUES (1, 'x')",
+        ]);
+        for (text, expected) in [
+            ("select name, price from products where id = $1 and shown -- x", "known"),
+            ("INSERT INTO orders (id, note) VALUES (1, 'x'), (2, 'y')", "known"),
+            ("SELECT name, price FROM products WHERE id = 7 OR 1 = 1 AND shown", "graft"),
+            ("SELECT name, price FROM products WHERE id = 7 OR 1 = 1 -- AND shown", "graft"),
+            ("SELECT name, price FROM products WHERE id = 7 UNION SELECT note, 1 FROM orders", "graft"),
+            ("SELECT name, price FROM products WHERE id = (SELECT 1) AND shown", "graft"),
+            ("SELECT name, price FROM products WHERE id = CASE WHEN 1 = 1 THEN 1 END AND shown", "graft"),
+            ("SELECT name, price FROM products WHERE id = 7 AND (SELECT 1) = 1 AND shown", "graft"),
+            ("SELECT name FROM customers WHERE (id = 7) UNION SELECT note FROM orders -- )", "graft"),
+            ("SELECT name FROM customers WHERE (id = 7 OR true)", "graft"),
+            ("SELECT name FROM products WHERE name LIKE 'x' OR 'a' = 'a' ORDER BY name LIMIT 5", "graft"),
+            ("INSERT INTO orders (id, note) VALUES (1, 'x' || (SELECT name FROM customers LIMIT 1))", "graft"),
+            // A deploy.
+            ("SELECT name, price, stock FROM products WHERE id = 7 AND shown", "unknown"),
+            ("SELECT name, price FROM products WHERE id = 7 AND shown AND stock > 0", "unknown"),
+            ("SELECT name, price FROM products WHERE id = 7", "unknown"),
+            ("SELECT * FROM orders WHERE id = 1 OR id = 2", "unknown"),
+            ("SELECT 1", "unknown"),
+        ] {
+            assert_eq!(is(&shop, text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_deploy_has_an_end() {
+        let mut shop = learned(&["SELECT 1"]);
+        let now = SystemTime::now();
+        assert!(!shop.is_learning(now));
+        shop.learns_until = Some(now + std::time::Duration::from_secs(1));
+        assert!(shop.is_learning(now) && !shop.is_learning(now + std::time::Duration::from_secs(1)));
+    }
+}
