@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
@@ -19,8 +20,9 @@ use crate::event::{Event, Events};
 use crate::finding::{Denial, Reason};
 use crate::id::PolicyEpoch;
 use crate::plan::{self, Action, Built, Literals, Plan, TenantType};
+use crate::policy::limits::{Change, RowLimit, may_change};
 use crate::policy::masks::without_keys;
-use crate::policy::model::PolicyModel;
+use crate::policy::model::{LimitPolicy, PolicyModel, WindowPolicy};
 use crate::policy::temporary;
 use crate::policy::{PolicyProblem, PolicySet, decide, expected};
 use crate::principal::Principal;
@@ -93,6 +95,8 @@ struct State {
     catalog: Arc<Catalog>,
     templates: Templates,
     threats: Threats,
+    limits: Vec<LimitPolicy>,
+    windows: Vec<WindowPolicy>,
     /// How many levels the definitions of listed views can add to a statement.
     levels_of_views: u32,
     /// What the output check expects, by roles.
@@ -209,6 +213,16 @@ impl Gate {
             && parse::parse(text).is_ok_and(|tree| state.threats.names_canary(&tree))
     }
 
+    /// How many rows are given to these roles.
+    pub fn row_limit(&self, roles: &[Box<str>]) -> RowLimit {
+        RowLimit::of(&self.state.load().limits, roles)
+    }
+
+    /// Whether an unrestricted user may change definitions now.
+    pub fn may_change(&self, user: &str, has_ticket: bool) -> Change {
+        may_change(&self.state.load().windows, user, has_ticket, SystemTime::now())
+    }
+
     /// Whether any column is masked for these roles.
     pub fn masks_for(&self, roles: &[Box<str>]) -> bool {
         self.state.load().policies.has_masks_for(roles)
@@ -294,6 +308,7 @@ impl Gate {
 impl State {
     fn new(level: Level, policies: &PolicyModel, catalog: Arc<Catalog>, epoch: PolicyEpoch) -> Result<State, Vec<PolicyProblem>> {
         let threats = Threats::of(policies);
+        let (limits, windows) = (policies.limits.clone(), policies.windows.clone());
         let (catalog, policies) = temporary::declare(policies, catalog)?;
         let policies = PolicySet::bind(&policies, &catalog, epoch, level == Level::Standard)?;
         Ok(State {
@@ -303,32 +318,14 @@ impl State {
             catalog,
             templates: Templates::default(),
             threats,
+            limits,
+            windows,
             expected: DashMap::new(),
         })
     }
 
     fn empty_plan(&self) -> Plan {
-        Plan {
-            action: Action::Empty,
-            effect: plan::Effect::None,
-            command: "",
-            segments: vec![],
-            repeated: None,
-            parameters: 0,
-            needs_tenant: false,
-            hides_rows: false,
-            copy_in: None,
-            inlines_tenant: false,
-            obligations: vec![],
-            advances: vec![],
-            lookup: None,
-            reads: plan::Reads::Unknown(plan::Uncached::Command),
-            writes: plan::Writes::Nothing,
-            answers: plan::Answers::default(),
-            signs: crate::rules::Signs::default(),
-            form: Box::default(),
-            epoch: self.policies.epoch,
-        }
+        Plan { action: Action::Empty, ..Plan::nothing(self.policies.epoch) }
     }
 
     fn approve(

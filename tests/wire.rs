@@ -37,6 +37,8 @@ fn config(postgres: &Postgres) -> Config {
         access: UserAccess::Unrestricted { upstream: Some(upstream(postgres, "owner")) },
         databases: databases.iter().map(|d| (*d).into()).collect(),
         max_clients: None,
+        purposes: Default::default(),
+        glass: Default::default(),
     };
     Config {
         server: Server { listen: SocketAddr::from(([127, 0, 0, 1], 0)), admin_listen: None, policies: "".into(), tls: None },

@@ -25,9 +25,16 @@ pub struct Template {
     /// The form of what was asked; empty: that is what is sent.
     pub asked: Box<str>,
     pub form: FormId,
+    /// Fields that tell what it is about.
+    about: Box<[u8]>,
 }
 
 impl Template {
+    /// With fields, as [`Record::fields`] gives them, that tell what it is about.
+    pub fn about(self, fields: &[u8]) -> Template {
+        Template { about: fields.into(), ..self }
+    }
+
     /// How records name it.
     pub fn id(&self) -> &str {
         &self.id
@@ -38,11 +45,11 @@ impl Template {
         // One that nobody finds another text for.
         let hash = form::id_of(&[&text, asked].join("\0"));
         let id = format!("{hash:032x}").into();
-        Template { hash, id, command, text: text.into(), asked: asked.into(), form: form::id_of(asked) }
+        Template { hash, id, command, text: text.into(), asked: asked.into(), form: form::id_of(asked), about: Box::default() }
     }
 
     pub(super) fn record(&self) -> Vec<u8> {
-        let record = Record::new("template").text("template", self.id()).text("command", self.command);
+        let record = Record::new("template").text("template", self.id()).text("command", self.command).with(&self.about);
         let record = record.text("text", cut(&self.text)).number("length", self.text.len() as u64);
         // Half a form is none.
         record.maybe("asked", Some(&*self.asked).filter(|asked| !asked.is_empty() && asked.len() <= LONGEST)).end()

@@ -21,21 +21,9 @@ fn plan(epoch: u64, text: &str) -> Plan {
         effect: Effect::Read,
         command: "SELECT",
         segments: vec![Segment::Text(text.into()), Segment::Tenant(TenantType::Text)],
-        repeated: None,
-        parameters: 0,
         needs_tenant: true,
-        hides_rows: false,
-        copy_in: None,
-        inlines_tenant: false,
-        obligations: vec![],
-        advances: vec![],
-        lookup: None,
         reads: Reads::Families { sources: [touched(7, Whose::Tenant, Rows::All)].into(), ttl: None },
-        writes: Writes::Nothing,
-        answers: Default::default(),
-        signs: Default::default(),
-        form: Box::default(),
-        epoch: PolicyEpoch(epoch),
+        ..Plan::nothing(PolicyEpoch(epoch))
     }
 }
 

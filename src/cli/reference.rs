@@ -5,8 +5,8 @@ use crate::config::settings::{SETTINGS, VARIABLES_NOT_BUILT};
 use crate::config::{DATABASE_KEYS, ROOT_KEYS, USER_KEYS};
 use crate::metrics::{Kind, METRICS};
 use crate::policy::load::{
-    ALLOW_KEYS, APPLICATION_KEYS, AS_KEYS, COLUMN_KEYS, EXPECT_KEYS, FILE_KEYS, RULE_KEYS, TABLE_KEYS, TEMPORARY_KEYS, TEST_KEYS,
-    THREAT_KEYS,
+    ALLOW_KEYS, APPLICATION_KEYS, AS_KEYS, CLASS_KEYS, COLUMN_KEYS, CONTROL_KEYS, EXPECT_KEYS, FILE_KEYS, LIMIT_KEYS, RULE_KEYS,
+    TABLE_KEYS, TEMPORARY_KEYS, TEST_KEYS, THREAT_KEYS, WINDOW_KEYS,
 };
 use crate::rules::RULES;
 
@@ -43,6 +43,10 @@ pub fn text() -> String {
     keys(&mut out, "[[allow]]", ALLOW_KEYS);
     keys(&mut out, "[[threat]]", THREAT_KEYS);
     keys(&mut out, "[[application]]", APPLICATION_KEYS);
+    keys(&mut out, "[[class]]", CLASS_KEYS);
+    keys(&mut out, "[[limit]]", LIMIT_KEYS);
+    keys(&mut out, "[[window]]", WINDOW_KEYS);
+    keys(&mut out, "[[control]]", CONTROL_KEYS);
     keys(&mut out, "[[test]]", TEST_KEYS);
     keys(&mut out, "as of [[test]]", AS_KEYS);
     keys(&mut out, "expect of [[test]]", EXPECT_KEYS);

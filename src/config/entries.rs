@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::document::{Key, Located, Table, key};
 use super::load::Environment;
 use super::problem::{Problem, did_you_mean};
-use super::{Database, LockSecret, Secret, Upstream, User, UserAccess, upstream};
+use super::{BreakGlass, Database, LockSecret, Secret, Upstream, User, UserAccess, upstream};
 use crate::principal::{Tenant, TenantSet};
 
 /// The keys of `[[database]]`.
@@ -46,6 +46,13 @@ pub const USER_KEYS: &[Key] = &[
     key("password", "\"env:ACME_PASSWORD\"", "The password itself, env:NAME or file:PATH; or scram."),
     key("scram", "\"SCRAM-SHA-256$4096:..\"", "The verifier as PostgreSQL stores it; or password. Also env:NAME, file:PATH."),
     key("roles", "[\"app\"]", "Bulkhead's own roles, which policies name."),
+    key("purposes", "[\"billing\"]", "What it may say that it reads for (SET bulkhead.purpose), as policies name it."),
+    key(
+        "break_glass",
+        "[\"dpo\"]",
+        "Roles that it may take on for a while (SET bulkhead.break_glass = 'why'); recorded in the audit log, without which it may not.",
+    ),
+    key("break_glass_minutes", "30", "How long, 1 to 1440. Default: 30."),
     key("databases", "[\"shop\"]", "The databases that the user may name. Default: all."),
     key("max_clients", "50", "The most clients of this user at once; one more is told 53300. Default: those of [limits]."),
     key("tenant", "\"1\"", "The tenant it always acts for. Exactly one of tenant, tenants, unrestricted."),
@@ -192,8 +199,17 @@ pub(super) fn users(root: &Table<'_>, secrets: &Secrets<'_>, databases: &[Databa
             continue;
         }
         let max_clients = count(&table, "max_clients", 1);
+        let purposes = names(&table, "purposes");
+        let glass = BreakGlass {
+            roles: names(&table, "break_glass"),
+            minutes: table.integer("break_glass_minutes", 1..=1440).map_or(30, i64::unsigned_abs),
+        };
+        for key in ["purposes", "break_glass"].into_iter().filter(|key| table.has(key) && table.has("unrestricted")) {
+            let problem = Problem::new(format!("`{key}` of a [[user]] that is unrestricted"));
+            table.report(problem, table.span_of(key), "would have no effect");
+        }
         if let (Some(secret), Some(access)) = (secret, access) {
-            users.push(User { name: name.value, secret, roles, access, databases: allowed, max_clients });
+            users.push(User { name: name.value, secret, roles, access, databases: allowed, max_clients, purposes, glass });
         }
     }
     users

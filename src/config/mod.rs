@@ -223,6 +223,17 @@ pub struct User {
     pub databases: Vec<String>,
     /// Clients at once.
     pub max_clients: Option<usize>,
+    /// What it may say that it reads for.
+    pub purposes: BTreeSet<String>,
+    pub glass: BreakGlass,
+}
+
+/// `break_glass` of `[[user]]`: what it may take on for a while.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BreakGlass {
+    /// None: nothing.
+    pub roles: BTreeSet<String>,
+    pub minutes: u64,
 }
 
 /// How a client proves that it is the user.

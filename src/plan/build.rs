@@ -8,8 +8,8 @@ use super::copy_from::copy_from;
 use super::rewrite::{Rewritten, rewrite};
 use super::sequences::advanced;
 use super::{
-    Action, Answers, Effect, Emulation, Lasts, Lookup, Obligation, Plan, Reads, Segment, TenantForm, TenantValue,
-    TransactionCommand, Uncached, Writes, cached,
+    Action, Effect, Emulation, Lasts, Lookup, Obligation, Plan, Reads, Segment, TenantForm, TenantValue, TransactionCommand,
+    Uncached, Writes, cached,
 };
 use crate::catalog::Catalog;
 use crate::finding::Denial;
@@ -46,26 +46,13 @@ pub struct Check<'a> {
 /// 0A000 for what cannot be secured; a disagreement where the printed text does not read as it was meant.
 pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16, check: &Check<'_>) -> Result<Built, Denial> {
     let mut plan = Plan {
-        action: Action::Forward,
-        effect: Effect::None,
-        command: "",
-        segments: vec![],
-        repeated: None,
         parameters: analysis.parameters,
         needs_tenant: permit.touches_data(),
-        hides_rows: false,
-        copy_in: None,
-        inlines_tenant: false,
         obligations: obligations(permit),
-        advances: vec![],
-        lookup: None,
-        reads: Reads::Unknown(Uncached::Command),
         writes: Writes::Everything,
-        answers: Answers::default(),
-        signs: crate::rules::Signs::default(),
-        form: Box::default(),
-        epoch: permit.epoch(),
+        ..Plan::nothing(permit.epoch())
     };
+    plan.touched = super::touched::touched(analysis, permit, check.policies, catalog);
     let tree = match &analysis.statement {
         Statement::Query(query) | Statement::Prepare { name: _, query } => {
             let Rewritten { tree, hides_rows } = rewrite(query, analysis, permit, catalog)?;
@@ -327,6 +314,7 @@ fn act(utility: &Utility, plan: &mut Plan) -> Option<Node> {
             (Action::ChooseTenant { value, lasts, form: TenantForm::SetConfig }, None)
         }
         Utility::AdvisoryUnlockAll => emulate(Emulation::AdvisoryUnlockAll),
+        Utility::Declare { what, value } => emulate(Emulation::Declare { what: *what, value: value.as_deref().map(Into::into) }),
         Utility::ResetAll => emulate(Emulation::ResetAll),
         Utility::DiscardAll => emulate(Emulation::DiscardAll),
         Utility::Discard(what) => emulate(Emulation::Discard((*what).into())),
@@ -344,7 +332,10 @@ fn act(utility: &Utility, plan: &mut Plan) -> Option<Node> {
     };
     if plan.command.is_empty() {
         plan.command = match utility {
-            Utility::Reset { name: _, node: _ } | Utility::ResetAll | Utility::ChooseTenant { value: None, local: _ } => "RESET",
+            Utility::Reset { name: _, node: _ }
+            | Utility::ResetAll
+            | Utility::Declare { what: _, value: None }
+            | Utility::ChooseTenant { value: None, local: _ } => "RESET",
             Utility::Show { name: _, node: _ } | Utility::ShowTenant => "SHOW",
             Utility::Transaction { kind: _, node: _ } => "BEGIN",
             Utility::DiscardAll | Utility::Discard(_) => "DISCARD",
@@ -355,7 +346,9 @@ fn act(utility: &Utility, plan: &mut Plan) -> Option<Node> {
             Utility::Fetch { node: _ } => "FETCH",
             Utility::Temporary { node: _, command, pins: _ } => command,
             Utility::SetConstraints { node: _ } => "SET",
-            Utility::Set { name: _, values: _, local: _, node: _ } | Utility::ChooseTenant { value: Some(_), local: _ } => "SET",
+            Utility::Set { name: _, values: _, local: _, node: _ }
+            | Utility::Declare { what: _, value: Some(_) }
+            | Utility::ChooseTenant { value: Some(_), local: _ } => "SET",
         };
     }
     plan.action = action;

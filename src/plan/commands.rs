@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pg_query::protobuf::{self as pg, DefElem, ExplainStmt};
 use pg_query::{Node, NodeEnum};
 
-use super::{Action, Effect, Plan, Prepare, Reads, Uncached, Writes};
+use super::{Action, Effect, Plan, Prepare};
 use crate::finding::Denial;
 use crate::sql::analyse::explain::ExplainOptions;
 use crate::sql::analyse::temporary::{CreateTemporary, ends_with_transaction};
@@ -80,24 +80,8 @@ pub(super) fn prepare(name: &str, types: &[u32], plan: Plan) -> Plan {
     let epoch = plan.epoch;
     Plan {
         action: Action::Prepare(Prepare { name: name.into(), types: types.into(), plan: Arc::new(plan) }),
-        effect: Effect::None,
         command: "PREPARE",
-        segments: vec![],
-        repeated: None,
-        parameters: 0,
-        needs_tenant: false,
-        hides_rows: false,
-        inlines_tenant: false,
-        obligations: vec![],
-        advances: vec![],
-        lookup: None,
-        reads: Reads::Unknown(Uncached::Command),
-        writes: Writes::Nothing,
-        answers: super::Answers::default(),
-        signs: crate::rules::Signs::default(),
-        form: Box::default(),
-        copy_in: None,
-        epoch,
+        ..Plan::nothing(epoch)
     }
 }
 

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use pg_query::protobuf::{CopyStmt, DefElem, DefElemAction, RangeVar};
 use pg_query::{Node, NodeEnum};
 
-use super::mask::filled_pseudonym;
+use super::mask::check_filled;
 use crate::finding::Denial;
 use crate::policy::Permit;
-use crate::policy::model::Mask;
 use crate::sql::analyse::{Analysis, CopyFrom};
 use crate::sql::copy::{Dialect, Target, TenantField};
 use crate::sql::tree::{bool_constant, boxed, names, node, relation, string};
@@ -33,9 +32,7 @@ pub(super) fn copy_from(copy: &CopyFrom, analysis: &Analysis, permit: &Permit) -
     }
     let numbered = |name: &String| analysis.rtes[*rte].columns.iter().find(|c| c.name == *name).map(|c| c.number);
     let numbers: Vec<i16> = columns.iter().filter_map(numbered).collect();
-    if let Some(hashed) = permit.masks(*rte).iter().find(|m| m.mask == Mask::Hash && numbers.contains(&m.number)) {
-        return Err(filled_pseudonym(&hashed.name));
-    }
+    permit.masks(*rte).iter().filter(|m| numbers.contains(&m.number)).try_for_each(check_filled)?;
     let tenant = analysis.rtes[*rte].columns.iter().find(|c| c.number == filter.tenant_column);
     let tenant_column = tenant.map(|c| c.name.clone()).ok_or_else(|| Denial::disagreement("no tenant column in a COPY"))?;
     let target = Target {

@@ -172,11 +172,8 @@ impl Rewriter<'_> {
 
     /// One who may insert values and read their pseudonyms could try them all.
     fn refuse_filled(&self, id: RteId, columns: &[Node]) -> Result<(), Denial> {
-        let hashed = |name| self.is_masked(id, name).filter(|m| m.mask == Mask::Hash);
-        match columns.iter().filter_map(assigned).find_map(hashed) {
-            Some(mask) => Err(filled_pseudonym(&mask.name)),
-            None => Ok(()),
-        }
+        let masked = |name| self.is_masked(id, name);
+        columns.iter().filter_map(assigned).filter_map(masked).try_for_each(check_filled)
     }
 
     fn refuse_assigned(&self, id: RteId, list: &[Node]) -> Result<(), Denial> {
@@ -353,10 +350,18 @@ impl Rewriter<'_> {
     }
 }
 
-/// The denial of a value for a column that shows as a pseudonym.
-pub(super) fn filled_pseudonym(column: &str) -> Denial {
-    Denial::policy(format!("permission denied for column {column}"))
-        .hint("the column is masked by a hash: who could insert values could try which one a hash stands for")
+/// A value for a masked column: not where it shows as a pseudonym, nor where nothing is stored.
+pub(super) fn check_filled(mask: &MaskedColumn) -> Result<(), Denial> {
+    let denied = || Denial::policy(format!("permission denied for column {}", mask.name));
+    if mask.never_stored && !crate::mutant!("mask.what-is-never-stored-is-stored") {
+        return Err(denied().hint("policy: nothing is stored in this column"));
+    }
+    if mask.mask == Mask::Hash {
+        return Err(
+            denied().hint("the column is masked by a hash: who could insert values could try which one a hash stands for")
+        );
+    }
+    Ok(())
 }
 
 /// The column that an entry of a column list or of SET assigns to.

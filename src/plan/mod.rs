@@ -17,11 +17,12 @@ mod row_key;
 mod rows;
 pub mod sentinel;
 mod sequences;
+mod touched;
 mod upstream;
 mod write;
 
 pub use crate::event::Uncached;
-pub use crate::sql::analyse::utility::Isolation;
+pub use crate::sql::analyse::utility::{Declaration, Isolation};
 pub use build::{Built, Check, build, text_of};
 pub use cached::{Reads, Rows, TemplateUse, Touched, Whose, Writes};
 use lookup::Lookup;
@@ -121,6 +122,11 @@ pub enum TenantForm {
 /// What only resets a session, answered by the proxy with the command tag that PostgreSQL would give.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Emulation {
+    /// SET bulkhead.purpose and the like; `None`: RESET.
+    Declare {
+        what: Declaration,
+        value: Option<Box<str>>,
+    },
     /// RESET ALL
     ResetAll,
     /// DISCARD ALL; not inside a transaction (25001).
@@ -208,10 +214,38 @@ pub struct Plan {
     pub(crate) signs: Signs,
     /// The form of what the client asks.
     pub(crate) form: Box<str>,
+    /// What it is about, for the audit log: see [`touched`].
+    pub(crate) touched: Box<[u8]>,
     pub(crate) epoch: PolicyEpoch,
 }
 
 impl Plan {
+    /// One that sends nothing, reads nothing and writes nothing: where others begin.
+    pub(crate) fn nothing(epoch: PolicyEpoch) -> Plan {
+        Plan {
+            action: Action::Forward,
+            effect: Effect::None,
+            command: "",
+            segments: vec![],
+            repeated: None,
+            parameters: 0,
+            needs_tenant: false,
+            hides_rows: false,
+            copy_in: None,
+            inlines_tenant: false,
+            obligations: vec![],
+            advances: vec![],
+            lookup: None,
+            reads: Reads::Unknown(Uncached::Command),
+            writes: Writes::Nothing,
+            answers: Answers::default(),
+            signs: Signs::default(),
+            form: Box::default(),
+            touched: Box::default(),
+            epoch,
+        }
+    }
+
     /// Of what its answer is made.
     pub fn reads(&self) -> &Reads {
         &self.reads
@@ -260,7 +294,7 @@ impl Plan {
                 text_of(self, 0, &|i| format!("${}", u32::from(self.parameters) + u32::from(i) + 1), &|_| "TENANT".to_owned());
             // What was kept of the client's constants is nobody's to read, nor what a setting is set to.
             let text = if let Action::Set { name, .. } = &self.action { format!("SET {name}") } else { audit::redact(&text) };
-            Arc::new(audit::Template::new(self.command, text, &self.form))
+            Arc::new(audit::Template::new(self.command, text, &self.form).about(&self.touched))
         };
         self.answers.audited.get_or_init(new).clone()
     }
@@ -280,7 +314,7 @@ impl Plan {
         let repeated = self.repeated.as_deref().map_or(0, Repeated::size);
         let inner = if let Action::Prepare(prepare) = &self.action { prepare.plan.size() } else { 0 };
         let lookup = self.lookup.as_deref().map_or(0, Lookup::size);
-        size_of::<Plan>() + inner + text + repeated + lookup + self.form.len()
+        size_of::<Plan>() + inner + text + repeated + lookup + self.form.len() + self.touched.len()
     }
 
     pub fn effect(&self) -> Effect {
@@ -680,25 +714,8 @@ mod tests {
     #[test]
     fn the_tenants_parameter_has_the_type_of_the_columns() {
         let plan = |types: &[TenantType]| Plan {
-            action: Action::Forward,
-            effect: Effect::Read,
-            command: "SELECT",
             segments: types.iter().map(|t| Segment::Tenant(*t)).collect(),
-            repeated: None,
-            parameters: 0,
-            needs_tenant: true,
-            hides_rows: false,
-            copy_in: None,
-            inlines_tenant: false,
-            obligations: vec![],
-            advances: vec![],
-            lookup: None,
-            reads: Reads::Unknown(Uncached::Command),
-            writes: Writes::Everything,
-            answers: Answers::default(),
-            signs: crate::rules::Signs::default(),
-            form: Box::default(),
-            epoch: PolicyEpoch(1),
+            ..Plan::nothing(PolicyEpoch(1))
         };
         assert_eq!(plan(&[TenantType::Int4, TenantType::Int4]).tenant_parameter_type(), 23);
         assert_eq!(plan(&[TenantType::Uuid]).tenant_parameter_type(), 2950);

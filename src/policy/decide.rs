@@ -49,6 +49,8 @@ pub struct MaskedColumn {
     pub mask: Mask,
     /// The secret of [`Mask::Hash`]; empty otherwise.
     pub key: Box<str>,
+    /// Nothing is written into it.
+    pub never_stored: bool,
     /// `attnum` of the tenant column, whose value belongs to what [`Mask::Hash`] hashes.
     pub tenant_column: Option<i16>,
 }
@@ -285,6 +287,7 @@ fn masked_column(mask: &ColumnMask, relation: &Relation) -> Option<MaskedColumn>
         name: mask.column.clone(),
         mask: mask.mask,
         key: mask.key.clone(),
+        never_stored: mask.never_stored,
         tenant_column: mask.tenant_column.as_ref().and_then(number),
     })
 }

@@ -7,7 +7,7 @@ use pg_query::{Node, NodeEnum};
 
 use super::functions::{self, Verdict};
 use super::load::PolicyProblem;
-use super::masks::{ColumnMask, Masks};
+use super::masks::{self, ColumnMask, Masks};
 use super::model::{Allow, DefaultRule, Mode, Place, PolicyModel, RuleAction, Scope, SqlText, TablePolicy};
 use crate::catalog::{Catalog, Relation};
 use crate::id::PolicyEpoch;
@@ -28,6 +28,8 @@ pub struct PolicySet {
     allows: Vec<Allow>,
     views: HashSet<u32>,
     cache_ttls: HashMap<u32, Duration>,
+    /// What kind of data columns hold, by relation.
+    classes: HashMap<u32, Vec<(String, String)>>,
 }
 
 #[derive(Clone, Debug)]
@@ -75,6 +77,7 @@ impl PolicySet {
             allows: vec![],
             views: HashSet::new(),
             cache_ttls: HashMap::new(),
+            classes: HashMap::new(),
         };
         let mut problems = vec![];
         for table in &model.tables {
@@ -90,6 +93,8 @@ impl PolicySet {
         }
         let found = |table: &TablePolicy| catalog.relation_named(&table.schema, &table.name);
         for (table, relation) in model.tables.iter().filter_map(|t| found(t).map(|r| (t, r))) {
+            let classes = table.columns.iter().filter_map(|c| Some((c.name.clone(), c.class.clone()?)));
+            set.classes.entry(relation.oid).or_default().extend(classes);
             set.cache_ttls.extend(table.cache_ttl.map(|ttl| (relation.oid, ttl)));
             let tenant_column = match &table.scope {
                 Scope::Tenant { column } => Some(column.as_str()),
@@ -168,6 +173,16 @@ impl PolicySet {
     /// The masks of a relation for these roles, of whatever it is a partition or child of besides.
     pub fn masks_of(&self, relation: &Relation, catalog: &Catalog, roles: &[Box<str>]) -> Vec<&ColumnMask> {
         self.masks.of(relation, catalog, roles)
+    }
+
+    /// The columns of a relation that a policy says the kind of, its own, or of what it is a partition or child of.
+    pub fn classes_of<'s>(&'s self, relation: &Relation, catalog: &Catalog) -> Vec<(&'s str, &'s str)> {
+        if self.classes.is_empty() {
+            return vec![];
+        }
+        let relations = std::iter::once(relation).chain(masks::ancestors(relation, catalog));
+        let found = relations.filter_map(|r| self.classes.get(&r.oid)).flatten();
+        found.map(|(column, class)| (column.as_str(), class.as_str())).collect()
     }
 
     /// Whether any column is masked for these roles.

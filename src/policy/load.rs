@@ -6,8 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod application;
+mod compliance;
+mod names;
 
 use super::expression;
+use names::split_identifiers;
+
 use super::model::{
     Allow, ColumnPolicy, DefaultRule, Expectation, Mask, MaskKey, MaskPolicy, Mode, Place, PolicyModel, PolicyTest, Rule,
     RuleAction, Scope, Source, SqlText, TablePolicy, TemporaryPolicy, ThreatPolicy,
@@ -16,6 +20,7 @@ use crate::config::document::{Document, Key, Located, Table, key};
 use crate::config::problem::{Problem, Problems, did_you_mean};
 use crate::finding::{Action, Watch};
 pub use application::APPLICATION_KEYS;
+pub use compliance::{CLASS_KEYS, CONTROL_KEYS, LIMIT_KEYS, WINDOW_KEYS};
 
 /// One fault of a policy, wherever it is found.
 pub type PolicyProblem = Problem;
@@ -27,6 +32,10 @@ pub const FILE_KEYS: &[Key] = &[
     key("temporary", "[[temporary]]", "A temporary table that sessions may make: CREATE TEMPORARY TABLE, also AS a query."),
     key("allow", "[[allow]]", "Widens what roles may do."),
     key("threat", "[[threat]]", "What a threat rule does, for whom."),
+    key("class", "[[class]]", "What holds for all columns of a kind."),
+    key("limit", "[[limit]]", "How many rows are given to whom."),
+    key("window", "[[window]]", "When unrestricted users may change definitions."),
+    key("control", "[[control]]", "What a framework asks, for `bulkhead compliance report`."),
     key("application", "[[application]]", "What an application is known to say; `bulkhead learn` writes it."),
     key("test", "[[test]]", "A statement and what must become of it; run by `bulkhead test`."),
 ];
@@ -65,6 +74,11 @@ pub const COLUMN_KEYS: &[Key] = &[
     key("class", "\"pii.national_id\"", "What kind of data it holds."),
     key("mask", "\"last4\"", "What tenants see instead: none (the value, the default), null, redact, last4, email or hash."),
     key("unless_roles", "[\"dpo\"]", "Roles that see the value. Default: none."),
+    key(
+        "purposes",
+        "[\"billing\"]",
+        "And see it only while they have said one of these (SET bulkhead.purpose). Default: always.",
+    ),
     key("mask_key", "\"file:mask.key\"", "With mask = \"hash\": the secret of the pseudonyms, env:NAME or file:PATH."),
 ];
 pub const TEMPORARY_KEYS: &[Key] = &[
@@ -187,6 +201,7 @@ pub fn read(texts: Vec<(PathBuf, String)>, databases: &[String]) -> Result<Polic
         }
         problems.extend(document.into_problems());
     }
+    compliance::apply_classes(&mut model);
     Problems(problems).or(model)
 }
 
@@ -234,6 +249,7 @@ impl File<'_> {
         }
         model.allows.extend(root.tables("allow", "[[allow]]", ALLOW_KEYS).iter().map(|t| self.allow(t)));
         model.threats.extend(root.tables("threat", "[[threat]]", THREAT_KEYS).iter().filter_map(|t| self.threat(t)));
+        self.compliance(root, model);
         let applications = root.tables("application", "[[application]]", APPLICATION_KEYS);
         model.applications.extend(applications.iter().map(|t| self.application(t)));
         model.tests.extend(root.tables("test", "[[test]]", TEST_KEYS).iter().filter_map(|t| self.test(t)));
@@ -401,7 +417,14 @@ impl File<'_> {
                 }
                 Some(Scope::Tenant { column: _ } | Scope::Shared | Scope::View | Scope::Denied) | None => {}
             }
-            columns.push(ColumnPolicy { name: column, class, mask, place: self.place(inner(self.document, name.span)) });
+            let says_mask = entry.has("mask");
+            columns.push(ColumnPolicy {
+                name: column,
+                class,
+                says_mask,
+                mask,
+                place: self.place(inner(self.document, name.span)),
+            });
         }
         columns
     }
@@ -427,7 +450,16 @@ impl File<'_> {
         }
         let mask = mask?;
         let key = if mask == Mask::Hash { Some(self.mask_key(entry)?) } else { None };
-        Some(MaskPolicy { mask, unless_roles, key, place: self.place(inner(self.document, entry.span_of("mask"))) })
+        let purposes = self.roles_of(entry, "purposes");
+        Some(MaskPolicy {
+            mask,
+            unless_roles,
+            purposes,
+            never_stored: false,
+            of_class: false,
+            key,
+            place: self.place(inner(self.document, entry.span_of("mask"))),
+        })
     }
 
     /// The secret itself does not stand in a policy file, which is shown around.
@@ -658,48 +690,6 @@ fn inner(document: &Document, span: Range<usize>) -> Range<usize> {
     start..(span.end - quotes).max(start)
 }
 
-/// `schema."Odd Name"` as PostgreSQL reads it: ASCII is folded to lower case outside quotes.
-fn split_identifiers(text: &str) -> Result<Vec<String>, &'static str> {
-    let mut parts = Vec::new();
-    let mut chars = text.chars().peekable();
-    loop {
-        let mut part = String::new();
-        if chars.next_if_eq(&'"').is_some() {
-            loop {
-                match chars.next() {
-                    Some('"') if chars.next_if_eq(&'"').is_some() => part.push('"'),
-                    Some('"') => break,
-                    Some(c) => part.push(c),
-                    None => return Err("a double quote is not closed"),
-                }
-            }
-        } else {
-            while let Some(c) = chars.next_if(|c| *c != '.') {
-                let fits = c.is_ascii_alphabetic() || c == '_' || !c.is_ascii();
-                if !(fits || (!part.is_empty() && (c.is_ascii_digit() || c == '$'))) {
-                    return Err("a name with such characters is written in double quotes: '\"odd name\"'");
-                }
-                part.push(c.to_ascii_lowercase());
-            }
-        }
-        if part.is_empty() {
-            return Err("a name is missing");
-        }
-        if part.len() > 63 {
-            return Err("longer than the 63 bytes that PostgreSQL keeps");
-        }
-        if part.contains('\0') {
-            return Err("holds a NUL");
-        }
-        parts.push(part);
-        match chars.next() {
-            None => return Ok(parts),
-            Some('.') => {}
-            Some(_) => return Err("only a dot may follow a quoted name"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -750,15 +740,6 @@ expect = { decision = "deny", sqlstate = "42501" }
         assert_eq!(&using.place.source.text[using.place.span.clone()], "region = 'EU'");
         assert_eq!((odd.schema.as_str(), odd.name.as_str()), ("Odd Schema", "a.b"));
         assert_eq!((model.tests.len(), model.allows.len(), model.sources.len()), (2, 1, 1));
-    }
-
-    #[test]
-    fn names_are_read_as_postgresql_reads_them() {
-        assert_eq!(split_identifiers("Public.ACC_1").unwrap(), ["public", "acc_1"]);
-        assert_eq!(split_identifiers("\"A\"\"b\".c").unwrap(), ["A\"b", "c"]);
-        for bad in ["", "a.", ".a", "a b", "1a", "\"a", "\"a\"b", "a-b", "\"\""] {
-            assert!(split_identifiers(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

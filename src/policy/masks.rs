@@ -20,14 +20,37 @@ pub struct ColumnMask {
     /// With [`Mask::Hash`]: whose rows differ in their pseudonyms. A shared table has none.
     pub tenant_column: Option<String>,
     unless_roles: Vec<String>,
+    /// Roles of purposes, one of which must be there too.
+    purposes: Vec<String>,
+    /// Nothing is written into it.
+    pub never_stored: bool,
 }
 
 impl ColumnMask {
+    /// Whether it hides the same from the same.
+    fn is_like(&self, other: &ColumnMask) -> bool {
+        let ColumnMask { column, mask, key: _, tenant_column: _, unless_roles, purposes, never_stored } = other;
+        self.column == *column
+            && self.mask == *mask
+            && self.unless_roles == *unless_roles
+            && self.purposes == *purposes
+            && self.never_stored == *never_stored
+    }
+
     /// Whether it applies to a principal: none of its roles lifts it.
     pub fn applies_to(&self, roles: &[Box<str>]) -> bool {
-        !self.unless_roles.iter().any(|u| roles.iter().any(|r| **r == **u))
+        let has = |wanted: &[String]| wanted.iter().any(|w| roles.iter().any(|r| **r == **w));
+        let spared = match (self.unless_roles.is_empty(), self.purposes.is_empty()) {
+            (_, true) => has(&self.unless_roles),
+            (true, false) => has(&self.purposes),
+            (false, false) => has(&self.unless_roles) && has(&self.purposes),
+        };
+        self.never_stored || !spared
     }
 }
+
+/// What the role of a purpose begins with: `purpose:billing`.
+pub const PURPOSE: &str = "purpose:";
 
 /// What [`ColumnMask::key`] begins with.
 pub const KEY_PREFIX: &str = "bulkhead_mask_";
@@ -68,17 +91,22 @@ impl Masks {
                 problems.push(policy.place.problem(message, "a mask of nothing"));
                 continue;
             };
-            if let Err(why) = serves(mask.mask, column, catalog) {
-                let message = format!("the mask `{}` cannot serve the column {}", mask.mask.as_str(), column.name);
+            // That of a class is for columns of all types.
+            let fits = mask.mask == Mask::Null || !mask.of_class || serves(mask.mask, column, catalog).is_ok();
+            let shown = if fits { mask.mask } else { Mask::Null };
+            if let Err(why) = serves(shown, column, catalog) {
+                let message = format!("the mask `{}` cannot serve the column {}", shown.as_str(), column.name);
                 problems.push(mask.place.problem(message, why));
                 continue;
             }
             masks.push(ColumnMask {
                 column: column.name.clone(),
-                mask: mask.mask,
+                mask: shown,
                 key: derived_key(mask, relation, column).into(),
-                tenant_column: tenant_column.filter(|_| mask.mask == Mask::Hash).map(str::to_owned),
+                tenant_column: tenant_column.filter(|_| shown == Mask::Hash).map(str::to_owned),
                 unless_roles: mask.unless_roles.clone(),
+                purposes: mask.purposes.iter().map(|purpose| format!("{PURPOSE}{purpose}")).collect(),
+                never_stored: mask.never_stored,
             });
         }
         if !masks.is_empty() {
@@ -101,10 +129,7 @@ impl Masks {
         let mut problems = vec![];
         for mask in self.0.get(&relation.oid).into_iter().flatten() {
             for parent in ancestors(relation, catalog).into_iter().filter(|p| readable(p.oid)) {
-                let same = self
-                    .own_or_inherited(parent, catalog)
-                    .into_iter()
-                    .any(|m| m.column == mask.column && m.mask == mask.mask && m.unless_roles == mask.unless_roles);
+                let same = self.own_or_inherited(parent, catalog).into_iter().any(|m| m.is_like(mask));
                 if same || parent.column(&mask.column).is_none() {
                     continue;
                 }
@@ -145,7 +170,7 @@ impl Masks {
 }
 
 /// What a relation is a partition or child of, nearest first.
-fn ancestors<'a>(relation: &Relation, catalog: &'a Catalog) -> Vec<&'a Relation> {
+pub(super) fn ancestors<'a>(relation: &Relation, catalog: &'a Catalog) -> Vec<&'a Relation> {
     let mut found: Vec<&Relation> = vec![];
     let mut next: Vec<u32> = relation.parents.clone();
     while let Some(oid) = next.pop() {

@@ -7,6 +7,7 @@ pub mod epoch;
 pub mod expected;
 pub mod expression;
 pub mod functions;
+pub mod limits;
 pub mod load;
 pub mod lock;
 pub mod masks;

@@ -16,6 +16,10 @@ pub struct PolicyModel {
     pub allows: Vec<Allow>,
     pub threats: Vec<ThreatPolicy>,
     pub applications: Vec<ApplicationPolicy>,
+    pub classes: Vec<ClassPolicy>,
+    pub limits: Vec<LimitPolicy>,
+    pub windows: Vec<WindowPolicy>,
+    pub controls: Vec<ControlPolicy>,
     pub tests: Vec<PolicyTest>,
     pub sources: Vec<Arc<Source>>,
 }
@@ -30,6 +34,10 @@ impl PolicyModel {
             allows: self.allows.iter().filter(|a| applies(&a.place)).cloned().collect(),
             threats: self.threats.iter().filter(|t| applies(&t.place)).cloned().collect(),
             applications: self.applications.iter().filter(|a| applies(&a.place)).cloned().collect(),
+            classes: self.classes.iter().filter(|c| applies(&c.place)).cloned().collect(),
+            limits: self.limits.iter().filter(|l| applies(&l.place)).cloned().collect(),
+            windows: self.windows.iter().filter(|w| applies(&w.place)).cloned().collect(),
+            controls: self.controls.iter().filter(|c| applies(&c.place)).cloned().collect(),
             tests: self.tests.iter().filter(|t| applies(&t.place)).cloned().collect(),
             sources: self.sources.iter().filter(|s| s.applies_to(database)).cloned().collect(),
         }
@@ -191,6 +199,8 @@ impl SqlText {
 pub struct ColumnPolicy {
     pub name: String,
     pub class: Option<String>,
+    /// It says itself what is shown (`mask = "none"` too): its class does not.
+    pub says_mask: bool,
     pub mask: Option<MaskPolicy>,
     /// Where the column's name stands.
     pub place: Place,
@@ -202,6 +212,12 @@ pub struct MaskPolicy {
     pub mask: Mask,
     /// A principal that has one of these roles sees the column as it is.
     pub unless_roles: Vec<String>,
+    /// While its session has said one of these purposes; empty: any, and none.
+    pub purposes: Vec<String>,
+    /// Nothing is written into the column, and nobody sees it.
+    pub never_stored: bool,
+    /// Its class says so: where it cannot serve the column's type, NULL is shown.
+    pub of_class: bool,
     /// Of `hash`. INVARIANT: never printed.
     pub key: Option<MaskKey>,
     /// Where the mask's name stands.
@@ -287,6 +303,65 @@ pub struct ApplicationPolicy {
     /// Until then, what is new passes, if it is no graft on what is known.
     pub learns_until: Option<SystemTime>,
     /// Where the entry stands.
+    pub place: Place,
+}
+
+/// `[[class]]`: what holds for all columns of a kind; `pii` for those of `pii.email` too, unless that has an entry of its own.
+#[derive(Clone, Debug)]
+pub struct ClassPolicy {
+    pub name: String,
+    /// For people.
+    pub says: Option<String>,
+    /// What columns without a mask of their own show.
+    pub mask: Option<MaskPolicy>,
+    /// Rows are not there once the column, a date or timestamp, is so many days old.
+    pub retention_days: Option<u64>,
+    /// Rows are not there for these roles where the column, a boolean, is true.
+    pub hides_rows_from: Vec<String>,
+    /// Where the name stands.
+    pub place: Place,
+}
+
+/// `[[limit]]`: how much is given to whom.
+#[derive(Clone, Debug)]
+pub struct LimitPolicy {
+    /// Empty: every role.
+    pub roles: Vec<String>,
+    /// Of one statement.
+    pub rows: Option<u64>,
+    /// Of a login, in an hour.
+    pub rows_per_hour: Option<u64>,
+    pub place: Place,
+}
+
+/// `[[window]]`: when unrestricted users may change definitions.
+#[derive(Clone, Debug)]
+pub struct WindowPolicy {
+    /// Empty: all of them.
+    pub users: Vec<String>,
+    /// Monday is 0.
+    pub days: Vec<u64>,
+    /// Minutes of the day, UTC; the end may be before the beginning: over midnight.
+    pub minutes: Range<u64>,
+    /// They must say why: `SET bulkhead.ticket = 'CHG-1'`.
+    pub ticket: bool,
+    pub place: Place,
+}
+
+/// `[[control]]`: what somebody asks of us, and what of it can be seen from here.
+#[derive(Clone, Debug)]
+pub struct ControlPolicy {
+    pub framework: String,
+    pub id: String,
+    pub cites: String,
+    pub title: String,
+    pub says: String,
+    /// A compliance rule.
+    pub check: String,
+    /// Of columns that it is about.
+    pub classes: Vec<String>,
+    pub weight: u32,
+    pub critical: bool,
     pub place: Place,
 }
 

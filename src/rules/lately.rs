@@ -11,6 +11,9 @@ pub struct Lately {
     statements: [AtomicU64; 2],
     failures: [AtomicU64; 2],
     broken: [AtomicU64; 2],
+    /// Rows that were given in an hour, and which hour.
+    rows: AtomicU64,
+    hour: AtomicU64,
     /// Seconds; 0: never.
     slow_until: AtomicU64,
     shut_until: AtomicU64,
@@ -37,6 +40,14 @@ impl Lately {
         self.statements[0].fetch_add(others + 1, Ordering::Relaxed);
         self.failures[0].fetch_add(1, Ordering::Relaxed);
         self.broken[0].fetch_add(u64::from(broken), Ordering::Relaxed);
+    }
+
+    /// Rows were given; how many there were in this hour.
+    pub fn note_rows(&self, now: u64, rows: u64) -> u64 {
+        if self.hour.swap(now / 3600, Ordering::Relaxed) != now / 3600 {
+            self.rows.store(0, Ordering::Relaxed);
+        }
+        self.rows.fetch_add(rows, Ordering::Relaxed) + rows
     }
 
     /// Its statements are slow for a while.
@@ -140,6 +151,12 @@ mod tests {
         (0..8).for_each(|_| _ = attempts.note_failed(address(9), 3000));
         attempts.forget(address(9));
         assert!(!attempts.note_failed(address(9), 3001));
+    }
+
+    #[test]
+    fn rows_are_counted_by_the_hour() {
+        let lately = Lately::default();
+        assert_eq!([lately.note_rows(3600, 5), lately.note_rows(7199, 5), lately.note_rows(7200, 1)], [5, 10, 1]);
     }
 
     #[test]

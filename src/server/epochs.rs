@@ -20,6 +20,7 @@ use crate::finding::Denial;
 use crate::gate::{Approved, Context, Gate};
 use crate::id::PolicyEpoch;
 use crate::plan::ChangedRow;
+use crate::policy::limits::{Change, RowLimit};
 use crate::policy::load;
 use crate::policy::lock::{self, LockKey};
 use crate::policy::model::PolicyModel;
@@ -157,6 +158,14 @@ impl Review for Kept {
 
     fn threat_modes(&self, roles: &[Box<str>], application: Option<&str>) -> Modes {
         self.gate.threat_modes(roles, application)
+    }
+
+    fn row_limit(&self, roles: &[Box<str>]) -> RowLimit {
+        self.gate.row_limit(roles)
+    }
+
+    fn may_change(&self, user: &str, has_ticket: bool) -> Change {
+        self.gate.may_change(user, has_ticket)
     }
 
     fn names_canary(&self, text: &str) -> bool {

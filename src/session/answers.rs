@@ -1,6 +1,7 @@
 //! The server's side of a tenant's session: each message meets what is expected, and goes on, is swallowed, or is replaced.
 
 use bytes::{Buf, BufMut};
+use std::cell::Cell;
 
 use super::enforced::{End, Patience, Phase, Session, Snapshots, Step};
 use super::expect::{Attempt, Expected, LookedUp, Outcome, ParseFor, Shown};
@@ -30,14 +31,26 @@ impl Session<'_> {
 
     /// Passes on rows and COPY data as one slice, without waiting for a large one to be whole. `true`: all was taken.
     fn pass_rows(&mut self) -> Step<bool> {
+        let left = self.is_limited().then(|| self.rows_left());
         let Some(lease) = &mut self.lease else { return Ok(true) };
         if self.queue.front().is_some_and(Expected::shows_rows) {
             let rows = |tag| matches!(tag, tag::DATA_ROW | tag::COPY_DATA);
-            let length = self.down.advance(&lease.inbox, frame::CAP_SERVER, |tag| !rows(tag)).map_err(|error| broken(&error))?;
+            let count = Cell::new(0);
+            // The first that is too many is looked at, and not passed on.
+            let is_too_many = |tag| rows(tag) && left.is_some_and(|left| count.replace(count.get() + 1) >= left);
+            let interesting = |tag| !rows(tag) || is_too_many(tag);
+            let length = self.down.advance(&lease.inbox, frame::CAP_SERVER, interesting).map_err(|error| broken(&error))?;
             self.client.outbox.extend_from_slice(&lease.inbox[..length]);
             self.passed += length as u64;
             lease.inbox.advance(length);
+            if let Some(left) = left {
+                self.note_rows(count.get().min(left));
+                if count.get() > left {
+                    return Err(self.end_over_limit());
+                }
+            }
         }
+        let Some(lease) = &self.lease else { return Ok(true) };
         Ok(lease.inbox.is_empty() || self.down.is_inside())
     }
 
@@ -91,6 +104,9 @@ impl Session<'_> {
     }
 
     fn take_reply(&mut self, tag: u8, body: &[u8]) -> Step {
+        if tag == tag::COMMAND_COMPLETE {
+            self.forget_rows();
+        }
         match (self.queue.front_mut(), tag) {
             (Some(Expected::Prelude { .. } | Expected::Query { instead: Some(_), .. }), _) => return Ok(()),
             // Rows come here only where they are not passed on as they are.
@@ -360,6 +376,7 @@ impl Session<'_> {
     /// The statement that comes first has failed, and what was sent with it does not run.
     fn record_failure(&mut self, body: &[u8]) {
         self.passed = 0;
+        self.forget_rows();
         self.record_signs_of_failure(ErrorFields::new(body).sqlstate().unwrap_or_default());
         let failed = audit::Outcome::Failed { sqlstate: ErrorFields::new(body).sqlstate().unwrap_or_default() };
         match self.queue.front_mut() {

@@ -353,7 +353,11 @@ impl Session<'_> {
     /// Whether what comes is alone in its message or batch, with nothing before it that is not answered.
     fn may_be_cached(&self) -> bool {
         let alone = self.phase == Phase::Open && !self.batch.sent && self.queue.is_empty();
-        alone && !self.pinned && self.trail.admits() && (self.database.gate.is_exact() || crate::mutant!("cache.any-catalog"))
+        alone
+            && !self.pinned
+            && !self.is_overdue()
+            && self.trail.admits()
+            && (self.database.gate.is_exact() || crate::mutant!("cache.any-catalog"))
     }
 
     /// Takes all that the server has sent, and a copy of what the client gets of it where it may be kept.

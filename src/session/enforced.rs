@@ -13,6 +13,7 @@ use bytes::BytesMut;
 use smallvec::SmallVec;
 
 use super::copy::Copying;
+use super::declared::Declared;
 use super::drive::{DrainWatch, HIGH, Happened, Wants, drive};
 use super::expect::{Expected, Queue};
 use super::recorded::KnownStatements;
@@ -110,6 +111,8 @@ pub(super) struct Session<'s> {
     pub learned: KnownStatements,
     /// A threat rule ends it, once the client has been told.
     pub is_ending: bool,
+    /// What it has said of itself.
+    pub declared: Declared,
     /// As it said when it connected.
     pub application: Option<Box<str>>,
     /// Statements that were counted among the login's.
@@ -200,7 +203,8 @@ pub fn serve<'a>(established: Box<Established>, shared: &'a Shared) -> Pin<Box<d
 
 /// Greets the client; `None`: there is no server to tell of.
 async fn begin(established: Established, shared: &Shared) -> Option<Box<Session<'_>>> {
-    let Established { mut client, principal, login, database, settings, registration, places, trail, application } = established;
+    let Established { mut client, principal, login, database, settings, registration, places, trail, application, purpose } =
+        established;
     let holder = Holder::of(principal.tenant(), &principal.user);
     let report = match report(&database, holder, settings.base()).await {
         Ok(report) => report,
@@ -228,6 +232,7 @@ async fn begin(established: Established, shared: &Shared) -> Option<Box<Session<
         missing: None,
         learned: KnownStatements::default(),
         is_ending: false,
+        declared: Declared { purpose, glass_until: None },
         application,
         counted: 0,
         names: Names::default(),
@@ -614,7 +619,8 @@ impl Session<'_> {
 
     /// What a statement is reviewed under now.
     pub fn under(&mut self) -> Under {
-        Under { search_path: self.search_path(), settings: self.settings.effective().clone() }
+        let roles = self.principal.roles.clone();
+        Under { search_path: self.search_path(), settings: self.settings.effective().clone(), roles }
     }
 
     /// The schemas of the client's search_path.

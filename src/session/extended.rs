@@ -155,8 +155,11 @@ impl Session<'_> {
     /// Whether names and constants mean what they meant when it was reviewed.
     fn means_the_same(&mut self, statement: &Statement) -> bool {
         let path = self.search_path();
-        let Under { search_path, settings } = &statement.under;
-        (Arc::ptr_eq(search_path, &path) || *search_path == path) && settings.read_by() == self.settings.effective().read_by()
+        let Under { search_path, settings, roles } = &statement.under;
+        let same_roles = Arc::ptr_eq(roles, &self.principal.roles) || *roles == self.principal.roles;
+        same_roles
+            && (Arc::ptr_eq(search_path, &path) || *search_path == path)
+            && settings.read_by() == self.settings.effective().read_by()
     }
 
     /// In a failed transaction only its end may be prepared and bound.

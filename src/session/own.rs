@@ -166,18 +166,24 @@ impl Session<'_> {
                 let message = "this command inside a transaction is supported in a query string of its own only";
                 Err(SqlError::new(sqlstate::FEATURE_NOT_SUPPORTED, message))
             }
+            Emulation::Declare { what, value } => {
+                self.declare(*what, value.as_deref())?;
+                Ok(if value.is_some() { "SET" } else { "RESET" }.to_owned())
+            }
             Emulation::ResetAll => {
+                self.declare_nothing()?;
                 self.settings.reset_all();
                 self.set_tenant(None, false);
                 Ok("RESET".to_owned())
             }
             Emulation::DiscardAll if in_block => Err(not_in_transaction("DISCARD ALL")),
             Emulation::DiscardAll => {
+                self.unpin();
+                self.declare_nothing()?;
                 self.settings.reset_all();
                 self.set_tenant(None, false);
                 self.names.deallocate_all();
                 self.names.drop_portals();
-                self.unpin();
                 Ok("DISCARD ALL".to_owned())
             }
             Emulation::Discard(what) => {
@@ -204,7 +210,7 @@ pub(super) fn in_a_list(emulation: &Emulation) -> Option<(&'static str, Sent)> {
         Some(("SELECT", Sent { hides_rows: true, shown: Shown::Instead(tag), ..Sent::own(outcome) }))
     };
     match emulation {
-        Emulation::ResetAll | Emulation::DiscardAll => None,
+        Emulation::ResetAll | Emulation::DiscardAll | Emulation::Declare { .. } => None,
         Emulation::Discard(what) => match &**what {
             "PLANS" => nothing("DISCARD PLANS", Outcome::Nothing),
             _ => nothing("DISCARD SEQUENCES", Outcome::Nothing),

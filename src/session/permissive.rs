@@ -10,8 +10,8 @@ use crate::finding::Denial;
 use crate::gate::{Approved, Context};
 use crate::id::PolicyEpoch;
 use crate::plan::{
-    Action, Effect, Emulation, Isolation, Lasts, Literals, Plan, Prepare, Reads, Segment, TenantForm, TenantType, TenantValue,
-    TransactionCommand, Uncached, Writes,
+    Action, Effect, Emulation, Isolation, Lasts, Literals, Plan, Prepare, Segment, TenantForm, TenantType, TenantValue,
+    TransactionCommand, Writes,
 };
 use crate::sql::copy::{Dialect, Header, Target, TenantField};
 
@@ -97,46 +97,17 @@ impl Permissive {
             },
             needs_tenant: segments.len() > 1,
             segments,
-            repeated: None,
             parameters: (1..=9).filter(|n| text.contains(&format!("${n}"))).max().unwrap_or(0),
             hides_rows: text.contains("hidden"),
             copy_in: copy_in(&words),
-            inlines_tenant: false,
-            obligations: Vec::new(),
-            advances: Vec::new(),
-            lookup: None,
-            reads: Reads::Unknown(Uncached::Command),
             writes: Writes::Everything,
-            answers: crate::plan::Answers::default(),
-            signs: crate::rules::Signs::default(),
-            form: Box::default(),
-            epoch: self.epoch(),
+            ..Plan::nothing(self.epoch())
         };
         Ok(Approved { plan: Arc::new(plan), literals: Literals::new(), source: 0..0 })
     }
 
     fn approved(&self, command: &'static str, action: Action, segments: Vec<Segment>) -> Approved {
-        let plan = Plan {
-            action,
-            effect: Effect::None,
-            command,
-            needs_tenant: false,
-            segments,
-            repeated: None,
-            parameters: 0,
-            hides_rows: false,
-            inlines_tenant: false,
-            obligations: Vec::new(),
-            advances: Vec::new(),
-            lookup: None,
-            reads: Reads::Unknown(Uncached::Command),
-            writes: Writes::Everything,
-            answers: crate::plan::Answers::default(),
-            signs: crate::rules::Signs::default(),
-            form: Box::default(),
-            copy_in: None,
-            epoch: self.epoch(),
-        };
+        let plan = Plan { action, command, segments, writes: Writes::Everything, ..Plan::nothing(self.epoch()) };
         Approved { plan: Arc::new(plan), literals: Literals::new(), source: 0..0 }
     }
 }

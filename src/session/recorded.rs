@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use smallvec::SmallVec;
 
-use super::enforced::Session;
+use super::enforced::{End, Session};
 use crate::audit::{self, Reach, Refused};
 use crate::error::{SqlError, sqlstate};
 use crate::event::Event;
@@ -13,6 +13,7 @@ use crate::finding::{Action, Denial, Reason, Watch};
 use crate::gate::Protocol;
 use crate::id::PolicyEpoch;
 use crate::plan::{Effect, Plan};
+use crate::policy::limits::RowLimit;
 use crate::rules::learned::{Familiarity, Learned};
 use crate::rules::{self, Modes, Signs, Spoken};
 use crate::sql::form;
@@ -120,12 +121,18 @@ impl Session<'_> {
         plan.signs().and(Signs::of_statement(&spoken))
     }
 
+    /// Its roles have changed.
+    pub fn forget_learned(&mut self) {
+        self.learned = KnownStatements::default();
+    }
+
     /// What is known of the application, in the present epoch.
     fn note_learned(&mut self) {
         let epoch = self.database.gate.epoch();
         if self.learned.epoch != Some(epoch) {
             let lists = self.database.gate.learned(&self.principal.roles, self.application.as_deref());
-            self.learned = KnownStatements { epoch: Some(epoch), lists };
+            let limit = self.database.gate.row_limit(&self.principal.roles);
+            self.learned = KnownStatements { epoch: Some(epoch), lists, limit, given: self.learned.given };
         }
     }
 
@@ -135,6 +142,10 @@ impl Session<'_> {
             return false;
         }
         self.note_learned();
+        // Rows are counted as they come from the server.
+        if !self.learned.limit.is_none() {
+            return false;
+        }
         let lists = &self.learned.lists;
         lists.is_empty() || lists.iter().any(|list| list.knows(audited.form)) && !is_unbound(lists, flow, audited, 0)
     }
@@ -213,6 +224,7 @@ impl Session<'_> {
             return Err(refused_by_rule());
         }
         let signs = self.signs_of(plan, flow);
+        self.check_hour()?;
         if !signs.is_empty() {
             self.judge(plan, signs)?;
         }
@@ -222,6 +234,48 @@ impl Session<'_> {
             Effect::Read | Effect::Pins | Effect::None => Reach::Reads,
         };
         self.trail.open(|| plan.audited(), tenant, reach).map_err(|_| unrecorded())
+    }
+
+    /// # Errors
+    /// 54000: the login has had all the rows that it may have in this hour.
+    fn check_hour(&self) -> Result<(), Denial> {
+        match self.learned.limit.rows_per_hour {
+            Some(most) if self.login.lately.note_rows(seconds(), 0) >= most => {
+                Err(Denial::new(Reason::Limit, over_limit("in an hour")))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// How many rows more may be passed on now.
+    pub fn rows_left(&self) -> u64 {
+        let RowLimit { rows, rows_per_hour } = self.learned.limit;
+        let of_hour = rows_per_hour.map(|most| most.saturating_sub(self.login.lately.note_rows(seconds(), 0)));
+        let of_statement = rows.map(|most| most.saturating_sub(self.learned.given));
+        of_hour.unwrap_or(u64::MAX).min(of_statement.unwrap_or(u64::MAX))
+    }
+
+    pub fn is_limited(&self) -> bool {
+        !self.learned.limit.is_none()
+    }
+
+    /// So many rows were passed on.
+    pub fn note_rows(&mut self, rows: u64) {
+        self.learned.given += rows;
+        self.login.lately.note_rows(seconds(), rows);
+    }
+
+    /// A statement has ended.
+    pub fn forget_rows(&mut self) {
+        self.learned.given = 0;
+    }
+
+    /// More rows than may be given have come: the session ends.
+    pub fn end_over_limit(&mut self) -> End {
+        let rows = self.learned.given;
+        self.trail.note("limited", |record| record.number("rows", rows));
+        let what = if self.learned.limit.rows.is_some_and(|most| rows >= most) { "in one statement" } else { "in an hour" };
+        End::Fatal(SqlError { severity: crate::error::Severity::Fatal, ..over_limit(what) })
     }
 
     /// Both of [`open`](Self::open) and [`recorded`](Self::recorded).
@@ -255,6 +309,10 @@ pub struct KnownStatements {
     epoch: Option<PolicyEpoch>,
     /// None: nothing was learned of it.
     lists: SmallVec<[Arc<Learned>; 1]>,
+    /// How many rows it may have.
+    limit: RowLimit,
+    /// Rows of the statement under way that were passed on.
+    given: u64,
 }
 
 /// What is done about a refused statement, from the least on.
@@ -278,6 +336,12 @@ impl Severity {
 /// A constant in a simple query, of an application that binds. `parameters`: of an EXECUTE, they are what is bound.
 fn is_unbound(lists: &[Arc<Learned>], flow: Protocol, audited: &audit::Template, parameters: u16) -> bool {
     flow == Protocol::Simple && parameters == 0 && lists.iter().any(|list| list.binds) && form::has_values(&audited.asked)
+}
+
+/// 54000
+fn over_limit(when: &str) -> SqlError {
+    let error = SqlError::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, format!("more rows than these roles may have {when}"));
+    error.with_hint("a policy ([[limit]]) says how many")
 }
 
 /// 42501. Which rule it was is for the log: whoever probes learns nothing from it.

@@ -125,6 +125,29 @@ impl Recorder {
         Ok(())
     }
 
+    /// What is refused here. `whole`: a query string, which is answered with ReadyForQuery.
+    pub fn refuse(&mut self, error: &SqlError, whole: bool) {
+        let refused = audit::Refused {
+            tenant: None,
+            reason: "policy",
+            sqlstate: error.sqlstate.0,
+            message: &error.message,
+            rules: &[],
+            text: None,
+        };
+        if self.is_on() {
+            self.trail.refuse(&refused);
+            if whole {
+                self.under.push_back(Under::Sync);
+            }
+        }
+    }
+
+    /// Something that the user says of itself.
+    pub fn note(&mut self, what: &str, text: &str) {
+        self.trail.note(what, |record| record.text(what, text));
+    }
+
     fn open(&mut self, template: &Arc<Template>) -> Result<Open, SqlError> {
         self.trail.open(|| template.clone(), None, Reach::Writes).map_err(|_| *unrecorded().error)
     }

@@ -22,6 +22,7 @@ use crate::event::Events;
 use crate::finding::Denial;
 use crate::gate::{Approved, Context, Gate};
 use crate::id::PolicyEpoch;
+use crate::policy::limits::{Change, RowLimit};
 use crate::policy::lock::LockKey;
 use crate::rules::Modes;
 use crate::rules::lately::{Attempts, Lately};
@@ -53,6 +54,16 @@ pub trait Review: Send + Sync + fmt::Debug {
     /// See [`Gate::learned`].
     fn learned(&self, _roles: &[Box<str>], _application: Option<&str>) -> SmallVec<[Arc<Learned>; 1]> {
         SmallVec::new()
+    }
+
+    /// See [`Gate::row_limit`].
+    fn row_limit(&self, _roles: &[Box<str>]) -> RowLimit {
+        RowLimit::default()
+    }
+
+    /// See [`Gate::may_change`].
+    fn may_change(&self, _user: &str, _has_ticket: bool) -> Change {
+        Change::Free
     }
 
     /// See [`Gate::names_canary`].
@@ -110,6 +121,14 @@ impl Review for Gate {
 
     fn threat_modes(&self, roles: &[Box<str>], application: Option<&str>) -> Modes {
         Gate::threat_modes(self, roles, application)
+    }
+
+    fn row_limit(&self, roles: &[Box<str>]) -> RowLimit {
+        Gate::row_limit(self, roles)
+    }
+
+    fn may_change(&self, user: &str, has_ticket: bool) -> Change {
+        Gate::may_change(self, user, has_ticket)
     }
 
     fn names_canary(&self, text: &str) -> bool {
@@ -366,6 +385,8 @@ mod tests {
             roles: Default::default(),
             databases: vec![],
             max_clients: None,
+            purposes: Default::default(),
+            glass: Default::default(),
         };
         let logins = Arc::new(Logins::new(["a", "b", "stored"].into_iter().map(user)));
         // What is not derived now would be taken for derived at its first login, and cost less time than an unknown user.

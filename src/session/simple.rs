@@ -44,6 +44,9 @@ impl Session<'_> {
     }
 
     async fn take_message(&mut self, tag: u8, body: &[u8]) -> Step {
+        if self.is_overdue() {
+            self.close_glass()?;
+        }
         if matches!(tag, b'Q' | b'E') && self.is_slow() {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }

@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::cancel::Registration;
+use super::declared::{self, Declared, admit_purpose};
 use super::recorded::seconds;
 use super::settings::{self, Settings, Tracker};
 use super::shared::{Database, Login, Place, Shared};
@@ -20,7 +21,7 @@ use crate::error::{Severity, SqlError, sqlstate};
 use crate::event::Event;
 use crate::finding::Watch;
 use crate::gate::{Context, Protocol};
-use crate::plan::{Action, TenantValue};
+use crate::plan::{Action, Declaration, Emulation, TenantValue};
 use crate::principal::{Access, Principal};
 use crate::rules;
 use crate::wire::startup::{FirstPacket, Startup};
@@ -41,6 +42,8 @@ pub struct Established {
     pub trail: Trail,
     /// application_name of the startup message.
     pub application: Option<Box<str>>,
+    /// What it reads for.
+    pub purpose: Option<Box<str>>,
 }
 
 /// Why no session begins.
@@ -66,7 +69,7 @@ impl From<std::io::Error> for Ended {
 pub async fn establish(socket: TcpStream, shared: &Arc<Shared>) -> Result<Established, Ended> {
     let (mut client, startup) = negotiate(Client::new(socket), shared).await?;
     match admit(&mut client, &startup, shared).await {
-        Ok(Admitted { principal, login, database, settings, places }) => {
+        Ok(Admitted { principal, login, database, settings, places, purpose }) => {
             let registration = shared.cancels.register(startup.takes_long_cancel_keys());
             let trail = Trail::begin(
                 shared.log.as_ref(),
@@ -81,7 +84,7 @@ pub async fn establish(socket: TcpStream, shared: &Arc<Shared>) -> Result<Establ
                 },
             );
             let application = startup.get("application_name").map(Into::into);
-            Ok(Established { client, principal, login, database, settings, registration, places, trail, application })
+            Ok(Established { client, principal, login, database, settings, registration, places, trail, application, purpose })
         }
         Err(Failure::Gone) => Err(Ended::Quietly),
         Err(Failure::Refused(error)) => {
@@ -182,6 +185,7 @@ struct Admitted {
     database: Arc<Database>,
     settings: Tracker,
     places: (Place, Place),
+    purpose: Option<Box<str>>,
 }
 
 async fn admit(client: &mut Client, startup: &Startup, shared: &Shared) -> Result<Admitted, Failure> {
@@ -224,12 +228,13 @@ async fn admit(client: &mut Client, startup: &Startup, shared: &Shared) -> Resul
     let places =
         (login.places.take().ok_or_else(|| full("role", user))?, database.places.take().ok_or_else(|| full("database", name))?);
     let mut principal = principal(&login, &database);
+    let mut purpose = None;
     let settings = if principal.is_unrestricted() {
         settings::from_pairs(wishes(startup)?)
     } else {
-        review_wishes(wishes(startup)?, &mut principal, &login, &database)?
+        review_wishes(wishes(startup)?, &mut principal, &mut purpose, &login, &database)?
     };
-    Ok(Admitted { principal, login, database, settings: Tracker::new(settings), places })
+    Ok(Admitted { principal, login, database, settings: Tracker::new(settings), places, purpose })
 }
 
 /// SCRAM-SHA-256. A user that does not exist goes through the same exchange and fails with the same words.
@@ -376,6 +381,7 @@ fn is_utf8(encoding: &str) -> bool {
 fn review_wishes(
     wishes: Vec<(String, String)>,
     principal: &mut Principal,
+    purpose: &mut Option<Box<str>>,
     login: &Login,
     database: &Database,
 ) -> Result<Settings, SqlError> {
@@ -392,6 +398,11 @@ fn review_wishes(
             match one.plan.action() {
                 Action::Set { name, values, local: _ } => settings.set(name, values.as_deref(), false),
                 Action::ChooseTenant { value: TenantValue::Text(value), .. } => choose(principal, login, value)?,
+                Action::Emulate(Emulation::Declare { what: Declaration::Purpose, value: Some(value) }) => {
+                    *purpose = Some(admit_purpose(&login.user, value)?);
+                    let declared = Declared { purpose: purpose.clone(), glass_until: None };
+                    principal.roles = declared::roles(&login.user, &declared).into();
+                }
                 Action::Forward
                 | Action::Transaction(_)
                 | Action::Reset { .. }

@@ -36,6 +36,8 @@ pub struct Statement {
 #[derive(Clone, Debug)]
 pub struct Under {
     pub search_path: Arc<[Box<str>]>,
+    /// Those of whom it was reviewed for.
+    pub roles: Arc<[Box<str>]>,
     /// Of which [`Settings::read_by`] counts.
     pub settings: Settings,
 }

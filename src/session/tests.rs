@@ -49,6 +49,8 @@ fn config(postgres: &Postgres, pool_size: usize) -> Config {
         access,
         databases: vec![],
         max_clients: None,
+        purposes: Default::default(),
+        glass: Default::default(),
     };
     let tenant = |name: &str| Tenant(name.into());
     let web = UserAccess::Shared { tenants: TenantSet::Only([tenant("1"), tenant("2")].into()), setting: None, token_key: None };

@@ -19,12 +19,14 @@ use crate::cache::doubt;
 use crate::cache::tags::Intent;
 use crate::error::{SqlError, sqlstate};
 use crate::plan::Writes;
+use crate::policy::limits::Change;
+use crate::sql::change;
 use crate::wire::backend::{self as reply, ErrorFields, TransactionStatus, tag};
 use crate::wire::{frame, frontend};
 
 /// Serves the client until it leaves, or the server does.
 pub async fn serve(established: Established, shared: &Shared, pool: &Pool) {
-    let Established { mut client, settings, registration, database, trail, .. } = established;
+    let Established { mut client, settings, registration, database, trail, principal, .. } = established;
     let slot = registration.slot().clone();
     let mut lease = match pool.lease_own(settings.base()).await {
         Ok(lease) => lease,
@@ -55,6 +57,8 @@ pub async fn serve(established: Established, shared: &Shared, pool: &Pool) {
         elsewhere: pool.upstream().database != database.pool.upstream().database,
         database,
         recorder: Recorder::new(trail),
+        user: principal.user,
+        ticket: None,
     };
     let mut drain = DrainWatch::new(&shared.drain);
     let end = relay.run(&mut client, &mut lease, &mut drain).await;
@@ -130,6 +134,9 @@ struct Relay {
     elsewhere: bool,
     database: Arc<Database>,
     recorder: Recorder,
+    user: Arc<str>,
+    /// Why it changes definitions, as it has said.
+    ticket: Option<String>,
 }
 
 impl Relay {
@@ -293,6 +300,7 @@ impl Relay {
     fn upstream(&mut self, client: &mut super::socket::Client, lease: &mut Lease) -> Result<Option<End>, SqlError> {
         let recording = self.recorder.is_on();
         while lease.outbox.len() < HIGH {
+            let is_watched = self.database.gate.may_change(&self.user, false) != Change::Free;
             let asks = Cell::new(false);
             let interesting = |tag| {
                 // Data of a COPY belongs to the statement before it.
@@ -301,6 +309,7 @@ impl Relay {
                 }
                 !matches!(tag, b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'd' | b'c' | b'f')
                     || recording && matches!(tag, b'P' | b'B' | b'E' | b'C' | b'c' | b'f')
+                    || is_watched && tag == b'P'
             };
             let plain = self.up.advance(&client.inbox, self.max_message, interesting)?;
             self.unsynced |= asks.get();
@@ -317,6 +326,23 @@ impl Relay {
                 return Ok(None);
             }
             let length = header.frame();
+            if is_watched && matches!(header.tag, b'Q' | b'P') {
+                if client.inbox.len() < length.min(LONGEST_CHANGE) {
+                    return Ok(None);
+                }
+                if let Err(error) = self.check_change(&client.inbox[..length.min(client.inbox.len())], length) {
+                    let Some(message) = frame::take(&mut client.inbox, self.max_message)? else { return Ok(None) };
+                    self.recorder.refuse(&error, message.tag == b'Q');
+                    self.refused.push(error);
+                    poison::put(&mut lease.outbox);
+                    self.unsynced = message.tag == b'P';
+                    if message.tag == b'Q' {
+                        frontend::put_sync(&mut lease.outbox);
+                        self.awaited += 1;
+                    }
+                    continue;
+                }
+            }
             self.recorder.take(header.tag, &client.inbox[..length.min(client.inbox.len())], length)?;
             match header.tag {
                 b'P' | b'B' | b'E' | b'C' | b'c' | b'f' => {
@@ -346,6 +372,43 @@ impl Relay {
         }
         Ok(None)
     }
+}
+
+/// A longer text (bytes) is taken for one that changes definitions.
+const LONGEST_CHANGE: usize = 1 << 20;
+
+impl Relay {
+    /// What a user sends for whom policies say when definitions may be changed: a message of so many bytes, as far as it is looked at.
+    ///
+    /// # Errors
+    /// 42501: not now, or not without a ticket.
+    fn check_change(&mut self, message: &[u8], length: usize) -> Result<(), SqlError> {
+        let body = message.get(frame::HEADER..).unwrap_or_default();
+        let text = match message.first() {
+            Some(b'P') => body.split(|b| *b == 0).nth(1),
+            _ => body.split(|b| *b == 0).next(), // tidy: not a syntax kind
+        };
+        let text = text.and_then(|text| std::str::from_utf8(text).ok()).filter(|_| message.len() == length);
+        match text.map_or(change::Kind::Changes, change::kind) {
+            change::Kind::Leaves => Ok(()),
+            change::Kind::Ticket(ticket) => {
+                self.recorder.note("ticket", &ticket);
+                self.ticket = Some(ticket).filter(|ticket| !ticket.trim().is_empty());
+                Ok(())
+            }
+            change::Kind::Changes => match self.database.gate.may_change(&self.user, self.ticket.is_some()) {
+                Change::Free | Change::Open => Ok(()),
+                Change::Closed => Err(not_now("definitions may not be changed now: a policy ([[window]]) says when")),
+                Change::NeedsTicket => {
+                    Err(not_now("definitions may be changed only for a ticket").with_hint("SET bulkhead.ticket = 'CHG-1'"))
+                }
+            },
+        }
+    }
+}
+
+fn not_now(message: &'static str) -> SqlError {
+    SqlError::new(sqlstate::INSUFFICIENT_PRIVILEGE, message)
 }
 
 /// Whether the SELECT that this command tag tells of, which has shown no rows, was CREATE TABLE AS, SELECT INTO or CREATE MATERIALIZED

@@ -6,6 +6,7 @@
 //! tree -> parse::print -> verify -> template::cut              -> the segments of a plan
 //! ```
 pub mod analyse;
+pub mod change;
 pub mod copy;
 pub mod form;
 pub(crate) mod kinds;

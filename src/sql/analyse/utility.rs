@@ -45,6 +45,11 @@ pub enum Utility {
         value: Option<String>,
         local: bool,
     },
+    /// SET bulkhead.purpose, bulkhead.break_glass; `None`: DEFAULT or RESET.
+    Declare {
+        what: Declaration,
+        value: Option<String>,
+    },
     ResetAll,
     DiscardAll,
     Discard(&'static str),
@@ -110,6 +115,51 @@ pub enum TransactionKind {
 
 /// The setting that chooses the tenant.
 pub const TENANT_SETTING: &str = "bulkhead.tenant";
+
+/// What a session says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Declaration {
+    /// What it reads for.
+    Purpose,
+    /// That it needs more than it may, and why.
+    BreakGlass,
+}
+
+impl Declaration {
+    /// The setting that says it.
+    pub fn setting(self) -> &'static str {
+        match self {
+            Declaration::Purpose => "bulkhead.purpose",
+            Declaration::BreakGlass => "bulkhead.break_glass",
+        }
+    }
+
+    fn of_setting(name: &str) -> Option<Declaration> {
+        [Declaration::Purpose, Declaration::BreakGlass].into_iter().find(|what| what.setting() == name)
+    }
+}
+
+/// SET of what a session says of itself, as far as it is that.
+fn declare(name: &str, statement: &VariableSetStmt, analyser: &mut Analyser<'_>) -> Option<Result<Utility, Denial>> {
+    let what = Declaration::of_setting(name)?;
+    if statement.is_local {
+        return Some(Err(Denial::unsupported(format!("SET LOCAL {name} is not known: SET holds until it is RESET"))));
+    }
+    Some(match VariableSetKind::try_from(statement.kind) {
+        Ok(VariableSetKind::VarSetValue) => values(&statement.args, analyser).and_then(|values| match values.as_slice() {
+            [one] => Ok(Utility::Declare { what, value: Some(one.clone()) }),
+            [] | [_, _, ..] => Err(Denial::invalid(sqlstate::INVALID_PARAMETER_VALUE, format!("SET {name} takes one value"))),
+        }),
+        Ok(VariableSetKind::VarSetDefault | VariableSetKind::VarReset) => Ok(Utility::Declare { what, value: None }),
+        Ok(
+            VariableSetKind::VarResetAll
+            | VariableSetKind::VarSetMulti
+            | VariableSetKind::VarSetCurrent
+            | VariableSetKind::Undefined,
+        )
+        | Err(_) => Err(Denial::unsupported("this SET is not known")),
+    })
+}
 
 /// Settings that a tenant may read and set: they shape how values are read and written, or limit the client itself.
 const SETTABLE: [&str; 37] = [
@@ -284,6 +334,9 @@ pub(super) fn set(statement: &VariableSetStmt, analyser: &mut Analyser<'_>) -> R
     let VariableSetStmt { kind, name, args, jumble_args: _, is_local, location: _ } = statement;
     let node = Node { node: Some(NodeEnum::VariableSetStmt(statement.clone())) };
     let lower = name.to_ascii_lowercase();
+    if let Some(declared) = declare(&lower, statement, analyser) {
+        return declared;
+    }
     match VariableSetKind::try_from(*kind) {
         Ok(VariableSetKind::VarSetValue) => {
             let values = values(args, analyser)?;

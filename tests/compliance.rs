@@ -1,0 +1,310 @@
+//! What policies ask of a running proxy for compliance: for each control that is enforced, what violates it and what conforms, and the
+//! record that shows it.
+
+mod support;
+
+use serde_json::Value;
+
+use support::cluster::Cluster;
+use support::proxy::{Proxy, Setup, User};
+use support::wire::{Target, Wire};
+
+const SCHEMA: &str = "
+    CREATE TABLE person (tenant_id int NOT NULL, id int, name text, email text, born date, pan text, cvv text, region text,
+        seen timestamptz, opted_out bool, restricted bool, PRIMARY KEY (tenant_id, id));
+    INSERT INTO person SELECT t, g, 'Jane ' || g, 'jane' || g || '@example.com', '1990-01-01', '4111111111111111', NULL,
+        CASE WHEN g > 5 THEN 'EU' ELSE 'US' END, now() - g * interval '1 day', g = 1, g = 2
+        FROM generate_series(1, 2) t, generate_series(1, 9) g;
+    CREATE TABLE plain (tenant_id int NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+    INSERT INTO plain SELECT 1, g FROM generate_series(1, 100) g;
+    GRANT ALL ON ALL TABLES IN SCHEMA public TO app";
+
+const POLICIES: &str = "
+    [[class]]
+    name = 'pii'
+    mask = 'redact'
+    purposes = ['support']
+
+    [[class]]
+    name = 'pii.email'
+    mask = 'email'
+    unless_roles = ['desk']
+    purposes = ['support']
+
+    [[class]]
+    name = 'pci.pan'
+    mask = 'last4'
+    unless_roles = ['fraud']
+
+    [[class]]
+    name = 'pci.cvv'
+    stored = 'never'
+
+    [[class]]
+    name = 'time.seen'
+    retention_days = 8
+
+    [[class]]
+    name = 'ccpa.opt_out'
+    hides_rows_from = ['ads', 'purpose:marketing']
+
+    [[class]]
+    name = 'gdpr.restricted'
+    hides_rows_from = ['app']
+
+    [[limit]]
+    roles = ['app']
+    rows = 50
+    rows_per_hour = 200
+
+    [[window]]
+    users = ['owner']
+    ticket = true
+
+    [[window]]
+    users = ['closed']
+    days = []
+
+    [[table]]
+    name = 'public.plain'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+
+    [[table]]
+    name = 'public.person'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+    [[table.rule]]
+    id = 'residency'
+    roles = ['eu']
+    using = \"region = 'EU'\"
+    mode = 'restrictive'
+    [[table.column]]
+    name = 'name'
+    class = 'pii.name'
+    [[table.column]]
+    name = 'email'
+    class = 'pii.email'
+    [[table.column]]
+    name = 'born'
+    class = 'pii.birth'
+    [[table.column]]
+    name = 'pan'
+    class = 'pci.pan'
+    [[table.column]]
+    name = 'cvv'
+    class = 'pci.cvv'
+    [[table.column]]
+    name = 'seen'
+    class = 'time.seen'
+    [[table.column]]
+    name = 'opted_out'
+    class = 'ccpa.opt_out'
+    [[table.column]]
+    name = 'restricted'
+    class = 'gdpr.restricted'
+";
+
+struct World {
+    proxy: Proxy,
+    _cluster: Cluster,
+}
+
+impl World {
+    fn start() -> World {
+        let cluster = Cluster::start();
+        cluster.execute("postgres", "CREATE DATABASE shop");
+        cluster.execute("shop", SCHEMA);
+        let owner = "unrestricted = true".to_owned();
+        let users = [
+            User { name: "app", access: "tenant = \"1\"\nroles = [\"app\"]\npurposes = [\"support\", \"marketing\"]" },
+            User { name: "desk", access: "tenant = \"1\"\nroles = [\"desk\"]\npurposes = [\"support\"]" },
+            User { name: "ads", access: "tenant = \"1\"\nroles = [\"ads\"]" },
+            User { name: "eu", access: "tenant = \"1\"\nroles = [\"eu\"]" },
+            User {
+                name: "night",
+                access: "tenant = \"1\"\nroles = [\"night\"]\nbreak_glass = [\"fraud\"]\nbreak_glass_minutes = 5",
+            },
+            User { name: "owner", access: &owner },
+            User { name: "closed", access: &owner },
+        ];
+        let setup = Setup::new(&[("shop".to_owned(), cluster.app_url("shop"))], &users, &[("shop.toml", POLICIES)]);
+        let text = std::fs::read_to_string(setup.config()).expect("the configuration");
+        let more = "[audit]\npath = \"audit\"\ndurability = \"sync\"\n[cache]\nmemory_mb = 4\n";
+        std::fs::write(setup.config(), text + more).expect("write it");
+        World { proxy: Proxy::start(setup), _cluster: cluster }
+    }
+
+    fn connect(&self, user: &str) -> Wire {
+        Wire::connect(&self.proxy.target(user, "shop")).expect("a session")
+    }
+
+    fn records(&self) -> Vec<Value> {
+        let output = self.proxy.setup.run(&["audit", "export", "--format", "raw"]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    /// The record of an event whose fields are these.
+    fn evidence(&self, event: &str, fields: &[(&str, Value)]) -> Value {
+        let records = self.records();
+        let is = |record: &&Value| record["event"] == event && fields.iter().all(|(name, value)| record[*name] == *value);
+        records.iter().find(is).unwrap_or_else(|| panic!("no {event} with {fields:?} in {records:#?}")).clone()
+    }
+}
+
+fn one(session: &mut Wire, sql: &str) -> Option<String> {
+    let answer = session.query(sql);
+    assert!(answer.error.is_none(), "{sql}: {:?}", answer.error);
+    answer.scalar()
+}
+
+fn refused(session: &mut Wire, sql: &str) -> String {
+    session.query(sql).error.unwrap_or_else(|| panic!("{sql} is not refused")).sqlstate().to_owned()
+}
+
+#[test]
+fn what_is_read_for_no_purpose_is_masked() {
+    let world = World::start();
+    let mut app = world.connect("app");
+    let read = "SELECT name FROM person WHERE id = 7";
+    assert_eq!(one(&mut app, read).as_deref(), Some("***"));
+    assert_eq!(one(&mut app, "SELECT born FROM person WHERE id = 7"), None, "a date has no other mask");
+    // Prepared before, kept before, and read for a purpose.
+    assert!(app.query("PREPARE p AS SELECT name FROM person WHERE id = $1").error.is_none());
+    assert_eq!(one(&mut app, "EXECUTE p(7)").as_deref(), Some("***"));
+    (0..3).for_each(|_| assert_eq!(one(&mut app, read).as_deref(), Some("***")));
+    assert!(app.query("SET bulkhead.purpose = 'support'").error.is_none());
+    assert_eq!(one(&mut app, read).as_deref(), Some("Jane 7"));
+    assert_eq!(one(&mut app, "EXECUTE p(7)").as_deref(), Some("Jane 7"));
+    assert_eq!(one(&mut app, "SELECT email FROM person WHERE id = 7").as_deref(), Some("j***@example.com"), "the role too");
+    // Not inside of a transaction, not one of another's, and not for ever.
+    assert_eq!(refused(&mut app, "SET bulkhead.purpose = 'curiosity'"), "28000");
+    assert!(app.query("BEGIN").error.is_none());
+    assert_eq!(refused(&mut app, "RESET bulkhead.purpose"), "25001");
+    assert!(app.query("ROLLBACK").error.is_none());
+    assert_eq!(refused(&mut app, "SET LOCAL bulkhead.purpose = 'support'"), "0A000");
+    assert!(app.query("RESET bulkhead.purpose").error.is_none());
+    assert_eq!(one(&mut app, read).as_deref(), Some("***"));
+    assert_eq!(one(&mut app, "EXECUTE p(7)").as_deref(), Some("***"));
+    assert!(app.query("SET bulkhead.purpose = 'support'").error.is_none());
+    assert!(app.query("DISCARD ALL").error.is_none());
+    assert_eq!(one(&mut app, read).as_deref(), Some("***"));
+    let mut desk = world.connect("desk");
+    assert_eq!(one(&mut desk, "SELECT email FROM person WHERE id = 7").as_deref(), Some("j***@example.com"), "the purpose too");
+    // With the startup message.
+    let target = |user: &str, purpose: &str| -> Target {
+        let mut target = world.proxy.target(user, "shop");
+        target.options.push(("options".to_owned(), format!("-cbulkhead.purpose={purpose}")));
+        target
+    };
+    let mut desk = Wire::connect(&target("desk", "support")).expect("a session");
+    assert_eq!(one(&mut desk, "SELECT email FROM person WHERE id = 7").as_deref(), Some("jane7@example.com"));
+    assert!(Wire::connect(&target("desk", "marketing")).is_err());
+    // What shows it.
+    let template = world.evidence("template", &[("masked", serde_json::json!(["public.person.name"]))]);
+    assert_eq!(template["classes"], serde_json::json!(["pii.name"]));
+    assert_eq!(template["relations"], serde_json::json!(["public.person"]));
+    world.evidence("intent", &[("user", "app".into()), ("template", template["template"].clone())]);
+    world.evidence("purpose", &[("user", "app".into()), ("purpose", "support".into())]);
+    world.evidence("template", &[("classes", serde_json::json!(["pii.name"])), ("masked", Value::Null)]);
+    world.evidence("refused", &[("sqlstate", "28000".into())]);
+}
+
+#[test]
+fn what_is_not_to_be_stored_is_not() {
+    let world = World::start();
+    let mut app = world.connect("app");
+    for sql in [
+        "INSERT INTO person (id, cvv) VALUES (50, '123')",
+        "INSERT INTO person (id, cvv) VALUES (50, NULL)",
+        "INSERT INTO person VALUES (1, 50, 'x', 'x', NULL, 'x', '123')",
+        "INSERT INTO person (id, cvv) SELECT 50, '123'",
+        "UPDATE person SET cvv = '123' WHERE id = 7",
+        "COPY person (id, cvv) FROM STDIN",
+        "INSERT INTO person (id, pan) VALUES (7, 'x') ON CONFLICT (tenant_id, id) DO UPDATE SET cvv = '123'",
+    ] {
+        assert_eq!(refused(&mut app, sql), "42501", "{sql}");
+    }
+    assert!(app.query("INSERT INTO person (id, name, pan) VALUES (50, 'x', '4111111111111111')").error.is_none());
+    assert_eq!(one(&mut app, "SELECT pan FROM person WHERE id = 7").as_deref(), Some("****1111"));
+    assert_eq!(one(&mut app, "SELECT count(*) FROM person WHERE pan = '4111111111111111'").as_deref(), Some("0"));
+    world.evidence("refused", &[("message", "permission denied for column cvv".into())]);
+}
+
+#[test]
+fn rows_that_are_too_old_restricted_or_opted_out_are_not_there() {
+    let world = World::start();
+    // Nine rows; the ninth and eighth are eight days old, and more.
+    let count = |user: &str| one(&mut world.connect(user), "SELECT string_agg(id::text, '' ORDER BY id) FROM person");
+    assert_eq!(count("desk").as_deref(), Some("1234567"));
+    assert_eq!(count("app").as_deref(), Some("134567"), "the second is restricted");
+    assert_eq!(count("ads").as_deref(), Some("234567"), "the first has opted out");
+    assert_eq!(count("eu").as_deref(), Some("67"), "the region");
+    let mut app = world.connect("app");
+    assert!(app.query("SET bulkhead.purpose = 'marketing'").error.is_none());
+    let marketing = one(&mut app, "SELECT string_agg(id::text, '' ORDER BY id) FROM person");
+    assert_eq!(marketing.as_deref(), Some("34567"));
+    assert_eq!(app.query("UPDATE person SET region = 'EU' WHERE id IN (1, 2, 8)").parts[0].tag.as_deref(), Some("UPDATE 0"));
+    assert_eq!(app.query("DELETE FROM person WHERE id IN (1, 2, 8)").parts[0].tag.as_deref(), Some("DELETE 0"));
+}
+
+#[test]
+fn no_more_rows_are_given_than_a_policy_says() {
+    let world = World::start();
+    let mut app = world.connect("app");
+    assert_eq!(app.query("SELECT id FROM plain LIMIT 50").rows().count(), 50);
+    let answer = app.query("SELECT id FROM plain");
+    assert_eq!(answer.rows().count(), 50, "no row more");
+    assert_eq!(answer.error.map(|e| e.sqlstate().to_owned()).as_deref(), Some("54000"));
+    assert!(app.query("SELECT 1").rows().next().is_none(), "the session has ended");
+    // COPY, and the hour: 100 are given already.
+    let mut app = world.connect("app");
+    assert!(app.query("COPY plain TO STDOUT").error.is_some_and(|e| e.sqlstate() == "54000"));
+    let mut app = world.connect("app");
+    assert_eq!(app.query("SELECT id FROM plain LIMIT 50").rows().count(), 50);
+    assert_eq!(refused(&mut app, "SELECT id FROM plain LIMIT 1"), "54000");
+    assert_eq!(world.connect("desk").query("SELECT id FROM plain").rows().count(), 100, "nobody else");
+    world.evidence("limited", &[("user", "app".into()), ("rows", 50.into())]);
+}
+
+#[test]
+fn definitions_are_changed_in_their_time_and_for_a_reason() {
+    let world = World::start();
+    let mut owner = world.connect("owner");
+    one(&mut owner, "SELECT 1");
+    assert_eq!(refused(&mut owner, "CREATE TEMP TABLE late (a int)"), "42501");
+    let prepared = support::wire::Extended { sql: b"CREATE TEMP TABLE late (a int)", ..Default::default() };
+    assert!(owner.extended(&prepared).error.is_some_and(|e| e.sqlstate() == "42501"));
+    assert!(owner.query("BEGIN").error.is_none());
+    assert_eq!(refused(&mut owner, "CREATE TEMP TABLE late (a int)"), "42501");
+    assert_eq!(refused(&mut owner, "SELECT 1"), "25P02", "as where a statement has failed");
+    assert!(owner.query("ROLLBACK").error.is_none());
+    assert!(owner.query("SET bulkhead.ticket = 'CHG-7'").error.is_none());
+    assert!(owner.query("CREATE TEMP TABLE late (a int)").error.is_none());
+    assert!(owner.extended(&support::wire::Extended { sql: b"DROP TABLE late", ..Default::default() }).error.is_none());
+    let mut closed = world.connect("closed");
+    assert!(closed.query("SET bulkhead.ticket = 'CHG-8'").error.is_none());
+    assert_eq!(refused(&mut closed, "CREATE TEMP TABLE late (a int)"), "42501");
+    assert_eq!(one(&mut closed, "SELECT count(*) FROM plain").as_deref(), Some("100"));
+    world.evidence("ticket", &[("user", "owner".into()), ("ticket", "CHG-7".into())]);
+    world.evidence("refused", &[("user", "closed".into()), ("sqlstate", "42501".into())]);
+    let template = world.evidence("template", &[("text", "CREATE TEMP TABLE late (a int)".into())]);
+    world.evidence("intent", &[("user", "owner".into()), ("template", template["template"].clone())]);
+}
+
+#[test]
+fn the_glass_is_broken_with_a_reason_and_mends_itself() {
+    let world = World::start();
+    let mut night = world.connect("night");
+    let read = "SELECT pan FROM person WHERE id = 7";
+    assert_eq!(one(&mut night, read).as_deref(), Some("****1111"));
+    assert_eq!(refused(&mut night, "SET bulkhead.break_glass = 'why'"), "22023");
+    assert_eq!(refused(&mut world.connect("app"), "SET bulkhead.break_glass = 'because I can'"), "42501");
+    assert!(night.query("SET bulkhead.break_glass = 'fraud case 4711'").error.is_none());
+    assert_eq!(one(&mut night, read).as_deref(), Some("4111111111111111"));
+    assert!(night.query("RESET bulkhead.break_glass").error.is_none());
+    assert_eq!(one(&mut night, read).as_deref(), Some("****1111"));
+    let broken = world.evidence("break_glass", &[("user", "night".into()), ("reason", "fraud case 4711".into())]);
+    assert_eq!((&broken["minutes"], &broken["roles"]), (&5.into(), &serde_json::json!(["fraud"])));
+}
