@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps demo build test test-rust test-twin test-drivers mutants regress regress-suite sqlsmith sqlmap lint bench bench-rls bench-crowd bench-cache bench-audit instructions fuzz
+.PHONY: help deps demo build test test-rust test-twin test-drivers mutants regress regress-suite sqlsmith sqlmap lint bench bench-rls bench-crowd bench-cache bench-audit bench-behaviour instructions fuzz
 
 export CARGO_BUILD_JOBS ?= 2
 
@@ -83,6 +83,10 @@ bench: ## direct, PgBouncer and Bulkhead in alternation; writes benches/results.
 	python3 benches/run.py
 
 # UPDATE=1 writes what is counted to benches/instructions.json
+bench-behaviour: ## what baselines of behaviour find in made-up traffic, beside naive rules: benches/results_behaviour.json (minutes)
+	@.ci/deps build
+	$(CARGO) run --locked --release --example behaviour -- --write
+
 instructions: ## what a statement costs in instructions of user space and in allocations, by callgrind; fails where that has grown by more than 5 %
 	@.ci/deps count
 	$(CARGO) build --locked --release

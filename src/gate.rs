@@ -40,7 +40,7 @@ mod templates;
 mod threats;
 use templates::{Keep, Known, Templates, write_key};
 use threats::Threats;
-pub use threats::check_threats;
+pub use threats::check_rules;
 
 /// How the text came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

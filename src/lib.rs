@@ -25,7 +25,7 @@
 //! 3  plan                   rewriting; needs a Permit
 //! 2  policy, rules, audit, metrics model, load, decide, epoch; records, the tree over them, proofs; the only file that names counters
 //! 1  sql, wire, event       parsers and the output check; frames and messages (no sockets); what can happen
-//! 0  config, catalog, principal, finding, id, error, mutants
+//! 0  calendar, config, catalog, principal, finding, id, error, mutants
 //! ```
 //!
 //! # Invariants
@@ -61,6 +61,7 @@
 extern crate self as bulkhead;
 
 // floor 0
+pub mod calendar;
 pub mod catalog;
 pub mod config;
 pub mod error;

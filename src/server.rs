@@ -1,6 +1,7 @@
 //! The composition root: what all sessions share, the accept loop, limits, signals, shutdown.
 
 pub mod epochs;
+pub mod facts;
 mod follow;
 
 use std::collections::HashMap;
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admin::{self, Admin, Health};
+use crate::audit::record::Record;
 use crate::audit::writer::Format;
 use crate::audit::{self, Durability, Log};
 use crate::backend::ConnectError;
@@ -88,6 +90,7 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
         observers.push(log.clone());
     }
     let events = Events::new(observers);
+    note_facts(log.as_deref(), &config, &policies);
     let cache = open_cache(&config, &events)?;
     let nudge = Nudge::default();
     let mut keepers = vec![];
@@ -107,7 +110,7 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
         gates.insert(keeper.database().to_owned(), kept);
     }
     let caches = cache.as_ref().map(|cache| caches(&config, cache, &tables)).unwrap_or_default();
-    let keeping = tokio::spawn(epochs::keep(keepers, Arc::new(config.clone()), nudge.clone(), events.clone()));
+    let keeping = tokio::spawn(epochs::keep(keepers, Arc::new(config.clone()), nudge.clone(), events.clone(), log.clone()));
     if let Some(address) = config.server.admin_listen {
         let listener = TcpListener::bind(address).await.map_err(|e| format!("cannot listen on {address} (admin_listen): {e}"))?;
         tracing::info!("listening on {address} for /health{}", if config.metrics { " and /metrics" } else { "" });
@@ -122,6 +125,14 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
     // What it says last is that it ended well.
     log.end();
     if log.has_failed() { Err("the audit log cannot be written".to_owned()) } else { served }
+}
+
+/// What compliance rules look at is in the log, for those who have no more.
+fn note_facts(log: Option<&Log>, config: &Config, policies: &PolicyModel) {
+    if let Some(log) = log {
+        let facts = serde_json::to_string(&facts::of(config, policies)).unwrap_or_default();
+        log.note(Record::new("facts").text("facts", &facts));
+    }
 }
 
 fn open_log(config: &Config, events: &Events) -> Result<Option<Arc<Log>>, String> {

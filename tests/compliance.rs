@@ -107,7 +107,7 @@ const POLICIES: &str = "
 
 struct World {
     proxy: Proxy,
-    _cluster: Cluster,
+    cluster: Cluster,
 }
 
 impl World {
@@ -132,7 +132,7 @@ impl World {
         let text = std::fs::read_to_string(setup.config()).expect("the configuration");
         let more = "[audit]\npath = \"audit\"\ndurability = \"sync\"\n[cache]\nmemory_mb = 4\n";
         std::fs::write(setup.config(), text + more).expect("write it");
-        World { proxy: Proxy::start(setup), _cluster: cluster }
+        World { proxy: Proxy::start(setup), cluster }
     }
 
     fn connect(&self, user: &str) -> Wire {
@@ -307,4 +307,83 @@ fn the_glass_is_broken_with_a_reason_and_mends_itself() {
     assert_eq!(one(&mut night, read).as_deref(), Some("****1111"));
     let broken = world.evidence("break_glass", &[("user", "night".into()), ("reason", "fraud case 4711".into())]);
     assert_eq!((&broken["minutes"], &broken["roles"]), (&5.into(), &serde_json::json!(["fraud"])));
+}
+
+/// The packs as they are shipped, over the shop of these tests: what is set up holds, and evidence has a record; what is not is told.
+#[test]
+fn a_report_says_what_holds_and_names_its_evidence() {
+    let world = World::start();
+    let directory = world.proxy.setup.path().join("policies/compliance");
+    std::fs::create_dir(&directory).expect("a directory");
+    let packs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("policies/compliance");
+    for pack in std::fs::read_dir(packs).expect("the packs").map(|entry| entry.expect("an entry").path()) {
+        // The shop has classes of its own: those of the packs give way, entry by entry.
+        let text = std::fs::read_to_string(&pack).expect("a pack");
+        let text: String = text.split_inclusive("\n[[").filter(|entry| !entry.starts_with("class]]")).collect();
+        let text = text.trim_end_matches("[[");
+        std::fs::write(directory.join(pack.file_name().expect("a name")), text).expect("write");
+    }
+    let mut app = world.connect("app");
+    one(&mut app, "SELECT name FROM person WHERE id = 7");
+    drop(app);
+    let run = |arguments: &[&str]| {
+        let output = world.proxy.setup.run(arguments);
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.code(), text)
+    };
+    let (status, text) = run(&["compliance", "report", "--framework", "gdpr", "--json"]);
+    assert_eq!(status, Some(1), "not all holds: {text}");
+    let told: Value = serde_json::from_str(&text).expect("JSON");
+    let lines = told["report"]["lines"].as_array().expect("lines");
+    let state = |id: &str| {
+        let line = lines.iter().find(|line| line["control"]["id"] == id).unwrap_or_else(|| panic!("no {id} in {text}"));
+        (line["state"].as_str().expect("a state").to_owned(), line["because"].as_str().expect("a reason").to_owned())
+    };
+    assert_eq!(state("gdpr-5-1-f").0, "enforced");
+    assert_eq!(state("gdpr-5-1-b").0, "enforced", "{:?}", state("gdpr-5-1-b"));
+    assert!(lines.iter().any(|line| line["state"] == "out-of-scope") && lines.iter().any(|line| line["state"] == "unknown"));
+    // The record that it names is there, and is what it says.
+    let isolation = lines.iter().find(|line| line["control"]["id"] == "gdpr-5-1-f").expect("it is there");
+    let (event, number) = (&isolation["evidence"][0], isolation["evidence"][1]["record"].as_u64().expect("a number"));
+    let begun = std::time::Instant::now();
+    let proof = loop {
+        match run(&["audit", "prove", &number.to_string()]) {
+            (Some(0), proof) => break proof,
+            // A second may pass until a checkpoint covers it.
+            (_, why) => assert!(begun.elapsed() < std::time::Duration::from_secs(30), "{why}"),
+        }
+    };
+    let proof: Value = serde_json::from_str(&proof).expect("JSON");
+    let record: Value = serde_json::from_str(proof["record"].as_str().expect("a record")).expect("JSON");
+    assert_eq!(record["event"], *event);
+    // From the log and the policies alone it is the same.
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let log = world.proxy.setup.path().join("audit");
+    let policies = world.proxy.setup.path().join("policies");
+    let arguments = ["--log", log.to_str().expect("a path"), "--policies", policies.to_str().expect("a path")];
+    let missing = elsewhere.path().join("none.toml");
+    let without = ["--config", missing.to_str().expect("a path"), "compliance", "report", "--framework", "gdpr", "--json"];
+    let output =
+        std::process::Command::new(env!("CARGO_BIN_EXE_bulkhead")).args(without).args(arguments).output().expect("it runs");
+    let again: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
+    assert_eq!(again["score"], told["score"]);
+    // For people.
+    let (_, page) = run(&["compliance", "report", "--framework", "pci-dss", "--html"]);
+    assert!(page.starts_with("<!DOCTYPE html>") && page.contains("PCI DSS") && page.ends_with("</html>\n"), "{page}");
+    let (status, unknown) = run(&["compliance", "report", "--framework", "iso"]);
+    assert!(status == Some(2) && unknown.contains("no policy has a [[control]] of iso"), "{unknown}");
+    // What looks personal and has no class.
+    let url = world.cluster.app_url("shop");
+    let (_, found) = run(&["compliance", "classify", "--database", &url]);
+    assert!(!found.contains("\"pan\""), "it has a class: {found}");
+    world.cluster.execute("shop", "ALTER TABLE plain ADD COLUMN mobile_phone text, ADD COLUMN ref text");
+    // Numbers that issuers publish for tests.
+    let pans = "{4111111111111111,5500005555555559,4012888888881881,378282246310005,6011111111111117,5105105105105100}";
+    world.cluster.execute("shop", &format!("UPDATE plain SET ref = ('{pans}'::text[])[1 + id % 6]"));
+    let (status, found) = run(&["compliance", "classify", "--database", &url]);
+    assert_eq!(status, Some(1), "{found}");
+    assert!(found.contains("name = \"mobile_phone\"\nclass = \"pii.phone\""), "{found}");
+    assert!(found.contains("name = \"ref\"\nclass = \"pci.pan\"") && !found.contains("4111"), "{found}");
+    let (_, text) = run(&["compliance", "report", "--framework", "gdpr", "--database", &url]);
+    assert!(text.contains("public.plain.mobile_phone"), "{text}");
 }

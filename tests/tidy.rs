@@ -14,7 +14,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (3, &["plan"]),
     (2, &["policy", "rules", "audit", "metrics"]),
     (1, &["sql", "wire", "crypto", "event"]),
-    (0, &["config", "catalog", "principal", "finding", "id", "error", "mutants", "worker"]),
+    (0, &["calendar", "config", "catalog", "principal", "finding", "id", "error", "mutants", "worker"]),
 ];
 
 /// On the lowest floor and the highest, neighbours may import each other as long as there is no circle.

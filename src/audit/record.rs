@@ -4,6 +4,8 @@
 use std::cell::Cell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::calendar;
+
 thread_local! {
     /// Of the last record that was taken on this thread: most are no longer.
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
@@ -118,7 +120,7 @@ fn write_text(value: &str, out: &mut Vec<u8>) {
 /// `2026-01-31T23:59:59.123456Z`.
 fn write_time(time: SystemTime, out: &mut Vec<u8>) {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (year, month, day) = date(since.as_secs() / 86_400);
+    let (year, month, day) = calendar::date(since.as_secs() / 86_400);
     let second = since.as_secs() % 86_400;
     digits(year, 4, out);
     for (before, value) in [(b'-', month), (b'-', day), (b'T', second / 3_600), (b':', second / 60 % 60), (b':', second % 60)] {
@@ -137,19 +139,6 @@ fn digits(mut value: u64, count: usize, out: &mut Vec<u8>) {
         *digit = b'0' + (value % 10) as u8;
         value /= 10;
     }
-}
-
-/// Year, month and day of a day since 1970-01-01, in the Gregorian calendar (Howard Hinnant, `civil_from_days`).
-fn date(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    // From March on.
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    (era * 400 + year + next, month, day)
 }
 
 #[cfg(test)]

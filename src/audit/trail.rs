@@ -299,6 +299,11 @@ impl Open {
         Open(None)
     }
 
+    /// The form of what was asked; `None`: it is not recorded, or ended already.
+    pub fn form(&self) -> Option<FormId> {
+        self.0.as_ref().map(|opened| opened.template.form)
+    }
+
     pub fn complete(&mut self, outcome: Outcome<'_>) {
         if let Some(mut opened) = self.0.take() {
             opened.complete(outcome);

@@ -123,6 +123,11 @@ impl From<ReadError> for Trouble {
 pub(super) type Done = Result<Outcome, Trouble>;
 
 impl LogArgs {
+    /// Whether it was named here.
+    pub(super) fn is_named(&self) -> bool {
+        self.log.is_some()
+    }
+
     pub(super) fn open(&self, common: &Common) -> Result<Reader, Trouble> {
         let path = match &self.log {
             Some(path) => path.clone(),

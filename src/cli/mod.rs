@@ -3,6 +3,7 @@
 mod audit;
 mod catalog;
 mod check;
+mod compliance;
 pub mod demo;
 mod doctor;
 mod explain;
@@ -67,6 +68,7 @@ enum Command {
     Why(audit::WhyArgs),
     Audit(audit::Args),
     Learn(learn::Args),
+    Compliance(compliance::Args),
     /// Start a throwaway PostgreSQL with three tenants and Bulkhead before it, and show a short tour
     Demo(demo::Args),
 }
@@ -102,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Why(args) => audit::why(&common, &args).into(),
         Command::Audit(args) => audit::run(&common, &args).into(),
         Command::Learn(args) => learn::run(&common, &args).into(),
+        Command::Compliance(args) => compliance::run(&common, &args).into(),
         Command::Demo(args) => demo::run(&args),
     }
 }
@@ -134,7 +137,7 @@ impl Common {
 fn load_policies(config: &Config) -> Result<PolicyModel, Problems> {
     let names: Vec<String> = config.databases.iter().map(|d| d.name.clone()).collect();
     let policies = policy_load::load(&config.server.policies, &names)?;
-    Problems(crate::gate::check_threats(&policies)).or(policies)
+    Problems(crate::gate::check_rules(&policies)).or(policies)
 }
 
 /// Prints problems on standard error, in colour where someone looks at it.

@@ -8,7 +8,7 @@ use crate::policy::load::{
     ALLOW_KEYS, APPLICATION_KEYS, AS_KEYS, CLASS_KEYS, COLUMN_KEYS, CONTROL_KEYS, EXPECT_KEYS, FILE_KEYS, LIMIT_KEYS, RULE_KEYS,
     TABLE_KEYS, TEMPORARY_KEYS, TEST_KEYS, THREAT_KEYS, WINDOW_KEYS,
 };
-use crate::rules::RULES;
+use crate::rules::{RULES, compliance};
 
 /// The whole reference.
 pub fn text() -> String {
@@ -53,6 +53,10 @@ pub fn text() -> String {
     out.push_str("\nTHREAT RULES (for [[threat]]; where no policy says otherwise)\n\n");
     for rule in RULES {
         entry(&mut out, rule.name, &format!("{}. Default {}.", rule.found, rule.mode.as_str()));
+    }
+    out.push_str("\nCOMPLIANCE CHECKS (for [[control]])\n\n");
+    for rule in compliance::RULES {
+        entry(&mut out, rule.name, &format!("{} ({}).", rule.says, rule.kind.as_str()));
     }
     out.push_str("\nMETRICS (GET /metrics on admin_listen)\n\n");
     for metric in METRICS {

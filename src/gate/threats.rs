@@ -8,19 +8,34 @@ use smallvec::SmallVec;
 
 use super::queries;
 use crate::config::problem::{Problem, did_you_mean};
-use crate::policy::model::{ApplicationPolicy, PolicyModel, ThreatPolicy};
+use crate::policy::model::{ApplicationPolicy, ControlPolicy, PolicyModel, ThreatPolicy};
+use crate::rules::compliance;
 use crate::rules::learned::Learned;
 use crate::rules::{self, Modes, RULES, Signs};
 use crate::sql::tree::walk;
 
-/// Threat rules that policies name must be there.
-pub fn check_threats(policies: &PolicyModel) -> Vec<Problem> {
+/// Threat rules and compliance checks that policies name must be there.
+pub fn check_rules(policies: &PolicyModel) -> Vec<Problem> {
     let unknown = policies.threats.iter().filter(|threat| !threat.rule.is_empty() && rules::named(&threat.rule).is_none());
     let problem = |threat: &ThreatPolicy| {
         let problem = threat.place.problem(format!("there is no threat rule `{}`", threat.rule), "not known");
         problem.help(match did_you_mean(&threat.rule, RULES.iter().map(|rule| rule.name)) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("it is one of: {}, or * for all", RULES.iter().map(|rule| rule.name).collect::<Vec<_>>().join(", ")),
+        })
+    };
+    unknown.map(problem).chain(check_controls(policies)).collect()
+}
+
+/// Checks that controls name must be there.
+fn check_controls(policies: &PolicyModel) -> Vec<Problem> {
+    let unknown = policies.controls.iter().filter(|control| compliance::named(&control.check).is_none());
+    let problem = |control: &ControlPolicy| {
+        let problem = control.place.problem(format!("there is no compliance check `{}`", control.check), "not known");
+        let names = || compliance::RULES.iter().map(|rule| rule.name);
+        problem.help(match did_you_mean(&control.check, names()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("it is one of: {}", names().collect::<Vec<_>>().join(", ")),
         })
     };
     unknown.map(problem).collect()

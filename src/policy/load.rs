@@ -240,7 +240,7 @@ impl File<'_> {
         }
         for entry in root.tables("temporary", "[[temporary]]", TEMPORARY_KEYS) {
             let Some(temporary) = self.temporary(&entry) else { continue };
-            if model.temporaries.iter().any(|t| t.name == temporary.name && of_one_database(&t.place, &temporary.place)) {
+            if model.temporaries.iter().any(|t| t.name == temporary.name && t.place.source.meets(&temporary.place.source)) {
                 let problem = Problem::new(format!("two entries for the temporary table {}", temporary.name));
                 self.document.report(problem, temporary.place.span, "the second one");
                 continue;
@@ -363,7 +363,16 @@ impl File<'_> {
             entry.report(problem, entry.span_of("with_check"), "would have no effect");
         }
         let roles = self.roles(entry);
-        Some(Rule { id: id?.value, roles, actions, mode, using, with_check, place: self.place(entry.span.clone()) })
+        Some(Rule {
+            id: id?.value,
+            roles,
+            actions,
+            mode,
+            using,
+            with_check,
+            of_class: false,
+            place: self.place(entry.span.clone()),
+        })
     }
 
     fn actions(&self, entry: &Table<'_>, scope: Option<&Scope>) -> Vec<RuleAction> {
@@ -663,15 +672,7 @@ impl File<'_> {
 
 /// Policies for different databases do not meet.
 fn is_same(a: &TablePolicy, b: &TablePolicy) -> bool {
-    of_one_database(&a.place, &b.place) && a.schema == b.schema && a.name == b.name
-}
-
-/// Whether two files may say something of one database.
-fn of_one_database(a: &Place, b: &Place) -> bool {
-    match (&a.source.database, &b.source.database) {
-        (Some(a), Some(b)) => a == b,
-        (None, _) | (_, None) => true,
-    }
+    a.place.source.meets(&b.place.source) && a.schema == b.schema && a.name == b.name
 }
 
 /// The text of a TOML string between its quotes.

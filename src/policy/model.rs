@@ -25,6 +25,14 @@ pub struct PolicyModel {
 }
 
 impl PolicyModel {
+    /// What holds for a column by its class: the most exact one that applies to its database.
+    pub fn class_of(&self, table: &TablePolicy, column: &ColumnPolicy) -> Option<&ClassPolicy> {
+        let name = column.class.as_deref()?;
+        let of_it =
+            self.classes.iter().filter(|class| class.place.source.meets(&table.place.source) && is_within(name, &class.name));
+        of_it.max_by_key(|class| class.name.len())
+    }
+
     /// What applies to one database, by the name that clients use.
     pub fn of_database(&self, database: &str) -> PolicyModel {
         let applies = |place: &Place| place.source.applies_to(database);
@@ -42,6 +50,11 @@ impl PolicyModel {
             sources: self.sources.iter().filter(|s| s.applies_to(database)).cloned().collect(),
         }
     }
+}
+
+/// Whether a column of the class `class` is within `of`: `pii.email` is within `pii`.
+pub fn is_within(class: &str, of: &str) -> bool {
+    class.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// One policy file, kept for messages that point into it.
@@ -62,6 +75,14 @@ pub struct Place {
 }
 
 impl Source {
+    /// Whether two files may say something of one database.
+    pub fn meets(&self, other: &Source) -> bool {
+        match (&self.database, &other.database) {
+            (Some(a), Some(b)) => a == b,
+            (None, _) | (_, None) => true,
+        }
+    }
+
     /// Whether the file says something about this database (by the name that clients use).
     pub fn applies_to(&self, database: &str) -> bool {
         self.database.as_deref().is_none_or(|d| d == database)
@@ -167,6 +188,8 @@ pub struct Rule {
     pub using: Option<SqlText>,
     /// Defaults to `using`.
     pub with_check: Option<SqlText>,
+    /// A class of one of the columns says so.
+    pub of_class: bool,
     pub place: Place,
 }
 
@@ -362,6 +385,8 @@ pub struct ControlPolicy {
     pub classes: Vec<String>,
     pub weight: u32,
     pub critical: bool,
+    /// How long something is kept.
+    pub days: u64,
     pub place: Place,
 }
 

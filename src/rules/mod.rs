@@ -5,6 +5,9 @@
 //! sees a session or a value. One file each in [`threat`], whose doc comment is its manual; adding one is that file and a line in
 //! [`RULES`].
 
+pub mod behaviour;
+pub mod classify;
+pub mod compliance;
 pub mod lately;
 pub mod learned;
 pub mod threat;
@@ -73,6 +76,7 @@ pub static RULES: &[&Rule] = &[
     &threat::broken_protocol::RULE,
     &threat::logins::RULE,
     &threat::canary::RULE,
+    &threat::behaviour::RULE,
 ];
 
 /// Rules that have found something.

@@ -9,6 +9,7 @@ use arc_swap::ArcSwapOption;
 use smallvec::SmallVec;
 use tokio::sync::{Notify, watch};
 
+use crate::audit::Log;
 use crate::backend;
 use crate::backend::catalog::{Fingerprint, Watch};
 use crate::cache::upkeep::{Definitions, Tables};
@@ -17,7 +18,7 @@ use crate::config::{Config, Database, Level, Problems};
 use crate::error::SqlError;
 use crate::event::{Event, Events, Reload};
 use crate::finding::Denial;
-use crate::gate::{Approved, Context, Gate};
+use crate::gate::{Approved, Context, Gate, check_rules};
 use crate::id::PolicyEpoch;
 use crate::plan::ChangedRow;
 use crate::policy::limits::{Change, RowLimit};
@@ -450,7 +451,7 @@ impl Keeper {
 }
 
 /// Watches files and catalogs until the task is dropped.
-pub async fn keep(mut keepers: Vec<Keeper>, config: Arc<Config>, nudge: Nudge, events: Events) {
+pub async fn keep(mut keepers: Vec<Keeper>, config: Arc<Config>, nudge: Nudge, events: Events, log: Option<Arc<Log>>) {
     let directory = config.server.policies.clone();
     let mut seen = stamp(&directory);
     let mut tick = tokio::time::interval(LOOK);
@@ -473,7 +474,7 @@ pub async fn keep(mut keepers: Vec<Keeper>, config: Arc<Config>, nudge: Nudge, e
         let now = if whole { stamp(&directory) } else { seen.clone() };
         if now != seen {
             seen = now;
-            reload_policies(&mut keepers, &config, &events);
+            reload_policies(&mut keepers, &config, &events, log.as_deref());
         }
         for (keeper, known) in keepers.iter().zip(looked) {
             if whole || known.is_some() {
@@ -486,10 +487,14 @@ pub async fn keep(mut keepers: Vec<Keeper>, config: Arc<Config>, nudge: Nudge, e
     }
 }
 
-fn reload_policies(keepers: &mut [Keeper], config: &Config, events: &Events) {
+fn reload_policies(keepers: &mut [Keeper], config: &Config, events: &Events, log: Option<&Log>) {
     let names: Vec<String> = config.databases.iter().map(|d| d.name.clone()).collect();
-    match load::load(&config.server.policies, &names) {
-        Ok(policies) => keepers.iter_mut().for_each(|k| k.set_policies(&policies, events)),
+    let loaded = load::load(&config.server.policies, &names);
+    match loaded.and_then(|policies| Problems(check_rules(&policies)).or(policies)) {
+        Ok(policies) => {
+            super::note_facts(log, config, &policies);
+            keepers.iter_mut().for_each(|k| k.set_policies(&policies, events));
+        }
         Err(problems) => {
             tracing::error!("policies cannot be read; the old epoch stays:\n{}", problems.render(false));
             events.emit(Event::PoliciesReloaded(Reload::Failed));

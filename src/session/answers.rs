@@ -117,15 +117,17 @@ impl Session<'_> {
             }
             (Some(Expected::Execute { sent, .. }), tag::DATA_ROW) if sent.hides_rows => return Ok(()),
             (Some(Expected::Query { sent, next, instead: None }), tag::COMMAND_COMPLETE | tag::EMPTY_QUERY) => {
-                let done = done(&mut self.passed, body);
-                let (outcome, shown) = match sent.get_mut(*next) {
+                let bytes = std::mem::take(&mut self.passed);
+                let (outcome, shown, form) = match sent.get_mut(*next) {
                     Some(one) => {
-                        one.audit.complete(done);
-                        (one.outcome.clone(), one.shown)
+                        let form = one.audit.form();
+                        one.audit.complete(done(bytes, body));
+                        (one.outcome.clone(), one.shown, form)
                     }
-                    None => (Outcome::Nothing, Shown::AsItCame),
+                    None => (Outcome::Nothing, Shown::AsItCame, None),
                 };
                 *next += 1;
+                self.note_ended(form, reply::rows_of_tag(body), bytes);
                 self.copy = None;
                 self.succeed(&outcome, body);
                 match shown {
@@ -188,7 +190,9 @@ impl Session<'_> {
             tag::COMMAND_COMPLETE => {
                 let rows = reply::rows_of_select(body).ok_or_else(|| unexpected(tag))?;
                 lookup.rows = Some(rows);
-                lookup.audit.complete(audit::Outcome::Done { rows, bytes: std::mem::take(&mut self.passed) });
+                let (form, bytes) = (lookup.audit.form(), std::mem::take(&mut self.passed));
+                lookup.audit.complete(audit::Outcome::Done { rows, bytes });
+                self.note_ended(form, rows, bytes);
             }
             _ => return Err(unexpected(tag)),
         }
@@ -207,7 +211,9 @@ impl Session<'_> {
                 }
             }
             (Expected::Execute { mut sent, .. }, tag::COMMAND_COMPLETE | tag::EMPTY_QUERY) => {
-                sent.audit.complete(done(&mut self.passed, body));
+                let (form, bytes) = (sent.audit.form(), std::mem::take(&mut self.passed));
+                sent.audit.complete(done(bytes, body));
+                self.note_ended(form, reply::rows_of_tag(body), bytes);
                 self.copy = None;
                 self.succeed(&sent.outcome, body);
                 self.pass(tag, body);
@@ -587,8 +593,8 @@ impl Session<'_> {
 }
 
 /// How a statement has ended well, by its command tag.
-fn done(passed: &mut u64, tag: &[u8]) -> audit::Outcome<'static> {
-    audit::Outcome::Done { rows: reply::rows_of_tag(tag), bytes: std::mem::take(passed) }
+fn done(bytes: u64, tag: &[u8]) -> audit::Outcome<'static> {
+    audit::Outcome::Done { rows: reply::rows_of_tag(tag), bytes }
 }
 
 /// `cached plan must not change result type` (RevalidateCachedQuery of plancache.c).

@@ -338,7 +338,11 @@ impl Session<'_> {
         }
         let tenant = self.principal.tenant().map(|tenant| &*tenant.0);
         match self.trail.open(|| entry.template.audited.clone(), tenant, Reach::Reads) {
-            Ok(mut open) => open.complete(audit::Outcome::Cached { bytes: answer.len() as u64 }),
+            Ok(mut open) => {
+                let form = open.form();
+                open.complete(audit::Outcome::Cached { bytes: answer.len() as u64 });
+                self.note_ended(form, 0, answer.len() as u64);
+            }
             Err(_) => return false,
         }
         self.client.outbox.extend_from_slice(answer);

@@ -24,6 +24,7 @@ use super::startup::Established;
 use super::statements::{Names, Under};
 use super::tenant::Choice;
 use super::unrestricted::going_down;
+use super::usual::Own;
 use super::{poison, prelude};
 
 use crate::audit::Trail;
@@ -111,6 +112,8 @@ pub(super) struct Session<'s> {
     pub learned: KnownStatements,
     /// A threat rule ends it, once the client has been told.
     pub is_ending: bool,
+    /// What is usual of its tenant.
+    pub own: Own,
     /// What it has said of itself.
     pub declared: Declared,
     /// As it said when it connected.
@@ -232,6 +235,7 @@ async fn begin(established: Established, shared: &Shared) -> Option<Box<Session<
         missing: None,
         learned: KnownStatements::default(),
         is_ending: false,
+        own: Own::default(),
         declared: Declared { purpose, glass_until: None },
         application,
         counted: 0,
@@ -358,12 +362,7 @@ impl Session<'_> {
                 Box::pin(self.take_messages()).await?;
                 self.release();
             }
-            if self.is_ending && self.queue.is_empty() {
-                return Err(End::Fatal(SqlError::fatal(
-                    sqlstate::ADMIN_SHUTDOWN,
-                    "terminating connection: it is not permitted to go on",
-                )));
-            }
+            self.check_ending()?;
             if self.drain.seen() > Drain::No && self.is_at_rest() {
                 return Err(End::Fatal(going_down()));
             }

@@ -41,6 +41,7 @@ pub mod tenant;
 #[cfg(test)]
 mod tests;
 mod unrestricted;
+mod usual;
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use smallvec::SmallVec;
 
-use super::enforced::{End, Session};
+use super::enforced::{End, Session, Step};
 use crate::audit::{self, Reach, Refused};
 use crate::error::{SqlError, sqlstate};
 use crate::event::Event;
@@ -132,7 +132,8 @@ impl Session<'_> {
         if self.learned.epoch != Some(epoch) {
             let lists = self.database.gate.learned(&self.principal.roles, self.application.as_deref());
             let limit = self.database.gate.row_limit(&self.principal.roles);
-            self.learned = KnownStatements { epoch: Some(epoch), lists, limit, given: self.learned.given };
+            let is_watched = self.trail.is_on() && self.watch_of(&rules::threat::behaviour::RULE).0 != Watch::Off;
+            self.learned = KnownStatements { epoch: Some(epoch), lists, limit, is_watched, given: self.learned.given };
         }
     }
 
@@ -180,6 +181,25 @@ impl Session<'_> {
         }
     }
 
+    /// What a rule does here.
+    pub fn watch_of(&self, rule: &rules::Rule) -> (Watch, Action) {
+        let modes = self.threat_modes();
+        rules::named(rule.name).map_or((Watch::Off, Action::Deny), |number| (modes.of_rule(number), modes.action_of(number)))
+    }
+
+    /// Whether it is watched for what is unusual.
+    pub fn is_watched(&self) -> bool {
+        self.learned.is_watched
+    }
+
+    /// Of what cannot be refused any more.
+    pub fn act_on(&mut self, action: Action) {
+        if action == Action::Throttle {
+            self.login.lately.slow_down(seconds());
+        }
+        self.act(Severity::of(action));
+    }
+
     /// What is done besides refusing.
     fn act(&mut self, severity: Severity) {
         match severity {
@@ -200,6 +220,15 @@ impl Session<'_> {
             let record = record.maybe("tenant", tenant.as_deref()).text("rule", rule).text("mode", mode.as_str());
             record.text("template", plan.audited().id())
         });
+    }
+
+    /// A threat rule ends the session, once the client has been told what it asked.
+    pub fn check_ending(&self) -> Step {
+        if !self.is_ending || !self.queue.is_empty() {
+            return Ok(());
+        }
+        let message = "terminating connection: it is not permitted to go on";
+        Err(End::Fatal(SqlError::fatal(sqlstate::ADMIN_SHUTDOWN, message)))
     }
 
     /// The client has broken the protocol, and its session ends.
@@ -311,6 +340,8 @@ pub struct KnownStatements {
     lists: SmallVec<[Arc<Learned>; 1]>,
     /// How many rows it may have.
     limit: RowLimit,
+    /// Whether it is watched for what is unusual.
+    is_watched: bool,
     /// Rows of the statement under way that were passed on.
     given: u64,
 }

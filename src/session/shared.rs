@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::cancel::Registry;
 use super::settings::Settings;
+use super::usual::Usual;
 use crate::audit::Log;
 use crate::backend::pool::Pool;
 use crate::cache::DatabaseCache;
@@ -180,6 +181,8 @@ pub struct Login {
     pub lately: Lately,
     /// Who has tried to log in as it.
     pub attempts: Mutex<Attempts>,
+    /// What its sessions usually do.
+    pub usual: Usual,
 }
 
 /// How many clients there may be of something.
@@ -211,7 +214,14 @@ impl Login {
             Secret::Password(_) => OnceLock::new(),
             Secret::Scram(text) => OnceLock::from(Verifier::parse(text)),
         };
-        Login { places: Places::new(user.max_clients), lately: Lately::default(), attempts: Mutex::default(), user, verifier }
+        Login {
+            places: Places::new(user.max_clients),
+            lately: Lately::default(),
+            attempts: Mutex::default(),
+            usual: Usual::default(),
+            user,
+            verifier,
+        }
     }
 
     /// Of a password it is derived when it is asked for first: half a millisecond, as a client's own.

@@ -18,6 +18,7 @@ use crate::cache::WrittenRows;
 use crate::cache::doubt;
 use crate::cache::tags::Intent;
 use crate::error::{SqlError, sqlstate};
+use crate::id::PolicyEpoch;
 use crate::plan::Writes;
 use crate::policy::limits::Change;
 use crate::sql::change;
@@ -59,6 +60,7 @@ pub async fn serve(established: Established, shared: &Shared, pool: &Pool) {
         recorder: Recorder::new(trail),
         user: principal.user,
         ticket: None,
+        watched: None,
     };
     let mut drain = DrainWatch::new(&shared.drain);
     let end = relay.run(&mut client, &mut lease, &mut drain).await;
@@ -137,6 +139,8 @@ struct Relay {
     user: Arc<str>,
     /// Why it changes definitions, as it has said.
     ticket: Option<String>,
+    /// Whether policies say when it may, and as of when.
+    watched: Option<(PolicyEpoch, bool)>,
 }
 
 impl Relay {
@@ -300,7 +304,7 @@ impl Relay {
     fn upstream(&mut self, client: &mut super::socket::Client, lease: &mut Lease) -> Result<Option<End>, SqlError> {
         let recording = self.recorder.is_on();
         while lease.outbox.len() < HIGH {
-            let is_watched = self.database.gate.may_change(&self.user, false) != Change::Free;
+            let is_watched = self.is_watched();
             let asks = Cell::new(false);
             let interesting = |tag| {
                 // Data of a COPY belongs to the statement before it.
@@ -378,6 +382,19 @@ impl Relay {
 const LONGEST_CHANGE: usize = 1 << 20;
 
 impl Relay {
+    /// Whether policies say when it may change definitions.
+    fn is_watched(&mut self) -> bool {
+        let epoch = self.database.gate.epoch();
+        match self.watched {
+            Some((as_of, watched)) if as_of == epoch => watched,
+            Some(_) | None => {
+                let watched = self.database.gate.may_change(&self.user, false) != Change::Free;
+                self.watched = Some((epoch, watched));
+                watched
+            }
+        }
+    }
+
     /// What a user sends for whom policies say when definitions may be changed: a message of so many bytes, as far as it is looked at.
     ///
     /// # Errors

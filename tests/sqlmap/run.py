@@ -3,6 +3,7 @@
 
     python3 tests/sqlmap/run.py --quick                    one place, some minutes
     python3 tests/sqlmap/run.py                            everything: hours
+    python3 tests/sqlmap/run.py --quick --learned          what the application says is listed, and nothing else may be said
     python3 tests/sqlmap/run.py --places number,order --modes shown --techniques BEUSTQ,U --tampers none --cap 60
 
 The application (app.py) is that of tenant 1, with a hole in each place of places.py. sqlmap (from PyPI, into target/sqlmap, once)
@@ -62,6 +63,8 @@ def main():
     failures, pairs = [], []
     try:
         with Shop(len(attacks)) as shop:
+            if args.learned:
+                failures += shop.learn()
             print(HEADER, flush=True)
             for number, attack in enumerate(attacks):
                 pairs.append(both(attack, shop.sides(number), tools, os.path.join(folder, f"{number:03}"), args.cap))
@@ -78,6 +81,7 @@ def main():
 def arguments():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument("--quick", action="store_true", help="one place and one tamper script, at most a minute each unless --cap says so")
+    args.add_argument("--learned", action="store_true", help="learn what the application says (bulkhead learn), and refuse everything else")
     args.add_argument("--places", default=",".join(PLACES))
     args.add_argument("--modes", default=",".join(MODES))
     args.add_argument("--techniques", default=",".join([ALL, *ALL]), help="of sqlmap's letters; each item is an attack; or none")
@@ -90,7 +94,7 @@ def arguments():
     if args.quick:
         args.places, args.modes, args.techniques, args.tampers = "number", "shown,hidden", ALL, "space2comment"
     elif not args.results:
-        args.results = os.path.join(HERE, "results.json")
+        args.results = os.path.join(HERE, "results_learned.json" if args.learned else "results.json")
     args.cap = args.cap or (60 if args.quick else 300)
     if args.keep:
         os.makedirs(args.keep)

@@ -13,11 +13,13 @@ import sys
 import tempfile
 import time
 import urllib.request
+from datetime import datetime, timedelta, timezone
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "../drivers"))
 
 from cluster import BIN, CONF, HBA, Server, as_postgres, quiet  # noqa: E402
+from places import PLACES  # noqa: E402
 from run import Proxy  # noqa: E402
 
 BINARY = os.path.abspath(os.environ.get("BULKHEAD_BIN", os.path.join(HERE, "../../target/debug/bulkhead")))
@@ -72,6 +74,9 @@ POLICY += '[[table]]\nname = "public.products"\nscope = "shared"\n\n[[table]]\nn
 # Some of sqlmap's questions take as long as they can: that is how it tells true from false.
 TIMEOUT = "20s"
 
+# What an attacker may send who knows the list and keeps to it: values, and nothing but values.
+MIMICS = ("%", "_%", "", "' OR 1=1 --", "customer%", "x'; DROP TABLE customers; --", "\\", "0", "-1", "99999999", "customer 3' UNION SELECT 1")
+
 PATIENCE = 30  # seconds for the audit log to have all that was recorded: a busy disk takes longer than its interval
 
 
@@ -118,6 +123,43 @@ class Shop:
         self.server.stop()
         shutil.rmtree(self.root, ignore_errors=True)
 
+    def learn(self):
+        """Holds the application to what it says: complaints where that refuses what it says itself, or where somebody who knows the list,
+        and keeps to it, comes by rows of others."""
+        honest = [statement.format(value) for _, value, statement in PLACES.values()]
+        self.say(honest)
+        since = datetime.now(timezone.utc) - timedelta(minutes=5)
+        deadline = time.monotonic() + PATIENCE
+        while sum(r["event"] == "session_end" for r in self.proxy.records(f"web{self.logins}", since)) < len(honest):
+            if time.monotonic() > deadline:
+                return ["the log does not have what the application has said"]
+        listed = self.proxy.learned()
+        self.proxy.write_policy("learned", listed)
+        deadline = time.monotonic() + PATIENCE
+        while not self.say(["SELECT 1 AS nobody, 2 AS says, 3 AS this"])[0][0]:
+            if time.monotonic() > deadline:
+                return ["the list of statements did not come into force"]
+            time.sleep(0.2)
+        complaints = [f"a false denial: {sql}: {told}" for sql, (refused, told) in zip(honest, self.say(honest)) if refused]
+        mimicked = [statement.format(value.replace("'", "''") if "'{" in statement or "%{" in statement else value)
+                    for _, _, statement in PLACES.values() for value in MIMICS if "'" in statement or value.lstrip("-").isdigit()]
+        answers = self.say(mimicked)
+        others = sum(len(canaries(FOREIGN, told.encode())) for _, told in answers)
+        own = sum(len(canaries(OWN, told.encode())) for _, told in answers)
+        print(f"who knows the list of {listed.count('    ' + chr(34))} statements: {len(mimicked)} statements of it with other values, "
+              f"{sum(refused for refused, _ in answers)} refused, canaries of others {others}, own {own}", flush=True)
+        return complaints + ([f"LEAK: by statements of the list: {others} canaries of others"] if others else [])
+
+    def say(self, statements):
+        """[(refused, what was answered)], as the application, by its own name."""
+        env = {"PGPASSWORD": "pw-web", "PGAPPNAME": "shop", "PATH": os.environ["PATH"]}
+        told = []
+        for sql in statements:
+            command = [f"{BIN}/psql", "-X", "-A", "-t", "-h", "127.0.0.1", "-p", str(self.proxy.port), "-U", f"web{self.logins}", "-d", "shop", "-c", sql]
+            done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+            told.append(("permission denied for this statement" in done.stdout, done.stdout))
+        return told
+
     def sides(self, number):
         """Both ways, for an attack: Bulkhead counts by login what fails, and the last attack's is not this one's."""
         ways = [("bulkhead", "shop", f"web{number}", "pw-web", self.proxy.port), ("direct", "direct", "app", "secret", self.server.port)]
@@ -135,10 +177,15 @@ class ShopProxy(Proxy):
     def write_config(self):
         super().write_config()
         with open(self.dir + "/proxy.toml", "a") as f:
-            for number in range(self.logins):
+            for number in range(self.logins + 1):  # one for who learns
                 f.write(f'\n[[user]]\nname = "web{number}"\npassword = "pw-web"\ntenant = "1"\nroles = ["app"]\n')
             f.write(f'\n[[database]]\nname = "alone"\nupstream = "postgres://app:secret@127.0.0.1:{self.shared.port}/alone?sslmode=disable"\n')
         self.write_policy("shop", POLICY)
+
+    def learned(self):
+        """A policy that lists what the application has said, and refuses the rest, whatever name it comes by."""
+        listed = subprocess.run([self.binary, "learn", "--application", "shop"], cwd=self.dir, stdout=subprocess.PIPE, text=True, check=True).stdout
+        return listed.replace('names = ["shop"]', 'roles = ["app"]') + '[[threat]]\nrule = "unknown-statement"\nmode = "enforce"\n'
 
     def denials(self):
         """How many statements were refused so far, by reason."""

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::File;
+use crate::calendar;
 use crate::config::document::{Key, Table, key};
 use crate::config::problem::Problem;
 use crate::policy::model::ApplicationPolicy;
@@ -46,53 +47,11 @@ impl File<'_> {
     /// A point in time, as RFC 3339 writes it, with its offset.
     fn time(&self, entry: &Table<'_>, key: &str) -> Option<SystemTime> {
         let text = entry.text(key)?;
-        let time = text.value.parse().ok().and_then(|time: toml::value::Datetime| instant(&time));
+        let time = calendar::seconds(&text.value).map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds));
         if time.is_none() {
             let problem = Problem::new(format!("`{key}` is not a point in time")).help("like this: \"2026-12-01T12:00:00Z\"");
             entry.report(problem, text.span, "with date, time and offset (or Z)");
         }
         time
-    }
-}
-
-/// `None`: a part is missing, or it is before 1970.
-fn instant(time: &toml::value::Datetime) -> Option<SystemTime> {
-    let (date, clock, offset) = (time.date?, time.time?, time.offset?);
-    let days = days(date.year.into(), date.month.into(), date.day.into());
-    let seconds =
-        days * 86_400 + i64::from(clock.hour) * 3_600 + i64::from(clock.minute) * 60 + clock.second.map_or(0, i64::from);
-    let behind = match offset {
-        toml::value::Offset::Z => 0,
-        toml::value::Offset::Custom { minutes } => i64::from(minutes) * 60,
-    };
-    let since = u64::try_from(seconds - behind).ok()?;
-    Some(UNIX_EPOCH + Duration::from_secs(since))
-}
-
-/// Since 1970-01-01, in the Gregorian calendar (Howard Hinnant, `days_from_civil`).
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_those_of_the_calendar() {
-        for (text, seconds) in [
-            ("1970-01-01T00:00:00Z", Some(0)),
-            ("2000-02-29T00:00:00Z", Some(951_782_400)),
-            ("2100-03-01T01:30:00+01:30", Some(4_107_542_400)),
-            ("2026-12-01T12:00:00", None),
-            ("2026-12-01", None),
-            ("1969-12-31T00:00:00Z", None),
-        ] {
-            let time: toml::value::Datetime = text.parse().expect("a time");
-            assert_eq!(instant(&time), seconds.map(|s| UNIX_EPOCH + Duration::from_secs(s)), "{text}");
-        }
     }
 }

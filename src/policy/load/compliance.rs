@@ -5,7 +5,7 @@ use crate::config::document::{Key, Located, Table, key};
 use crate::config::problem::Problem;
 use crate::policy::model::{
     ClassPolicy, ColumnPolicy, ControlPolicy, LimitPolicy, Mask, MaskPolicy, Mode, PolicyModel, Rule, RuleAction, Scope, SqlText,
-    TablePolicy, WindowPolicy,
+    WindowPolicy,
 };
 
 pub const CLASS_KEYS: &[Key] = &[
@@ -52,6 +52,7 @@ pub const CONTROL_KEYS: &[Key] = &[
     key("check", "\"purpose\"", "What is looked at: a compliance rule (below)."),
     key("classes", "[\"pii\"]", "Of the columns that it is about. Default: none in particular."),
     key("weight", "3", "In the score, 1 to 5. Default: 1."),
+    key("days", "365", "With the check audit-retention: for how long. Default: 365."),
     key("critical", "true", "The score is at most 59 where it fails. Default: false."),
 ];
 
@@ -61,7 +62,7 @@ impl File<'_> {
     pub(super) fn compliance(&self, root: &Table<'_>, model: &mut PolicyModel) {
         for entry in root.tables("class", "[[class]]", CLASS_KEYS) {
             let Some(class) = self.class(&entry) else { continue };
-            if model.classes.iter().any(|c| c.name == class.name && super::of_one_database(&c.place, &class.place)) {
+            if model.classes.iter().any(|c| c.name == class.name && c.place.source.meets(&class.place.source)) {
                 let problem = Problem::new(format!("two entries for the class `{}`", class.name));
                 self.document.report(problem, class.place.span, "the second one");
                 continue;
@@ -125,6 +126,10 @@ impl File<'_> {
         }
         let from = entry.text("from").map_or(0, |text| self.minute(entry, &text));
         let to = entry.text("to").map_or(24 * 60, |text| self.minute(entry, &text));
+        if !["days", "from", "to", "ticket"].into_iter().any(|key| entry.has(key)) {
+            let problem = Problem::new("[[window]] has neither times nor `ticket`");
+            entry.report(problem, entry.span.clone(), "is always open");
+        }
         WindowPolicy {
             users: entry.texts("users").unwrap_or_default().into_iter().map(|user| user.value).collect(),
             days: if entry.has("days") { days } else { (0..7).collect() },
@@ -161,34 +166,29 @@ impl File<'_> {
             classes: entry.texts("classes").unwrap_or_default().into_iter().map(|class| class.value).collect(),
             weight: entry.integer("weight", 1..=5).and_then(|weight| weight.try_into().ok()).unwrap_or(1),
             critical: entry.flag("critical").unwrap_or(false),
+            days: entry.integer("days", 1..=36_500).map_or(365, i64::unsigned_abs),
             place: self.place(inner(self.document, check.span)),
             check: check.value,
         })
     }
 }
 
-/// Whether a column of the class `class` is within `of`: `pii.email` is within `pii`.
-pub fn is_within(class: &str, of: &str) -> bool {
-    class.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-}
-
 /// What classes say becomes what their columns say.
 pub(super) fn apply_classes(model: &mut PolicyModel) {
-    let PolicyModel { tables, classes, .. } = model;
+    let mut tables = std::mem::take(&mut model.tables);
     for table in tables.iter_mut().filter(|table| !matches!(table.scope, Scope::View | Scope::Denied)) {
-        let TablePolicy { scope, rules, columns, place, .. } = table;
-        for column in columns {
-            // The most exact one of the same file's database.
-            let of_it = classes.iter().filter(|class| super::of_one_database(&class.place, place));
-            let of_it = of_it.filter(|class| column.class.as_deref().is_some_and(|name| is_within(name, &class.name)));
-            let Some(class) = of_it.max_by_key(|class| class.name.len()) else { continue };
-            let is_tenant = matches!(scope, Scope::Tenant { column: tenant } if *tenant == column.name);
+        for at in 0..table.columns.len() {
+            let column = &table.columns[at];
+            let Some(class) = model.class_of(table, column) else { continue };
+            let is_tenant = matches!(&table.scope, Scope::Tenant { column: tenant } if *tenant == column.name);
+            let rules = rules_of(class, column, &table.scope);
             if !column.says_mask && !is_tenant {
-                column.mask.clone_from(&class.mask);
+                table.columns[at].mask.clone_from(&class.mask);
             }
-            rules.extend(rules_of(class, column, scope));
+            table.rules.extend(rules);
         }
     }
+    model.tables = tables;
 }
 
 /// The rows that a class hides by a column.
@@ -206,6 +206,7 @@ fn rules_of(class: &ClassPolicy, column: &ColumnPolicy, scope: &Scope) -> Vec<Ru
         mode: Mode::Restrictive,
         using: Some(SqlText { text, place: class.place.clone() }),
         with_check: None,
+        of_class: true,
         place: class.place.clone(),
     };
     let mut rules = vec![];

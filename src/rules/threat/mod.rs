@@ -1,5 +1,6 @@
 //! The rules, one file each: the doc comment is its manual.
 
+pub mod behaviour;
 pub mod bound_values;
 pub mod broken_protocol;
 pub mod broken_text;

@@ -1,0 +1,103 @@
+//! What configuration and policies say, for compliance rules: [`Facts`].
+
+use std::net::IpAddr;
+
+use crate::config::{Config, OnFailure, SslMode, Upstream, User, UserAccess};
+use crate::policy::model::{Mode, PolicyModel, Scope, TablePolicy};
+use crate::rules::compliance::{Access, Audit, ClientTls, Column, Facts, Table, User as Login};
+use crate::rules::{self, Modes, RULES, Watch};
+
+/// Everything but what only a catalog and the audit log can tell.
+pub fn of(config: &Config, policies: &PolicyModel) -> Facts {
+    let modes = modes_for_everybody(policies);
+    let in_mode = |mode| {
+        let rules = RULES.iter().enumerate().filter(move |(number, _)| modes.of_rule(*number) == mode);
+        rules.map(|(_, rule)| rule.name.to_owned()).collect()
+    };
+    let unverified = config.databases.iter().filter(|database| !is_verified(&database.upstream));
+    Facts {
+        columns: policies.tables.iter().flat_map(|table| columns(table, policies)).collect(),
+        tables: policies.tables.iter().map(table).collect(),
+        unclassified: None,
+        users: config.users.iter().map(login).collect(),
+        limits: policies.limits.iter().map(|limit| limit.roles.clone()).collect(),
+        windows: policies.windows.iter().map(|window| window.users.clone()).collect(),
+        level: config.level.as_str().to_owned(),
+        client_tls: match &config.server.tls {
+            None => ClientTls::Off,
+            Some(tls) if tls.required => ClientTls::Required,
+            Some(_) => ClientTls::Offered,
+        },
+        unverified_servers: unverified.map(|database| database.name.clone()).collect(),
+        client_idle_timeout: config.limits.client_idle_timeout.map(|limit| limit.as_secs()),
+        threats_off: in_mode(Watch::Off),
+        threats_enforced: in_mode(Watch::Enforce),
+        learned: policies.applications.iter().filter(|application| !application.statements.is_empty()).count(),
+        audit: config.audit.as_ref().map(|audit| Audit {
+            refuses: match audit.on_failure {
+                OnFailure::FailOperation | OnFailure::Shutdown => true,
+                OnFailure::Continue => false,
+            },
+            retention_days: audit.retention.map(|retention| retention.as_secs() / 86_400),
+        }),
+    }
+}
+
+/// What threat rules do where nobody is named.
+fn modes_for_everybody(policies: &PolicyModel) -> Modes {
+    let everybody = policies.threats.iter().filter(|threat| threat.roles.is_empty() && threat.applications.is_empty());
+    Modes::of(everybody.flat_map(|threat| {
+        let numbers = rules::named(&threat.rule).map_or(0..RULES.len(), |number| number..number + 1);
+        numbers.map(|number| (number, threat.mode, threat.action))
+    }))
+}
+
+fn columns<'p>(table: &'p TablePolicy, policies: &'p PolicyModel) -> impl Iterator<Item = Column> + 'p {
+    table.columns.iter().filter_map(move |column| {
+        let class = column.class.clone()?;
+        let of_class = policies.class_of(table, column);
+        let mask = column.mask.as_ref();
+        Some(Column {
+            name: format!("{}.{}.{}", table.schema, table.name, column.name),
+            class,
+            is_masked: mask.is_some(),
+            has_purposes: mask.is_some_and(|mask| !mask.purposes.is_empty()),
+            never_stored: mask.is_some_and(|mask| mask.never_stored),
+            hides_rows: of_class.is_some_and(|class| !class.hides_rows_from.is_empty()),
+            retention_days: of_class.and_then(|class| class.retention_days),
+        })
+    })
+}
+
+fn table(table: &TablePolicy) -> Table {
+    let scope = match table.scope {
+        Scope::Tenant { column: _ } => "tenant",
+        Scope::Shared => "shared",
+        Scope::View => "view",
+        Scope::Denied => "denied",
+    };
+    // Those of classes are told by their columns.
+    let is_restricted = table.rules.iter().any(|rule| rule.mode == Mode::Restrictive && !rule.of_class);
+    Table { name: format!("{}.{}", table.schema, table.name), scope: scope.to_owned(), is_restricted }
+}
+
+fn login(user: &User) -> Login {
+    let access = match &user.access {
+        UserAccess::Fixed(_) => Access::Fixed,
+        UserAccess::Shared { token_key: Some(_), .. } => Access::Signed,
+        UserAccess::Shared { token_key: None, .. } => Access::Shared,
+        UserAccess::Unrestricted { .. } => Access::Unrestricted,
+    };
+    Login {
+        name: user.name.clone(),
+        access,
+        roles: user.roles.iter().cloned().collect(),
+        breaks_glass: !user.glass.roles.is_empty(),
+    }
+}
+
+/// By its certificate and name, or because it is on this machine.
+fn is_verified(upstream: &Upstream) -> bool {
+    let is_loopback = upstream.host.parse().map_or(upstream.host == "localhost", |address: IpAddr| address.is_loopback());
+    upstream.ssl_mode == SslMode::VerifyFull || upstream.host.starts_with('/') || is_loopback
+}

@@ -1,0 +1,114 @@
+//! What sessions of a login usually do: baselines by tenant ([`crate::rules::behaviour`]), fed with each statement that has ended.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::enforced::Session;
+use crate::event::Event;
+use crate::finding::{Action, Watch};
+use crate::principal::Tenant;
+use crate::rules::behaviour::{Baseline, Common, Ended, Unusual};
+use crate::rules::threat::behaviour::RULE;
+use crate::sql::form::FormId;
+
+/// Of all logins together: 13 KiB each.
+const MOST_BASELINES: usize = 4096;
+
+static BASELINES: AtomicUsize = AtomicUsize::new(0);
+
+/// What is usual of a login. Empty until something is recorded of it.
+#[derive(Debug, Default)]
+pub struct Usual(OnceLock<Box<OfTenants>>);
+
+#[derive(Debug, Default)]
+struct OfTenants {
+    common: Common,
+    by_tenant: Mutex<HashMap<Tenant, Arc<Mutex<Baseline>>>>,
+}
+
+impl Usual {
+    /// Of a tenant. `None`: there are too many already.
+    fn of(&self, tenant: &Tenant) -> Option<Arc<Mutex<Baseline>>> {
+        let all = self.0.get_or_init(Box::default);
+        let mut known = all.by_tenant.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(baseline) = known.get(tenant) {
+            return Some(baseline.clone());
+        }
+        if BASELINES.fetch_add(1, Ordering::Relaxed) >= MOST_BASELINES {
+            BASELINES.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        let hash =
+            tenant.0.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        let baseline = Arc::new(Mutex::new(Baseline::new(hash)));
+        known.insert(tenant.clone(), baseline.clone());
+        Some(baseline)
+    }
+
+    fn note(&self, baseline: &Mutex<Baseline>, ended: &Ended) -> Option<Unusual> {
+        let all = self.0.get()?;
+        baseline.lock().unwrap_or_else(PoisonError::into_inner).note(ended, &all.common)
+    }
+}
+
+/// The baseline of the tenant that a session has now.
+#[derive(Debug, Default)]
+pub struct Own {
+    tenant: Option<Tenant>,
+    baseline: Option<Arc<Mutex<Baseline>>>,
+}
+
+impl Session<'_> {
+    /// A statement has ended well. `form`: `None`: it is not recorded.
+    pub fn note_ended(&mut self, form: Option<FormId>, rows: u64, bytes: u64) {
+        let (Some(form), Some(tenant)) = (form, self.principal.tenant()) else { return };
+        if !self.is_watched() {
+            return;
+        }
+        if self.own.tenant.as_ref() != Some(tenant) {
+            self.own = Own { tenant: Some(tenant.clone()), baseline: self.login.usual.of(tenant) };
+        }
+        let Some(baseline) = &self.own.baseline else { return };
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        // Errors have no say (they were worse than nothing in the evaluation), and are not counted.
+        let ended = Ended { template: form as u64, at, rows, bytes, error: None };
+        if let Some(unusual) = self.login.usual.note(baseline, &ended) {
+            self.tell_unusual(&unusual);
+        }
+    }
+
+    fn tell_unusual(&mut self, unusual: &Unusual) {
+        let (mode, action) = self.watch_of(&RULE);
+        if mode == Watch::Off {
+            return;
+        }
+        self.shared.events.emit(Event::ThreatFound { rule: RULE.name, mode });
+        let tenant = self.principal.tenant().map(|tenant| tenant.0.clone());
+        let what = unusual.to_string();
+        self.trail.note("threat", |record| {
+            record.maybe("tenant", tenant.as_deref()).text("rule", RULE.name).text("mode", mode.as_str()).text("what", &what)
+        });
+        if mode == Watch::Enforce {
+            // It has happened: there is no statement to refuse.
+            self.act_on(if action == Action::Deny { Action::EndSession } else { action });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_tenant_of_a_login_has_a_baseline_of_its_own() {
+        let usual = Usual::default();
+        let tenant = |name: &str| Tenant(name.into());
+        let one = usual.of(&tenant("1")).expect("there is room");
+        assert!(Arc::ptr_eq(&one, &usual.of(&tenant("1")).expect("it is known")));
+        assert!(!Arc::ptr_eq(&one, &usual.of(&tenant("2")).expect("there is room")));
+        let ended = Ended { template: 1, at: 1_800_000_000, rows: 1, bytes: 100, error: None };
+        assert!(usual.note(&one, &ended).is_none(), "the warm-up");
+    }
+}
