@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps demo build test test-rust test-twin test-drivers mutants regress regress-suite sqlsmith sqlmap lint bench bench-rls bench-crowd bench-cache bench-audit bench-behaviour instructions fuzz
+.PHONY: help deps demo build test test-rust test-twin test-drivers test-learned mutants regress regress-suite sqlsmith sqlmap lint bench bench-rls bench-crowd bench-cache bench-audit bench-behaviour instructions fuzz
 
 export CARGO_BUILD_JOBS ?= 2
 
@@ -41,6 +41,11 @@ test-drivers:
 	@.ci/deps test
 	$(CARGO) build --locked
 	python3 tests/drivers/run.py
+
+test-learned: ## false denials of real clients that are held to what they were learned to say (LEARNED=3000000 statements; takes minutes)
+	@.ci/deps test
+	$(CARGO) build --locked --release
+	BULKHEAD_BIN=target/release/bulkhead python3 tests/drivers/learned.py --statements $${LEARNED:-3000000}
 
 mutants: ## break the program in each of the ways of src/mutants.rs and see a test fail (MUTANT=guard. for some of them)
 	@.ci/deps build run redis

@@ -25,9 +25,9 @@ Exit status: 0 fine, 1 --new has found something, 2 could not run.")]
 pub struct Args {
     #[command(flatten)]
     log: LogArgs,
-    /// The application_name that it connects with
+    /// The application_name that it connects with; without it, what all applications say, as one
     #[arg(long, value_name = "NAME")]
-    application: String,
+    application: Option<String>,
     /// Of what was recorded at this time and later, as the log writes it, or its beginning: 2026-01-31T23
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
@@ -50,7 +50,7 @@ pub fn run(common: &Common, args: &Args) -> Outcome {
 }
 
 fn learn(common: &Common, args: &Args) -> Done {
-    let known = listed(common, &args.application)?;
+    let known = listed(common, args.application.as_deref())?;
     let said = said(common, args)?;
     let learned = Learned::new(known.iter().cloned());
     let new: Vec<&Said> = said.iter().filter(|said| !learned.knows(id_of(&said.form))).collect();
@@ -62,15 +62,19 @@ fn learn(common: &Common, args: &Args) -> Done {
         }
         return Ok(if new.is_empty() { Outcome::Fine } else { Outcome::FoundSomethingWrong });
     }
-    say(&policy(&args.application, &known, &new, &learned));
+    say(&policy(args.application.as_deref(), &known, &new, &learned));
     Ok(Outcome::Fine)
 }
 
 /// What policies list of it already.
-fn listed(common: &Common, application: &str) -> Result<Vec<String>, Trouble> {
+fn listed(common: &Common, application: Option<&str>) -> Result<Vec<String>, Trouble> {
     let Ok(config) = common.load() else { return Ok(vec![]) };
     let policies = load_policies(&config).map_err(|problems| Trouble::Other(problems.render(false)))?;
-    let of_it = policies.applications.into_iter().filter(|policy| policy.names.iter().any(|name| name == application));
+    let is_named = |names: &[String]| match application {
+        Some(application) => names.iter().any(|name| name == application),
+        None => names.is_empty(),
+    };
+    let of_it = policies.applications.into_iter().filter(|policy| is_named(&policy.names));
     Ok(of_it.flat_map(|policy| policy.statements).collect())
 }
 
@@ -87,7 +91,7 @@ fn said(common: &Common, args: &Args) -> Result<Vec<Said>, Trouble> {
         match text("event") {
             // Sessions are counted anew.
             "start" => sessions.clear(),
-            "session" if text("application") == args.application => {
+            "session" if args.application.as_deref().is_none_or(|name| text("application") == name) => {
                 _ = sessions.insert(record["session"].as_u64().unwrap_or_default(), text("user").to_owned());
             }
             "session_end" => _ = sessions.remove(&record["session"].as_u64().unwrap_or_default()),
@@ -143,13 +147,15 @@ fn users(said: &Said) -> String {
     said.users.iter().cloned().collect::<Vec<_>>().join(", ")
 }
 
-fn policy(application: &str, known: &[String], new: &[&Said], learned: &Learned) -> String {
+fn policy(application: Option<&str>, known: &[String], new: &[&Said], learned: &Learned) -> String {
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    let (who, names) = match application {
+        Some(name) => (name.escape_debug().to_string(), format!("names = [{}]\n", quoted(name))),
+        None => ("all applications".to_owned(), String::new()),
+    };
     let mut out = format!(
-        "# What {} says. Whatever it says besides is told by the rules unknown-statement and grafted-statement (shadow, until a\n\
-         # [[threat]] says enforce). Lines that a rule speaks against are commented out.\n[[application]]\nnames = [{}]\nstatements = [\n",
-        application.escape_debug(),
-        quoted(application)
+        "# What is said by {who}. Whatever else is said is told by the rules unknown-statement and grafted-statement (shadow, until a\n\
+         # [[threat]] says enforce). Lines that a rule speaks against are commented out.\n[[application]]\n{names}statements = [\n",
     );
     for form in known {
         out.push_str(&format!("    {},\n", quoted(form)));

@@ -275,7 +275,9 @@ impl Plan {
     pub(crate) fn note_signs(&mut self, signs: Signs, form: &str) {
         self.signs = signs;
         // What only changes the session is no application's own, and tells what settings are set to.
-        let is_own = matches!(self.action, Action::Forward | Action::Prepare(_)) && self.command != "SHOW";
+        let is_own = matches!(self.action, Action::Forward | Action::Prepare(_));
+        // What a cursor gives was told when it was declared.
+        let is_own = is_own && !matches!(self.command, "SHOW" | "FETCH" | "MOVE" | "CLOSE");
         self.form = if is_own { form.into() } else { Box::default() };
         if !signs.is_empty() {
             self.reads = Reads::Unknown(Uncached::Suspicious);

@@ -111,6 +111,12 @@ fn words(text: &str, tokens: &[ScanToken]) -> Vec<String> {
         }
         before = Some(token.token());
     }
+    // Drivers name cursors anew each time.
+    if let [first, name, ..] = words.as_mut_slice()
+        && first == "declare"
+    {
+        VALUE.clone_into(name);
+    }
     words
 }
 
@@ -271,6 +277,7 @@ mod tests {
                 "UPDATE t SET a = true, b = DEFAULT WHERE c = ANY(ARRAY[1,2,3]::int[])",
                 "update t set a = ? , b = ? where c = any ( array [ ? ] :: int [ ] )",
             ),
+            ("DECLARE \"c_7f15\" CURSOR FOR SELECT 1", "declare ? cursor for select ?"),
             ("SELECT x FROM t LIMIT 10 OFFSET 5", "select x from t limit ? offset ?"),
             ("", ""),
             (";", ""),
