@@ -57,6 +57,10 @@ const POLICIES: &str = "
     rows = 50
     rows_per_hour = 200
 
+    [[limit]]
+    roles = ['part']
+    rows = 50
+
     [[window]]
     users = ['owner']
     ticket = true
@@ -119,6 +123,7 @@ impl World {
         let users = [
             User { name: "app", access: "tenant = \"1\"\nroles = [\"app\"]\npurposes = [\"support\", \"marketing\"]" },
             User { name: "desk", access: "tenant = \"1\"\nroles = [\"desk\"]\npurposes = [\"support\"]" },
+            User { name: "part", access: "tenant = \"1\"\nroles = [\"part\"]" },
             User { name: "ads", access: "tenant = \"1\"\nroles = [\"ads\"]" },
             User { name: "eu", access: "tenant = \"1\"\nroles = [\"eu\"]" },
             User {
@@ -188,6 +193,10 @@ fn what_is_read_for_no_purpose_is_masked() {
     assert_eq!(one(&mut app, read).as_deref(), Some("***"));
     assert_eq!(one(&mut app, "EXECUTE p(7)").as_deref(), Some("***"));
     assert!(app.query("SET bulkhead.purpose = 'support'").error.is_none());
+    // Not taken back inside of a block, and not as if it were.
+    assert!(app.query("BEGIN").error.is_none());
+    assert_eq!(refused(&mut app, "RESET ALL"), "25001");
+    assert!(app.query("ROLLBACK").error.is_none());
     assert!(app.query("DISCARD ALL").error.is_none());
     assert_eq!(one(&mut app, read).as_deref(), Some("***"));
     let mut desk = world.connect("desk");
@@ -258,6 +267,27 @@ fn no_more_rows_are_given_than_a_policy_says() {
     assert_eq!(answer.rows().count(), 50, "no row more");
     assert_eq!(answer.error.map(|e| e.sqlstate().to_owned()).as_deref(), Some("54000"));
     assert!(app.query("SELECT 1").rows().next().is_none(), "the session has ended");
+    // By cursors and parts of portals: all that a transaction gives so counts as one.
+    let mut desk = world.connect("part");
+    assert!(desk.query("BEGIN; DECLARE c CURSOR FOR SELECT id FROM plain").error.is_none());
+    assert_eq!(desk.query("FETCH 30 FROM c").rows().count(), 30);
+    assert_eq!(one(&mut desk, "SELECT 7").as_deref(), Some("7"));
+    assert_eq!(desk.query("FETCH 30 FROM c").sqlstate(), "54000");
+    let mut desk = world.connect("part");
+    desk.query("BEGIN");
+    let mut given = 0;
+    desk.send(b'P', b"p\0SELECT id FROM plain\0\0\0").expect("send");
+    desk.send(b'B', b"p\0p\0\0\0\0\0\0\0").expect("send");
+    for _ in 0..10 {
+        desk.send(b'E', b"p\0\0\0\0\x1e").expect("send");
+        desk.send(b'P', b"q\0SELECT 1\0\0\0").expect("send");
+        desk.send(b'B', b"q\0q\0\0\0\0\0\0\0").expect("send");
+        desk.send(b'E', b"q\0\0\0\0\0").expect("send");
+        desk.send(b'C', b"Sq\0").expect("send");
+    }
+    desk.send(b'S', b"").expect("send");
+    given += desk.answer().rows().count();
+    assert!(given <= 60, "fifty of the one, and those of the others: {given}");
     // COPY, and the hour: 100 are given already.
     let mut app = world.connect("app");
     assert!(app.query("COPY plain TO STDOUT").error.is_some_and(|e| e.sqlstate() == "54000"));
@@ -283,7 +313,42 @@ fn definitions_are_changed_in_their_time_and_for_a_reason() {
     assert!(owner.query("SET bulkhead.ticket = 'CHG-7'").error.is_none());
     assert!(owner.query("CREATE TEMP TABLE late (a int)").error.is_none());
     assert!(owner.extended(&support::wire::Extended { sql: b"DROP TABLE late", ..Default::default() }).error.is_none());
+    // What says why is taken back with all else, and says nothing while it may still be taken back.
+    for (before, then) in [
+        ("DISCARD ALL", "CREATE TEMP TABLE late (a int)"),
+        ("RESET ALL", "CREATE TEMP TABLE late (a int)"),
+        ("BEGIN; SET LOCAL bulkhead.ticket = 'CHG-9'", "CREATE TEMP TABLE late (a int)"),
+    ] {
+        assert!(owner.query("SET bulkhead.ticket = 'CHG-7'").error.is_none());
+        assert!(owner.query("RESET bulkhead.ticket").error.is_none() || before.is_empty());
+        if !before.starts_with("BEGIN") {
+            assert!(owner.query("SET bulkhead.ticket = 'CHG-7'").error.is_none());
+        }
+        assert!(owner.query(before).error.is_none(), "{before}");
+        assert_eq!(refused(&mut owner, then), "42501", "{before}");
+        owner.query("ROLLBACK");
+    }
     let mut closed = world.connect("closed");
+    for sql in [
+        "SELECT 1 AS a INTO hidden UNION SELECT 2",
+        "EXPLAIN ANALYZE SELECT 1 AS a INTO hidden UNION SELECT 2",
+        "UPDATE pg_class SET relname = 'x' WHERE false",
+        "COPY plain TO PROGRAM 'true'",
+    ] {
+        assert_eq!(refused(&mut closed, sql), "42501", "{sql}");
+    }
+    // Where the server reads texts otherwise than they are read here, each may be one that changes something.
+    for reading in ["SET standard_conforming_strings = off", "SET client_encoding = 'SJIS'"] {
+        let mut odd = world.connect("closed");
+        odd.query(reading);
+        let hidden: &[u8] = if reading.contains("SJIS") {
+            b"SELECT E'\xe3\x81\x83\\'; CREATE TABLE hidden (a int); --'"
+        } else {
+            b"SELECT '\\', '; CREATE TABLE hidden (a int); --'"
+        };
+        odd.query(hidden);
+        assert_eq!(one(&mut closed, "SELECT count(*) FROM pg_class WHERE relname = 'hidden'").as_deref(), Some("0"), "{reading}");
+    }
     assert!(closed.query("SET bulkhead.ticket = 'CHG-8'").error.is_none());
     assert_eq!(refused(&mut closed, "CREATE TEMP TABLE late (a int)"), "42501");
     assert_eq!(one(&mut closed, "SELECT count(*) FROM plain").as_deref(), Some("100"));

@@ -280,6 +280,25 @@ fn an_application_is_learned_and_then_held_to_what_it_says() {
     }
     assert!(web.query("SELECT count(*) FROM item WHERE id > 0; SELECT note FROM item").error.is_some(), "all of a message");
     assert!(web.extended(&Extended { sql: b"SELECT note FROM item", ..Extended::default() }).error.is_some());
+    // What has no form is not known, however deep its brackets are.
+    let deep = |sql: &str| sql.replace('@', &format!("{}1{}", "(".repeat(120), ")".repeat(120)));
+    for sql in [
+        "SELECT id FROM item WHERE 1 = @",
+        "DELETE FROM item WHERE id = @",
+        "COPY (SELECT * FROM item WHERE id = @) TO STDOUT",
+        "SELECT note FROM item WHERE id = 5 UNION SELECT note FROM item WHERE id = @",
+    ] {
+        assert!(refused(&mut web, &deep(sql)), "{sql}");
+    }
+    let prepared = deep("PREPARE deep AS SELECT id FROM item WHERE 1 = @");
+    assert!(web.query(prepared).error.is_some() || refused(&mut web, "EXECUTE deep"));
+    // What would be refused is not described either.
+    web.send(b'P', b"p\0SELECT id, note FROM item\0\0\0").expect("send");
+    web.send(b'D', b"Sp\0").expect("send");
+    web.send(b'S', b"").expect("send");
+    let described = web.answer();
+    assert_eq!(described.sqlstate(), "42501");
+    assert!(described.parts.iter().all(|part| part.columns.is_none()), "{described:?}");
     assert!(world.found("grafted-statement", "shadow") >= 3);
     // Another application asks, its answer is kept, and is not given to this one.
     let mut other = world.connect("shop", "other");
@@ -353,6 +372,14 @@ fn a_policy_says_what_comes_of_it() {
     let end = ends.query("SELECT 1").error.map(|error| error.sqlstate().to_owned());
     assert!(matches!(end.as_deref(), None | Some("57P01")), "{end:?}");
     assert!(ends.query("SELECT 1").rows().next().is_none(), "it is over");
+    // Nothing that comes with it is answered.
+    let mut burst = world.connect("shop", "ends");
+    let query = |sql: &str| [&[b'Q'][..], &(sql.len() as i32 + 5).to_be_bytes(), sql.as_bytes(), &[0]].concat();
+    let many: Vec<u8> = (0..200).flat_map(|n| query(&format!("SELECT {n}"))).collect();
+    burst.send_raw(&[query(INJECTED), many].concat()).expect("send");
+    assert_eq!(burst.answer().sqlstate(), "42501");
+    let next = burst.answer();
+    assert!(next.rows().next().is_none() && matches!(next.sqlstate(), "" | "57P01"), "{next:?}");
     // Slow, and not refused.
     let mut slow = world.connect("shop", "slow");
     assert!(!refused(&mut slow, INJECTED));

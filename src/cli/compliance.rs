@@ -1,6 +1,6 @@
 //! `bulkhead compliance report | classify`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ use crate::catalog::{Catalog, Snapshot};
 use crate::policy::load;
 use crate::policy::model::{ControlPolicy, PolicyModel};
 use crate::rules::classify::{self, Proposal, Sample};
-use crate::rules::compliance::{self, Control, Evidence, Facts, Log, Report, Seen, State, render};
+use crate::rules::compliance::{self, Control, Evidence, Facts, Log, Report, Seen, State, page, render};
 use crate::server::facts;
 use crate::sql::tree::quoted_name;
 
@@ -122,7 +122,7 @@ fn report(common: &Common, args: &ReportArgs) -> Done {
     say(&if args.json {
         format!("{:#}\n", json!({ "report": report, "score": report.score() }))
     } else if args.html {
-        render::html(&report)
+        page::html(&report)
     } else {
         render::text(&report)
     });
@@ -143,6 +143,8 @@ fn evidence(common: &Common, log: &LogArgs) -> Result<(Evidence, Option<Facts>),
     let mut reader = log.open(common)?;
     let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
     let mut facts = None;
+    // Templates are recorded once, what is read by them each time.
+    let mut masked: BTreeSet<String> = BTreeSet::new();
     let verified = reader.verify(&[], |read| {
         let (Some(event), Some(time)) = (field(read.json, "event"), field(read.json, "time")) else { return };
         let mut note = |kind: &str| {
@@ -157,9 +159,20 @@ fn evidence(common: &Common, log: &LogArgs) -> Result<(Evidence, Option<Facts>),
         };
         note(event);
         match event {
-            "template" if field(read.json, "masked").is_some() || has(read.json, "\"masked\":[") => note("masked"),
+            "template" => {
+                let Some(template) = field(read.json, "template") else { return };
+                if has(read.json, "\"masked\":[") {
+                    masked.insert(template.to_owned());
+                } else {
+                    masked.remove(template);
+                }
+            }
+            "statement" | "intent" if field(read.json, "template").is_some_and(|template| masked.contains(template)) => {
+                note("masked")
+            }
             "session" if has(read.json, "\"tls\":\"on\"") => note("tls"),
-            "refused" if has(read.json, "permission denied for column ") => note("refused_column"),
+            "refused" if has(read.json, "\"message\":\"permission denied for column ") => note("refused_column"),
+            "refused" if has(read.json, "\"message\":\"definitions may ") => note("refused_change"),
             "facts" => {
                 let record: Option<Value> = serde_json::from_slice(read.json).ok();
                 facts = record.and_then(|record| serde_json::from_str(record["facts"].as_str()?).ok());

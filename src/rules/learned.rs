@@ -62,10 +62,13 @@ impl Learned {
 }
 
 /// What an injection adds to a statement, and a condition more does not.
-const ADDED: [&str; 8] = ["union", "intersect", "except", "or", "select", "case", "when", ";"];
+const ADDED: [&str; 10] = ["union", "intersect", "except", "or", "select", "case", "when", ";", "values", "table"];
+
+/// What may come right behind a value in a statement that somebody has gone on writing.
+const GOES_ON: [&str; 12] = ["and", ")", ",", "order", "group", "limit", "offset", "returning", "for", "from", "where", "on"];
 
 /// Whether a statement is a known one up to one of its values, and has from there on what only an injection adds: another query, an
-/// alternative, a case.
+/// alternative, a case; an operator or a call upon the value, or something else in its place.
 fn is_graft(known: &str, words: &[&str]) -> bool {
     let known: Vec<&str> = words_of(known).collect();
     let same = known.iter().zip(words).take_while(|(a, b)| a == b).count();
@@ -74,7 +77,15 @@ fn is_graft(known: &str, words: &[&str]) -> bool {
     let (rest, now) = (&known[value + 1..], &words[value.min(words.len())..]);
     let kept = rest.iter().rev().zip(now.iter().rev()).take_while(|(a, b)| a == b).count();
     let added = &now[..now.len() - kept];
-    added.iter().any(|word| ADDED.contains(word))
+    let goes_on = match (now, same > value) {
+        // They part right behind the value.
+        ([_, next, ..], true) if same == value + 1 => GOES_ON.contains(next),
+        // Further behind it, or at its end.
+        (_, true) => true,
+        // Something else stands in the value's place.
+        (_, false) => now.is_empty(),
+    };
+    !goes_on || added.iter().any(|word| ADDED.contains(word))
 }
 
 #[cfg(test)]
@@ -119,7 +130,13 @@ mod tests {
             ("SELECT name FROM customers WHERE (id = 7 OR true)", "graft"),
             ("SELECT name FROM products WHERE name LIKE 'x' OR 'a' = 'a' ORDER BY name LIMIT 5", "graft"),
             ("INSERT INTO orders (id, note) VALUES (1, 'x' || (SELECT name FROM customers LIMIT 1))", "graft"),
+            ("SELECT name, price FROM products WHERE id = 7 IS NOT NULL AND shown", "graft"),
+            ("SELECT name, price FROM products WHERE id = 7 AND id IN (VALUES (1)) AND shown", "graft"),
+            ("SELECT name, price FROM products WHERE id = id AND shown", "graft"),
+            ("SELECT name, price FROM products WHERE id = coalesce(nullif(5, 5), id) AND shown", "graft"),
+            ("SELECT name, price FROM products WHERE id = 7 || (TABLE orders) AND shown", "graft"),
             // A deploy.
+            ("SELECT name, price FROM products WHERE id = 7 ORDER BY name", "unknown"),
             ("SELECT name, price, stock FROM products WHERE id = 7 AND shown", "unknown"),
             ("SELECT name, price FROM products WHERE id = 7 AND shown AND stock > 0", "unknown"),
             ("SELECT name, price FROM products WHERE id = 7", "unknown"),

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use crate::config::{Config, OnFailure, SslMode, Upstream, User, UserAccess};
-use crate::policy::model::{Mode, PolicyModel, Scope, TablePolicy};
-use crate::rules::compliance::{Access, Audit, ClientTls, Column, Facts, Table, User as Login};
+use crate::policy::model::{Mode, PolicyModel, Scope, TablePolicy, WindowPolicy};
+use crate::rules::compliance::{Access, Audit, ClientTls, Column, Facts, Restriction, Table, User as Login};
 use crate::rules::{self, Modes, RULES, Watch};
 
 /// Everything but what only a catalog and the audit log can tell.
@@ -16,12 +16,13 @@ pub fn of(config: &Config, policies: &PolicyModel) -> Facts {
     };
     let unverified = config.databases.iter().filter(|database| !is_verified(&database.upstream));
     Facts {
-        columns: policies.tables.iter().flat_map(|table| columns(table, policies)).collect(),
+        // Nobody reaches those of a denied table.
+        columns: policies.tables.iter().filter(|t| t.scope != Scope::Denied).flat_map(|t| columns(t, policies)).collect(),
         tables: policies.tables.iter().map(table).collect(),
         unclassified: None,
         users: config.users.iter().map(login).collect(),
         limits: policies.limits.iter().map(|limit| limit.roles.clone()).collect(),
-        windows: policies.windows.iter().map(|window| window.users.clone()).collect(),
+        windows: policies.windows.iter().filter(|window| restricts(window)).map(|window| window.users.clone()).collect(),
         level: config.level.as_str().to_owned(),
         client_tls: match &config.server.tls {
             None => ClientTls::Off,
@@ -61,9 +62,10 @@ fn columns<'p>(table: &'p TablePolicy, policies: &'p PolicyModel) -> impl Iterat
             name: format!("{}.{}.{}", table.schema, table.name, column.name),
             class,
             is_masked: mask.is_some(),
-            has_purposes: mask.is_some_and(|mask| !mask.purposes.is_empty()),
+            unless_roles: mask.map(|mask| mask.unless_roles.clone()).unwrap_or_default(),
+            purposes: mask.map(|mask| mask.purposes.clone()).unwrap_or_default(),
             never_stored: mask.is_some_and(|mask| mask.never_stored),
-            hides_rows: of_class.is_some_and(|class| !class.hides_rows_from.is_empty()),
+            hides_rows_from: of_class.map(|class| class.hides_rows_from.clone()).unwrap_or_default(),
             retention_days: of_class.and_then(|class| class.retention_days),
         })
     })
@@ -77,8 +79,18 @@ fn table(table: &TablePolicy) -> Table {
         Scope::Denied => "denied",
     };
     // Those of classes are told by their columns.
-    let is_restricted = table.rules.iter().any(|rule| rule.mode == Mode::Restrictive && !rule.of_class);
-    Table { name: format!("{}.{}", table.schema, table.name), scope: scope.to_owned(), is_restricted }
+    let own = table.rules.iter().filter(|rule| rule.mode == Mode::Restrictive && !rule.of_class);
+    let restrictions = own.filter_map(|rule| {
+        let using = rule.using.as_ref()?;
+        Some(Restriction { roles: rule.roles.clone(), using: using.text.clone() })
+    });
+    Table { name: format!("{}.{}", table.schema, table.name), scope: scope.to_owned(), restrictions: restrictions.collect() }
+}
+
+/// Whether it is ever closed, or for a ticket.
+fn restricts(window: &WindowPolicy) -> bool {
+    let is_always_open = window.minutes == (0..24 * 60) && (0..7).all(|day| window.days.contains(&day));
+    window.ticket || !is_always_open
 }
 
 fn login(user: &User) -> Login {
@@ -92,6 +104,7 @@ fn login(user: &User) -> Login {
         name: user.name.clone(),
         access,
         roles: user.roles.iter().cloned().collect(),
+        purposes: user.purposes.iter().cloned().collect(),
         breaks_glass: !user.glass.roles.is_empty(),
     }
 }

@@ -105,7 +105,10 @@ impl Session<'_> {
 
     fn take_reply(&mut self, tag: u8, body: &[u8]) -> Step {
         if tag == tag::COMMAND_COMPLETE {
-            self.forget_rows();
+            self.forget_rows(body);
+        }
+        if tag == tag::PORTAL_SUSPENDED {
+            self.keep_rows();
         }
         match (self.queue.front_mut(), tag) {
             (Some(Expected::Prelude { .. } | Expected::Query { instead: Some(_), .. }), _) => return Ok(()),
@@ -382,7 +385,7 @@ impl Session<'_> {
     /// The statement that comes first has failed, and what was sent with it does not run.
     fn record_failure(&mut self, body: &[u8]) {
         self.passed = 0;
-        self.forget_rows();
+        self.forget_rows(b"");
         self.record_signs_of_failure(ErrorFields::new(body).sqlstate().unwrap_or_default());
         let failed = audit::Outcome::Failed { sqlstate: ErrorFields::new(body).sqlstate().unwrap_or_default() };
         match self.queue.front_mut() {
@@ -559,6 +562,9 @@ impl Session<'_> {
     }
 
     fn finish_batch(&mut self, status: TransactionStatus, body: &[u8]) {
+        if status == TransactionStatus::Idle {
+            self.forget_parts();
+        }
         self.status = status;
         self.phase = Phase::Open;
         self.complete_fill(!self.batch.failed && status != TransactionStatus::Failed);

@@ -359,6 +359,7 @@ impl Session<'_> {
         let alone = self.phase == Phase::Open && !self.batch.sent && self.queue.is_empty();
         alone
             && !self.pinned
+            && !self.is_ending
             && !self.is_overdue()
             && self.trail.admits()
             && (self.database.gate.is_exact() || crate::mutant!("cache.any-catalog"))

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use super::enforced::{End, Session, Step};
 use crate::config::User;
 use crate::error::{SqlError, sqlstate};
-use crate::plan::Declaration;
-use crate::policy::masks::PURPOSE;
+use crate::plan::{Action, Declaration, Emulation};
+use crate::policy::masks::{BROKEN_GLASS, PURPOSE};
 use crate::wire::backend::TransactionStatus;
 
 /// What a session has said.
@@ -38,7 +38,7 @@ pub fn admit_purpose(user: &User, purpose: &str) -> Result<Box<str>, SqlError> {
 /// A login's roles with what it has said.
 pub fn roles(user: &User, declared: &Declared) -> Vec<Box<str>> {
     let purpose = declared.purpose.iter().map(|purpose| format!("{PURPOSE}{purpose}"));
-    let broken = declared.glass_until.iter().flat_map(|_| user.glass.roles.iter().cloned());
+    let broken = declared.glass_until.iter().flat_map(|_| user.glass.roles.iter().cloned().chain([BROKEN_GLASS.to_owned()]));
     let mut roles: Vec<Box<str>> = user.roles.iter().cloned().chain(purpose).chain(broken).map(Into::into).collect();
     roles.sort();
     roles.dedup();
@@ -95,6 +95,24 @@ impl Session<'_> {
         tracing::warn!(user = &*self.principal.user, minutes, "the glass is broken");
         self.declared.glass_until = Some(Instant::now() + Duration::from_secs(minutes * 60));
         Ok(())
+    }
+
+    /// RESET ALL in a block, where what was declared cannot be taken back.
+    ///
+    /// # Errors
+    /// 25001
+    pub fn check_reset(&self, action: &Action) -> Result<(), SqlError> {
+        let declared = [
+            (self.declared.purpose.is_some(), Declaration::Purpose),
+            (self.declared.glass_until.is_some(), Declaration::BreakGlass),
+        ];
+        match (action, declared.into_iter().find(|(is_set, _)| *is_set)) {
+            (Action::Emulate(Emulation::ResetAll), Some((_, what))) => {
+                let message = format!("RESET ALL while {} is set: reset it outside a transaction first", what.setting());
+                Err(SqlError::new(sqlstate::ACTIVE_TRANSACTION, message))
+            }
+            (_, _) => Ok(()),
+        }
     }
 
     /// RESET ALL and the like.

@@ -53,6 +53,10 @@ impl Session<'_> {
             self.refuse(in_failed_transaction());
             return Ok(());
         }
+        if let Err(denial) = self.check_prepared(&statement.plan) {
+            self.deny(denial, Protocol::Extended);
+            return Ok(());
+        }
         if statement.upstream.is_none() {
             self.names.insert(parse.name, statement.clone());
             self.answer_parse(statement, parse.name);
@@ -409,8 +413,14 @@ impl Session<'_> {
         if !self.settle(b'E').await? {
             return Ok(());
         }
-        if self.status == TransactionStatus::InTransaction && self.emulate_in_block(statement) {
-            return Ok(());
+        if self.status == TransactionStatus::InTransaction {
+            if let Err(error) = self.check_reset(statement.plan.action()) {
+                self.refuse(error);
+                return Ok(());
+            }
+            if self.emulate_in_block(statement) {
+                return Ok(());
+            }
         }
         let mut answer = BytesMut::new();
         match self.run_own(&statement.plan, values, Protocol::Extended, &mut answer) {

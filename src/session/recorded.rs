@@ -115,7 +115,8 @@ impl Session<'_> {
         let now = SystemTime::now();
         let spoken = Spoken {
             familiarity,
-            is_learning: !is_known && lists.iter().any(|list| list.is_learning(now)),
+            // One that learns does not open another.
+            is_learning: !is_known && lists.iter().all(|list| list.is_learning(now)),
             is_unbound: is_unbound(lists, flow, &audited, plan.parameters()),
         };
         plan.signs().and(Signs::of_statement(&spoken))
@@ -133,7 +134,14 @@ impl Session<'_> {
             let lists = self.database.gate.learned(&self.principal.roles, self.application.as_deref());
             let limit = self.database.gate.row_limit(&self.principal.roles);
             let is_watched = self.trail.is_on() && self.watch_of(&rules::threat::behaviour::RULE).0 != Watch::Off;
-            self.learned = KnownStatements { epoch: Some(epoch), lists, limit, is_watched, given: self.learned.given };
+            self.learned = KnownStatements {
+                epoch: Some(epoch),
+                lists,
+                limit,
+                is_watched,
+                given: self.learned.given,
+                parts: self.learned.parts,
+            };
         }
     }
 
@@ -280,7 +288,7 @@ impl Session<'_> {
     pub fn rows_left(&self) -> u64 {
         let RowLimit { rows, rows_per_hour } = self.learned.limit;
         let of_hour = rows_per_hour.map(|most| most.saturating_sub(self.login.lately.note_rows(seconds(), 0)));
-        let of_statement = rows.map(|most| most.saturating_sub(self.learned.given));
+        let of_statement = rows.map(|most| most.saturating_sub(self.learned.given + self.learned.parts));
         of_hour.unwrap_or(u64::MAX).min(of_statement.unwrap_or(u64::MAX))
     }
 
@@ -294,17 +302,44 @@ impl Session<'_> {
         self.login.lately.note_rows(seconds(), rows);
     }
 
-    /// A statement has ended.
-    pub fn forget_rows(&mut self) {
+    /// A statement has ended. `tag`: its command tag.
+    pub fn forget_rows(&mut self, tag: &[u8]) {
+        if tag.starts_with(b"FETCH") {
+            self.keep_rows();
+        }
         self.learned.given = 0;
+    }
+
+    /// A part was given: the rest may come later.
+    pub fn keep_rows(&mut self) {
+        self.learned.parts += std::mem::take(&mut self.learned.given);
+    }
+
+    /// A transaction has ended, and all that it had open.
+    pub fn forget_parts(&mut self) {
+        if !self.pinned {
+            self.learned.parts = 0;
+        }
     }
 
     /// More rows than may be given have come: the session ends.
     pub fn end_over_limit(&mut self) -> End {
-        let rows = self.learned.given;
+        let rows = self.learned.given + self.learned.parts;
         self.trail.note("limited", |record| record.number("rows", rows));
         let what = if self.learned.limit.rows.is_some_and(|most| rows >= most) { "in one statement" } else { "in an hour" };
         End::Fatal(SqlError { severity: crate::error::Severity::Fatal, ..over_limit(what) })
+    }
+
+    /// What is prepared for a list's application, and would be refused when it is executed, is refused at once: what it describes, and what
+    /// its constants compute, is nobody's to see.
+    ///
+    /// # Errors
+    /// A threat rule refuses it.
+    pub fn check_prepared(&mut self, plan: &Plan) -> Result<(), Denial> {
+        let signs = self.signs_of(plan, Protocol::Extended);
+        let modes = if signs.is_empty() { return Ok(()) } else { self.threat_modes() };
+        let refuses = |number| modes.of_rule(number) == Watch::Enforce && modes.action_of(number) != Action::Throttle;
+        if signs.rules().any(|(number, _)| refuses(number)) { self.judge(plan, signs) } else { Ok(()) }
     }
 
     /// Both of [`open`](Self::open) and [`recorded`](Self::recorded).
@@ -344,6 +379,8 @@ pub struct KnownStatements {
     is_watched: bool,
     /// Rows of the statement under way that were passed on.
     given: u64,
+    /// Those that cursors, and portals that were asked for a part, have given in this transaction.
+    parts: u64,
 }
 
 /// What is done about a refused statement, from the least on.

@@ -28,6 +28,7 @@ impl Session<'_> {
     /// Takes the client's messages as long as they may be taken now.
     pub async fn take_messages(&mut self) -> Step {
         while self.phase != Phase::Awaiting
+            && !self.is_ending
             && self.client.outbox.len() < HIGH
             && self.lease.as_ref().is_none_or(|lease| lease.outbox.len() < HIGH)
         {
@@ -144,6 +145,10 @@ impl Session<'_> {
             Some(Action::Emulate(Emulation::ResetAll | Emulation::CloseAll))
                 if self.status == TransactionStatus::InTransaction && approved.len() == 1 =>
             {
+                if let Err(error) = self.check_reset(approved[0].plan.action()) {
+                    self.deny(Denial::new(Reason::Invalid, error), Protocol::Simple);
+                    return Ok(Answered::Yes);
+                }
                 self.run_emulated(&approved[0]).await?;
             }
             Some(Action::Empty) => {

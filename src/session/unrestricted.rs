@@ -61,6 +61,7 @@ pub async fn serve(established: Established, shared: &Shared, pool: &Pool) {
         user: principal.user,
         ticket: None,
         watched: None,
+        misread: lease.parameters().iter().any(|(name, value)| reads_otherwise(name, value)),
     };
     let mut drain = DrainWatch::new(&shared.drain);
     let end = relay.run(&mut client, &mut lease, &mut drain).await;
@@ -141,6 +142,8 @@ struct Relay {
     ticket: Option<String>,
     /// Whether policies say when it may, and as of when.
     watched: Option<(PolicyEpoch, bool)>,
+    /// The server may read texts otherwise than they are read here: what they do is not known.
+    misread: bool,
 }
 
 impl Relay {
@@ -210,6 +213,9 @@ impl Relay {
                     self.rows.set(false);
                     self.status = TransactionStatus::parse(&message.body)?;
                     self.awaited = self.awaited.saturating_sub(1);
+                    if self.awaited == 0 && !self.unsynced {
+                        self.refused.clear();
+                    }
                     let changed = self.ddl && self.status == TransactionStatus::Idle;
                     if changed {
                         self.ddl = false;
@@ -255,7 +261,7 @@ impl Relay {
 
     /// Whether a query string, which is at the beginning of the inbox, is known not to write.
     fn only_reads(&self, inbox: &[u8], frame: usize) -> bool {
-        if self.database.cache.is_none() || self.intent.is_some() || frame > LONGEST_READ {
+        if self.database.cache.is_none() || self.intent.is_some() || frame > LONGEST_READ || self.misread {
             return false;
         }
         let text = inbox.get(frame::HEADER..frame).and_then(|body| body.strip_suffix(&[0]));
@@ -305,6 +311,7 @@ impl Relay {
         let recording = self.recorder.is_on();
         while lease.outbox.len() < HIGH {
             let is_watched = self.is_watched();
+            let reads = is_watched || self.database.cache.is_some() && !self.misread;
             let asks = Cell::new(false);
             let interesting = |tag| {
                 // Data of a COPY belongs to the statement before it.
@@ -313,7 +320,7 @@ impl Relay {
                 }
                 !matches!(tag, b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'd' | b'c' | b'f')
                     || recording && matches!(tag, b'P' | b'B' | b'E' | b'C' | b'c' | b'f')
-                    || is_watched && tag == b'P'
+                    || reads && tag == b'P'
             };
             let plain = self.up.advance(&client.inbox, self.max_message, interesting)?;
             self.unsynced |= asks.get();
@@ -330,6 +337,16 @@ impl Relay {
                 return Ok(None);
             }
             let length = header.frame();
+            if matches!(header.tag, b'Q' | b'P') && !self.sees_reading(&client.inbox, length) {
+                return Ok(None);
+            }
+            if header.tag == b'Q' && self.unsynced {
+                // Whether the server skips it is not known: what it answers could not be told apart.
+                return Err(SqlError::fatal(
+                    sqlstate::PROTOCOL_VIOLATION,
+                    "a query string in the middle of an extended batch is not supported",
+                ));
+            }
             if is_watched && matches!(header.tag, b'Q' | b'P') {
                 if client.inbox.len() < length.min(LONGEST_CHANGE) {
                     return Ok(None);
@@ -382,6 +399,21 @@ impl Relay {
 const LONGEST_CHANGE: usize = 1 << 20;
 
 impl Relay {
+    /// Notes whether a text changes how the next ones are read. `false`: not enough of it is there to tell.
+    fn sees_reading(&mut self, inbox: &[u8], length: usize) -> bool {
+        if self.misread || self.database.cache.is_none() && self.watched.is_none_or(|(_, watched)| !watched) {
+            return true;
+        }
+        let wanted = length.min(LONGEST_CHANGE);
+        if inbox.len() < wanted {
+            return false;
+        }
+        let body = inbox.get(frame::HEADER..wanted).unwrap_or_default();
+        self.misread = length > LONGEST_CHANGE
+            || !std::str::from_utf8(body).is_ok_and(|text| !text.split('\0').any(change::may_change_reading));
+        true
+    }
+
     /// Whether policies say when it may change definitions.
     fn is_watched(&mut self) -> bool {
         let epoch = self.database.gate.epoch();
@@ -406,8 +438,16 @@ impl Relay {
             _ => body.split(|b| *b == 0).next(), // tidy: not a syntax kind
         };
         let text = text.and_then(|text| std::str::from_utf8(text).ok()).filter(|_| message.len() == length);
-        match text.map_or(change::Kind::Changes, change::kind) {
+        let kind = text.filter(|_| !self.misread).map_or(change::Kind::Changes, change::kind);
+        match kind {
             change::Kind::Leaves => Ok(()),
+            // What is only parsed, or may be rolled back, says nothing yet.
+            change::Kind::Ticket(ticket)
+                if !ticket.is_empty()
+                    && (message.first() != Some(&b'Q') || self.status != TransactionStatus::Idle || self.awaited > 0) =>
+            {
+                Ok(())
+            }
             change::Kind::Ticket(ticket) => {
                 self.recorder.note("ticket", &ticket);
                 self.ticket = Some(ticket).filter(|ticket| !ticket.trim().is_empty());
@@ -421,6 +461,15 @@ impl Relay {
                 }
             },
         }
+    }
+}
+
+/// Whether a server that reports this reads texts otherwise than they are read here.
+fn reads_otherwise(name: &str, value: &str) -> bool {
+    match name {
+        "standard_conforming_strings" => value != "on",
+        "client_encoding" => !value.eq_ignore_ascii_case("UTF8"),
+        _ => false, // tidy: not a syntax kind
     }
 }
 

@@ -8,7 +8,7 @@
 //! after a comma stands once, if it holds a value. Names stay as they are written. A form's form is itself. What is a statement's form says
 //! nothing of what it may do: that is analysis's to say.
 
-use pg_query::protobuf::{ScanToken, Token};
+use pg_query::protobuf::{KeywordKind, ScanToken, Token};
 use sha2::{Digest, Sha256};
 
 use super::parse;
@@ -25,6 +25,9 @@ pub fn id_of(form: &str) -> FormId {
 
 /// What stands for a value.
 const VALUE: &str = "?";
+
+/// What stands for the form of a text that has none. No text has this one: in forms, brackets stand apart.
+pub const NONE: &str = "(none)";
 
 /// Deeper brackets are no form's.
 const MAX_DEPTH: usize = 100;
@@ -89,27 +92,30 @@ impl<'f> Iterator for Words<'f> {
 /// Tokens as a form has them.
 fn words(text: &str, tokens: &[ScanToken]) -> Vec<String> {
     let mut words: Vec<String> = Vec::with_capacity(tokens.len());
+    // Whether what ends before the last word may be what a sign takes for its left side.
+    let mut ends_a_value = [false; 2];
     let mut before = None;
     for token in tokens {
         let written = text.get(token.start as usize..token.end as usize).unwrap_or_default();
-        match token.token() {
+        let kind = token.token();
+        match kind {
             // UESCAPE and its character belong to the constant before them.
             Token::SqlComment | Token::CComment | Token::Uescape => {}
             Token::Sconst if before == Some(Token::Uescape) => {}
             Token::Sconst | Token::Usconst | Token::Bconst | Token::Xconst | Token::Param => words.push(VALUE.to_owned()),
             Token::Iconst | Token::Fconst => {
                 // A sign of its own: `- 1` of `= - 1`, not that of `a - 1`.
-                if let [.., before, sign] = words.as_slice()
-                    && (sign == "-" || sign == "+")
-                    && !ends_a_value(before)
-                {
+                if !ends_a_value[0] && words.last().is_some_and(|sign| sign == "-" || sign == "+") {
                     words.pop();
                 }
                 words.push(VALUE.to_owned());
             }
             _ => words.push(word(written, words.last().map(String::as_str))), // tidy: tokens, not syntax kinds
         }
-        before = Some(token.token());
+        if !matches!(kind, Token::SqlComment | Token::CComment) {
+            ends_a_value = [ends_a_value[1], words.last().is_some_and(|word| ends_value(word, token.keyword_kind()))];
+            before = Some(kind);
+        }
     }
     // Drivers name cursors anew each time.
     if let [first, name, ..] = words.as_mut_slice()
@@ -128,34 +134,18 @@ fn word(written: &str, before: Option<&str>) -> String {
     let lower = written.to_ascii_lowercase();
     let names_a_value = matches!(lower.as_str(), "true" | "false" | "null" | "default");
     // IS NULL, NOT NULL, SET DEFAULT say something of their own; .. = NULL and (NULL, do not.
-    let is_value =
-        names_a_value && matches!(before, Some("," | "(" | "=" | "[" | "<>" | "values" | "select" | "then" | "else" | "limit"));
-    if is_value { VALUE.to_owned() } else { lower }
+    let says_more = matches!(before, None | Some("is" | "not" | "set"));
+    if names_a_value && !says_more { VALUE.to_owned() } else { lower }
 }
 
-/// Whether what ends here may be what a sign takes for its left side.
-fn ends_a_value(word: &str) -> bool {
-    const BEFORE_SIGNS: [&str; 17] = [
-        "select",
-        "where",
-        "and",
-        "or",
-        "not",
-        "when",
-        "then",
-        "else",
-        "in",
-        "between",
-        "like",
-        "limit",
-        "offset",
-        "by",
-        "values",
-        "returning",
-        "having",
-    ];
-    let is_name = word.starts_with(|c: char| c.is_alphanumeric() || c == '_' || c == '"' || !c.is_ascii());
-    word == VALUE || word == ")" || word == "]" || is_name && !BEFORE_SIGNS.contains(&word)
+/// Whether a word may be what a sign takes for its left side: names and values; keywords mostly not.
+fn ends_value(word: &str, keyword: KeywordKind) -> bool {
+    if word == VALUE || word == ")" || word == "]" || word == "end" || word.starts_with("current_") {
+        return true;
+    }
+    let is_name = word.starts_with(|c: char| c.is_alphabetic() || c == '_' || c == '"' || !c.is_ascii());
+    let begins = matches!(word, "by" | "between" | "values" | "like" | "ilike" | "similar" | "is" | "escape" | "returning");
+    is_name && keyword != KeywordKind::ReservedKeyword && !begins
 }
 
 /// One word, or what stands in brackets, by commas.
@@ -194,8 +184,31 @@ impl<'w> Reading<'w> {
                 other => push(&mut items, Node::Word(other)),
             }
         }
+        items.iter_mut().for_each(plain_values);
         Ok(folded(items))
     }
+}
+
+/// Values as drivers write them: an array of values, and a value with its type, are a value: `ARRAY[1, 2]`, `'{}'`, `'NaN'::float`.
+fn plain_values(item: &mut Item<'_>) {
+    let mut at = 0;
+    while at < item.len() {
+        if let [Node::Word("array"), Node::Group("[", inner, _), ..] = &item[at..]
+            && inner.iter().all(|item| matches!(item.as_slice(), [] | [Node::Word(VALUE)]))
+        {
+            item.splice(at..at + 2, [Node::Word(VALUE)]);
+        }
+        while let [Node::Word(VALUE), Node::Word("::"), Node::Word(_), rest @ ..] = &item[at..] {
+            // timestamptz(3), int[]
+            let more = rest.iter().take_while(|node| matches!(node, Node::Group(_, inner, _) if !has_names(inner))).count();
+            item.drain(at + 1..at + 3 + more);
+        }
+        at += 1;
+    }
+}
+
+fn has_names(items: &[Item<'_>]) -> bool {
+    items.iter().flatten().any(|node| !matches!(node, Node::Word(VALUE)))
 }
 
 fn push<'w>(items: &mut [Item<'w>], node: Node<'w>) {
@@ -210,14 +223,10 @@ fn folded(items: Vec<Item<'_>>) -> Vec<Item<'_>> {
     for mut item in items {
         // Of rows, what comes before the first one and after the last one is no part of it.
         let is_row = matches!(item.first(), Some(Node::Group(..)));
-        let length = if is_row { 1 } else { item.len() };
-        if let Some(before) = kept.last_mut()
-            && (is_row && before.ends_with(&item[..1]) || *before == item)
-            && has_value(&item[..length])
-        {
-            before.extend(item.drain(length..));
-        } else {
-            kept.push(item);
+        match kept.last_mut() {
+            Some(before) if (*before == item || is_row && before.ends_with(&item)) && has_value(&item) => {}
+            Some(before) if is_row && before.ends_with(&item[..1]) && has_value(&item[..1]) => before.extend(item.drain(1..)),
+            Some(_) | None => kept.push(item),
         }
     }
     kept
@@ -270,12 +279,26 @@ mod tests {
             ("SELECT a, b, a FROM t", "select a , b , a from t"),
             ("SELECT a - 1, -1, +2.5, a-$1", "select a - ? , ? , a - ?"),
             ("SELECT * FROM t WHERE a = - 5 AND b IS NULL AND c = NULL", "select * from t where a = ? and b is null and c = ?"),
+            (
+                "SELECT 1 WHERE a > NULL AND b <> false AND NOT c AND d IS NOT NULL",
+                "select ? where a > ? and b <> ? and not c and d is not null",
+            ),
+            (
+                "SELECT a IS DISTINCT FROM -1, substr(x FROM -1 FOR 3), CASE WHEN a THEN 1 END - 1",
+                "select a is distinct from ? , substr ( x from ? for ? ) , case when a then ? end - ?",
+            ),
+            (
+                "SELECT a FROM t WHERE b = ANY(ARRAY[1,2]) OR b = ANY('{}'::int[]) OR c = 'NaN'::float8",
+                "select a from t where b = any ( ? ) or b = any ( ? ) or c = ?",
+            ),
+            ("SELECT a FROM t WHERE b IN ((1)+1,(2)+1,(3)+1)", "select a from t where b in ( ( ? ) + ? )"),
+            ("SELECT a FROM t ORDER BY (id=1) DESC, (id=2) DESC", "select a from t order by ( id = ? ) desc"),
             ("SELECT \"Odd , ( name\" FROM \"T\"", "select \"Odd , ( name\" from \"T\""),
             ("SELECT E'it\\'s', $a$x$a$, U&'d!0061' UESCAPE '!', B'1', X'1F' /* x */", "select ? , ?"),
             ("SELECT doc ? 'a', doc->>'b' FROM t", "select doc ? ? , doc ->> ? from t"),
             (
                 "UPDATE t SET a = true, b = DEFAULT WHERE c = ANY(ARRAY[1,2,3]::int[])",
-                "update t set a = ? , b = ? where c = any ( array [ ? ] :: int [ ] )",
+                "update t set a = ? , b = ? where c = any ( ? )",
             ),
             ("DECLARE \"c_7f15\" CURSOR FOR SELECT 1", "declare ? cursor for select ?"),
             ("SELECT x FROM t LIMIT 10 OFFSET 5", "select x from t limit ? offset ?"),
@@ -306,7 +329,7 @@ mod tests {
             parts in proptest::collection::vec(
                 proptest::sample::select(vec![
                     "select", "a", "\"B , c\"", ",", "(", ")", "1", "'x'", "$1", "-", "+", "=", "?", "null", "is", "in", "values", "[",
-                    "]", "--x\n", "/*y*/", ";", "::int", "U&'x'", "uescape '!'", "default", ".5",
+                    "]", "--x\n", "/*y*/", ";", "::int", "U&'x'", "uescape '!'", "default", ".5", "(1)+1", "desc", "array[1]", "::float", "true",
                 ]),
                 0..30,
             )

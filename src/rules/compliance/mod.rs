@@ -5,7 +5,13 @@
 //! failing, and what a proxy cannot see is listed as that. Nothing here says that somebody complies: a person does.
 
 pub mod checks;
+#[cfg(test)]
+mod packs;
+pub mod page;
+pub mod recompute;
 pub mod render;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -23,7 +29,8 @@ pub struct Facts {
     pub users: Vec<User>,
     /// Whose rows are limited, an entry for each `[[limit]]`: roles; none in it: every role.
     pub limits: Vec<Vec<String>>,
-    /// Which unrestricted users may change definitions only at times, or for a ticket, likewise.
+    /// Which unrestricted users may change definitions only at times, or for a ticket, likewise. A window that is always open, and for
+    /// no ticket, is not among them.
     pub windows: Vec<Vec<String>>,
     /// `[isolation] level`
     pub level: String,
@@ -43,34 +50,82 @@ pub struct Facts {
 
 /// A column that has a class.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Column {
     /// `schema.table.column`
     pub name: String,
     pub class: String,
     pub is_masked: bool,
-    /// Somebody sees its value only while a purpose is said.
-    pub has_purposes: bool,
+    /// Roles that the mask spares. None: nobody's, or, with `purposes`, everybody's who says one.
+    pub unless_roles: Vec<String>,
+    /// It spares only who has said one of these. None: always.
+    pub purposes: Vec<String>,
     pub never_stored: bool,
-    pub hides_rows: bool,
+    /// Roles, and `purpose:..`, for which the rows that it marks are not there.
+    pub hides_rows_from: Vec<String>,
     pub retention_days: Option<u64>,
 }
 
+impl Column {
+    /// Whether a login sees the value whatever it has said.
+    pub fn is_always_seen_by(&self, user: &User) -> bool {
+        let is_spared = self.unless_roles.iter().any(|role| user.roles.contains(role));
+        !self.never_stored && (!self.is_masked || is_spared && self.purposes.is_empty())
+    }
+
+    /// Whether there are rows that a login does not see, with a role of its own or a purpose that it may say.
+    pub fn hides_rows_of(&self, user: &User) -> bool {
+        self.hides_rows_from.iter().any(|from| match from.strip_prefix("purpose:") {
+            Some(purpose) => user.purposes.iter().any(|mine| mine == purpose),
+            None => user.roles.contains(from),
+        })
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Table {
     /// `schema.table`
     pub name: String,
     /// tenant, shared, view, denied
     pub scope: String,
-    /// It has a row rule that is restrictive and a policy file's own.
-    pub is_restricted: bool,
+    /// Its row rules that are restrictive and a policy file's own.
+    pub restrictions: Vec<Restriction>,
+}
+
+/// A restrictive row rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Restriction {
+    /// Whose rows; none: everybody's.
+    pub roles: Vec<String>,
+    /// Which rows, in SQL.
+    pub using: String,
+}
+
+impl Restriction {
+    /// Whether it is for a login.
+    pub fn is_for(&self, user: &User) -> bool {
+        self.roles.is_empty() || self.roles.iter().any(|role| user.roles.contains(role))
+    }
+
+    /// Whether its condition names a column, outside of strings.
+    pub fn names(&self, column: &str) -> bool {
+        let is_part = |c: char| c.is_alphanumeric() || c == '_';
+        let code = self.using.split('\'').step_by(2);
+        code.flat_map(|part| part.split(|c| !is_part(c))).any(|word| word.eq_ignore_ascii_case(column))
+    }
 }
 
 /// A login.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct User {
     pub name: String,
     pub access: Access,
     pub roles: Vec<String>,
+    /// It may say these.
+    pub purposes: Vec<String>,
     pub breaks_glass: bool,
 }
 
@@ -95,8 +150,16 @@ pub enum ClientTls {
     Required,
 }
 
+impl Facts {
+    /// Logins that act for tenants.
+    pub fn tenants(&self) -> impl Iterator<Item = &User> {
+        self.users.iter().filter(|user| user.access != Access::Unrestricted)
+    }
+}
+
 /// `[audit]`
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Audit {
     /// Statements that cannot be recorded are refused, or the proxy ends.
     pub refuses: bool,
@@ -184,8 +247,10 @@ pub struct Rule {
     pub kind: Kind,
     /// What it looks at, in one sentence.
     pub says: &'static str,
-    /// Events of the audit log that show it at work: the first of them that was seen is named.
+    /// Events of the audit log that show it at work: the first of them that is fresh is named, or the last one that was seen.
     pub evidence: &'static [&'static str],
+    /// For so many days a record is fresh: by how often there is a new one, where all is well.
+    pub period_days: u64,
     pub look: fn(&Control, &Facts, &Evidence) -> Finding,
 }
 
@@ -259,6 +324,8 @@ pub struct Judged {
     pub because: String,
     /// The kind of event that shows it, and its last record.
     pub evidence: Option<(String, Seen)>,
+    /// For so many days its evidence is fresh; after twice as many it is worth nothing. 0: it needs none.
+    pub period_days: u64,
     /// Of the evidence, in percent: 0 to 100.
     pub fresh: u64,
 }
@@ -284,15 +351,12 @@ pub struct Score {
     pub checkable: usize,
     pub out_of_scope: usize,
     pub not_applicable: usize,
-    /// A critical control fails: no more than [`CAP`].
+    /// A critical control fails or is unknown: no more than [`CAP`].
     pub capped: bool,
 }
 
 /// The most points where a critical control fails.
 pub const CAP: u64 = 59;
-
-/// Evidence of so many seconds is fresh; twice as old, it is worth nothing.
-pub const PERIOD: u64 = 30 * 86_400;
 
 /// Looks at all controls of a framework.
 pub fn report(framework: &str, controls: &[Control], facts: &Facts, evidence: &Evidence, as_of: u64) -> Report {
@@ -306,144 +370,112 @@ pub fn report(framework: &str, controls: &[Control], facts: &Facts, evidence: &E
 }
 
 fn judge(control: &Control, facts: &Facts, evidence: &Evidence, as_of: u64) -> Judged {
-    let judged = |state, because, evidence, fresh| Judged { control: control.clone(), state, because, evidence, fresh };
+    let judged = |state, because, evidence, fresh| {
+        let period_days = named(&control.check).map_or(0, |rule| rule.period_days);
+        Judged { control: control.clone(), state, because, evidence, period_days, fresh }
+    };
     let Some(rule) = named(&control.check) else {
         return judged(State::Unknown, format!("there is no check `{}`", control.check), None, 0);
     };
     if rule.kind == Kind::OutOfScope {
         return judged(State::OutOfScope, "a proxy cannot see it".to_owned(), None, 0);
     }
-    let seen = rule.evidence.iter().find_map(|event| Some(((*event).to_owned(), *evidence.seen.get(*event)?)));
-    let fresh = seen.as_ref().map_or(0, |(_, seen)| freshness(as_of.saturating_sub(seen.at)));
+    let seen = shown(rule, evidence, as_of);
+    let fresh = seen.as_ref().map_or(0, |(_, seen)| freshness(as_of.saturating_sub(seen.at), rule.period_days));
     match (rule.look)(control, facts, evidence) {
-        Finding::Fails(why) => judged(State::Failing, why, seen, fresh),
+        Finding::Fails(why) => judged(State::Failing, why, None, 0),
         Finding::Unknown(why) => judged(State::Unknown, why, None, 0),
         Finding::NotApplicable(why) => judged(State::NotApplicable, why, None, 0),
         Finding::Holds(why) => match rule.kind {
             Kind::Configuration | Kind::OutOfScope => judged(State::Configured, why, seen, 100),
-            Kind::Enforced | Kind::Detected if fresh == 0 => {
-                let why = format!("{why}; nothing was seen of it in {} days", 2 * PERIOD / 86_400);
-                judged(State::Configured, why, seen, 100)
-            }
-            Kind::Enforced => judged(State::Enforced, why, seen, fresh),
-            Kind::Detected => judged(State::Detected, why, seen, fresh),
+            Kind::Enforced if fresh >= 50 => judged(State::Enforced, why, seen, fresh),
+            // So old that what the configuration says is worth as much.
+            Kind::Enforced => judged(State::Configured, format!("{why}; {}", missing(rule, evidence)), seen, 100),
+            Kind::Detected if fresh > 0 => judged(State::Detected, why, seen, fresh),
+            // What watches and has told nothing may as well not watch.
+            Kind::Detected => judged(State::Unknown, format!("{why}; {}", missing(rule, evidence)), seen, 0),
         },
     }
 }
 
-/// In percent.
-fn freshness(age: u64) -> u64 {
-    if age <= PERIOD { 100 } else { 100 * (2 * PERIOD).saturating_sub(age) / PERIOD }
+/// What shows a check at work. Of a log that is not what it was, nothing does.
+fn shown(rule: &Rule, evidence: &Evidence, as_of: u64) -> Option<(String, Seen)> {
+    if !matches!(evidence.log, Log::Intact { .. }) {
+        return None;
+    }
+    let seen = || rule.evidence.iter().filter_map(|event| Some((*event, *evidence.seen.get(*event)?)));
+    let fresh = seen().find(|(_, seen)| freshness(as_of.saturating_sub(seen.at), rule.period_days) == 100);
+    fresh.or_else(|| seen().max_by_key(|(_, seen)| seen.at)).map(|(event, seen)| (event.to_owned(), seen))
+}
+
+fn missing(rule: &Rule, evidence: &Evidence) -> String {
+    let days = rule.period_days;
+    match &evidence.log {
+        Log::Unknown => "no log was read that would show it".to_owned(),
+        Log::Bad(_) => "the log is not what it was, and shows nothing".to_owned(),
+        Log::Intact { .. } if rule.kind == Kind::Enforced => {
+            format!("no record of the last {} days shows it at work", days + days.div_ceil(2))
+        }
+        Log::Intact { .. } => format!("no record of the last {} days shows it at work", 2 * days),
+    }
+}
+
+/// In percent, of evidence of so many seconds.
+fn freshness(age: u64, period_days: u64) -> u64 {
+    let period = period_days * 86_400;
+    if age <= period { 100 } else { 100 * (2 * period).saturating_sub(age) / period.max(1) }
 }
 
 impl Report {
     /// Weights, credit and freshness, from the lines alone: whoever has the report can compute it again.
     pub fn score(&self) -> Score {
-        let counting = || self.lines.iter().filter(|line| line.state.counts());
-        let total: u64 = counting().map(|line| u64::from(line.control.weight)).sum();
-        let earned: u64 = counting().map(|line| u64::from(line.control.weight) * line.state.credit() * line.fresh).sum();
-        let points = if total == 0 { 0 } else { earned / (total * 100) };
-        let fails = |line: &Judged| line.control.critical && matches!(line.state, State::Failing | State::Unknown);
-        let capped = counting().any(fails) && points > CAP;
-        let of = |state| self.lines.iter().filter(|line| line.state == state).count();
-        Score {
-            points: if capped { CAP } else { points },
-            holding: counting().filter(|line| !matches!(line.state, State::Failing | State::Unknown)).count(),
-            checkable: counting().count(),
-            out_of_scope: of(State::OutOfScope),
-            not_applicable: of(State::NotApplicable),
-            capped,
+        Score::of(self.lines.iter().map(|line| Weighed {
+            state: line.state,
+            weight: line.control.weight,
+            critical: line.control.critical,
+            fresh: line.fresh,
+        }))
+    }
+}
+
+/// What of a line counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weighed {
+    pub state: State,
+    pub weight: u32,
+    pub critical: bool,
+    /// In percent.
+    pub fresh: u64,
+}
+
+impl Score {
+    /// The sum of weights times credit times freshness, of the sum of weights; at most [`CAP`] where a critical control fails or is unknown.
+    pub fn of(lines: impl Iterator<Item = Weighed>) -> Score {
+        let mut score = Score { points: 0, holding: 0, checkable: 0, out_of_scope: 0, not_applicable: 0, capped: false };
+        let (mut total, mut earned) = (0, 0);
+        for line in lines {
+            match line.state {
+                State::OutOfScope => score.out_of_scope += 1,
+                State::NotApplicable => score.not_applicable += 1,
+                State::Failing | State::Unknown => score.capped |= line.critical,
+                State::Enforced | State::Detected | State::Configured => score.holding += 1,
+            }
+            if line.state.counts() {
+                score.checkable += 1;
+                total += u64::from(line.weight);
+                earned += u64::from(line.weight) * line.state.credit() * line.fresh.min(100);
+            }
         }
+        // Never rounded up.
+        score.points = if total == 0 { 0 } else { earned / (total * 100) };
+        if score.capped {
+            score.points = score.points.min(CAP);
+        }
+        score
     }
 }
 
 /// Whether a column of the class `class` is one of those that a control is about: `pii.email` is within `pii`.
 pub fn is_about(control: &Control, class: &str) -> bool {
     control.classes.iter().any(|of| class.strip_prefix(of.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    pub(super) fn control(check: &str, classes: &[&str]) -> Control {
-        let classes = classes.iter().map(|class| (*class).to_owned()).collect();
-        Control {
-            framework: "x".to_owned(),
-            id: check.to_owned(),
-            check: check.to_owned(),
-            classes,
-            weight: 1,
-            ..Control::default()
-        }
-    }
-
-    fn seen(event: &str, at: u64) -> Evidence {
-        Evidence { seen: [(event.to_owned(), Seen { count: 1, record: 7, at })].into(), log: Log::Intact { size: 8, gaps: 0 } }
-    }
-
-    const NOW: u64 = 1_800_000_000;
-
-    fn score_of(controls: &[Control], facts: &Facts, evidence: &Evidence) -> Score {
-        report("x", controls, facts, evidence, NOW).score()
-    }
-
-    #[test]
-    fn what_is_not_known_counts_as_failing() {
-        let facts = Facts { level: "strict".to_owned(), ..Facts::default() };
-        let [isolation, classified] = ["isolation", "classified"].map(|check| control(check, &[]));
-        let alone = score_of(std::slice::from_ref(&isolation), &facts, &seen("statement", NOW));
-        assert_eq!((alone.points, alone.holding, alone.checkable), (100, 1, 1));
-        let both = score_of(&[isolation, classified], &facts, &seen("statement", NOW));
-        assert_eq!((both.points, both.holding, both.checkable), (50, 1, 2), "nobody has looked at the catalog");
-    }
-
-    #[test]
-    fn a_critical_control_that_fails_caps_the_score() {
-        let facts = Facts { level: "strict".to_owned(), ..Facts::default() };
-        let mut controls: Vec<Control> = (0..9).map(|_| control("isolation", &[])).collect();
-        controls.push(control("audit-complete", &[]));
-        let evidence = seen("statement", NOW);
-        assert_eq!(score_of(&controls, &facts, &evidence).points, 90);
-        controls[9].critical = true;
-        let score = score_of(&controls, &facts, &evidence);
-        assert_eq!((score.points, score.capped), (59, true));
-    }
-
-    #[test]
-    fn old_evidence_is_worth_less_and_none_is_configuration() {
-        let facts = Facts { level: "strict".to_owned(), ..Facts::default() };
-        let controls = [control("isolation", &[])];
-        for (age, points) in [(0, 100), (PERIOD, 100), (PERIOD * 3 / 2, 50), (2 * PERIOD, 50), (9 * PERIOD, 50)] {
-            assert_eq!(score_of(&controls, &facts, &seen("statement", NOW - age)).points, points, "{age}");
-        }
-        let report = report("x", &controls, &facts, &Evidence::default(), NOW);
-        assert_eq!(report.lines[0].state, State::Configured);
-        assert!(report.lines[0].because.ends_with("nothing was seen of it in 60 days"), "{}", report.lines[0].because);
-    }
-
-    #[test]
-    fn what_cannot_be_seen_is_listed_and_does_not_count() {
-        let facts = Facts { level: "strict".to_owned(), ..Facts::default() };
-        let controls = [control("isolation", &[]), control("out-of-scope", &[]), control("retention", &["time"])];
-        let facts = Facts { columns: vec![Column { class: "pii".to_owned(), ..Column::default() }], ..facts };
-        let score = score_of(&controls, &facts, &seen("statement", NOW));
-        assert_eq!((score.points, score.checkable, score.out_of_scope, score.not_applicable), (100, 1, 1, 1));
-    }
-
-    #[test]
-    fn a_report_can_be_computed_again_from_its_json() {
-        let controls = [control("isolation", &[]), control("transport", &[])];
-        let report = report("x", &controls, &Facts::default(), &seen("statement", NOW), NOW);
-        let again: Report = serde_json::from_str(&serde_json::to_string(&report).expect("JSON")).expect("a report");
-        assert_eq!((again.score(), &again), (report.score(), &report));
-    }
-
-    #[test]
-    fn names_are_of_one_check_each() {
-        let mut names: Vec<&str> = RULES.iter().map(|rule| rule.name).collect();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), RULES.len());
-    }
 }

@@ -9,6 +9,7 @@ pub static RULE: Rule = Rule {
     kind: Kind::Enforced,
     says: "nothing is done that is not recorded",
     evidence: &["statement", "intent"],
+    period_days: 30,
     look,
 };
 

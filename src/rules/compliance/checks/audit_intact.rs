@@ -9,6 +9,7 @@ pub static RULE: Rule = Rule {
     kind: Kind::Detected,
     says: "the audit log is what it was: it verifies against its checkpoints",
     evidence: &["checkpoint", "statement", "intent"],
+    period_days: 7,
     look,
 };
 

@@ -9,6 +9,7 @@ pub static RULE: Rule = Rule {
     kind: Kind::Configuration,
     says: "records are kept for as many days as the control says",
     evidence: &["statement", "intent"],
+    period_days: 30,
     look,
 };
 

@@ -9,6 +9,7 @@ pub static RULE: Rule = Rule {
     kind: Kind::Enforced,
     says: "a client that does nothing for 15 minutes is logged off",
     evidence: &["session_end"],
+    period_days: 30,
     look,
 };
 

@@ -1,6 +1,7 @@
 //! **change-window**: unrestricted users change definitions at set times or for a ticket only
 //!
-//! What a function does inside is not seen, nor what goes past the proxy (`second-lock`, `bulkhead doctor`).
+//! A window that is always open, and for no ticket, does not count. What a function does inside is not seen, nor what goes past
+//! the proxy (`second-lock`, `bulkhead doctor`).
 
 use super::none_of;
 use crate::rules::compliance::{Access, Control, Evidence, Facts, Finding, Kind, Rule, User};
@@ -9,7 +10,8 @@ pub static RULE: Rule = Rule {
     name: "change-window",
     kind: Kind::Enforced,
     says: "unrestricted users change definitions at set times or for a ticket only",
-    evidence: &["ticket", "refused", "intent"],
+    evidence: &["ticket", "refused_change"],
+    period_days: 90,
     look,
 };
 

@@ -10,6 +10,7 @@ pub static RULE: Rule = Rule {
     kind: Kind::Configuration,
     says: "no column of the database looks personal and has no class",
     evidence: &[],
+    period_days: 0,
     look,
 };
 

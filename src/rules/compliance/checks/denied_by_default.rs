@@ -9,12 +9,13 @@ pub static RULE: Rule = Rule {
     kind: Kind::Enforced,
     says: "a table that no policy lists is denied to every tenant",
     evidence: &["refused", "statement", "intent"],
+    period_days: 30,
     look,
 };
 
 fn look(_: &Control, facts: &Facts, _: &Evidence) -> Finding {
     let open = facts.tables.iter().filter(|table| table.scope != "denied").count();
-    Finding::Holds(format!("{open} tables are open to tenants, by name; all others are denied"))
+    Finding::Holds(format!("tables that are open to tenants, by name: {open}; all others are denied"))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub static RULE: Rule = Rule {
     kind: Kind::Enforced,
     says: "every role of a tenant's login is under a limit of rows",
     evidence: &["limited", "statement", "intent"],
+    period_days: 30,
     look,
 };
 

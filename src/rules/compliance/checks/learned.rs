@@ -9,6 +9,7 @@ pub static RULE: Rule = Rule {
     kind: Kind::Enforced,
     says: "applications say only what they were learned to say",
     evidence: &["threat", "statement", "intent"],
+    period_days: 30,
     look,
 };
 

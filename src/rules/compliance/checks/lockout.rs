@@ -8,7 +8,8 @@ pub static RULE: Rule = Rule {
     name: "lockout",
     kind: Kind::Enforced,
     says: "ten failed logins in a row shut their address out for 30 minutes",
-    evidence: &["login_refused", "session"],
+    evidence: &["login_refused"],
+    period_days: 90,
     look,
 };
 

@@ -58,6 +58,9 @@ pub(super) static ALL: &[&Rule] = &[
 
 /// Whether something holds for each column that a control is about.
 fn of_columns(control: &Control, facts: &Facts, holds: impl Fn(&Column) -> bool, what: &str) -> Finding {
+    if control.classes.is_empty() {
+        return Finding::Unknown("the control names no classes".to_owned());
+    }
     if facts.columns.is_empty() {
         return Finding::Unknown(
             "no column has a class: nobody has said what is where (bulkhead compliance classify)".to_owned(),
@@ -69,7 +72,10 @@ fn of_columns(control: &Control, facts: &Facts, holds: impl Fn(&Column) -> bool,
     }
     let wrong: Vec<&str> = about.iter().filter(|column| !holds(column)).map(|column| column.name.as_str()).collect();
     if wrong.is_empty() {
-        Finding::Holds(format!("each of {} columns {what}", about.len()))
+        match about.len() {
+            1 => Finding::Holds(format!("{} {what}", about[0].name)),
+            count => Finding::Holds(format!("each of {count} columns {what}")),
+        }
     } else {
         Finding::Fails(format!("not each {what}: {}", some(wrong.into_iter())))
     }
@@ -97,10 +103,25 @@ mod tests {
     use super::*;
     use crate::rules::compliance::{Evidence, Log};
 
+    #[test]
+    fn what_is_about_no_column_is_told_apart() {
+        let control = |classes: &[&str]| Control { classes: texts(classes), ..Control::default() };
+        let facts = Facts { columns: vec![Column { class: "pii".to_owned(), ..Column::default() }], ..Facts::default() };
+        let look = |classes: &[&str], facts: &Facts| of_columns(&control(classes), facts, |_| true, "is well");
+        assert!(matches!(look(&["pii"], &facts), Finding::Holds(_)));
+        assert!(matches!(look(&["pci"], &facts), Finding::NotApplicable(why) if why.contains("pci")));
+        assert!(matches!(look(&["pii"], &Facts::default()), Finding::Unknown(why) if why.contains("no column has a class")));
+        assert!(matches!(look(&[], &facts), Finding::Unknown(why) if why.contains("names no classes")));
+    }
+
     fn look(rule: &Rule, classes: &[&str], facts: &Facts) -> Finding {
         let control = Control { classes: classes.iter().map(|class| (*class).to_owned()).collect(), ..Control::default() };
         let evidence = Evidence { log: Log::Intact { size: 9, gaps: 0 }, ..Evidence::default() };
         (rule.look)(&control, facts, &evidence)
+    }
+
+    pub fn texts(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
     }
 
     pub fn holds(rule: &Rule, classes: &[&str], facts: &Facts) {

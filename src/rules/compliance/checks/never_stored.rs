@@ -10,6 +10,7 @@ pub static RULE: Rule = Rule {
     kind: Kind::Enforced,
     says: "nothing is written into columns of these classes",
     evidence: &["refused_column", "statement", "intent"],
+    period_days: 30,
     look,
 };
 

@@ -9,6 +9,7 @@ pub static RULE: Rule = Rule {
     kind: Kind::Detected,
     says: "policies that come into force are recorded",
     evidence: &["policies"],
+    period_days: 365,
     look,
 };
 

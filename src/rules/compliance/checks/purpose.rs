@@ -9,7 +9,8 @@ pub static RULE: Rule = Rule {
     name: "purpose",
     kind: Kind::Enforced,
     says: "columns of these classes show their value only while a purpose is said",
-    evidence: &["purpose", "masked", "statement"],
+    evidence: &["purpose", "masked"],
+    period_days: 30,
     look,
 };
 
@@ -17,7 +18,7 @@ fn look(control: &Control, facts: &Facts, _: &Evidence) -> Finding {
     of_columns(
         control,
         facts,
-        |column| column.is_masked && column.has_purposes || column.never_stored,
+        |column| column.is_masked && !column.purposes.is_empty() || column.never_stored,
         "is masked unless a purpose is said",
     )
 }
@@ -26,7 +27,7 @@ fn look(control: &Control, facts: &Facts, _: &Evidence) -> Finding {
 mod tests {
     use super::*;
     use crate::rules::compliance::Column;
-    use crate::rules::compliance::checks::tests::{fails, holds};
+    use crate::rules::compliance::checks::tests::{fails, holds, texts};
 
     #[test]
     fn what_it_finds() {
@@ -35,7 +36,7 @@ mod tests {
                 name: "public.t.c".to_owned(),
                 class: "pii.x".to_owned(),
                 is_masked: true,
-                has_purposes: good,
+                purposes: if good { texts(&["billing"]) } else { vec![] },
                 ..Column::default()
             }],
             ..Facts::default()

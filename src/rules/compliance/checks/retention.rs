@@ -10,6 +10,7 @@ pub static RULE: Rule = Rule {
     kind: Kind::Enforced,
     says: "rows are not there once their column of these classes is old enough",
     evidence: &["statement", "intent"],
+    period_days: 30,
     look,
 };
 

@@ -9,6 +9,7 @@ pub static RULE: Rule = Rule {
     kind: Kind::Enforced,
     says: "PostgreSQL itself keeps tenants apart under the proxy",
     evidence: &["statement", "intent"],
+    period_days: 30,
     look,
 };
 

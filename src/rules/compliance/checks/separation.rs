@@ -10,6 +10,7 @@ pub static RULE: Rule = Rule {
     kind: Kind::Configuration,
     says: "who may change definitions has no part in the tenants' work",
     evidence: &["session"],
+    period_days: 30,
     look,
 };
 

@@ -10,6 +10,7 @@ pub static RULE: Rule = Rule {
     kind: Kind::Detected,
     says: "threat rules look at what is asked, and what they find is recorded",
     evidence: &["threat", "refused", "statement"],
+    period_days: 30,
     look,
 };
 

@@ -10,6 +10,7 @@ pub static RULE: Rule = Rule {
     kind: Kind::Enforced,
     says: "clients must use TLS, and servers are verified, or on this machine",
     evidence: &["tls"],
+    period_days: 30,
     look,
 };
 

@@ -10,6 +10,7 @@ pub static RULE: Rule = Rule {
     kind: Kind::Configuration,
     says: "no login is shared by tenants without signed tokens, none has a generic name",
     evidence: &["session"],
+    period_days: 30,
     look,
 };
 
