@@ -22,7 +22,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admin::{self, Admin, Health};
-use crate::audit::record::Record;
 use crate::audit::writer::Format;
 use crate::audit::{self, Durability, Log};
 use crate::backend::ConnectError;
@@ -90,7 +89,6 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
         observers.push(log.clone());
     }
     let events = Events::new(observers);
-    note_facts(log.as_deref(), &config, &policies);
     let cache = open_cache(&config, &events)?;
     let nudge = Nudge::default();
     let mut keepers = vec![];
@@ -125,14 +123,6 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
     // What it says last is that it ended well.
     log.end();
     if log.has_failed() { Err("the audit log cannot be written".to_owned()) } else { served }
-}
-
-/// What compliance rules look at is in the log, for those who have no more.
-fn note_facts(log: Option<&Log>, config: &Config, policies: &PolicyModel) {
-    if let Some(log) = log {
-        let facts = serde_json::to_string(&facts::of(config, policies)).unwrap_or_default();
-        log.note(Record::new("facts").text("facts", &facts));
-    }
 }
 
 fn open_log(config: &Config, events: &Events) -> Result<Option<Arc<Log>>, String> {

@@ -53,12 +53,23 @@ fn learn(common: &Common, args: &Args) -> Done {
     let known = listed(common, args.application.as_deref())?;
     let said = said(common, args)?;
     let learned = Learned::new(known.iter().cloned());
+    if said.is_empty() && known.is_empty() {
+        return Err(Trouble::Other("the log has no statement of it: does it connect with that application_name?".to_owned()));
+    }
     let new: Vec<&Said> = said.iter().filter(|said| !learned.knows(id_of(&said.form))).collect();
     if args.new {
+        // On one line, whatever is in it; quotes as they are.
+        let plain = |text: &str| text.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'");
         for said in &new {
             let remark = suspicion(said, &learned).map(|why| format!("  <- {why}")).unwrap_or_default();
             let refused = if said.refused { ", refused" } else { "" };
-            say(&format!("{} times since {}, by {}{refused}: {}{remark}\n", said.times, said.first, users(said), said.form));
+            say(&format!(
+                "{} times since {}, by {}{refused}: {}{remark}\n",
+                said.times,
+                said.first,
+                users(said),
+                plain(&said.form)
+            ));
         }
         return Ok(if new.is_empty() { Outcome::Fine } else { Outcome::FoundSomethingWrong });
     }
@@ -148,7 +159,7 @@ fn users(said: &Said) -> String {
 }
 
 fn policy(application: Option<&str>, known: &[String], new: &[&Said], learned: &Learned) -> String {
-    let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    let quoted = super::toml_string;
     let (who, names) = match application {
         Some(name) => (name.escape_debug().to_string(), format!("names = [{}]\n", quoted(name))),
         None => ("all applications".to_owned(), String::new()),

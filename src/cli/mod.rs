@@ -134,6 +134,12 @@ impl Common {
     }
 }
 
+/// A basic string of TOML, on one line.
+fn toml_string(text: &str) -> String {
+    // JSON's strings are TOML's but for one character.
+    serde_json::to_string(text).unwrap_or_default().replace('\u{7f}', "\\u007f")
+}
+
 fn load_policies(config: &Config) -> Result<PolicyModel, Problems> {
     let names: Vec<String> = config.databases.iter().map(|d| d.name.clone()).collect();
     let policies = policy_load::load(&config.server.policies, &names)?;

@@ -9,7 +9,9 @@ use arc_swap::ArcSwapOption;
 use smallvec::SmallVec;
 use tokio::sync::{Notify, watch};
 
+use super::facts;
 use crate::audit::Log;
+use crate::audit::record::Record;
 use crate::backend;
 use crate::backend::catalog::{Fingerprint, Watch};
 use crate::cache::upkeep::{Definitions, Tables};
@@ -221,6 +223,8 @@ pub struct Keeper {
     freshness: Arc<Freshness>,
     /// In force.
     policies: PolicyModel,
+    /// The epoch whose facts are in the audit log.
+    told: Option<PolicyEpoch>,
     /// Read, but contradicted by the catalog so far: its tables may be on their way.
     wanted: Option<PolicyModel>,
     snapshot: Snapshot,
@@ -265,6 +269,7 @@ impl Keeper {
             lock: Arc::default(),
             freshness: Arc::default(),
             policies,
+            told: None,
             wanted: None,
             snapshot,
             fingerprint,
@@ -349,6 +354,16 @@ impl Keeper {
     }
 
     /// Replaces the policies; problems leave the old epoch in force, until the catalog fits them.
+    /// What compliance rules look at is in the log, as of the epoch in force, for those who have no more.
+    fn tell_facts(&mut self, config: &Config, log: Option<&Log>) {
+        let epoch = self.gate.epoch();
+        if let Some(log) = log.filter(|_| self.told != Some(epoch)) {
+            let facts = serde_json::to_string(&facts::of(config, &self.database, &self.policies)).unwrap_or_default();
+            log.note(Record::new("facts").text("database", &self.database.name).text("facts", &facts));
+            self.told = Some(epoch);
+        }
+    }
+
     fn set_policies(&mut self, policies: &PolicyModel, events: &Events) {
         let policies = policies.of_database(&self.database.name);
         self.wanted = if self.install(policies.clone(), None, events) { None } else { Some(policies) };
@@ -474,8 +489,9 @@ pub async fn keep(mut keepers: Vec<Keeper>, config: Arc<Config>, nudge: Nudge, e
         let now = if whole { stamp(&directory) } else { seen.clone() };
         if now != seen {
             seen = now;
-            reload_policies(&mut keepers, &config, &events, log.as_deref());
+            reload_policies(&mut keepers, &config, &events);
         }
+        keepers.iter_mut().for_each(|keeper| keeper.tell_facts(&config, log.as_deref()));
         for (keeper, known) in keepers.iter().zip(looked) {
             if whole || known.is_some() {
                 keeper.look_at_lock(&events).await;
@@ -487,12 +503,11 @@ pub async fn keep(mut keepers: Vec<Keeper>, config: Arc<Config>, nudge: Nudge, e
     }
 }
 
-fn reload_policies(keepers: &mut [Keeper], config: &Config, events: &Events, log: Option<&Log>) {
+fn reload_policies(keepers: &mut [Keeper], config: &Config, events: &Events) {
     let names: Vec<String> = config.databases.iter().map(|d| d.name.clone()).collect();
     let loaded = load::load(&config.server.policies, &names);
     match loaded.and_then(|policies| Problems(check_rules(&policies)).or(policies)) {
         Ok(policies) => {
-            super::note_facts(log, config, &policies);
             keepers.iter_mut().for_each(|k| k.set_policies(&policies, events));
         }
         Err(problems) => {

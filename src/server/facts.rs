@@ -1,26 +1,30 @@
 //! What configuration and policies say, for compliance rules: [`Facts`].
 
 use std::net::IpAddr;
+use std::time::SystemTime;
 
-use crate::config::{Config, OnFailure, SslMode, Upstream, User, UserAccess};
-use crate::policy::model::{Mode, PolicyModel, Scope, TablePolicy, WindowPolicy};
+use crate::config::{Config, Database, OnFailure, SslMode, Upstream, User, UserAccess};
+use crate::policy::model::{ApplicationPolicy, Mode, PolicyModel, Scope, TablePolicy, ThreatPolicy, WindowPolicy};
 use crate::rules::compliance::{Access, Audit, ClientTls, Column, Facts, Restriction, Table, User as Login};
-use crate::rules::{self, Modes, RULES, Watch};
+use crate::rules::{self, Action, Modes, RULES, Watch};
 
-/// Everything but what only a catalog and the audit log can tell.
-pub fn of(config: &Config, policies: &PolicyModel) -> Facts {
+/// Everything about one database but what only a catalog and the audit log can tell. `policies`: those that apply to it.
+pub fn of(config: &Config, database: &Database, policies: &PolicyModel) -> Facts {
     let modes = modes_for_everybody(policies);
     let in_mode = |mode| {
-        let rules = RULES.iter().enumerate().filter(move |(number, _)| modes.of_rule(*number) == mode);
+        let rules = RULES.iter().enumerate().filter(|(number, _)| modes.of_rule(*number) == mode);
+        // Whoever is let off, and what is only slowed down, is not refused.
+        let rules = rules.filter(|(number, _)| modes.action_of(*number) != Action::Throttle);
+        let rules =
+            rules.filter(|(_, rule)| ![Watch::Off, Watch::Shadow].into_iter().any(|mode| is_ever(policies, rule.name, mode)));
         rules.map(|(_, rule)| rule.name.to_owned()).collect()
     };
-    let unverified = config.databases.iter().filter(|database| !is_verified(&database.upstream));
     Facts {
         // Nobody reaches those of a denied table.
         columns: policies.tables.iter().filter(|t| t.scope != Scope::Denied).flat_map(|t| columns(t, policies)).collect(),
         tables: policies.tables.iter().map(table).collect(),
         unclassified: None,
-        users: config.users.iter().map(login).collect(),
+        users: config.users.iter().filter(|user| names(user, database)).map(login).collect(),
         limits: policies.limits.iter().map(|limit| limit.roles.clone()).collect(),
         windows: policies.windows.iter().filter(|window| restricts(window)).map(|window| window.users.clone()).collect(),
         level: config.level.as_str().to_owned(),
@@ -29,11 +33,16 @@ pub fn of(config: &Config, policies: &PolicyModel) -> Facts {
             Some(tls) if tls.required => ClientTls::Required,
             Some(_) => ClientTls::Offered,
         },
-        unverified_servers: unverified.map(|database| database.name.clone()).collect(),
+        unverified_servers: unverified(config, database),
         client_idle_timeout: config.limits.client_idle_timeout.map(|limit| limit.as_secs()),
-        threats_off: in_mode(Watch::Off),
+        threats_off: RULES
+            .iter()
+            .map(|rule| rule.name)
+            .filter(|rule| is_ever(policies, rule, Watch::Off))
+            .map(str::to_owned)
+            .collect(),
         threats_enforced: in_mode(Watch::Enforce),
-        learned: policies.applications.iter().filter(|application| !application.statements.is_empty()).count(),
+        learned: policies.applications.iter().filter(|application| holds(application)).count(),
         audit: config.audit.as_ref().map(|audit| Audit {
             refuses: match audit.on_failure {
                 OnFailure::FailOperation | OnFailure::Shutdown => true,
@@ -42,6 +51,39 @@ pub fn of(config: &Config, policies: &PolicyModel) -> Facts {
             retention_days: audit.retention.map(|retention| retention.as_secs() / 86_400),
         }),
     }
+}
+
+/// Whether a user may name a database.
+fn names(user: &User, database: &Database) -> bool {
+    user.databases.is_empty() || user.databases.contains(&database.name)
+}
+
+/// Whether a rule does no more than this for somebody.
+fn is_ever(policies: &PolicyModel, rule: &str, mode: Watch) -> bool {
+    let of_it = policies.threats.iter().filter(|threat| threat.rule.is_empty() || threat.rule == rule);
+    // The last one for everybody says what holds for everybody; what is for some is for them.
+    let is_for_all = |threat: &&ThreatPolicy| threat.roles.is_empty() && threat.applications.is_empty();
+    let (all, some): (Vec<_>, Vec<_>) = of_it.partition(is_for_all);
+    all.last().is_some_and(|threat| threat.mode == mode) || some.iter().any(|threat| threat.mode == mode)
+}
+
+/// Whether a list holds an application to anything.
+fn holds(application: &ApplicationPolicy) -> bool {
+    let learns = application.learns_until.is_some_and(|until| SystemTime::now() < until);
+    !application.statements.is_empty() && !learns
+}
+
+/// Servers that are neither verified nor on this machine: the database's, and those of users of their own.
+fn unverified(config: &Config, database: &Database) -> Vec<String> {
+    let own = [Some(&database.upstream), database.follow.as_ref()].into_iter().flatten();
+    let own = own.filter(|upstream| !is_verified(upstream)).map(|_| database.name.clone());
+    let users = config.users.iter().filter(|user| names(user, database)).filter(|user| match &user.access {
+        UserAccess::Unrestricted { upstream: Some(upstream) } => !is_verified(upstream),
+        UserAccess::Unrestricted { upstream: None } | UserAccess::Fixed(_) | UserAccess::Shared { .. } => false,
+    });
+    let mut found: Vec<String> = own.chain(users.map(|user| format!("{} of user {}", database.name, user.name))).collect();
+    found.dedup();
+    found
 }
 
 /// What threat rules do where nobody is named.

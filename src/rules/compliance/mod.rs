@@ -338,6 +338,12 @@ pub struct Report {
     pub as_of: u64,
     /// What was known of the log: its size, where it is what it was.
     pub log: Option<u64>,
+    /// Which log that was.
+    #[serde(default)]
+    pub origin: Option<String>,
+    /// What it is about.
+    #[serde(default)]
+    pub databases: Vec<String>,
     pub lines: Vec<Judged>,
 }
 
@@ -366,7 +372,7 @@ pub fn report(framework: &str, controls: &[Control], facts: &Facts, evidence: &E
         Log::Intact { size, gaps: _ } => Some(*size),
         Log::Unknown | Log::Bad(_) => None,
     };
-    Report { framework: framework.to_owned(), as_of, log, lines }
+    Report { framework: framework.to_owned(), as_of, log, origin: None, databases: vec![], lines }
 }
 
 fn judge(control: &Control, facts: &Facts, evidence: &Evidence, as_of: u64) -> Judged {
@@ -426,7 +432,46 @@ fn freshness(age: u64, period_days: u64) -> u64 {
     if age <= period { 100 } else { 100 * (2 * period).saturating_sub(age) / period.max(1) }
 }
 
+impl State {
+    /// The worst of several databases' is what holds.
+    fn badness(self) -> u8 {
+        match self {
+            State::OutOfScope => 0,
+            State::NotApplicable => 1,
+            State::Enforced => 2,
+            State::Detected => 3,
+            State::Configured => 4,
+            State::Unknown => 5,
+            State::Failing => 6,
+        }
+    }
+}
+
 impl Report {
+    /// Of several databases: each control is as it is where it is worst. `None`: there is no database.
+    pub fn of_all(reports: Vec<(String, Report)>) -> Option<Report> {
+        let several = reports.len() > 1;
+        let mut reports = reports.into_iter();
+        let named = |name: &str, report: &mut Report| {
+            report.databases.push(name.to_owned());
+            for line in report.lines.iter_mut().filter(|line| several && line.state != State::OutOfScope) {
+                line.because = format!("{name}: {}", line.because);
+            }
+        };
+        let (name, mut all) = reports.next()?;
+        named(&name, &mut all);
+        for (name, mut report) in reports {
+            named(&name, &mut report);
+            all.databases.append(&mut report.databases);
+            for (line, other) in all.lines.iter_mut().zip(report.lines) {
+                if other.state.badness() > line.state.badness() {
+                    *line = other;
+                }
+            }
+        }
+        Some(all)
+    }
+
     /// Weights, credit and freshness, from the lines alone: whoever has the report can compute it again.
     pub fn score(&self) -> Score {
         Score::of(self.lines.iter().map(|line| Weighed {

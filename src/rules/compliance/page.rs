@@ -42,13 +42,18 @@ fn framework(id: &str) -> (String, &'static str) {
 
 fn head(report: &Report, name: &str, law: &str) -> String {
     let log = match report.log {
-        Some(size) => format!("The audit log was read: {} records, which agree with its signed checkpoints.", thousands(size)),
+        Some(size) => {
+            let origin = report.origin.as_deref().unwrap_or("of unknown origin");
+            let size = thousands(size);
+            format!("The audit log was read ({}): {size} records that its signed checkpoints cover.", escaped(origin))
+        }
         None => "<strong>The audit log was not read, or is not what it was: nothing in it counts.</strong>".to_owned(),
     };
+    let databases = escaped(&if report.databases.is_empty() { "no database".to_owned() } else { report.databases.join(", ") });
     let law = if law.is_empty() { String::new() } else { format!(" <span class=\"law\">{}</span>", escaped(law)) };
     format!(
         "<header><p class=\"who\">Bulkhead &middot; compliance report</p><h1>{name}{law}</h1>\n<p>What a database proxy can \
-        check of it, as of \
+        check of it, of {databases}, as of \
          <time datetime=\"{0}\">{0}</time>. {log}</p></header>\n",
         day(report.as_of)
     )
@@ -239,6 +244,8 @@ fn escaped(text: &str) -> String {
             '>' => out += "&gt;",
             '"' => out += "&quot;",
             '\'' => out += "&#39;",
+            // What turns the order of what follows around.
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => out += "\u{fffd}",
             other => out.push(other),
         }
     }
