@@ -1,6 +1,7 @@
 //! `bulkhead check`
 
 mod lint;
+mod names;
 mod sql;
 mod views;
 
@@ -124,6 +125,7 @@ fn check(common: &Common, args: &Args, findings: &mut Findings) -> Result<(), St
     if policies.tables.is_empty() {
         findings.warnings.push(Warning::new("empty", "no policy lists a table: tenants can read nothing", "add a [[table]]"));
     }
+    findings.warnings.extend(names::warnings(&config, &policies));
     if let Some(snapshot) = snapshot(&config, args)? {
         check_schema(&config, args, &policies, snapshot, findings)?;
     }

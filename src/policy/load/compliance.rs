@@ -1,6 +1,6 @@
 //! `[[class]]`, `[[limit]]`, `[[window]]`, `[[control]]`: what kinds of data ask for, and what frameworks do.
 
-use super::{File, MASKS, inner};
+use super::{File, inner};
 use crate::config::document::{Key, Located, Table, key};
 use crate::config::problem::Problem;
 use crate::policy::model::{
@@ -84,8 +84,7 @@ impl File<'_> {
 
     fn class(&self, entry: &Table<'_>) -> Option<ClassPolicy> {
         let never_stored = self.word(entry, "stored", &["never"]).is_some();
-        let mut mask =
-            if entry.has("mask") && self.word(entry, "mask", &MASKS) == Some("none") { None } else { self.mask(entry) };
+        let mut mask = self.mask(entry);
         if never_stored {
             let place = self.place(inner(self.document, entry.span_of("stored")));
             let (unless_roles, purposes) = (vec![], vec![]);
