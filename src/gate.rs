@@ -491,7 +491,9 @@ impl State {
             // What is refused anyway, or read again with more literals in place, needs no second reading.
             Ok(analysis) => match second::read(key, &tree).and_then(|_| self.finish(&analysis, live, context)) {
                 Ok(mut built) => {
-                    let form = form::form(key).unwrap_or_else(|_| form::NONE.to_owned());
+                    let form = form::form(key).unwrap_or_else(|_| {
+                        if crate::mutant!("watch.no-form-is-nobodys") { String::new() } else { form::NONE.to_owned() }
+                    });
                     built.plan.note_signs(Signs::of(&tree).and(self.threats.signs_of(&tree)), &form);
                     Made::Plan(Box::new(built))
                 }

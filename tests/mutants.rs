@@ -5,7 +5,7 @@
 //! the output check, the unit tests must, in a process of their own. Mutants of sessions and of the pool are for the scenes of
 //! `tests/pool.rs`, their unit tests, `tests/wire_backend.rs` and `tests/lookup.rs`; those of the result cache for `tests/cache.rs`,
 //! of its second tier for `tests/cache_redis.rs`, and of what follows the log for `tests/cache_follow.rs`; those of the audit log for
-//! its unit tests and `tests/audit.rs`.
+//! its unit tests and `tests/audit.rs`; those of threat rules and compliance (`watch.`) for `tests/threats.rs` and `tests/compliance.rs`.
 
 mod support;
 
@@ -47,7 +47,7 @@ fn there_are_mutants_of_every_kind() {
     assert!(switches.contains_key(WITHOUT_CHECK));
     for area in [
         "rewrite.", "guard.", "fence.", "quiet.", "names.", "write.", "mask.", "check.", "session.", "lookup.", "cache.",
-        "audit.",
+        "audit.", "watch.",
     ] {
         let count = switches.keys().filter(|name| name.starts_with(area)).count();
         assert!(count >= 4, "{count} mutants of {area}");
@@ -137,6 +137,8 @@ mod run {
         let redis = Tests::build(&["--test", "cache_redis"], &[]);
         let followed = Tests::build(&["--test", "cache_follow"], &[]);
         let audits = Tests::build(&["--test", "audit"], &[]);
+        let threats = Tests::build(&["--test", "threats"], &[]);
+        let compliance = Tests::build(&["--test", "compliance"], &[]);
         let logs = Tests { program: units.program.clone(), arguments: &["audit::"] };
         let kept = Tests { program: units.program.clone(), arguments: &["cache::", "catalog::"] };
         let sessions = Tests { program: units.program.clone(), arguments: &["session::", "backend::"] };
@@ -146,7 +148,9 @@ mod run {
         switch(&[WITHOUT_CHECK]);
         assert!(differs().is_none(), "the output check refuses what the rewriter should: {:?}", differs().map(|c| &c.sql));
         assert_eq!(units.failing(""), None, "without a mutation");
-        for tests in [&scenes, &sessions, &backends, &lookups, &caches, &redis, &followed, &kept, &audits, &logs] {
+        for tests in
+            [&scenes, &sessions, &backends, &lookups, &caches, &redis, &followed, &kept, &audits, &logs, &threats, &compliance]
+        {
             assert_eq!(tests.failing(""), None, "without a mutation");
         }
         let only = std::env::var("MUTANT").unwrap_or_default();
@@ -161,6 +165,7 @@ mod run {
                 }
                 Some("cache") => [&kept, &caches].iter().find_map(|tests| tests.failing(name)),
                 Some("audit") => [&logs, &audits].iter().find_map(|tests| tests.failing(name)),
+                Some("watch") => [&threats, &compliance].iter().find_map(|tests| tests.failing(name)),
                 Some("lookup") => lookups.failing(name),
                 Some("check") => units.failing(name),
                 Some(_) | None => match differs() {

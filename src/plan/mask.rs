@@ -353,7 +353,7 @@ impl Rewriter<'_> {
 /// A value for a masked column: not where it shows as a pseudonym, nor where nothing is stored.
 pub(super) fn check_filled(mask: &MaskedColumn) -> Result<(), Denial> {
     let denied = || Denial::policy(format!("permission denied for column {}", mask.name));
-    if mask.never_stored && !crate::mutant!("mask.what-is-never-stored-is-stored") {
+    if mask.never_stored && !crate::mutant!("watch.what-is-never-stored-is-stored") {
         return Err(denied().hint("policy: nothing is stored in this column"));
     }
     if mask.mask == Mask::Hash {

@@ -107,7 +107,7 @@ impl Session<'_> {
             (self.declared.glass_until.is_some(), Declaration::BreakGlass),
         ];
         match (action, declared.into_iter().find(|(is_set, _)| *is_set)) {
-            (Action::Emulate(Emulation::ResetAll), Some((_, what))) => {
+            (Action::Emulate(Emulation::ResetAll), Some((_, what))) if !crate::mutant!("watch.reset-keeps-what-was-said") => {
                 let message = format!("RESET ALL while {} is set: reset it outside a transaction first", what.setting());
                 Err(SqlError::new(sqlstate::ACTIVE_TRANSACTION, message))
             }

@@ -160,7 +160,9 @@ impl Session<'_> {
     fn means_the_same(&mut self, statement: &Statement) -> bool {
         let path = self.search_path();
         let Under { search_path, settings, roles } = &statement.under;
-        let same_roles = Arc::ptr_eq(roles, &self.principal.roles) || *roles == self.principal.roles;
+        let same_roles = Arc::ptr_eq(roles, &self.principal.roles)
+            || *roles == self.principal.roles
+            || crate::mutant!("watch.decided-for-other-roles");
         same_roles
             && (Arc::ptr_eq(search_path, &path) || *search_path == path)
             && settings.read_by() == self.settings.effective().read_by()

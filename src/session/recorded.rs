@@ -156,7 +156,9 @@ impl Session<'_> {
             return false;
         }
         let lists = &self.learned.lists;
-        lists.is_empty() || lists.iter().any(|list| list.knows(audited.form)) && !is_unbound(lists, flow, audited, 0)
+        lists.is_empty()
+            || lists.iter().any(|list| list.knows(audited.form)) && !is_unbound(lists, flow, audited, 0)
+            || crate::mutant!("watch.what-is-kept-is-familiar")
     }
 
     /// What threat rules have found in a statement that the rewriter lets through.
@@ -232,7 +234,7 @@ impl Session<'_> {
 
     /// A threat rule ends the session, once the client has been told what it asked.
     pub fn check_ending(&self) -> Step {
-        if !self.is_ending || !self.queue.is_empty() {
+        if !self.is_ending || !self.queue.is_empty() || crate::mutant!("watch.who-is-to-end-goes-on") {
             return Ok(());
         }
         let message = "terminating connection: it is not permitted to go on";
@@ -277,7 +279,7 @@ impl Session<'_> {
     /// 54000: the login has had all the rows that it may have in this hour.
     fn check_hour(&self) -> Result<(), Denial> {
         match self.learned.limit.rows_per_hour {
-            Some(most) if self.login.lately.note_rows(seconds(), 0) >= most => {
+            Some(most) if self.login.lately.note_rows(seconds(), 0) >= most && !crate::mutant!("watch.hours-are-endless") => {
                 Err(Denial::new(Reason::Limit, over_limit("in an hour")))
             }
             Some(_) | None => Ok(()),
@@ -312,7 +314,10 @@ impl Session<'_> {
 
     /// A part was given: the rest may come later.
     pub fn keep_rows(&mut self) {
-        self.learned.parts += std::mem::take(&mut self.learned.given);
+        if !crate::mutant!("watch.parts-are-forgotten") {
+            self.learned.parts += self.learned.given;
+        }
+        self.learned.given = 0;
     }
 
     /// A transaction has ended, and all that it had open.
@@ -336,6 +341,9 @@ impl Session<'_> {
     /// # Errors
     /// A threat rule refuses it.
     pub fn check_prepared(&mut self, plan: &Plan) -> Result<(), Denial> {
+        if crate::mutant!("watch.what-is-prepared-is-not-looked-at") {
+            return Ok(());
+        }
         let signs = self.signs_of(plan, Protocol::Extended);
         let modes = if signs.is_empty() { return Ok(()) } else { self.threat_modes() };
         let refuses = |number| modes.of_rule(number) == Watch::Enforce && modes.action_of(number) != Action::Throttle;

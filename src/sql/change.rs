@@ -48,7 +48,8 @@ fn is_own(relation: Option<&RangeVar>) -> bool {
 /// INTO stands in the first of several that UNION joins.
 fn makes_a_table(select: &SelectStmt) -> bool {
     let side = |side: &Option<Box<SelectStmt>>| side.as_deref().is_some_and(makes_a_table);
-    select.into_clause.is_some() || side(&select.larg) || side(&select.rarg)
+    let below = side(&select.larg) || side(&select.rarg);
+    select.into_clause.is_some() || below && !crate::mutant!("watch.into-behind-union")
 }
 
 /// Settings by which the server reads texts otherwise than this proxy does.
