@@ -53,10 +53,6 @@ impl Session<'_> {
             self.refuse(in_failed_transaction());
             return Ok(());
         }
-        if let Err(denial) = self.check_prepared(&statement.plan) {
-            self.deny(denial, Protocol::Extended);
-            return Ok(());
-        }
         if statement.upstream.is_none() {
             self.names.insert(parse.name, statement.clone());
             self.answer_parse(statement, parse.name);

@@ -335,21 +335,6 @@ impl Session<'_> {
         End::Fatal(SqlError { severity: crate::error::Severity::Fatal, ..over_limit(what) })
     }
 
-    /// What is prepared for a list's application, and would be refused when it is executed, is refused at once: what it describes, and what
-    /// its constants compute, is nobody's to see.
-    ///
-    /// # Errors
-    /// A threat rule refuses it.
-    pub fn check_prepared(&mut self, plan: &Plan) -> Result<(), Denial> {
-        if crate::mutant!("watch.what-is-prepared-is-not-looked-at") {
-            return Ok(());
-        }
-        let signs = self.signs_of(plan, Protocol::Extended);
-        let modes = if signs.is_empty() { return Ok(()) } else { self.threat_modes() };
-        let refuses = |number| modes.of_rule(number) == Watch::Enforce && modes.action_of(number) != Action::Throttle;
-        if signs.rules().any(|(number, _)| refuses(number)) { self.judge(plan, signs) } else { Ok(()) }
-    }
-
     /// Both of [`open`](Self::open) and [`recorded`](Self::recorded).
     ///
     /// # Errors
