@@ -308,9 +308,11 @@ impl Relay {
 
     /// Passes the client's messages on.
     fn upstream(&mut self, client: &mut super::socket::Client, lease: &mut Lease) -> Result<Option<End>, SqlError> {
-        let recording = self.recorder.is_on();
+        if client.inbox.is_empty() {
+            return Ok(None);
+        }
+        let (recording, is_watched) = (self.recorder.is_on(), self.is_watched());
         while lease.outbox.len() < HIGH {
-            let is_watched = self.is_watched();
             let reads = is_watched || self.database.cache.is_some() && !self.misread;
             let asks = Cell::new(false);
             let interesting = |tag| {

@@ -57,6 +57,12 @@ const READINGS: [&str; 3] = ["standard_conforming_strings", "client_encoding", "
 
 /// Whether what comes after a text may be read otherwise than it is here: it sets one of these, or may.
 pub fn may_change_reading(text: &str) -> bool {
+    // All of them have this in them; most statements have not.
+    let bytes = text.as_bytes();
+    let is_set = |at: usize| bytes.get(at..at + 3).is_some_and(|word| word.eq_ignore_ascii_case(b"set"));
+    if !memchr::memchr2_iter(b's', b'S', bytes).any(is_set) {
+        return false;
+    }
     let lower = text.to_ascii_lowercase();
     let mentions = |word: &str| lower.contains(word);
     let names = mentions("set") && mentions("names");
