@@ -294,6 +294,7 @@ fn no_more_rows_are_given_than_a_policy_says() {
     let mut app = world.connect("app");
     assert_eq!(app.query("SELECT id FROM plain LIMIT 50").rows().count(), 50);
     assert_eq!(refused(&mut app, "SELECT id FROM plain LIMIT 1"), "54000");
+    assert_eq!(app.query("BEGIN").status, Some(b'T'), "it was refused before it ran: the session goes on");
     assert_eq!(world.connect("desk").query("SELECT id FROM plain").rows().count(), 100, "nobody else");
     world.evidence("limited", &[("user", "app".into()), ("rows", 50.into())]);
 }
@@ -330,8 +331,8 @@ fn definitions_are_changed_in_their_time_and_for_a_reason() {
     }
     let mut closed = world.connect("closed");
     for sql in [
-        "SELECT 1 AS a INTO hidden UNION SELECT 2",
-        "EXPLAIN ANALYZE SELECT 1 AS a INTO hidden UNION SELECT 2",
+        "SELECT 1 AS a INTO TEMP hidden UNION SELECT 2",
+        "EXPLAIN ANALYZE SELECT 1 AS a INTO TEMP hidden UNION SELECT 2",
         "UPDATE pg_class SET relname = 'x' WHERE false",
         "COPY plain TO PROGRAM 'true'",
     ] {
@@ -342,9 +343,9 @@ fn definitions_are_changed_in_their_time_and_for_a_reason() {
         let mut odd = world.connect("closed");
         odd.query(reading);
         let hidden: &[u8] = if reading.contains("SJIS") {
-            b"SELECT E'\xe3\x81\x83\\'; CREATE TABLE hidden (a int); --'"
+            b"SELECT E'\xe3\x81\x83\\'; CREATE TEMP TABLE hidden (a int); --'"
         } else {
-            b"SELECT '\\', '; CREATE TABLE hidden (a int); --'"
+            b"SELECT '\\', '; CREATE TEMP TABLE hidden (a int); --'"
         };
         odd.query(hidden);
         assert_eq!(one(&mut closed, "SELECT count(*) FROM pg_class WHERE relname = 'hidden'").as_deref(), Some("0"), "{reading}");
@@ -399,6 +400,8 @@ fn a_report_says_what_holds_and_names_its_evidence() {
     // A second may pass until a checkpoint covers what was done: what nobody has signed does not count.
     let begun = std::time::Instant::now();
     let (text, told) = loop {
+        // What was said before the packs were in force shows nothing of them.
+        one(&mut world.connect("app"), "SELECT name FROM person WHERE id = 7");
         let output = world.proxy.setup.run(&["compliance", "report", "--framework", "gdpr", "--json"]);
         assert_eq!(output.status.code(), Some(1), "not all holds: {output:?}");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -441,7 +444,32 @@ fn a_report_says_what_holds_and_names_its_evidence() {
         std::process::Command::new(env!("CARGO_BIN_EXE_bulkhead")).args(without).args(arguments).output().expect("it runs");
     let again: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
     assert_eq!(again["score"], told["score"]);
-    // What was not signed, and what is not in force, shows nothing.
+    // What was not signed shows nothing: anybody can write it behind the rest.
+    let forged = elsewhere.path().join("forged");
+    std::fs::create_dir(&forged).expect("a directory");
+    for file in std::fs::read_dir(&log).expect("the log").map(|entry| entry.expect("an entry").path()) {
+        std::fs::copy(&file, forged.join(file.file_name().expect("a name"))).expect("a copy");
+    }
+    let facts = serde_json::json!({ "level": "paranoid", "client_tls": "required" }).to_string();
+    let record =
+        serde_json::json!({ "time": "2026-11-29T00:00:00.000000Z", "event": "facts", "database": "shop", "facts": facts });
+    // As records are written: the time first, and then the event.
+    let record = format!(
+        "{{\"time\":\"2026-11-29T00:00:00.000000Z\",\"event\":\"facts\",\"database\":\"shop\",\"facts\":{}}}",
+        record["facts"]
+    );
+    let leaf = <sha2::Sha256 as sha2::Digest>::digest([&[0], record.as_bytes()].concat());
+    let hex: String = leaf[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let segment = std::fs::read_dir(&forged).expect("it").map(|entry| entry.expect("an entry").path());
+    let segment = segment.filter(|path| path.extension().is_some_and(|e| e == "log")).max().expect("a segment");
+    let text = std::fs::read_to_string(&segment).expect("it") + &format!("{hex} {record}\n");
+    std::fs::write(&segment, text).expect("write");
+    let arguments = ["--log", forged.to_str().expect("a path"), "--policies", policies.to_str().expect("a path")];
+    let output =
+        std::process::Command::new(env!("CARGO_BIN_EXE_bulkhead")).args(without).args(arguments).output().expect("it runs");
+    let again: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
+    assert_eq!(again["score"], told["score"]);
+    // What is not in force shows nothing.
     let changed = std::fs::read_to_string(world.proxy.setup.config())
         .expect("it")
         .replace("[server]", "[isolation]\nlevel = \"paranoid\"\n[server]");
