@@ -342,13 +342,6 @@ impl Relay {
             if matches!(header.tag, b'Q' | b'P') && !self.sees_reading(&client.inbox, length) {
                 return Ok(None);
             }
-            if header.tag == b'Q' && self.unsynced {
-                // Whether the server skips it is not known: what it answers could not be told apart.
-                return Err(SqlError::fatal(
-                    sqlstate::PROTOCOL_VIOLATION,
-                    "a query string in the middle of an extended batch is not supported",
-                ));
-            }
             if is_watched && matches!(header.tag, b'Q' | b'P') {
                 if client.inbox.len() < length.min(LONGEST_CHANGE) {
                     return Ok(None);
