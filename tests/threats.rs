@@ -358,6 +358,11 @@ fn a_policy_says_what_comes_of_it() {
         mode = 'enforce'
         action = 'throttle'
         applications = ['slow']
+
+        [[threat]]
+        rule = 'stacked-statements'
+        mode = 'enforce'
+        applications = ['single']
     ";
     let world = world(&(LEARNED.to_owned() + policies));
     let mut ends = world.connect("shop", "ends");
@@ -373,6 +378,15 @@ fn a_policy_says_what_comes_of_it() {
     assert_eq!(burst.answer().sqlstate(), "42501");
     let next = burst.answer();
     assert!(next.rows().next().is_none() && matches!(next.sqlstate(), "" | "57P01"), "{next:?}");
+    // One statement a message, and what only changes the session.
+    let mut single = world.connect("shop", "single");
+    for sql in ["SELECT note FROM item; DELETE FROM item", "SELECT 1; PREPARE q AS SELECT 2", "BEGIN; SELECT 1; SELECT 2; COMMIT"]
+    {
+        assert!(refused(&mut single, sql), "{sql}");
+    }
+    assert!(!refused(&mut single, "BEGIN; SET LOCAL statement_timeout = 5000; SELECT note FROM item WHERE id = 5; COMMIT"));
+    assert_eq!(world.found("stacked-statements", "enforce"), 3);
+    assert!(!refused(&mut world.connect("shop", "any"), "SELECT note FROM item; SELECT 1"), "off");
     // Slow, and not refused.
     let mut slow = world.connect("shop", "slow");
     assert!(!refused(&mut slow, INJECTED));

@@ -77,6 +77,7 @@ pub static RULES: &[&Rule] = &[
     &threat::logins::RULE,
     &threat::canary::RULE,
     &threat::behaviour::RULE,
+    &threat::stacked_statements::RULE,
 ];
 
 /// Rules that have found something.

@@ -92,6 +92,7 @@ impl Session<'_> {
     }
 
     async fn add_pieces(&mut self, approved: &[Approved], pieces: Vec<Piece>, text: &mut Text) -> Result<(), Denial> {
+        self.judge_together(approved)?;
         for (one, piece) in approved.iter().zip(pieces) {
             let audit = match &piece {
                 Piece::Execute { sql: _, statement } => {

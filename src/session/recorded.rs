@@ -10,7 +10,7 @@ use crate::audit::{self, Reach, Refused};
 use crate::error::{SqlError, sqlstate};
 use crate::event::Event;
 use crate::finding::{Action, Denial, Reason, Watch};
-use crate::gate::Protocol;
+use crate::gate::{Approved, Protocol};
 use crate::id::PolicyEpoch;
 use crate::plan::{Effect, Plan};
 use crate::policy::limits::RowLimit;
@@ -251,6 +251,18 @@ impl Session<'_> {
     /// Whether the login's statements are slow.
     pub fn is_slow(&self) -> bool {
         self.login.lately.is_slow(seconds)
+    }
+
+    /// What a query string's statements are together.
+    ///
+    /// # Errors
+    /// A policy says that it is refused.
+    pub fn judge_together(&mut self, approved: &[Approved]) -> Result<(), Denial> {
+        // What only changes the session has no form.
+        let mut own = approved.iter().filter(|one| !one.plan.form().is_empty());
+        let (Some(_), Some(second)) = (own.next(), own.next()) else { return Ok(()) };
+        let rule = &rules::threat::stacked_statements::RULE;
+        if self.watch_of(rule).0 == Watch::Off { Ok(()) } else { self.judge(&second.plan, Signs::of_rule(rule)) }
     }
 
     /// A statement is about to be sent: its intent is recorded where it has one. What comes back goes with it.

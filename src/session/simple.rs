@@ -254,6 +254,7 @@ impl Session<'_> {
 
     /// One place for each statement.
     async fn record_intents(&mut self, approved: &[Approved], sent: &mut [Sent]) -> Result<(), Denial> {
+        self.judge_together(approved)?;
         for (one, sent) in approved.iter().zip(sent) {
             sent.audit = self.open(&one.plan, Protocol::Simple)?;
         }

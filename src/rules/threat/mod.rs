@@ -14,6 +14,7 @@ pub mod letter;
 pub mod logins;
 pub mod slow_call;
 pub mod spelled_text;
+pub mod stacked_statements;
 pub mod tautology;
 pub mod union_of_catalog;
 pub mod union_of_constants;
