@@ -179,8 +179,8 @@ pub struct Login {
     pub places: Places,
     /// What its sessions have done lately.
     pub lately: Lately,
-    /// Who has tried to log in as it.
-    pub attempts: Mutex<Attempts>,
+    /// Who has tried to log in as it, and failed; nobody, mostly.
+    pub attempts: Mutex<Option<Box<Attempts>>>,
     /// What its sessions usually do.
     pub usual: Usual,
 }

@@ -281,6 +281,7 @@ fn mode_of_logins(login: &Login, database: &str, startup: &Startup, shared: &Sha
 fn is_shut_out(login: &Login, database: &str, client: &Client, startup: &Startup, shared: &Shared) -> bool {
     let Some(address) = client.socket.address() else { return false };
     let mut attempts = login.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(attempts) = attempts.as_deref_mut() else { return false };
     if attempts.are_too_many(address, seconds()) && mode_of_logins(login, database, startup, shared) == Watch::Enforce {
         return true;
     }
@@ -291,7 +292,7 @@ fn is_shut_out(login: &Login, database: &str, client: &Client, startup: &Startup
 fn note_failed_login(login: &Login, database: &str, client: &Client, startup: &Startup, shared: &Shared) {
     let Some(address) = client.socket.address() else { return };
     let mut attempts = login.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-    if !attempts.note_failed(address, seconds()) {
+    if !attempts.get_or_insert_default().note_failed(address, seconds()) {
         return;
     }
     let (rule, mode) = (rules::threat::logins::RULE.name, mode_of_logins(login, database, startup, shared));
