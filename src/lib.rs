@@ -23,7 +23,8 @@
 //! 4  gate                   review(): the one place that orders analyse > decide > plan
 //! 4  backend                connection, pool, cancel, catalog loader
 //! 3  plan                   rewriting; needs a Permit
-//! 2  policy, rules, audit, metrics model, load, decide, epoch; records, the tree over them, proofs; the only file that names counters
+//! 2  policy, rules, audit, metrics model, load, decide, epoch; threat and compliance rules, learned lists, baselines; records, the tree over
+//!                           them, proofs; the only file that names counters
 //! 1  sql, wire, event       parsers and the output check; frames and messages (no sockets); what can happen
 //! 0  calendar, config, catalog, principal, finding, id, error, mutants
 //! ```
@@ -41,6 +42,8 @@
 //! * **REFUSE**: a parse error, a missing catalog entry, a disagreement between parsers is a `Denial`.
 //! * **EPOCH**: a permit carries its epoch; a prepared statement whose epoch is old is reviewed again when it is used. No review is
 //!   older than definitions that an unrestricted user was told are changed: tenants wait for them.
+//! * **ROLES**: a session's roles change (a purpose is said, the glass is broken) only where nothing is open from before; what was decided for
+//!   other roles, prepared or kept, is decided again.
 //! * **KNOWN-STATE**: the pool takes back only a connection whose state is known; on any doubt it is closed.
 //! * **VERDICT**: a verdict is a returned value bound to its statement. A query string of n statements is refused whole
 //!   if one is refused. A denial inside a transaction aborts that transaction upstream.
