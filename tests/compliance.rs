@@ -481,6 +481,23 @@ fn a_report_says_what_holds_and_names_its_evidence() {
     let output = command.args(arguments).current_dir(world.proxy.setup.path()).output().expect("it runs");
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(text.contains("these settings are not in force") && !text.contains("\nenforced "), "{text}");
+    // Who has the report alone computes the score again; one that was polished does not add up.
+    let file = elsewhere.path().join("report.json");
+    let computed = |told: &Value| {
+        std::fs::write(&file, told.to_string()).expect("write");
+        run(&["compliance", "recompute", file.to_str().expect("a path")])
+    };
+    let (status, said) = computed(&told);
+    assert!(status == Some(0) && said.starts_with("checkable controls: "), "{said}");
+    let mut polished = told.clone();
+    polished["score"]["points"] = 100.into();
+    assert_eq!(computed(&polished).0, Some(1));
+    let lines_of = |told: &Value| told["report"]["lines"].as_array().expect("lines").len();
+    for line in (0..lines_of(&told)).filter(|line| told["report"]["lines"][*line]["evidence"].is_null()) {
+        let mut polished = told.clone();
+        polished["report"]["lines"][line]["state"] = "enforced".into();
+        assert_eq!(computed(&polished).0, Some(1), "it names no record that shows it");
+    }
     // For people.
     let (_, page) = run(&["compliance", "report", "--framework", "pci-dss", "--html"]);
     assert!(page.starts_with("<!DOCTYPE html>") && page.contains("PCI DSS") && page.ends_with("</html>\n"), "{page}");

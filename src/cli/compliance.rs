@@ -1,7 +1,7 @@
 //! `bulkhead compliance report | classify`
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use crate::config::{self, Upstream};
 use crate::policy::load;
 use crate::policy::model::{ClassPolicy, ControlPolicy, PolicyModel, TablePolicy, is_within};
 use crate::rules::classify::{self, Proposal, Sample};
-use crate::rules::compliance::{self, Control, Evidence, Facts, Log, Report, Seen, State, page, render};
+use crate::rules::compliance::{self, Control, Evidence, Facts, Log, Report, Seen, State, page, recompute, render};
 use crate::server::facts;
 use crate::sql::tree::quoted_name;
 
@@ -42,6 +42,8 @@ pub struct Args {
 enum Command {
     /// Look at the controls of a framework
     Report(ReportArgs),
+    /// Compute the score of a report again, from what it says of each control (what `report --json` has printed)
+    Recompute { report: PathBuf },
     /// Propose classes for columns that no policy says the kind of: by names, types and samples of their values
     Classify(ClassifyArgs),
 }
@@ -88,6 +90,7 @@ struct ClassifyArgs {
 pub fn run(common: &Common, args: &Args) -> Outcome {
     end(match &args.command {
         Command::Report(args) => report(common, args),
+        Command::Recompute { report } => again(report),
         Command::Classify(args) => classify(common, args),
     })
 }
@@ -144,6 +147,27 @@ fn report(common: &Common, args: &ReportArgs) -> Done {
         render::text(&report)
     });
     Ok(if fails(&report) { Outcome::FoundSomethingWrong } else { Outcome::Fine })
+}
+
+/// The score of a report that somebody has been given.
+fn again(path: &Path) -> Done {
+    let other = |why: String| Trouble::Other(format!("{}: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| other(error.to_string()))?;
+    let told: Value = serde_json::from_str(&text).map_err(|error| other(error.to_string()))?;
+    let report: Report = serde_json::from_value(told["report"].clone()).map_err(|error| other(error.to_string()))?;
+    let score = match recompute::recompute(&recompute::brief(&report)) {
+        Ok(score) => score,
+        Err(why) => {
+            complain_of(format!("{}: {why}", path.display()));
+            return Ok(Outcome::FoundSomethingWrong);
+        }
+    };
+    say(&format!("{}\n", render::summary(&score)));
+    if json!(score) == told["score"] {
+        return Ok(Outcome::Fine);
+    }
+    complain_of(format!("{} says another score: {}", path.display(), told["score"]));
+    Ok(Outcome::FoundSomethingWrong)
 }
 
 fn unknown_framework(framework: &str, controls: &[Control]) -> String {
