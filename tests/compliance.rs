@@ -338,6 +338,15 @@ fn definitions_are_changed_in_their_time_and_for_a_reason() {
     ] {
         assert_eq!(refused(&mut closed, sql), "42501", "{sql}");
     }
+    // Types of parameters are bytes, and no text that cannot be read.
+    let typed = support::wire::Extended {
+        sql: b"SELECT $1",
+        parameter_types: &[1184],
+        parameters: &[Some("2026-01-01")],
+        ..Default::default()
+    };
+    assert!(closed.extended(&typed).error.is_none());
+    assert_eq!(one(&mut closed, "SELECT 7").as_deref(), Some("7"));
     // Where the server reads texts otherwise than they are read here, each may be one that changes something.
     for reading in ["SET standard_conforming_strings = off", "SET client_encoding = 'SJIS'"] {
         let mut odd = world.connect("closed");

@@ -403,9 +403,8 @@ impl Relay {
         if inbox.len() < wanted {
             return false;
         }
-        let body = inbox.get(frame::HEADER..wanted).unwrap_or_default();
-        self.misread = length > LONGEST_CHANGE
-            || !std::str::from_utf8(body).is_ok_and(|text| !text.split('\0').any(change::may_change_reading));
+        let text = text_of(&inbox[..wanted]).filter(|_| length <= LONGEST_CHANGE);
+        self.misread = text.is_none_or(change::may_change_reading);
         true
     }
 
@@ -427,12 +426,7 @@ impl Relay {
     /// # Errors
     /// 42501: not now, or not without a ticket.
     fn check_change(&mut self, message: &[u8], length: usize) -> Result<(), SqlError> {
-        let body = message.get(frame::HEADER..).unwrap_or_default();
-        let text = match message.first() {
-            Some(b'P') => body.split(|b| *b == 0).nth(1),
-            _ => body.split(|b| *b == 0).next(), // tidy: not a syntax kind
-        };
-        let text = text.and_then(|text| std::str::from_utf8(text).ok()).filter(|_| message.len() == length);
+        let text = text_of(message).filter(|_| message.len() == length);
         let kind =
             text.filter(|_| !self.misread || crate::mutant!("watch.read-as-usual")).map_or(change::Kind::Changes, change::kind);
         match kind {
@@ -458,6 +452,13 @@ impl Relay {
             },
         }
     }
+}
+
+/// The statement's text of a Query or Parse, whose other parts (types of parameters) are no text. `None`: it is not UTF-8.
+fn text_of(message: &[u8]) -> Option<&str> {
+    let mut parts = message.get(frame::HEADER..)?.split(|b| *b == 0);
+    let text = if message.first() == Some(&b'P') { parts.nth(1) } else { parts.next() };
+    text.and_then(|text| std::str::from_utf8(text).ok())
 }
 
 /// Whether a server that reports this reads texts otherwise than they are read here.
