@@ -360,6 +360,43 @@ fn outcomes_are_of_their_own_statements() {
     assert_eq!(records.iter().filter(|r| r["event"] == "undone").count(), 1);
 }
 
+/// Answers of the cache that are given again are counted, and stand where they were given.
+#[test]
+fn what_is_given_again_is_counted() {
+    let world = World::start("", "[cache]\nmemory_mb = 8");
+    let mut one = world.connect("one");
+    let read = "SELECT id, note FROM item WHERE id < 3";
+    for _ in 0..200 {
+        assert_eq!(one.query(read).rows().count(), 2);
+    }
+    one.query("UPDATE item SET n = 1 WHERE id = 7");
+    for _ in 0..100 {
+        one.query(read);
+    }
+    drop(one);
+    let records = world.records("session_end");
+    let statements = records.iter().filter(|r| r["statement"].is_u64() && r["event"] != "outcome");
+    let mut next = 1;
+    let mut given = [0, 0];
+    for record in statements {
+        assert_eq!(record["statement"].as_u64(), Some(next), "in their order, without a gap: {record}");
+        let times = record["times"].as_u64().unwrap_or(1);
+        if record["outcome"] == "cached" {
+            given[usize::from(next > 201)] += times;
+            assert_eq!(record["bytes"].as_u64().map(|bytes| bytes / times), Some(one_answer(&records)), "{record}");
+        }
+        next += times;
+    }
+    assert_eq!((next, given), (302, [199, 99]), "each of them, before the update and behind it");
+    assert!(records.len() < 150, "{}", records.len());
+}
+
+/// Bytes of the first answer of the cache.
+fn one_answer(records: &[serde_json::Value]) -> u64 {
+    let first = records.iter().find(|r| r["outcome"] == "cached").expect("one was given");
+    first["bytes"].as_u64().expect("bytes") / first["times"].as_u64().unwrap_or(1)
+}
+
 /// Under `sync` nothing is told that is not recorded, also to who leaves at once.
 #[test]
 fn who_leaves_is_told_nothing_that_is_not_recorded() {

@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod disk;
 pub mod record;
 mod redact;
+mod repeated;
 pub mod segment;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ use crate::event::{Event, Events, Observe, Reload};
 use disk::{Directory, Disk};
 use record::Record;
 pub use redact::redact;
+use repeated::{Repeated, Told};
 pub use trail::{Open, Outcome, Reach, Refused, Template, Trail, Who, without_quotes};
 use writer::{Format, OpenError, Writer};
 
@@ -112,6 +114,8 @@ struct Progress {
 struct Queue {
     /// As [`Writer::add_lines`] takes them.
     lines: Vec<u8>,
+    /// Sessions that have answers of the cache to tell.
+    repeated: Vec<Arc<Repeated>>,
     /// Records that were taken, ever.
     taken: u64,
     /// Those whose templates this segment has.
@@ -190,6 +194,18 @@ impl Log {
         self.note(if more > 0 { record.number("more", more) } else { record });
     }
 
+    /// Records what a session has to tell of the cache.
+    fn tell_repeated(&self, repeated: &Repeated) {
+        if let Some(told) = repeated.take() {
+            self.tell(told);
+        }
+    }
+
+    fn tell(&self, (record, template): Told) {
+        // It has happened.
+        let _ = self.shared.take(record.end(), Some(&template), Duty::After);
+    }
+
     /// A number for one more session of this process.
     fn next_session(&self) -> u64 {
         self.sessions.fetch_add(1, Ordering::Relaxed) + 1
@@ -255,20 +271,24 @@ impl Log {
 
     /// Ends it in order: nothing may follow the last record.
     pub fn end(&self) {
-        {
-            // At once: what comes behind it would look as if somebody else had written it.
-            let mut queue = self.shared.queue();
-            if !queue.stop {
-                queue.push(&Record::new("stop").end());
-                queue.stop = true;
-            }
-        }
-        self.close();
+        self.finish(Some(Record::new("stop")));
     }
 
     /// Writes what there is, and a last checkpoint.
     pub fn close(&self) {
-        self.shared.queue().stop = true;
+        self.finish(None);
+    }
+
+    fn finish(&self, last: Option<Record>) {
+        {
+            // At once: what comes behind it would look as if somebody else had written it.
+            let mut queue = self.shared.queue();
+            if !queue.stop {
+                queue.collect();
+                last.into_iter().for_each(|record| queue.push(&record.end()));
+                queue.stop = true;
+            }
+        }
         self.shared.filled.notify_all();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
@@ -323,21 +343,29 @@ impl Shared {
                 return Ok(ticket);
             }
         }
-        if let Some(template) = template
-            && queue.templates.insert(template.hash)
-        {
-            queue.push(&template.record());
-        }
-        queue.push(&record);
-        let ticket = Ticket(queue.taken);
         // Who fills an empty queue wakes the thread: those after it need not.
-        let was_empty = queue.lines.len() == writer_line(record.len());
+        let was_empty = queue.is_empty();
+        queue.push_of(template, &record);
+        let ticket = Ticket(queue.taken);
         drop(queue);
         record::give_back(record);
         if was_empty || self.settings.durability == Durability::Sync {
             self.filled.notify_one();
         }
         Ok(ticket)
+    }
+
+    /// Comes for what a session has to tell, with the next batch.
+    fn come_for(&self, repeated: Arc<Repeated>) {
+        let was_empty = {
+            let mut queue = self.queue();
+            let was_empty = queue.is_empty();
+            queue.repeated.push(repeated);
+            was_empty
+        };
+        if was_empty {
+            self.filled.notify_one();
+        }
     }
 
     /// Nothing comes to the disk any more, and it does not say why.
@@ -395,13 +423,16 @@ impl Shared {
     fn await_lines(&self, lines: &mut Vec<u8>, writer: &Writer<impl Disk>) -> (u64, bool, bool) {
         let mut queue = self.queue();
         let patience = if queue.failing.is_some() { RETRY } else { self.settings.format.checkpoint };
-        let is_idle = |queue: &mut Queue| !queue.stop && (queue.lines.is_empty() || queue.failing.is_some());
+        let is_idle = |queue: &mut Queue| !queue.stop && (queue.is_empty() || queue.failing.is_some());
         queue = self.filled.wait_timeout_while(queue, patience, is_idle).unwrap_or_else(PoisonError::into_inner).0;
         if let Durability::Interval(interval) = self.settings.durability
-            && !queue.lines.is_empty()
+            && !queue.is_empty()
         {
             let waits = |queue: &mut Queue| !queue.stop && queue.lines.len() < BACKLOG / 8;
             queue = self.filled.wait_timeout_while(queue, interval, waits).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if !queue.stop {
+            queue.collect();
         }
         std::mem::swap(lines, &mut queue.lines);
         // Whoever comes from here on finds the next segment.
@@ -460,12 +491,29 @@ impl Shared {
     }
 }
 
-/// How much a record takes in the queue.
-fn writer_line(record: usize) -> usize {
-    segment::PREFIX + record + 1
-}
-
 impl Queue {
+    /// Whether there is nothing to write.
+    fn is_empty(&self) -> bool {
+        self.lines.is_empty() && self.repeated.is_empty()
+    }
+
+    /// What sessions have to tell of the cache.
+    fn collect(&mut self) {
+        for (record, template) in std::mem::take(&mut self.repeated).iter().filter_map(|one| one.collect()) {
+            self.push_of(Some(&template), &record.end());
+        }
+    }
+
+    /// A record, after its template where the segment has that not yet.
+    fn push_of(&mut self, template: Option<&Template>, record: &[u8]) {
+        if let Some(template) = template
+            && self.templates.insert(template.hash)
+        {
+            self.push(&template.record());
+        }
+        self.push(record);
+    }
+
     fn push(&mut self, record: &[u8]) {
         self.lines.extend_from_slice(&[b' '; segment::PREFIX]);
         self.lines.extend_from_slice(record);

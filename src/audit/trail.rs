@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::record::Record;
 use super::redact::{LONGEST, cut};
+use super::repeated::{Given, Noted, Repeated};
 use super::{Duty, Log, Ticket, Unavailable};
 use crate::sql::form::{self, FormId};
 
@@ -46,6 +47,11 @@ impl Template {
         let hash = form::id_of(&[&text, asked].join("\0"));
         let id = format!("{hash:032x}").into();
         Template { hash, id, command, text: text.into(), asked: asked.into(), form: form::id_of(asked), about: Box::default() }
+    }
+
+    /// Says which it is.
+    pub(super) fn name(&self, record: Record) -> Record {
+        record.text("command", self.command).text("template", self.id())
     }
 
     pub(super) fn record(&self) -> Vec<u8> {
@@ -102,6 +108,16 @@ struct On {
     statements: u64,
     /// What the client may be told only after.
     owed: Ticket,
+    /// Answers of the cache that are not told yet.
+    repeated: Arc<Repeated>,
+}
+
+impl On {
+    /// Answers of the cache come before what is told now.
+    fn log(&self) -> &Arc<Log> {
+        self.log.tell_repeated(&self.repeated);
+        &self.log
+    }
 }
 
 /// Who begins a session.
@@ -128,7 +144,7 @@ impl Trail {
         let (tls, access) =
             (if who.is_encrypted { "on" } else { "off" }, if who.is_unrestricted { "unrestricted" } else { "tenant" });
         let owed = log.note(record.text("tls", tls).text("access", access));
-        Trail(Some(Box::new(On { log: log.clone(), who: fields.into(), statements: 0, owed })))
+        Trail(Some(Box::new(On { log: log.clone(), who: fields.into(), statements: 0, owed, repeated: Arc::default() })))
     }
 
     /// A statement is about to be sent, or answered from the cache.
@@ -142,7 +158,7 @@ impl Trail {
         reach: Reach,
     ) -> Result<Open, Unavailable> {
         let Some(on) = &mut self.0 else { return Ok(Open(None)) };
-        on.log.admit()?;
+        on.log().admit()?;
         on.statements += 1;
         let mut opened = Opened {
             log: on.log.clone(),
@@ -163,9 +179,39 @@ impl Trail {
         Ok(Open(Some(Box::new(opened))))
     }
 
+    /// An answer of the cache is about to be given, asked for at `begun`. The form of what was asked; `None`: it is not recorded.
+    ///
+    /// # Errors
+    /// It must not be, since the log cannot be written.
+    pub fn give(
+        &mut self,
+        template: &Arc<Template>,
+        tenant: Option<&str>,
+        bytes: u64,
+        begun: Instant,
+    ) -> Result<Option<FormId>, Unavailable> {
+        let Some(on) = &mut self.0 else { return Ok(None) };
+        // Who waits for records waits for each.
+        if on.log.is_sync() {
+            let mut open = self.open(|| template.clone(), tenant, Reach::Reads)?;
+            let form = open.form();
+            open.complete(Outcome::Cached { bytes });
+            return Ok(form);
+        }
+        on.log.admit()?;
+        on.statements += 1;
+        match on.repeated.note(&Given { who: &on.who, tenant, template, statement: on.statements, bytes, begun }) {
+            Noted::Counted => {}
+            Noted::Told(told) => on.log.tell(told),
+            Noted::ComeFor => on.log.shared.come_for(on.repeated.clone()),
+        }
+        Ok(Some(template.form))
+    }
+
     /// A statement is refused. What tells it to who looks for it.
     pub fn refuse(&mut self, refused: &Refused<'_>) -> Option<String> {
         let on = self.0.as_mut()?;
+        on.log();
         on.statements += 1;
         let id = format!("{:08x}", rand::random::<u32>());
         let record = Record::new("refused").with(&on.who).number("statement", on.statements).maybe("tenant", refused.tenant);
@@ -180,7 +226,7 @@ impl Trail {
     /// Something that changes who the session is.
     pub fn note(&mut self, event: &str, add: impl FnOnce(Record) -> Record) {
         if let Some(on) = &mut self.0 {
-            on.owed = on.log.note(add(Record::new(event).with(&on.who)));
+            on.owed = on.log().note(add(Record::new(event).with(&on.who)));
         }
     }
 
@@ -220,7 +266,7 @@ impl Trail {
 impl Drop for Trail {
     fn drop(&mut self) {
         if let Some(on) = &self.0 {
-            on.log.note(Record::new("session_end").with(&on.who).number("statements", on.statements));
+            on.log().note(Record::new("session_end").with(&on.who).number("statements", on.statements));
         }
     }
 }
@@ -268,7 +314,7 @@ enum Stage {
 impl Opened {
     fn describe(&self, record: Record) -> Record {
         let record = record.with(&self.fields).number("statement", self.statement).maybe("tenant", self.tenant.as_deref());
-        record.text("command", self.template.command).text("template", self.template.id())
+        self.template.name(record)
     }
 
     fn complete(&mut self, outcome: Outcome<'_>) {

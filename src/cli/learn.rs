@@ -121,7 +121,7 @@ fn said(common: &Common, args: &Args) -> Result<Vec<Said>, Trouble> {
                     let (form, first) = (form.to_owned(), text("time").to_owned());
                     said.push(Said { form, times: 0, first, users: BTreeSet::new(), refused: false });
                 }
-                said[at].times += 1;
+                said[at].times += record["times"].as_u64().unwrap_or(1);
                 said[at].refused |= refused;
                 if !said[at].users.contains(user) {
                     said[at].users.insert(user.clone());

@@ -9,7 +9,6 @@ use super::drive::HIGH;
 use super::enforced::{Phase, Session, Snapshots, Step};
 use super::extended::parameters_of;
 use super::statements::Statement;
-use crate::audit::{self, Reach};
 use crate::cache::doubt;
 use crate::cache::flights::Following;
 use crate::cache::store::Entry;
@@ -337,14 +336,9 @@ impl Session<'_> {
             return false;
         }
         let tenant = self.principal.tenant().map(|tenant| &*tenant.0);
-        match self.trail.open(|| entry.template.audited.clone(), tenant, Reach::Reads) {
-            Ok(mut open) => {
-                let form = open.form();
-                open.complete(audit::Outcome::Cached { bytes: answer.len() as u64 });
-                self.note_ended(form, 0, answer.len() as u64);
-            }
-            Err(_) => return false,
-        }
+        let bytes = answer.len() as u64;
+        let Ok(form) = self.trail.give(&entry.template.audited, tenant, bytes, begun) else { return false };
+        self.note_ended(form, 0, bytes);
         self.client.outbox.extend_from_slice(answer);
         reply::put_ready(&mut self.client.outbox, self.status);
         self.statements += 1;
