@@ -207,10 +207,12 @@ pub enum Uncached {
     Rare,
     Epoch,
     Suspicious,
+    /// The audit log tells values of it.
+    Recorded,
 }
 
 impl Uncached {
-    pub const ALL: [Uncached; 18] = [
+    pub const ALL: [Uncached; 19] = [
         Uncached::Command,
         Uncached::Writes,
         Uncached::Locks,
@@ -229,6 +231,7 @@ impl Uncached {
         Uncached::Rare,
         Uncached::Epoch,
         Uncached::Suspicious,
+        Uncached::Recorded,
     ];
 
     /// The label of metrics.
@@ -252,6 +255,7 @@ impl Uncached {
             Uncached::Rare => "rare",
             Uncached::Epoch => "epoch",
             Uncached::Suspicious => "suspicious",
+            Uncached::Recorded => "recorded",
         }
     }
 
@@ -272,6 +276,7 @@ impl Uncached {
             Uncached::Size => "the answer is larger than what is kept",
             Uncached::Epoch => "policies or definitions have just changed",
             Uncached::Suspicious => "a threat rule has found something in it",
+            Uncached::Recorded => "values of it are told in the audit log",
             Uncached::Rare => "answers of its kind are seldom asked for again, and this one was not",
             Uncached::Behind => "the server's log is not followed closely enough",
             Uncached::Told => "a policy, or a hint in the statement, says so",

@@ -38,6 +38,23 @@ impl Reason {
     }
 }
 
+/// How the audit log tells values of columns of a class.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recording {
+    pub class: Box<str>,
+    pub how: Telling,
+    /// How long they can be read; `None`: as long as the records are there.
+    pub days: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Telling {
+    /// As pseudonyms: HMAC-SHA256.
+    Hmac,
+    /// AES-256-GCM
+    Encrypt,
+}
+
 /// What is done about what a rule finds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Watch {

@@ -10,6 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use rand::RngCore;
@@ -108,6 +109,7 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
         gates.insert(keeper.database().to_owned(), kept);
     }
     let caches = cache.as_ref().map(|cache| caches(&config, cache, &tables)).unwrap_or_default();
+    let tending = tokio::spawn(tend_values(log.clone()));
     let keeping = tokio::spawn(epochs::keep(keepers, Arc::new(config.clone()), nudge.clone(), events.clone(), log.clone()));
     if let Some(address) = config.server.admin_listen {
         let listener = TcpListener::bind(address).await.map_err(|e| format!("cannot listen on {address} (admin_listen): {e}"))?;
@@ -119,6 +121,7 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
     let reload: OnHangup = Arc::new(move || nudge.nudge());
     let served = serve(config, gates, events, reload, Parts { caches, log: log.clone() }).await.map_err(|e| e.to_string());
     keeping.abort();
+    tending.abort();
     let Some(log) = log else { return served };
     // What it says last is that it ended well.
     log.end();
@@ -128,13 +131,31 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
 fn open_log(config: &Config, events: &Events) -> Result<Option<Arc<Log>>, String> {
     let Some(audit) = &config.audit else { return Ok(None) };
     let durability = if audit.is_sync { Durability::Sync } else { Durability::Interval(audit.interval) };
-    let settings =
-        audit::Settings { durability, on_failure: audit.on_failure, format: Format::default(), retention: audit.retention };
+    let settings = audit::Settings {
+        durability,
+        on_failure: audit.on_failure,
+        format: Format::default(),
+        retention: audit.retention,
+        value_keys: Some(&audit.value_keys),
+    };
     let key = audit.key.as_ref().map(String::as_bytes);
     let opened = Log::open(&audit.path, key, settings, events.clone());
     let log = opened.map_err(|error| format!("the audit log in {}: {error}", audit.path.display()))?;
     tracing::info!("the audit log is {}", audit.path.display());
     Ok(Some(Arc::new(log)))
+}
+
+/// Looks after the keys of values in the audit log: what an administrator erases is forgotten here in some seconds.
+async fn tend_values(log: Option<Arc<Log>>) {
+    const PAUSE: Duration = Duration::from_secs(5);
+    let Some(log) = log else { return };
+    loop {
+        let own = log.clone();
+        if tokio::task::spawn_blocking(move || own.tend_values()).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 fn open_cache(config: &Config, events: &Events) -> Result<Option<Arc<Cache>>, String> {

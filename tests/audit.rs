@@ -14,6 +14,7 @@ use support::wire::{Extended, Wire};
 const SCHEMA: &str = "
     CREATE TABLE item (tenant_id int NOT NULL, id int, n int NOT NULL DEFAULT 0, note text, PRIMARY KEY (tenant_id, id));
     INSERT INTO item SELECT t, g, 0, 'note' FROM generate_series(1, 2) t, generate_series(1, 9) g;
+    CREATE TABLE person (tenant_id int NOT NULL, id int, email text, card text, PRIMARY KEY (tenant_id, id));
     GRANT ALL ON ALL TABLES IN SCHEMA public TO app";
 
 const POLICIES: &str = "
@@ -21,6 +22,25 @@ const POLICIES: &str = "
     name = 'public.item'
     scope = 'tenant'
     tenant_column = 'tenant_id'
+
+    [[class]]
+    name = 'pii'
+    recorded = 'hmac'
+    [[class]]
+    name = 'pci.pan'
+    recorded = 'encrypt'
+    recorded_days = 90
+
+    [[table]]
+    name = 'public.person'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+    [[table.column]]
+    name = 'email'
+    class = 'pii.email'
+    [[table.column]]
+    name = 'card'
+    class = 'pci.pan'
 ";
 
 /// A proxy with an audit log before the rows of two tenants.
@@ -395,6 +415,77 @@ fn what_is_given_again_is_counted() {
 fn one_answer(records: &[serde_json::Value]) -> u64 {
     let first = records.iter().find(|r| r["outcome"] == "cached").expect("one was given");
     first["bytes"].as_u64().expect("bytes") / first["times"].as_u64().unwrap_or(1)
+}
+
+/// Values of columns of a class, as a policy wants them: found by whoever has the keys, and gone with these.
+#[test]
+fn values_are_told_where_a_policy_says_so_and_can_be_erased() {
+    let world = World::start("", "[cache]\nmemory_mb = 8");
+    let (mut one, mut web) = (world.connect("one"), world.connect("web"));
+    web.query("SET bulkhead.tenant = '2'");
+    let card = |n: u32| format!("41111111111{n:05}");
+    let mut id = 0;
+    let mut write = |session: &mut Wire, email: &str, card: &str| {
+        id += 1;
+        let answer = session.query(format!("INSERT INTO person (id, email, card) VALUES ({id}, '{email}', '{card}')"));
+        assert!(answer.error.is_none(), "{:?}", answer.error);
+    };
+    write(&mut one, "ann@example.com", &card(1));
+    write(&mut web, "ann@example.com", &card(2));
+    // What stands beside a column, however it is written or sent; nothing else is told.
+    for sql in [
+        "SELECT id FROM person WHERE email = 'zoe@example.com' AND id = 770077",
+        "SELECT id FROM person WHERE email IN ('x@example.com', 'it''s@example.com', 'zoe@example.com')",
+        "SELECT id FROM person p WHERE lower(p.email) LIKE 'zoe@example.com'",
+        "UPDATE person SET email = 'zoe@example.com' WHERE id = 99",
+        "DELETE FROM person WHERE email = 'it''s@example.com'",
+        "INSERT INTO person (id, email) VALUES (5, 'a@example.com'), (6, 'zoe@example.com'), (7, 'c@example.com')",
+        "PREPARE p AS SELECT id FROM person WHERE email = $1",
+        "EXECUTE p('zoe@example.com')",
+        "WITH w AS (SELECT id FROM person WHERE email = 'zoe@example.com') SELECT count(*) FROM w",
+    ] {
+        let answer = one.query(sql);
+        assert!(answer.error.is_none(), "{sql}: {:?}", answer.error);
+    }
+    let sql = b"SELECT id FROM person WHERE email = $1";
+    let asked = Extended { sql, parameters: &[Some("zoe@example.com")], ..Extended::default() };
+    assert!(one.extended(&asked).error.is_none());
+    for _ in 0..3 {
+        assert!(one.query("SELECT id FROM person WHERE email = 'zoe@example.com'").error.is_none());
+    }
+    drop((one, web));
+    let records = world.records("session_end");
+    let text = world.export();
+    for secret in ["ann@", "zoe@", "it's", &card(1), "770077"] {
+        assert!(!text.contains(secret), "{secret}");
+    }
+    let values = |arguments: &[&str]| {
+        let (status, text) = world.run(&[&["audit", "values"], arguments].concat());
+        (status, text.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap_or(line).to_owned()).collect::<Vec<_>>())
+    };
+    let one_of = |email: &str| format!("tenant=1 SELECT public.person.email = {email}");
+    let (status, found) = values(&["--tenant", "1", "--equals", "zoe@example.com"]);
+    let commands: Vec<&str> = found.iter().map(|line| line.split(' ').nth(1).unwrap_or_default()).collect();
+    let expected = ["SELECT", "SELECT", "SELECT", "UPDATE", "INSERT", "SELECT", "SELECT", "SELECT", "SELECT", "SELECT", "SELECT"];
+    assert_eq!((status, commands), (Some(0), expected.to_vec()), "{found:?}");
+    assert_eq!(values(&["--equals", "ann@example.com"]).1.len(), 2, "of each tenant");
+    let (_, quoted) = values(&["--equals", "it's@example.com"]);
+    assert_eq!(quoted, [one_of("it\\'s@example.com"), one_of("it\\'s@example.com").replace("SELECT", "DELETE")]);
+    let cards = values(&["--class", "pci"]).1;
+    assert_eq!(cards.len(), 2);
+    assert!(cards[0].ends_with(&format!("tenant=1 INSERT public.person.card = {}", card(1))), "{cards:?}");
+    assert_eq!(values(&["--equals", "nobody"]).0, Some(1));
+    // Tenant 1 is erased; not a byte of the log changes.
+    let (status, said) = world.run(&["audit", "erase", "--tenant", "1"]);
+    assert!(status == Some(0) && said.contains("2 keys are destroyed"), "{said}");
+    assert_eq!(world.run(&["audit", "erase", "--tenant", "1"]).0, Some(1));
+    assert_eq!(values(&["--tenant", "1", "--equals", "ann@example.com"]).0, Some(1));
+    assert!(values(&["--tenant", "1"]).1.iter().all(|line| line.ends_with("(its key is erased)")));
+    assert_eq!(values(&["--equals", "ann@example.com"]).1.len(), 1, "tenant 2's is there");
+    let after = world.records("\"event\":\"erased\"");
+    assert_eq!(after.iter().filter(|r| r["event"] == "erased" && r["tenant"] == "1").count(), 2);
+    assert_eq!(after[..records.len()], records[..]);
+    assert_eq!(world.run(&["audit", "verify"]).0, Some(0));
 }
 
 /// Under `sync` nothing is told that is not recorded, also to who leaves at once.

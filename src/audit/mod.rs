@@ -18,6 +18,7 @@ pub mod segment;
 mod tests;
 mod trail;
 pub mod tree;
+pub mod values;
 pub mod verify;
 pub mod writer;
 
@@ -38,6 +39,8 @@ use record::Record;
 pub use redact::redact;
 use repeated::{Repeated, Told};
 pub use trail::{Open, Outcome, Reach, Refused, Template, Trail, Who, without_quotes};
+pub use values::Classed;
+use values::ValueKeys;
 use writer::{Format, OpenError, Writer};
 
 /// When a record is safe enough for what it is about to go on.
@@ -51,12 +54,14 @@ pub enum Durability {
 
 /// How a log is kept.
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
+pub struct Settings<'s> {
     pub durability: Durability,
     pub on_failure: OnFailure,
     pub format: Format,
     /// How long segments are kept, if not for ever.
     pub retention: Option<Duration>,
+    /// Where the keys of values are.
+    pub value_keys: Option<&'s Path>,
 }
 
 /// The log cannot be written, and what is to be recorded must not be done.
@@ -82,6 +87,8 @@ pub struct Log {
     shared: Arc<Shared>,
     sessions: AtomicU64,
     refused_logins: Mutex<RefusedLogins>,
+    /// `None`: there are no values to tell.
+    values: Option<ValueKeys>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -100,7 +107,10 @@ struct Shared {
     /// There are lines, or an end.
     filled: Condvar,
     progress: watch::Sender<Progress>,
-    settings: Settings,
+    durability: Durability,
+    on_failure: OnFailure,
+    format: Format,
+    retention: Option<Duration>,
     events: Events,
 }
 
@@ -149,22 +159,32 @@ impl Log {
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub fn open(path: &Path, key: Option<&[u8]>, settings: Settings, events: Events) -> Result<Log, OpenError> {
+    pub fn open(path: &Path, key: Option<&[u8]>, settings: Settings<'_>, events: Events) -> Result<Log, OpenError> {
         let disk = Directory::new(path).map_err(|error| OpenError::Io { name: path.display().to_string(), error })?;
         Log::on(disk, key, settings, events)
     }
 
     /// # Errors
     /// See [`OpenError`].
-    pub fn on(disk: impl Disk + 'static, key: Option<&[u8]>, settings: Settings, events: Events) -> Result<Log, OpenError> {
-        let writer = Writer::open(disk, key, settings.format)?;
+    pub fn on(disk: impl Disk + 'static, key: Option<&[u8]>, settings: Settings<'_>, events: Events) -> Result<Log, OpenError> {
+        let format = settings.format;
+        let writer = Writer::open(disk, key, format)?;
         let (progress, _) = watch::channel(Progress::default());
         let queue = Mutex::default();
-        let shared = Arc::new(Shared { queue, filled: Condvar::new(), progress, settings, events });
+        let Settings { durability, on_failure, format: _, retention, value_keys } = settings;
+        let values = value_keys.map(ValueKeys::in_directory);
+        let shared = Shared { queue, filled: Condvar::new(), progress, durability, on_failure, format, retention, events };
+        let shared = Arc::new(shared);
         let own = shared.clone();
         let spawned = std::thread::Builder::new().name("audit".to_owned()).spawn(move || own.write(writer));
         let thread = spawned.map_err(|error| OpenError::Io { name: "a thread".to_owned(), error })?;
-        let log = Log { shared, sessions: AtomicU64::new(0), refused_logins: Mutex::default(), thread: Mutex::new(Some(thread)) };
+        let log = Log {
+            shared,
+            sessions: AtomicU64::new(0),
+            refused_logins: Mutex::default(),
+            values,
+            thread: Mutex::new(Some(thread)),
+        };
         log.note(Record::new("start").text("version", env!("CARGO_PKG_VERSION")));
         Ok(log)
     }
@@ -216,9 +236,31 @@ impl Log {
     /// # Errors
     /// See there.
     pub fn admit(&self) -> Result<(), Unavailable> {
-        let refused = self.shared.settings.on_failure != OnFailure::Continue && self.shared.progress.borrow().failing;
+        let refused = self.shared.on_failure != OnFailure::Continue && self.shared.progress.borrow().failing;
         let refused = refused && !crate::mutant!("audit.failing-logs-admit");
         if refused { Err(Unavailable) } else { Ok(()) }
+    }
+
+    /// A field that tells values.
+    fn tell_values<'v>(&self, tenant: Option<&str>, values: impl Iterator<Item = Classed<'v>>) -> Result<Vec<u8>, Unavailable> {
+        let Some(keys) = &self.values else { return Ok(vec![]) };
+        match keys.tell(tenant, values) {
+            Ok(told) => Ok(told),
+            Err(error) => {
+                tracing::error!("values cannot be told in the audit log: {error}");
+                // Without them, it says so.
+                let untold = || Record::fields(|record| record.text("values", "untold"));
+                if self.shared.on_failure == OnFailure::Continue { Ok(untold()) } else { Err(Unavailable) }
+            }
+        }
+    }
+
+    /// Destroys keys of values whose time is over, and records what has become of others: to be done from time to time.
+    pub fn tend_values(&self) {
+        let Some(keys) = &self.values else { return };
+        if let Err(error) = keys.tend(|erased| _ = self.note(erased.record())) {
+            tracing::warn!("keys of values in the audit log cannot be looked after: {error}");
+        }
     }
 
     /// Waits until the record is as safe as it must be.
@@ -238,11 +280,11 @@ impl Log {
                 false
             }
         };
-        if durable || self.shared.settings.on_failure == OnFailure::Continue { Ok(()) } else { Err(Unavailable) }
+        if durable || self.shared.on_failure == OnFailure::Continue { Ok(()) } else { Err(Unavailable) }
     }
 
     pub fn is_safe(&self, ticket: Ticket) -> bool {
-        match self.shared.settings.durability {
+        match self.shared.durability {
             Durability::Interval(_) => true,
             Durability::Sync => self.shared.progress.borrow().durable >= ticket.0 || crate::mutant!("audit.sync-does-not-wait"),
         }
@@ -250,12 +292,12 @@ impl Log {
 
     /// Whether records are waited for.
     pub fn is_sync(&self) -> bool {
-        self.shared.settings.durability == Durability::Sync
+        self.shared.durability == Durability::Sync
     }
 
     /// Ends when the log cannot be written and the proxy is to end with it.
     pub async fn must_end(&self) {
-        if self.shared.settings.on_failure != OnFailure::Shutdown {
+        if self.shared.on_failure != OnFailure::Shutdown {
             return std::future::pending().await;
         }
         let mut progress = self.shared.progress.subscribe();
@@ -330,7 +372,7 @@ impl Shared {
         }
         let is_full = queue.lines.len() + queue.backlog > BACKLOG;
         if queue.failing.is_some() || is_full {
-            let on_failure = self.settings.on_failure;
+            let on_failure = self.on_failure;
             if duty == Duty::Before && on_failure != OnFailure::Continue {
                 return Err(Unavailable);
             }
@@ -349,7 +391,7 @@ impl Shared {
         let ticket = Ticket(queue.taken);
         drop(queue);
         record::give_back(record);
-        if was_empty || self.settings.durability == Durability::Sync {
+        if was_empty || self.durability == Durability::Sync {
             self.filled.notify_one();
         }
         Ok(ticket)
@@ -374,7 +416,7 @@ impl Shared {
         if is_new {
             tracing::error!("the audit log cannot be written: {why}");
             self.queue().failing.get_or_insert_with(|| Failing::new(why.to_owned()));
-            self.events.emit(Event::AuditFailed { refuses: self.settings.on_failure != OnFailure::Continue });
+            self.events.emit(Event::AuditFailed { refuses: self.on_failure != OnFailure::Continue });
         }
     }
 
@@ -411,7 +453,7 @@ impl Shared {
             if stop {
                 return;
             }
-            if let Some(retention) = self.settings.retention.filter(|_| rotates || pruned.elapsed() > Duration::from_secs(3600)) {
+            if let Some(retention) = self.retention.filter(|_| rotates || pruned.elapsed() > Duration::from_secs(3600)) {
                 pruned = Instant::now();
                 self.prune(&mut writer, retention);
             }
@@ -422,10 +464,10 @@ impl Shared {
     /// them, and whether they are the last.
     fn await_lines(&self, lines: &mut Vec<u8>, writer: &Writer<impl Disk>) -> (u64, bool, bool) {
         let mut queue = self.queue();
-        let patience = if queue.failing.is_some() { RETRY } else { self.settings.format.checkpoint };
+        let patience = if queue.failing.is_some() { RETRY } else { self.format.checkpoint };
         let is_idle = |queue: &mut Queue| !queue.stop && (queue.is_empty() || queue.failing.is_some());
         queue = self.filled.wait_timeout_while(queue, patience, is_idle).unwrap_or_else(PoisonError::into_inner).0;
-        if let Durability::Interval(interval) = self.settings.durability
+        if let Durability::Interval(interval) = self.durability
             && !queue.is_empty()
         {
             let waits = |queue: &mut Queue| !queue.stop && queue.lines.len() < BACKLOG / 8;
@@ -472,7 +514,7 @@ impl Shared {
         self.progress.send_modify(|now| now.failing = true);
         if is_new {
             tracing::error!("the audit log cannot be written: {error}");
-            self.events.emit(Event::AuditFailed { refuses: self.settings.on_failure != OnFailure::Continue });
+            self.events.emit(Event::AuditFailed { refuses: self.on_failure != OnFailure::Continue });
             if error.kind() == io::ErrorKind::StorageFull && writer.give_up_reserve() {
                 // There is room for what is refused from now on, and for this.
                 writer.add(Record::new("failed").text("why", &error.to_string()).end());

@@ -69,6 +69,12 @@ impl Record {
         self
     }
 
+    pub fn json(mut self, name: &str, value: &serde_json::Value) -> Record {
+        self.name(name);
+        self.0.extend_from_slice(value.to_string().as_bytes());
+        self
+    }
+
     /// The field is left out where there is no value.
     pub fn maybe(self, name: &str, value: Option<&str>) -> Record {
         match value {

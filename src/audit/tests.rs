@@ -608,7 +608,7 @@ fn what_is_not_kept_any_more_leaves_the_rest_provable() {
 }
 
 fn log(disk: &Forgetful, durability: Durability, on_failure: OnFailure) -> Log {
-    let settings = Settings { durability, on_failure, format: SMALL, retention: None };
+    let settings = Settings { durability, on_failure, format: SMALL, retention: None, value_keys: None };
     Log::on(disk.clone(), None, settings, Events::default()).expect("a log")
 }
 
@@ -645,7 +645,7 @@ async fn under_sync_an_intent_is_waited_for_however_slow_the_disk_is() {
     let mut trail = Trail::begin(Some(&log), &who());
     trail.safe().await.expect("a good disk");
     disk.with(|inner| inner.held = true);
-    let mut open = trail.open(template, Some("1"), Reach::Writes).expect("a good disk");
+    let mut open = trail.open(template, Some("1"), Reach::Writes, vec![]).expect("a good disk");
     assert!(!trail.is_safe());
     {
         let waiting = trail.safe();
@@ -667,11 +667,11 @@ async fn under_interval_nobody_waits_and_all_is_there_at_the_end() {
     let mut trail = Trail::begin(Some(&log), &who());
     disk.with(|inner| inner.held = true);
     for _ in 0..500 {
-        let mut open = trail.open(template, None, Reach::Writes).expect("a good disk");
+        let mut open = trail.open(template, None, Reach::Writes, vec![]).expect("a good disk");
         assert!(trail.is_safe());
         open.complete(Outcome::Done { rows: 1, bytes: 0 });
     }
-    let unknown = trail.open(template, None, Reach::Reads).expect("a good disk");
+    let unknown = trail.open(template, None, Reach::Reads, vec![]).expect("a good disk");
     drop(unknown);
     disk.with(|inner| inner.held = false);
     drop(trail);
@@ -688,7 +688,7 @@ async fn each_segment_says_what_its_templates_are() {
     let log = Arc::new(log(&disk, Durability::Sync, OnFailure::FailOperation));
     let mut trail = Trail::begin(Some(&log), &who());
     for _ in 0..40 {
-        let mut open = trail.open(template, None, Reach::Writes).expect("a good disk");
+        let mut open = trail.open(template, None, Reach::Writes, vec![]).expect("a good disk");
         trail.safe().await.expect("a good disk");
         open.complete(Outcome::Done { rows: 1, bytes: 0 });
     }
@@ -713,12 +713,12 @@ async fn while_it_cannot_be_written_statements_are_refused_or_counted_as_it_says
         trail.safe().await.expect("a good disk");
         disk.fail_after(0, u32::MAX, io::ErrorKind::StorageFull);
         // The first finds it out, unless a checkpoint that was due just now has.
-        let first = trail.open(template, None, Reach::Writes);
+        let first = trail.open(template, None, Reach::Writes, vec![]);
         let taken = usize::from(first.is_ok());
         let told = if taken == 1 { trail.safe().await } else { Err(super::Unavailable) };
         drop(first);
         assert!(log.has_failed());
-        let next = trail.open(template, None, Reach::Writes);
+        let next = trail.open(template, None, Reach::Writes, vec![]);
         assert_eq!((told.is_ok(), next.is_ok()), (on_failure == OnFailure::Continue, on_failure == OnFailure::Continue));
         assert_eq!(trail.admits(), on_failure == OnFailure::Continue);
         drop(next);
@@ -735,6 +735,6 @@ async fn while_it_cannot_be_written_statements_are_refused_or_counted_as_it_says
         let gap = events(&disk).into_iter().find(|(name, _)| name == "gap").expect("a gap").1;
         let missed = if on_failure == OnFailure::Continue { 1 } else { 0 };
         assert_eq!(gap["missed"], missed, "{gap}");
-        trail.open(template, None, Reach::Writes).expect("as before").complete(Outcome::Skipped);
+        trail.open(template, None, Reach::Writes, vec![]).expect("as before").complete(Outcome::Skipped);
     }
 }

@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::record::Record;
 use super::redact::{LONGEST, cut};
 use super::repeated::{Given, Noted, Repeated};
-use super::{Duty, Log, Ticket, Unavailable};
+use super::{Classed, Duty, Log, Ticket, Unavailable};
 use crate::sql::form::{self, FormId};
 
 /// What many statements have in common: recorded once in each segment.
@@ -147,7 +147,18 @@ impl Trail {
         Trail(Some(Box::new(On { log: log.clone(), who: fields.into(), statements: 0, owed, repeated: Arc::default() })))
     }
 
-    /// A statement is about to be sent, or answered from the cache.
+    /// A field that tells values, for [`open`](Self::open).
+    ///
+    /// # Errors
+    /// There is no key for them, and they must be told.
+    pub fn tell<'v>(&self, tenant: Option<&str>, values: impl Iterator<Item = Classed<'v>>) -> Result<Vec<u8>, Unavailable> {
+        match &self.0 {
+            Some(on) => on.log.tell_values(tenant, values),
+            None => Ok(vec![]),
+        }
+    }
+
+    /// A statement is about to be sent, or answered from the cache. `told`: a field that tells values, or nothing.
     ///
     /// # Errors
     /// It must not be, since the log cannot be written.
@@ -156,6 +167,7 @@ impl Trail {
         template: impl FnOnce() -> Arc<Template>,
         tenant: Option<&str>,
         reach: Reach,
+        told: Vec<u8>,
     ) -> Result<Open, Unavailable> {
         let Some(on) = &mut self.0 else { return Ok(Open(None)) };
         on.log().admit()?;
@@ -166,6 +178,7 @@ impl Trail {
             statement: on.statements,
             tenant: tenant.map(Into::into),
             template: template(),
+            told: told.into(),
             begun: Instant::now(),
             stage: Stage::Recorded,
         };
@@ -193,7 +206,7 @@ impl Trail {
         let Some(on) = &mut self.0 else { return Ok(None) };
         // Who waits for records waits for each.
         if on.log.is_sync() {
-            let mut open = self.open(|| template.clone(), tenant, Reach::Reads)?;
+            let mut open = self.open(|| template.clone(), tenant, Reach::Reads, vec![])?;
             let form = open.form();
             open.complete(Outcome::Cached { bytes });
             return Ok(form);
@@ -296,6 +309,8 @@ struct Opened {
     statement: u64,
     tenant: Option<Box<str>>,
     template: Arc<Template>,
+    /// A field that tells values.
+    told: Box<[u8]>,
     begun: Instant,
     stage: Stage,
 }
@@ -314,7 +329,7 @@ enum Stage {
 impl Opened {
     fn describe(&self, record: Record) -> Record {
         let record = record.with(&self.fields).number("statement", self.statement).maybe("tenant", self.tenant.as_deref());
-        self.template.name(record)
+        self.template.name(record).with(&self.told)
     }
 
     fn complete(&mut self, outcome: Outcome<'_>) {

@@ -1,4 +1,4 @@
-//! `bulkhead audit verify | prove | consistency | tail | export`, and `bulkhead why`
+//! `bulkhead audit verify | prove | consistency | tail | export | values | erase`, and `bulkhead why`
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -86,6 +86,16 @@ enum Command {
         #[arg(long, value_name = "TIME")]
         until: Option<String>,
     },
+    /// Print the values that policies want told ([[class]] recorded), as far as their keys are there
+    #[command(after_help = "\
+Examples:
+  bulkhead audit values --tenant 7 --equals ann@example.com     who has asked for, or written, this value of that tenant's?
+  bulkhead audit values --class pii
+
+Exit status: 0 there are some, 1 there are none, 2 could not run.")]
+    Values(super::values::ValuesArgs),
+    /// Erase a tenant's values out of the log, by destroying their keys; no byte of the log changes
+    Erase(super::values::EraseArgs),
 }
 
 /// Why was that refused? The ID stands in the error's DETAIL
@@ -148,6 +158,8 @@ pub fn run(common: &Common, args: &Args) -> Outcome {
         Command::Check { proof, public_key } => check(proof, public_key),
         Command::Consistency { log, old, new } => consistency(common, log, old, new),
         Command::Tail { log, lines, follow } => tail(common, log, *lines, *follow),
+        Command::Values(args) => super::values::values(common, args),
+        Command::Erase(args) => super::values::erase(common, args),
         Command::Export { log, format, since, until } => export(common, log, format == "ecs", since.as_deref(), until.as_deref()),
     };
     end(done)

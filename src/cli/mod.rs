@@ -13,6 +13,7 @@ mod reference;
 mod serve;
 mod shape;
 mod test;
+mod values;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;

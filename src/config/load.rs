@@ -150,8 +150,9 @@ fn apply_audit(draft: &mut Draft, environment: &Environment) -> Option<Problem> 
     let key = written.key.as_ref().map(|key| Secrets { environment, base: &key.base }.resolve(&key.text)).transpose();
     match key {
         Ok(key) => {
-            let AuditDraft { path: _, key: _, is_sync, interval, on_failure, retention } = written;
-            draft.config.audit = Some(Audit { path, key, is_sync, interval, on_failure, retention });
+            let AuditDraft { path: _, key: _, is_sync, interval, on_failure, retention, value_keys } = written;
+            let value_keys = value_keys.unwrap_or_else(|| path.join("value-keys"));
+            draft.config.audit = Some(Audit { path, key, is_sync, interval, on_failure, retention, value_keys });
             None
         }
         Err(what) => Some(Problem::new(format!("[audit] key cannot be used: {what}"))),

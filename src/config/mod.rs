@@ -53,6 +53,8 @@ pub struct Audit {
     pub interval: Duration,
     pub on_failure: OnFailure,
     pub retention: Option<Duration>,
+    /// Where the keys of values are that policies want told.
+    pub value_keys: PathBuf,
 }
 
 impl std::fmt::Debug for Audit {

@@ -83,6 +83,7 @@ pub struct AuditDraft {
     pub interval: Duration,
     pub on_failure: OnFailure,
     pub retention: Option<Duration>,
+    pub value_keys: Option<PathBuf>,
 }
 
 /// Every setting of every table but the lists `[[database]]` and `[[user]]`.
@@ -350,6 +351,14 @@ pub const SETTINGS: &[Setting] = &[
         doc: "How long records are kept, by whole segments; off: for ever.",
         aliases: &["AUDIT_RETENTION_DAYS"],
         kind: Kind::OptionalCount(|d, v| d.audit.retention = v.map(|days| Duration::from_secs(days as u64 * 86_400))),
+    },
+    Setting {
+        section: "audit",
+        key: "value_keys",
+        default: "",
+        doc: "Directory of the keys of values that policies want told ([[class]] recorded): whoever has them can read or compare those values, and what is erased is a key. Default: value-keys in the log's own; elsewhere, copies of the log come without them.",
+        aliases: &[],
+        kind: Kind::Path(|d, v| d.audit.value_keys = Some(v)),
     },
 ];
 

@@ -3,6 +3,7 @@
 use pg_query::protobuf::{CopyStmt, DeclareCursorStmt, ParseResult, RawStmt};
 use pg_query::{Node, NodeEnum};
 
+use super::classed;
 use super::commands;
 use super::copy_from::copy_from;
 use super::rewrite::{Rewritten, rewrite};
@@ -53,6 +54,8 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
         ..Plan::nothing(permit.epoch())
     };
     plan.touched = super::touched::touched(analysis, permit, check.policies, catalog);
+    let query = super::touched::query_of(&analysis.statement);
+    plan.classed = query.map(|query| classed::values(query, analysis, check.policies, catalog)).unwrap_or_default();
     let tree = match &analysis.statement {
         Statement::Query(query) | Statement::Prepare { name: _, query } => {
             let Rewritten { tree, hides_rows } = rewrite(query, analysis, permit, catalog)?;
@@ -112,7 +115,11 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
     };
     plan.writes = writes(&analysis.statement, tree.as_ref(), catalog, check.policies);
     let Some(tree) = tree else { return Ok(Built { plan, printed: String::new() }) };
-    plan.reads = reads(&analysis.statement, &tree, &plan, catalog, check.policies);
+    plan.reads = match plan.classed.is_empty() {
+        true => reads(&analysis.statement, &tree, &plan, catalog, check.policies),
+        // An answer that is given again has no values to tell.
+        false => Reads::Unknown(Uncached::Recorded),
+    };
     let printed = print(tree)?;
     if let Some(kind) = kind_of_statement(&analysis.statement, check)? {
         check_output(&printed, kind, permit, catalog, check)?;

@@ -2,6 +2,7 @@
 
 mod build;
 pub mod cached;
+mod classed;
 mod commands;
 mod computed;
 mod copy_from;
@@ -25,6 +26,7 @@ pub use crate::event::Uncached;
 pub use crate::sql::analyse::utility::{Declaration, Isolation};
 pub use build::{Built, Check, build, text_of};
 pub use cached::{Reads, Rows, TemplateUse, Touched, Whose, Writes};
+pub use classed::ClassedValue;
 use lookup::Lookup;
 pub use quiet::table as quiet_table;
 pub use row_key::{ChangedRow, RowKey, Values};
@@ -216,6 +218,8 @@ pub struct Plan {
     pub(crate) form: Box<str>,
     /// What it is about, for the audit log: see [`touched`].
     pub(crate) touched: Box<[u8]>,
+    /// Values that the audit log tells.
+    pub(crate) classed: Box<[ClassedValue]>,
     pub(crate) epoch: PolicyEpoch,
 }
 
@@ -242,6 +246,7 @@ impl Plan {
             signs: Signs::default(),
             form: Box::default(),
             touched: Box::default(),
+            classed: Box::default(),
             epoch,
         }
     }
@@ -301,6 +306,11 @@ impl Plan {
         self.answers.audited.get_or_init(new).clone()
     }
 
+    /// Values that the audit log tells.
+    pub fn classed(&self) -> &[ClassedValue] {
+        &self.classed
+    }
+
     /// What it may change. Of PREPARE and EXECUTE: what the statement that they name does is told by its own plan.
     pub fn writes(&self) -> &Writes {
         &self.writes
@@ -316,7 +326,7 @@ impl Plan {
         let repeated = self.repeated.as_deref().map_or(0, Repeated::size);
         let inner = if let Action::Prepare(prepare) = &self.action { prepare.plan.size() } else { 0 };
         let lookup = self.lookup.as_deref().map_or(0, Lookup::size);
-        size_of::<Plan>() + inner + text + repeated + lookup + self.form.len() + self.touched.len()
+        size_of::<Plan>() + inner + text + repeated + lookup + self.form.len() + self.touched.len() + size_of_val(&*self.classed)
     }
 
     pub fn effect(&self) -> Effect {

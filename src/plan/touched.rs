@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pg_query::NodeEnum;
+use pg_query::{Node, NodeEnum};
 
 use crate::audit::record::Record;
 use crate::catalog::Catalog;
@@ -38,17 +38,22 @@ pub(super) fn touched(analysis: &Analysis, permit: &Permit, policies: &PolicySet
     fields.into()
 }
 
-/// Columns that are named anywhere, by alias.
-fn named(analysis: &Analysis) -> BTreeSet<(String, String)> {
-    let query = match &analysis.statement {
+/// The client's, where there is one.
+pub(super) fn query_of(statement: &Statement) -> Option<&Node> {
+    match statement {
         Statement::Query(query)
         | Statement::Prepare { name: _, query }
         | Statement::Declare { name: _, options: _, query }
         | Statement::Explain { options: _, query }
-        | Statement::CopyTo { query, options: _ } => query,
-        Statement::CreateTemporary(create) => &create.query,
-        _ => return BTreeSet::new(), // tidy: no query of the client's
-    };
+        | Statement::CopyTo { query, options: _ } => Some(query),
+        Statement::CreateTemporary(create) => Some(&create.query),
+        _ => None, // tidy: no query of the client's
+    }
+}
+
+/// Columns that are named anywhere, by alias.
+fn named(analysis: &Analysis) -> BTreeSet<(String, String)> {
+    let Some(query) = query_of(&analysis.statement) else { return BTreeSet::new() };
     let mut named = BTreeSet::new();
     walk(query, &mut |node| {
         if let Some(NodeEnum::ColumnRef(reference)) = &node.node

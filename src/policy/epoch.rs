@@ -1,6 +1,7 @@
 //! Policies bound to a catalog: the version of everything that decisions depend on.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pg_query::{Node, NodeEnum};
@@ -8,8 +9,9 @@ use pg_query::{Node, NodeEnum};
 use super::functions::{self, Verdict};
 use super::load::PolicyProblem;
 use super::masks::{self, ColumnMask, Masks};
-use super::model::{Allow, DefaultRule, Mode, Place, PolicyModel, RuleAction, Scope, SqlText, TablePolicy};
+use super::model::{Allow, ColumnPolicy, DefaultRule, Mode, Place, PolicyModel, RuleAction, Scope, SqlText, TablePolicy};
 use crate::catalog::{Catalog, Relation};
+use crate::finding::Recording;
 use crate::id::PolicyEpoch;
 use crate::sql::analyse::{self, Statement};
 use crate::sql::template::TenantType;
@@ -30,6 +32,8 @@ pub struct PolicySet {
     cache_ttls: HashMap<u32, Duration>,
     /// What kind of data columns hold, by relation.
     classes: HashMap<u32, Vec<(String, String)>>,
+    /// Columns whose values the audit log tells, by relation.
+    recordings: HashMap<u32, Vec<(String, Arc<Recording>)>>,
 }
 
 #[derive(Clone, Debug)]
@@ -78,6 +82,7 @@ impl PolicySet {
             views: HashSet::new(),
             cache_ttls: HashMap::new(),
             classes: HashMap::new(),
+            recordings: HashMap::new(),
         };
         let mut problems = vec![];
         for table in &model.tables {
@@ -95,6 +100,11 @@ impl PolicySet {
         for (table, relation) in model.tables.iter().filter_map(|t| found(t).map(|r| (t, r))) {
             let classes = table.columns.iter().filter_map(|c| Some((c.name.clone(), c.class.clone()?)));
             set.classes.entry(relation.oid).or_default().extend(classes);
+            let recorded = |c: &ColumnPolicy| Some((c.name.clone(), model.class_of(table, c)?.recorded.clone()?));
+            let recorded: Vec<_> = table.columns.iter().filter_map(recorded).collect();
+            if !recorded.is_empty() {
+                set.recordings.insert(relation.oid, recorded);
+            }
             set.cache_ttls.extend(table.cache_ttl.map(|ttl| (relation.oid, ttl)));
             let tenant_column = match &table.scope {
                 Scope::Tenant { column } => Some(column.as_str()),
@@ -183,6 +193,16 @@ impl PolicySet {
         let relations = std::iter::once(relation).chain(masks::ancestors(relation, catalog));
         let found = relations.filter_map(|r| self.classes.get(&r.oid)).flatten();
         found.map(|(column, class)| (column.as_str(), class.as_str())).collect()
+    }
+
+    /// The columns of a relation whose values the audit log tells.
+    pub fn recordings_of<'s>(&'s self, relation: &Relation, catalog: &Catalog) -> Vec<(&'s str, &'s Arc<Recording>)> {
+        if self.recordings.is_empty() {
+            return vec![];
+        }
+        let relations = std::iter::once(relation).chain(masks::ancestors(relation, catalog));
+        let found = relations.filter_map(|r| self.recordings.get(&r.oid)).flatten();
+        found.map(|(column, recording)| (column.as_str(), recording)).collect()
     }
 
     /// Whether any column is masked for these roles.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::config::problem::Problem;
-use crate::finding::{Action, Watch};
+use crate::finding::{Action, Recording, Watch};
 
 /// Everything that the policy files of one directory say.
 #[derive(Clone, Debug, Default)]
@@ -341,6 +341,8 @@ pub struct ClassPolicy {
     pub retention_days: Option<u64>,
     /// Rows are not there for these roles where the column, a boolean, is true.
     pub hides_rows_from: Vec<String>,
+    /// How the audit log tells values that stand beside its columns.
+    pub recorded: Option<Arc<Recording>>,
     /// Where the name stands.
     pub place: Place,
 }

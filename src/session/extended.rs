@@ -15,7 +15,7 @@ use crate::error::{SqlError, sqlstate};
 use crate::event::{Command, Verdict};
 use crate::finding::{Denial, Reason};
 use crate::gate::Protocol;
-use crate::plan::{Action, Effect, Emulation, Lasts, Parameter, Parameters, TenantValue, TransactionCommand};
+use crate::plan::{Action, Effect, Emulation, Lasts, Parameter, Parameters, TenantValue, TransactionCommand, Values};
 use crate::wire::backend::{self as reply, TransactionStatus};
 use crate::wire::frontend::{self as request, Bind, Execute, Format, Parse, Target};
 
@@ -222,7 +222,10 @@ impl Session<'_> {
         let Some(upstream) = &statement.upstream else {
             match bound_values(&statement, bind) {
                 Ok(values) => {
-                    self.names.bind(bind.portal, Portal { statement, values, copy: None, rows: WrittenRows::default() });
+                    self.names.bind(
+                        bind.portal,
+                        Portal { statement, values, copy: None, rows: WrittenRows::default(), told: Box::default() },
+                    );
                     self.answer(reply::put_bind_complete);
                 }
                 Err(error) => self.refuse(error),
@@ -236,6 +239,13 @@ impl Session<'_> {
         }
         let parameters = parameters_of(bind, &statement);
         let (plan, source, literals) = (&statement.plan, &statement.source, &statement.literals);
+        let told = match self.told(plan, &Values { source, literals, parameters: Parameters::Bound(&parameters) }) {
+            Ok(told) => told,
+            Err(denial) => {
+                self.deny(denial, Protocol::Extended);
+                return Ok(());
+            }
+        };
         let (tenant, copy, rows) =
             match plan.bind(source, literals, Parameters::Bound(&parameters), &self.principal, &self.own_sequences) {
                 Ok(bound) => {
@@ -255,7 +265,8 @@ impl Session<'_> {
         }
         self.queue.push_back(Expected::Bind { id: upstream.id });
         self.batch.sent = true;
-        self.names.bind(bind.portal, Portal { statement: statement.clone(), values: LocalValues::default(), copy, rows });
+        let values = LocalValues::default();
+        self.names.bind(bind.portal, Portal { statement: statement.clone(), values, copy, rows, told: told.into() });
         Ok(())
     }
 
@@ -381,7 +392,7 @@ impl Session<'_> {
             return Ok(());
         }
         let executed = statement.target().map_or(&statement.plan, |target| &target.plan);
-        let audit = match self.open_recorded(executed, Protocol::Extended).await {
+        let audit = match self.open_recorded(executed, Protocol::Extended, portal.told.into()).await {
             Ok(audit) => audit,
             Err(denial) => {
                 self.deny(denial, Protocol::Extended);

@@ -75,9 +75,9 @@ impl Session<'_> {
         for one in approved {
             self.intend(&one.plan, &WrittenRows::of(one.plan.writes(), &one.values(text)));
         }
-        let mut text = Text::default();
-        if let Err(denial) = self.add_pieces(approved, pieces, &mut text).await {
-            text.sent.iter_mut().for_each(|one| one.audit.discard());
+        let mut out = Text::default();
+        if let Err(denial) = self.add_pieces(text, approved, pieces, &mut out).await {
+            out.sent.iter_mut().for_each(|one| one.audit.discard());
             self.deny(denial, Protocol::Simple);
             return Ok(());
         }
@@ -87,21 +87,25 @@ impl Session<'_> {
         self.statements += approved.len() as u64;
         self.pin(pins);
         self.own_sequences = own_sequences;
-        self.send_query(&text.sql, text.sent, None);
+        self.send_query(&out.sql, out.sent, None);
         Ok(())
     }
 
-    async fn add_pieces(&mut self, approved: &[Approved], pieces: Vec<Piece>, text: &mut Text) -> Result<(), Denial> {
+    async fn add_pieces(&mut self, text: &str, approved: &[Approved], pieces: Vec<Piece>, out: &mut Text) -> Result<(), Denial> {
         self.judge_together(approved)?;
         for (one, piece) in approved.iter().zip(pieces) {
             let audit = match &piece {
                 Piece::Execute { sql: _, statement } => {
                     self.intend(&statement.plan, &WrittenRows::default());
-                    self.open(&statement.plan, Protocol::Simple)?
+                    let told = self.told_of_execute(statement, text, one)?;
+                    self.open(&statement.plan, Protocol::Simple, told)?
                 }
-                Piece::Text { .. } | Piece::Prepare { .. } => self.open(&one.plan, Protocol::Simple)?,
+                Piece::Text { .. } | Piece::Prepare { .. } => {
+                    let told = self.told(&one.plan, &one.values(text))?;
+                    self.open(&one.plan, Protocol::Simple, told)?
+                }
             };
-            self.add(piece, text, audit)?;
+            self.add(piece, out, audit)?;
         }
         self.recorded().await
     }

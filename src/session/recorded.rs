@@ -6,13 +6,14 @@ use std::time::SystemTime;
 use smallvec::SmallVec;
 
 use super::enforced::{End, Session, Step};
+use super::statements::Statement;
 use crate::audit::{self, Reach, Refused};
 use crate::error::{SqlError, sqlstate};
 use crate::event::Event;
 use crate::finding::{Action, Denial, Reason, Watch};
 use crate::gate::{Approved, Protocol};
 use crate::id::PolicyEpoch;
-use crate::plan::{Effect, Plan};
+use crate::plan::{self, ClassedValue, Effect, Parameter, Parameters, Plan, Values};
 use crate::policy::limits::RowLimit;
 use crate::rules::learned::{Familiarity, Learned};
 use crate::rules::{self, Modes, Signs, Spoken};
@@ -265,11 +266,39 @@ impl Session<'_> {
         if self.watch_of(rule).0 == Watch::Off { Ok(()) } else { self.judge(&second.plan, Signs::of_rule(rule)) }
     }
 
-    /// A statement is about to be sent: its intent is recorded where it has one. What comes back goes with it.
+    /// A field that tells the values of one execution, where a policy wants that. `values`: as they are sent.
+    ///
+    /// # Errors
+    /// They cannot be told.
+    pub fn told(&self, plan: &Plan, values: &Values<'_>) -> Result<Vec<u8>, Denial> {
+        if plan.classed().is_empty() || !self.trail.is_on() {
+            return Ok(vec![]);
+        }
+        let mut told = vec![];
+        plan.classed().iter().for_each(|one| one.each(values, &mut |value| told.push(value)));
+        let tenant = self.principal.tenant().map(|tenant| &*tenant.0);
+        self.trail.tell(tenant, told.into_iter()).map_err(|_| unrecorded())
+    }
+
+    /// The same of an EXECUTE of `statement`. `text`: what the client has sent.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn told_of_execute(&self, statement: &Statement, text: &str, execute: &Approved) -> Result<Vec<u8>, Denial> {
+        let count = if let plan::Action::Execute { name: _, arguments } = execute.plan.action() { *arguments } else { 0 };
+        let arguments = ClassedValue::arguments(text, &execute.literals, count);
+        let parameters = arguments.iter().map(|value| Parameter { value: Some(value), binary: false, type_oid: 0 });
+        let parameters: Vec<Parameter<'_>> = parameters.collect();
+        let parameters = Parameters::Bound(&parameters);
+        self.told(&statement.plan, &Values { source: &statement.source, literals: &statement.literals, parameters })
+    }
+
+    /// A statement is about to be sent: its intent is recorded where it has one. What comes back goes with it. `told`: see
+    /// [`told`](Self::told).
     ///
     /// # Errors
     /// It cannot be recorded, or a threat rule refuses it, and must not be sent.
-    pub fn open(&mut self, plan: &Plan, flow: Protocol) -> Result<audit::Open, Denial> {
+    pub fn open(&mut self, plan: &Plan, flow: Protocol, told: Vec<u8>) -> Result<audit::Open, Denial> {
         if self.login.lately.is_shut(seconds) {
             self.refused = Some((plan.audited().text.to_string(), Signs::default()));
             return Err(refused_by_rule());
@@ -287,7 +316,7 @@ impl Session<'_> {
             Effect::Write => Reach::Writes,
             Effect::Read | Effect::Pins | Effect::None => Reach::Reads,
         };
-        self.trail.open(|| plan.audited(), tenant, reach).map_err(|_| unrecorded())
+        self.trail.open(|| plan.audited(), tenant, reach, told).map_err(|_| unrecorded())
     }
 
     /// # Errors
@@ -354,8 +383,8 @@ impl Session<'_> {
     ///
     /// # Errors
     /// See there.
-    pub async fn open_recorded(&mut self, plan: &Plan, flow: Protocol) -> Result<audit::Open, Denial> {
-        let mut open = self.open(plan, flow)?;
+    pub async fn open_recorded(&mut self, plan: &Plan, flow: Protocol, told: Vec<u8>) -> Result<audit::Open, Denial> {
+        let mut open = self.open(plan, flow, told)?;
         match self.recorded().await {
             Ok(()) => Ok(open),
             Err(denial) => {

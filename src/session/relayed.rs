@@ -149,7 +149,7 @@ impl Recorder {
     }
 
     fn open(&mut self, template: &Arc<Template>) -> Result<Open, SqlError> {
-        self.trail.open(|| template.clone(), None, Reach::Writes).map_err(|_| *unrecorded().error)
+        self.trail.open(|| template.clone(), None, Reach::Writes, vec![]).map_err(|_| *unrecorded().error)
     }
 
     /// What a statement's name means to what comes now.

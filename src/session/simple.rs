@@ -232,7 +232,7 @@ impl Session<'_> {
             self.deny(denial, Protocol::Simple);
             return Ok(());
         }
-        if let Err(denial) = self.record_intents(approved, &mut sent).await {
+        if let Err(denial) = self.record_intents(text, approved, &mut sent).await {
             sent.iter_mut().for_each(|one| one.audit.discard());
             self.deny(denial, Protocol::Simple);
             return Ok(());
@@ -253,10 +253,11 @@ impl Session<'_> {
     }
 
     /// One place for each statement.
-    async fn record_intents(&mut self, approved: &[Approved], sent: &mut [Sent]) -> Result<(), Denial> {
+    async fn record_intents(&mut self, text: &str, approved: &[Approved], sent: &mut [Sent]) -> Result<(), Denial> {
         self.judge_together(approved)?;
         for (one, sent) in approved.iter().zip(sent) {
-            sent.audit = self.open(&one.plan, Protocol::Simple)?;
+            let told = self.told(&one.plan, &one.values(text))?;
+            sent.audit = self.open(&one.plan, Protocol::Simple, told)?;
         }
         self.recorded().await
     }
@@ -278,7 +279,8 @@ impl Session<'_> {
             return Ok(());
         }
         let leased = Instant::now();
-        let mut open = match self.open(&approved[0].plan, Protocol::Simple) {
+        let told = self.told(&approved[0].plan, &approved[0].values(text));
+        let mut open = match told.and_then(|told| self.open(&approved[0].plan, Protocol::Simple, told)) {
             Ok(open) => open,
             Err(denial) => {
                 self.deny(denial, Protocol::Simple);

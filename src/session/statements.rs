@@ -186,6 +186,8 @@ pub struct Portal {
     pub copy: Option<CopyIn>,
     /// What it changes, as far as its values tell.
     pub rows: WrittenRows,
+    /// A field of its record that tells its values.
+    pub told: Box<[u8]>,
 }
 
 /// The client's names.

@@ -1,8 +1,11 @@
 //! `[[class]]`, `[[limit]]`, `[[window]]`, `[[control]]`: what kinds of data ask for, and what frameworks do.
 
+use std::sync::Arc;
+
 use super::{File, inner};
 use crate::config::document::{Key, Located, Table, key};
 use crate::config::problem::Problem;
+use crate::finding::{Recording, Telling};
 use crate::policy::model::{
     ClassPolicy, ColumnPolicy, ControlPolicy, LimitPolicy, Mask, MaskPolicy, Mode, PolicyModel, Rule, RuleAction, Scope, SqlText,
     WindowPolicy,
@@ -30,6 +33,12 @@ pub const CLASS_KEYS: &[Key] = &[
         "[\"ads\"]",
         "Of a boolean: rows where it is true are not there for these roles (opt-out, restriction).",
     ),
+    key(
+        "recorded",
+        "\"hmac\"",
+        "Values that statements compare its columns with, or write into them, are told in the audit log: hmac, as pseudonyms that can be searched for; encrypt, sealed. Nothing is told once the tenant's key is erased (bulkhead audit erase). Default: no values are.",
+    ),
+    key("recorded_days", "90", "With recorded: for how many days, to a month more. Default: as long as the records are there."),
 ];
 pub const LIMIT_KEYS: &[Key] = &[
     key("roles", "[\"app\"]", "Whose. Default: every role's."),
@@ -100,9 +109,26 @@ impl File<'_> {
             mask,
             retention_days: entry.integer("retention_days", 1..=36_500).map(i64::unsigned_abs),
             hides_rows_from: self.roles_of(entry, "hides_rows_from"),
+            recorded: self.recorded(entry, &name.value),
             place: self.place(inner(self.document, name.span)),
             name: name.value,
         })
+    }
+
+    fn recorded(&self, entry: &Table<'_>, class: &str) -> Option<Arc<Recording>> {
+        let days = entry.integer("recorded_days", 1..=36_500).and_then(|days| u32::try_from(days).ok());
+        let how = match self.word(entry, "recorded", &["hmac", "encrypt"]) {
+            Some("hmac") => Telling::Hmac,
+            Some(_) => Telling::Encrypt,
+            None => {
+                if days.is_some() && !entry.has("recorded") {
+                    let problem = Problem::new("`recorded_days` without `recorded`: there is nothing to keep");
+                    entry.report(problem, entry.span_of("recorded_days"), "of what?");
+                }
+                return None;
+            }
+        };
+        Some(Arc::new(Recording { class: class.into(), how, days }))
     }
 
     fn limit(&self, entry: &Table<'_>) -> LimitPolicy {

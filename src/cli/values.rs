@@ -1,0 +1,127 @@
+//! `bulkhead audit values | erase`: values that the audit log tells because a policy wants it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::audit::{Done, LogArgs, Trouble};
+use super::{Common, Outcome, say};
+use crate::audit::values::{About, ValueKey, ValueKeys};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ValuesArgs {
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
+    keys: KeysArgs,
+    /// Those of this tenant
+    #[arg(long)]
+    tenant: Option<String>,
+    /// Those of columns of this class, and of what is within it: pii is for pii.email too
+    #[arg(long)]
+    class: Option<String>,
+    /// Statements with this value: the only way to find one that is told as a pseudonym. As PostgreSQL prints it
+    #[arg(long, value_name = "VALUE")]
+    equals: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct EraseArgs {
+    #[command(flatten)]
+    keys: KeysArgs,
+    /// Of this tenant
+    #[arg(long)]
+    tenant: String,
+    /// Of columns of this class, and of what is within it; without it, of all
+    #[arg(long)]
+    class: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct KeysArgs {
+    /// Directory of the keys; without it, [audit] value_keys of the configuration
+    #[arg(long, value_name = "DIRECTORY")]
+    keys: Option<PathBuf>,
+}
+
+impl KeysArgs {
+    fn open(&self, common: &Common) -> Result<ValueKeys, Trouble> {
+        if let Some(path) = &self.keys {
+            return Ok(ValueKeys::in_directory(path));
+        }
+        let config = common.load().map_err(|problems| Trouble::Other(problems.render(false)))?;
+        let audit = config.audit.ok_or_else(|| Trouble::Other("the configuration has no [audit] path".to_owned()))?;
+        Ok(ValueKeys::in_directory(&audit.value_keys))
+    }
+}
+
+fn unreadable(error: std::io::Error) -> Trouble {
+    Trouble::Other(format!("the keys of values: {error}"))
+}
+
+/// `pii` is for `pii.email` too.
+fn is_within(class: &str, wanted: Option<&String>) -> bool {
+    wanted.is_none_or(|wanted| class.strip_prefix(wanted.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+}
+
+pub(super) fn values(common: &Common, args: &ValuesArgs) -> Done {
+    let reader = args.log.open(common)?;
+    let keys = args.keys.open(common)?.all().map_err(unreadable)?;
+    let mut found = false;
+    reader.records(0, |read| {
+        let Ok(record) = serde_json::from_slice::<Value>(read.json) else { return true };
+        let text = |name: &str| record[name].as_str().unwrap_or("-");
+        let tenant = record["tenant"].as_str();
+        for told in record["values"].as_array().into_iter().flatten() {
+            let class = told["class"].as_str().unwrap_or_default();
+            if !is_within(class, args.class.as_ref()) || args.tenant.as_deref().is_some_and(|wanted| tenant != Some(wanted)) {
+                continue;
+            }
+            let column = told["column"].as_str().unwrap_or_default();
+            let key = keys.iter().find(|key| told["key"] == key.id());
+            let Some(shown) = shown(told, column, key, args.equals.as_deref()) else { continue };
+            found = true;
+            let (index, time, user, command) = (read.index, text("time"), text("user"), text("command"));
+            // On one line, whatever is in it.
+            let shown = shown.escape_debug();
+            say(&format!("{index} {time} {user} tenant={} {command} {column} = {shown}\n", tenant.unwrap_or("-")));
+        }
+        true
+    })?;
+    Ok(if found { Outcome::Fine } else { Outcome::FoundSomethingWrong })
+}
+
+/// `None`: it is another value than what is looked for.
+fn shown(told: &Value, column: &str, key: Option<&Arc<ValueKey>>, wanted: Option<&str>) -> Option<String> {
+    let Some(key) = key else { return wanted.is_none().then(|| "(its key is erased)".to_owned()) };
+    if let Some(pseudonym) = told["hmac"].as_str() {
+        return match wanted {
+            Some(wanted) => (key.pseudonym(column, wanted.as_bytes()) == pseudonym).then(|| wanted.to_owned()),
+            None => Some(format!("(pseudonym {pseudonym})")),
+        };
+    }
+    match told["sealed"].as_str().and_then(|sealed| key.open(column, sealed)) {
+        Some(value) => {
+            wanted.is_none_or(|wanted| value == wanted.as_bytes()).then(|| String::from_utf8_lossy(&value).into_owned())
+        }
+        None => wanted.is_none().then(|| "(it is not what was sealed)".to_owned()),
+    }
+}
+
+pub(super) fn erase(common: &Common, args: &EraseArgs) -> Done {
+    let keys = args.keys.open(common)?;
+    let is_meant =
+        |about: &About| about.tenant.as_deref() == Some(args.tenant.as_str()) && is_within(&about.class, args.class.as_ref());
+    let count = keys.erase(is_meant).map_err(unreadable)?;
+    if count == 0 {
+        say("There is no such key: nothing was told, or it is erased already.\n");
+        return Ok(Outcome::FoundSomethingWrong);
+    }
+    let keys = if count == 1 { "key is" } else { "keys are" };
+    say(&format!(
+        "{count} {keys} destroyed: nobody can read, or compare, what was told with them. Copies of them elsewhere are yours to destroy.\n\
+         A proxy that runs forgets them within seconds, and records it.\n"
+    ));
+    Ok(Outcome::Fine)
+}
