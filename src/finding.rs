@@ -87,12 +87,19 @@ impl Watch {
     }
 }
 
+/// Whether a text can be looked for in answers: none of its length is there by chance, and it is spelt alike in every format.
+pub fn is_canary_text(text: &str) -> bool {
+    text.len() >= 12 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'@'))
+}
+
 /// What comes of it, where a rule enforces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Action {
     /// The statement is refused.
     #[default]
     Deny,
+    /// It runs, and all records of the session say from then on which rule it was.
+    Tag,
     /// It runs, and this login's statements are slow for a minute: one a second in each session.
     Throttle,
     /// The statement is refused, and the session ends.
@@ -102,15 +109,24 @@ pub enum Action {
 }
 
 impl Action {
-    pub const WORDS: [&'static str; 4] = ["deny", "throttle", "end-session", "quarantine"];
-    const ALL: [Action; 4] = [Action::Deny, Action::Throttle, Action::EndSession, Action::Quarantine];
+    pub const WORDS: [&'static str; 5] = ["deny", "tag", "throttle", "end-session", "quarantine"];
+    const ALL: [Action; 5] = [Action::Deny, Action::Tag, Action::Throttle, Action::EndSession, Action::Quarantine];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Action::Deny => "deny",
+            Action::Tag => "tag",
             Action::Throttle => "throttle",
             Action::EndSession => "end-session",
             Action::Quarantine => "quarantine",
+        }
+    }
+
+    /// Whether the statement does not run.
+    pub fn refuses(self) -> bool {
+        match self {
+            Action::Tag | Action::Throttle => false,
+            Action::Deny | Action::EndSession | Action::Quarantine => true,
         }
     }
 

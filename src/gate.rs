@@ -27,6 +27,7 @@ use crate::policy::temporary;
 use crate::policy::{PolicyProblem, PolicySet, decide, expected};
 use crate::principal::Principal;
 use crate::rules::learned::Learned;
+use crate::rules::threat::canary_row::CanaryRows;
 use crate::rules::{Modes, Signs};
 use crate::sql::analyse::{self, Analysis, Refusal};
 use crate::sql::parse::Printed;
@@ -211,6 +212,11 @@ impl Gate {
         state.threats.has_canaries()
             && !parse::is_deep(text)
             && parse::parse(text).is_ok_and(|tree| state.threats.names_canary(&tree))
+    }
+
+    /// What answers must not have; `None`: there is nothing.
+    pub fn canary_rows(&self) -> Option<Arc<CanaryRows>> {
+        self.state.load().threats.canary_rows()
     }
 
     /// How many rows are given to these roles.

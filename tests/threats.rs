@@ -445,3 +445,81 @@ fn canaries_guesses_and_broken_messages_are_heard_of() {
     (0..12).for_each(|_| assert!(!try_in("shop", "guess")));
     assert!(try_in("shop", &world.proxy.target("shop", "shop").password.expect("a password")), "the rule only watches there");
 }
+
+const CANARY_ROWS: &str = "
+    [[table]]
+    name = 'public.item'
+    scope = 'tenant'
+    tenant_column = 'tenant_id'
+    canary_rows = ['cn-5b1f0e6d2a7c', 'cn-another-one']
+
+    [[threat]]
+    rule = 'canary-row'
+    mode = 'enforce'
+    roles = ['desk']
+
+    [[threat]]
+    rule = 'tautology'
+    mode = 'enforce'
+    action = 'tag'
+";
+
+#[test]
+fn who_gets_a_row_that_nobody_has_a_reason_to_see_is_heard_of() {
+    let world = world(CANARY_ROWS);
+    let mut shop = world.connect("shop", "web");
+    assert!(shop.query("UPDATE item SET note = 'cn-5b1f0e6d2a7c' WHERE id = 9").error.is_none(), "who writes it has not seen it");
+    assert_eq!(shop.query("SELECT note FROM item WHERE id < 9").rows().count(), 8);
+    assert_eq!(shop.query("SELECT count(*) FROM item").scalar().as_deref(), Some("9"));
+    assert_eq!(world.found("canary-row", "shadow"), 0);
+    // It is watched, each time: an answer that has it is not kept.
+    for n in 1..4 {
+        assert_eq!(shop.query("SELECT id, note FROM item").rows().count(), 9);
+        assert_eq!(world.found("canary-row", "shadow"), n);
+    }
+    // In whatever way it is asked for, nobody gets it who must not.
+    let ways: [&dyn Fn(&mut Wire) -> String; 5] = [
+        &|session| format!("{:?}", session.query("SELECT * FROM item")),
+        &|session| {
+            format!(
+                "{:?}",
+                session.extended(&Extended { sql: b"SELECT note FROM item", result_format: 1, ..Extended::default() })
+            )
+        },
+        &|session| format!("{:?}", session.query("SELECT string_agg(note, ',') FROM item")),
+        &|session| format!("{:?}", session.query("COPY (SELECT * FROM item) TO STDOUT")),
+        &|session| {
+            session.query("BEGIN");
+            session.query("DECLARE c CURSOR FOR SELECT * FROM item");
+            format!("{:?}", session.query("FETCH ALL FROM c"))
+        },
+    ];
+    for (n, way) in (1..).zip(ways) {
+        let mut desk = world.connect("desk", "web");
+        let answer = way(&mut desk);
+        assert!(answer.contains("57P01") && !answer.contains("cn-5b"), "{answer}");
+        assert_eq!(world.found("canary-row", "enforce"), n);
+    }
+    let log = world.run(&["audit", "export", "--format", "raw"]);
+    assert_eq!(log.matches("\"rule\":\"canary-row\"").count(), 8, "{log}");
+}
+
+#[test]
+fn what_is_tagged_runs_and_is_told_from_then_on() {
+    let world = world(CANARY_ROWS);
+    let mut shop = world.connect("shop", "web");
+    for sql in ["SELECT note FROM item WHERE id = 5", INJECTED, "SELECT note FROM item WHERE id = 6"] {
+        assert!(shop.query(sql).error.is_none(), "{sql}");
+    }
+    drop(shop);
+    let mut log = String::new();
+    while !log.contains("session_end") {
+        log = world.run(&["audit", "export", "--format", "raw"]);
+    }
+    let tagged: Vec<bool> = log
+        .lines()
+        .filter(|line| line.contains("\"event\":\"intent\"") || line.contains("session_end"))
+        .map(|line| line.contains("\"tagged\":[\"tautology\"]"))
+        .collect();
+    assert_eq!(tagged, [false, true, true, true], "{log}");
+}

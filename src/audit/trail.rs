@@ -102,8 +102,11 @@ pub struct Trail(Option<Box<On>>);
 #[derive(Debug)]
 struct On {
     log: Arc<Log>,
-    /// Fields of each record: session, user, database.
+    /// Fields of each record: session, user, database, tags.
     who: Arc<[u8]>,
+    /// Without tags.
+    own: Arc<[u8]>,
+    tags: Vec<&'static str>,
     /// Statements so far.
     statements: u64,
     /// What the client may be told only after.
@@ -144,7 +147,16 @@ impl Trail {
         let (tls, access) =
             (if who.is_encrypted { "on" } else { "off" }, if who.is_unrestricted { "unrestricted" } else { "tenant" });
         let owed = log.note(record.text("tls", tls).text("access", access));
-        Trail(Some(Box::new(On { log: log.clone(), who: fields.into(), statements: 0, owed, repeated: Arc::default() })))
+        let own: Arc<[u8]> = fields.into();
+        Trail(Some(Box::new(On {
+            log: log.clone(),
+            who: own.clone(),
+            own,
+            tags: vec![],
+            statements: 0,
+            owed,
+            repeated: Arc::default(),
+        })))
     }
 
     /// A field that tells values, for [`open`](Self::open).
@@ -240,6 +252,17 @@ impl Trail {
     pub fn note(&mut self, event: &str, add: impl FnOnce(Record) -> Record) {
         if let Some(on) = &mut self.0 {
             on.owed = on.log().note(add(Record::new(event).with(&on.who)));
+        }
+    }
+
+    /// All records of the session say this from now on.
+    pub fn tag(&mut self, rule: &'static str) {
+        let Some(on) = &mut self.0 else { return };
+        if !on.tags.contains(&rule) {
+            on.log();
+            on.tags.push(rule);
+            let tags = Record::fields(|record| record.texts("tagged", on.tags.iter().copied()));
+            on.who = [&*on.own, &*tags].concat().into();
         }
     }
 

@@ -11,6 +11,7 @@ use crate::config::problem::{Problem, did_you_mean};
 use crate::policy::model::{ApplicationPolicy, ControlPolicy, PolicyModel, ThreatPolicy};
 use crate::rules::compliance;
 use crate::rules::learned::Learned;
+use crate::rules::threat::canary_row::CanaryRows;
 use crate::rules::{self, Modes, RULES, Signs};
 use crate::sql::tree::walk;
 
@@ -49,6 +50,8 @@ pub(super) struct Threats {
     applications: Vec<(ApplicationPolicy, Arc<Learned>)>,
     /// Tables that nobody has a reason to name, by schema and name.
     canaries: Vec<(String, String)>,
+    /// What nobody has a reason to see.
+    canary_rows: Option<Arc<CanaryRows>>,
 }
 
 impl Threats {
@@ -59,7 +62,9 @@ impl Threats {
             (policy.clone(), Arc::new(learned))
         };
         let canaries = policies.tables.iter().filter(|table| table.canary);
+        let rows = policies.tables.iter().flat_map(|table| table.canary_rows.iter().map(String::as_str));
         Threats {
+            canary_rows: CanaryRows::new(rows).map(Arc::new),
             policies: policies.threats.clone(),
             applications: policies.applications.iter().map(learned).collect(),
             canaries: canaries.map(|table| (table.schema.clone(), table.name.clone())).collect(),
@@ -82,6 +87,11 @@ impl Threats {
     pub fn learned(&self, roles: &[Box<str>], application: Option<&str>) -> SmallVec<[Arc<Learned>; 1]> {
         let applies = |policy: &ApplicationPolicy| concerns(&policy.roles, &policy.names, roles, application);
         self.applications.iter().filter(|(policy, _)| applies(policy)).map(|(_, learned)| learned.clone()).collect()
+    }
+
+    /// What answers must not have; `None`: there is nothing.
+    pub fn canary_rows(&self) -> Option<Arc<CanaryRows>> {
+        self.canary_rows.clone()
     }
 
     pub fn has_canaries(&self) -> bool {

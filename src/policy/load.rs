@@ -18,7 +18,7 @@ use super::model::{
 };
 use crate::config::document::{Document, Key, Located, Table, key};
 use crate::config::problem::{Problem, Problems, did_you_mean};
-use crate::finding::{Action, Watch};
+use crate::finding::{Action, Watch, is_canary_text};
 pub use application::APPLICATION_KEYS;
 pub use compliance::{CLASS_KEYS, CONTROL_KEYS, LIMIT_KEYS, WINDOW_KEYS};
 
@@ -52,6 +52,11 @@ pub const TABLE_KEYS: &[Key] = &[
     ),
     key("tenant_column", "\"tenant_id\"", "With scope tenant: the column that says whose row it is."),
     key("default", "\"deny\"", "For actions that no rule names: tenant (the whole tenant, the default) or deny (nothing)."),
+    key(
+        "canary_rows",
+        "[\"cn-5b1f0e6d2a7c\"]",
+        "Texts that stand in rows which nobody has a reason to see: whoever gets one is told of (threat rule canary-row). At least 12 of A-Z a-z 0-9 - _ . @ each.",
+    ),
     key("canary", "true", "Nobody has a reason to name it: whoever does is told of (threat rule canary). Default: false."),
     key(
         "cache_seconds",
@@ -282,9 +287,23 @@ impl File<'_> {
             rules,
             columns,
             canary: table.flag("canary").unwrap_or(false),
+            canary_rows: self.canary_rows(table),
             cache_ttl,
             place: self.place(inner(self.document, name.span)),
         })
+    }
+
+    fn canary_rows(&self, table: &Table<'_>) -> Vec<String> {
+        let texts = table.texts("canary_rows").unwrap_or_default();
+        let is_good = |text: &Located<String>| {
+            let good = is_canary_text(&text.value);
+            if !good {
+                let problem = Problem::new(format!("`{}` cannot be looked for in answers", text.value));
+                table.report(problem, text.span.clone(), "at least 12 of A-Z a-z 0-9 - _ . @");
+            }
+            good
+        };
+        texts.into_iter().filter(is_good).map(|text| text.value).collect()
     }
 
     fn temporary(&self, entry: &Table<'_>) -> Option<TemporaryPolicy> {

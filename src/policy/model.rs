@@ -130,6 +130,8 @@ pub struct TablePolicy {
     pub columns: Vec<ColumnPolicy>,
     /// Nobody has a reason to name it.
     pub canary: bool,
+    /// Texts in rows that nobody has a reason to see.
+    pub canary_rows: Vec<String>,
     /// How long answers made of its rows may be given; zero: never.
     pub cache_ttl: Option<Duration>,
     /// Where the table's name stands.

@@ -6,6 +6,7 @@
 //! injection makes it.
 
 use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
 use std::time::SystemTime;
 
 use crate::sql::form::{FormId, id_of, words_of};
@@ -14,11 +15,17 @@ use crate::sql::form::{FormId, id_of, words_of};
 #[derive(Debug, Default)]
 pub struct Learned {
     forms: HashMap<FormId, Box<str>>,
+    /// Statements that are unknown, and which known one each goes on from: they are said again, and comparing one with all that is
+    /// known takes longer than the rest of its review.
+    compared: RwLock<HashMap<FormId, Option<FormId>>>,
     /// It binds its values: a simple query with a constant in it is not its own.
     pub binds: bool,
     /// Until then, what is new passes, if it is no graft: a deploy.
     pub learns_until: Option<SystemTime>,
 }
+
+/// So many unknown statements are remembered.
+const COMPARED: usize = 4096;
 
 /// What a statement is to an application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +41,7 @@ pub enum Familiarity<'l> {
 impl Learned {
     pub fn new(forms: impl IntoIterator<Item = String>) -> Learned {
         let forms = forms.into_iter().map(|form| (id_of(&form), form.into())).collect();
-        Learned { forms, binds: false, learns_until: None }
+        Learned { forms, compared: RwLock::default(), binds: false, learns_until: None }
     }
 
     pub fn knows(&self, id: FormId) -> bool {
@@ -51,13 +58,28 @@ impl Learned {
         if self.knows(id) {
             return Familiarity::Known;
         }
-        let words: Vec<&str> = words_of(form).collect();
-        let grafts = self.forms.values().filter(|known| is_graft(known, &words));
-        // The longest tells most.
-        match grafts.max_by(|a, b| (a.len(), &**a).cmp(&(b.len(), &**b))) {
+        let remembered = self.compared.read().unwrap_or_else(PoisonError::into_inner).get(&id).copied();
+        let graft = remembered.unwrap_or_else(|| {
+            let graft = self.graft(form);
+            let mut compared = self.compared.write().unwrap_or_else(PoisonError::into_inner);
+            // Whoever sends always others gains nothing by it.
+            if compared.len() >= COMPARED {
+                compared.clear();
+            }
+            compared.insert(id, graft);
+            graft
+        });
+        match graft.and_then(|of| self.forms.get(&of)) {
             Some(of) => Familiarity::Graft { of },
             None => Familiarity::Unknown,
         }
+    }
+
+    fn graft(&self, form: &str) -> Option<FormId> {
+        let words: Vec<&str> = words_of(form).collect();
+        let grafts = self.forms.iter().filter(|(_, known)| is_graft(known, &words));
+        // The longest tells most.
+        grafts.max_by(|(_, a), (_, b)| (a.len(), a).cmp(&(b.len(), b))).map(|(id, _)| *id)
     }
 }
 
@@ -99,6 +121,9 @@ mod tests {
 
     fn is(learned: &Learned, text: &str) -> &'static str {
         let form = form(text).expect("it is read");
+        // Again, as it is remembered.
+        let first = learned.familiarity(id_of(&form), &form);
+        assert_eq!(first, learned.familiarity(id_of(&form), &form), "{text}");
         match learned.familiarity(id_of(&form), &form) {
             Familiarity::Known => "known",
             Familiarity::Unknown => "unknown",

@@ -76,6 +76,7 @@ pub static RULES: &[&Rule] = &[
     &threat::broken_protocol::RULE,
     &threat::logins::RULE,
     &threat::canary::RULE,
+    &threat::canary_row::RULE,
     &threat::behaviour::RULE,
     &threat::stacked_statements::RULE,
 ];

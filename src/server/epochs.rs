@@ -29,6 +29,7 @@ use crate::policy::lock::{self, LockKey};
 use crate::policy::model::PolicyModel;
 use crate::rules::Modes;
 use crate::rules::learned::Learned;
+use crate::rules::threat::canary_row::CanaryRows;
 use crate::session::shared::{Refreshed, Review};
 
 /// How often files and the catalog's fingerprint are looked at.
@@ -169,6 +170,10 @@ impl Review for Kept {
 
     fn may_change(&self, user: &str, has_ticket: bool) -> Change {
         self.gate.may_change(user, has_ticket)
+    }
+
+    fn canary_rows(&self) -> Option<Arc<CanaryRows>> {
+        self.gate.canary_rows()
     }
 
     fn names_canary(&self, text: &str) -> bool {

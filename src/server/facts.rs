@@ -6,15 +6,15 @@ use std::time::SystemTime;
 use crate::config::{Config, Database, OnFailure, SslMode, Upstream, User, UserAccess};
 use crate::policy::model::{ApplicationPolicy, Mode, PolicyModel, Scope, TablePolicy, ThreatPolicy, WindowPolicy};
 use crate::rules::compliance::{Access, Audit, ClientTls, Column, Facts, Restriction, Table, User as Login};
-use crate::rules::{self, Action, Modes, RULES, Watch};
+use crate::rules::{self, Modes, RULES, Watch};
 
 /// Everything about one database but what only a catalog and the audit log can tell. `policies`: those that apply to it.
 pub fn of(config: &Config, database: &Database, policies: &PolicyModel) -> Facts {
     let modes = modes_for_everybody(policies);
     let in_mode = |mode| {
         let rules = RULES.iter().enumerate().filter(|(number, _)| modes.of_rule(*number) == mode);
-        // Whoever is let off, and what is only slowed down, is not refused.
-        let rules = rules.filter(|(number, _)| modes.action_of(*number) != Action::Throttle);
+        // Whoever is let off, and what is only slowed down or told, is not refused.
+        let rules = rules.filter(|(number, _)| modes.action_of(*number).refuses());
         let rules =
             rules.filter(|(_, rule)| ![Watch::Off, Watch::Shadow].into_iter().any(|mode| is_ever(policies, rule.name, mode)));
         rules.map(|(_, rule)| rule.name.to_owned()).collect()

@@ -40,6 +40,12 @@ impl Session<'_> {
             let is_too_many = |tag| rows(tag) && left.is_some_and(|left| count.replace(count.get() + 1) >= left);
             let interesting = |tag| !rows(tag) || is_too_many(tag);
             let length = self.down.advance(&lease.inbox, frame::CAP_SERVER, interesting).map_err(|error| broken(&error))?;
+            let is_seen =
+                self.learned.canary_rows.as_ref().is_some_and(|c| c.is_in(&lease.inbox[..length], &mut self.learned.tail));
+            if is_seen {
+                self.note_canary_row()?;
+            }
+            let Some(lease) = &mut self.lease else { return Ok(true) };
             self.client.outbox.extend_from_slice(&lease.inbox[..length]);
             self.passed += length as u64;
             lease.inbox.advance(length);

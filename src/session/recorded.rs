@@ -9,13 +9,14 @@ use super::enforced::{End, Session, Step};
 use super::statements::Statement;
 use crate::audit::{self, Reach, Refused};
 use crate::error::{SqlError, sqlstate};
-use crate::event::Event;
+use crate::event::{Event, Uncached};
 use crate::finding::{Action, Denial, Reason, Watch};
 use crate::gate::{Approved, Protocol};
 use crate::id::PolicyEpoch;
 use crate::plan::{self, ClassedValue, Effect, Parameter, Parameters, Plan, Values};
 use crate::policy::limits::RowLimit;
 use crate::rules::learned::{Familiarity, Learned};
+use crate::rules::threat::canary_row::{CanaryRows, Tail};
 use crate::rules::{self, Modes, Signs, Spoken};
 use crate::sql::form;
 
@@ -140,6 +141,8 @@ impl Session<'_> {
                 lists,
                 limit,
                 is_watched,
+                canary_rows: self.canary_rows(),
+                tail: Tail::default(),
                 given: self.learned.given,
                 parts: self.learned.parts,
             };
@@ -173,9 +176,9 @@ impl Session<'_> {
             match modes.of_rule(number) {
                 Watch::Off => {}
                 Watch::Shadow => self.tell_threat(rule.name, Watch::Shadow, plan),
-                Watch::Enforce if modes.action_of(number) == Action::Throttle => {
+                Watch::Enforce if !modes.action_of(number).refuses() => {
                     self.tell_threat(rule.name, Watch::Enforce, plan);
-                    self.login.lately.slow_down(seconds());
+                    self.act_on(rule.name, modes.action_of(number));
                 }
                 Watch::Enforce => refused = refused.max(Some(Severity::of(modes.action_of(number)))),
             }
@@ -203,12 +206,13 @@ impl Session<'_> {
         self.learned.is_watched
     }
 
-    /// Of what cannot be refused any more.
-    pub fn act_on(&mut self, action: Action) {
-        if action == Action::Throttle {
-            self.login.lately.slow_down(seconds());
+    /// Of what is not refused, or cannot be any more.
+    pub fn act_on(&mut self, rule: &'static str, action: Action) {
+        match action {
+            Action::Tag => self.trail.tag(rule),
+            Action::Throttle => self.login.lately.slow_down(seconds()),
+            Action::Deny | Action::EndSession | Action::Quarantine => self.act(Severity::of(action)),
         }
-        self.act(Severity::of(action));
     }
 
     /// What is done besides refusing.
@@ -246,6 +250,36 @@ impl Session<'_> {
     pub fn note_broken_protocol(&mut self) {
         for name in self.tell_signs(Signs::of_rule(&rules::threat::broken_protocol::RULE)) {
             self.trail.note("threat", |record| record.text("rule", name).text("mode", "shadow"));
+        }
+    }
+
+    fn canary_rows(&self) -> Option<Arc<CanaryRows>> {
+        let is_on = self.watch_of(&rules::threat::canary_row::RULE).0 != Watch::Off;
+        if is_on { self.database.gate.canary_rows() } else { None }
+    }
+
+    /// A row that nobody has a reason to see is about to be passed on. An answer that has it is not kept.
+    ///
+    /// # Errors
+    /// It is not passed on, and the session ends.
+    pub fn note_canary_row(&mut self) -> Step {
+        let rule = &rules::threat::canary_row::RULE;
+        let (mode, action) = self.watch_of(rule);
+        self.abandon(Uncached::Suspicious);
+        self.shared.events.emit(Event::ThreatFound { rule: rule.name, mode });
+        let tenant = self.principal.tenant().map(|tenant| tenant.0.clone());
+        self.trail.note("threat", |record| {
+            record.maybe("tenant", tenant.as_deref()).text("rule", rule.name).text("mode", mode.as_str())
+        });
+        if mode != Watch::Enforce || crate::mutant!("watch.canary-rows-are-given") {
+            return Ok(());
+        }
+        self.act_on(rule.name, action);
+        match action.refuses() {
+            true => {
+                Err(End::Fatal(SqlError::fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection: it is not permitted to go on")))
+            }
+            false => Ok(()),
         }
     }
 
@@ -353,6 +387,7 @@ impl Session<'_> {
         if tag.starts_with(b"FETCH") {
             self.keep_rows();
         }
+        self.learned.tail.clear();
         self.learned.given = 0;
     }
 
@@ -414,6 +449,9 @@ pub struct KnownStatements {
     limit: RowLimit,
     /// Whether it is watched for what is unusual.
     is_watched: bool,
+    /// What its answers must not have, and the end of what was looked at.
+    pub(super) canary_rows: Option<Arc<CanaryRows>>,
+    pub(super) tail: Tail,
     /// Rows of the statement under way that were passed on.
     given: u64,
     /// Those that cursors, and portals that were asked for a part, have given in this transaction.
@@ -431,7 +469,7 @@ enum Severity {
 impl Severity {
     fn of(action: Action) -> Severity {
         match action {
-            Action::Deny | Action::Throttle => Severity::Deny,
+            Action::Deny | Action::Tag | Action::Throttle => Severity::Deny,
             Action::EndSession => Severity::EndSession,
             Action::Quarantine => Severity::Quarantine,
         }

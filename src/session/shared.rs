@@ -28,6 +28,7 @@ use crate::policy::lock::LockKey;
 use crate::rules::Modes;
 use crate::rules::lately::{Attempts, Lately};
 use crate::rules::learned::Learned;
+use crate::rules::threat::canary_row::CanaryRows;
 use crate::wire::scram::Verifier;
 
 /// Who decides about statements: the gate, or in tests something that needs no policies.
@@ -65,6 +66,11 @@ pub trait Review: Send + Sync + fmt::Debug {
     /// See [`Gate::may_change`].
     fn may_change(&self, _user: &str, _has_ticket: bool) -> Change {
         Change::Free
+    }
+
+    /// See [`Gate::canary_rows`].
+    fn canary_rows(&self) -> Option<Arc<CanaryRows>> {
+        None
     }
 
     /// See [`Gate::names_canary`].
@@ -130,6 +136,10 @@ impl Review for Gate {
 
     fn may_change(&self, user: &str, has_ticket: bool) -> Change {
         Gate::may_change(self, user, has_ticket)
+    }
+
+    fn canary_rows(&self) -> Option<Arc<CanaryRows>> {
+        Gate::canary_rows(self)
     }
 
     fn names_canary(&self, text: &str) -> bool {

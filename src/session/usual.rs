@@ -92,7 +92,7 @@ impl Session<'_> {
         });
         if mode == Watch::Enforce {
             // It has happened: there is no statement to refuse.
-            self.act_on(if action == Action::Deny { Action::EndSession } else { action });
+            self.act_on(RULE.name, if action == Action::Deny { Action::EndSession } else { action });
         }
     }
 }

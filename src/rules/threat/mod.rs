@@ -5,6 +5,7 @@ pub mod bound_values;
 pub mod broken_protocol;
 pub mod broken_text;
 pub mod canary;
+pub mod canary_row;
 pub mod capability;
 pub mod constant_condition;
 pub mod conversion;
