@@ -3,6 +3,7 @@
 pub mod epochs;
 pub mod facts;
 mod follow;
+mod usual;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -265,7 +266,16 @@ pub async fn serve(
             () = unrecorded => tracing::error!("the audit log cannot be written: [audit] on_failure = \"shutdown\""),
         }
     };
+    let logins = server.shared.logins.clone();
+    let place = server.config.audit.as_ref().map(|audit| audit.path.join("usual"));
+    // Before the first session learns anew.
+    place.iter().for_each(|place| usual::read(place, &logins));
+    let keeping = place.clone().map(|place| tokio::spawn(usual::keep(place, logins.clone())));
     server.run(stop).await;
+    if let (Some(place), Some(keeping)) = (place, keeping) {
+        keeping.abort();
+        usual::write(&place, &logins);
+    }
     Ok(())
 }
 

@@ -523,3 +523,28 @@ fn what_is_tagged_runs_and_is_told_from_then_on() {
         .collect();
     assert_eq!(tagged, [false, true, true, true], "{log}");
 }
+
+#[test]
+fn what_is_usual_is_kept_from_one_start_to_the_next() {
+    let World { proxy, _cluster } = world(POLICIES);
+    let ask = |proxy: &Proxy| {
+        let mut shop = Wire::connect(&proxy.target("shop", "shop")).expect("a session");
+        assert!(shop.query("SELECT note FROM item WHERE id = 5").error.is_none());
+    };
+    ask(&proxy);
+    let (setup, _) = proxy.stop();
+    let place = setup.path().join("audit/usual");
+    let first = std::fs::read(&place).expect("it is kept");
+    let proxy = Proxy::start(setup);
+    ask(&proxy);
+    let (setup, log) = proxy.stop();
+    assert!(!log.contains("anew"), "{log}");
+    assert_ne!(std::fs::read(&place).expect("it is kept"), first, "and has learned");
+    // What somebody has changed is told, and not gone on with.
+    std::fs::write(&place, &first[1..]).expect("write");
+    let proxy = Proxy::start(setup);
+    ask(&proxy);
+    let (setup, log) = proxy.stop();
+    assert!(log.contains("what is usual of logins is learned anew"), "{log}");
+    assert!(setup.run(&["audit", "verify"]).status.success(), "it is no part of the log");
+}

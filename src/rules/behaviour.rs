@@ -14,6 +14,8 @@
 //! What it is worth, beside naive rules: `benches/behaviour.rs`. What loses to them there, or makes the whole worse, is off in [`SIGNALS`]. Two
 //! signals were worse there and are gone: rows of a day, and statements and rows of the forms that are new.
 
+pub mod kept;
+
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 

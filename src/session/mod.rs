@@ -41,7 +41,7 @@ pub mod tenant;
 #[cfg(test)]
 mod tests;
 mod unrestricted;
-mod usual;
+pub mod usual;
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -268,6 +268,10 @@ impl Logins {
         self.by_name.get(name)
     }
 
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Login>> {
+        self.by_name.values()
+    }
+
     /// What a login's proof is checked with. As long as some are not derived, each login takes the time of deriving one, whether the
     /// user is known or not: time must not tell that.
     pub fn verifier<'a>(&self, login: Option<&'a Login>) -> Option<&'a Verifier> {

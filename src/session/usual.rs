@@ -9,6 +9,7 @@ use super::enforced::Session;
 use crate::event::Event;
 use crate::finding::{Action, Watch};
 use crate::principal::Tenant;
+use crate::rules::behaviour::kept::{self, Bytes};
 use crate::rules::behaviour::{Baseline, Common, Ended, Unusual};
 use crate::rules::threat::behaviour::RULE;
 use crate::sql::form::FormId;
@@ -45,6 +46,42 @@ impl Usual {
         let baseline = Arc::new(Mutex::new(Baseline::new(hash)));
         known.insert(tenant.clone(), baseline.clone());
         Some(baseline)
+    }
+
+    /// What it knows, for [`restore`](Self::restore): nothing, if it knows nothing.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let Some(all) = self.0.get() else { return };
+        all.common.write(out);
+        let known = all.by_tenant.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        out.extend_from_slice(&(known.len() as u32).to_le_bytes());
+        for (tenant, baseline) in known {
+            kept::put_text(&tenant.0, out);
+            baseline.lock().unwrap_or_else(PoisonError::into_inner).write(out);
+        }
+    }
+
+    /// Goes on with what was [written](Self::write); `None`: it was not.
+    pub fn restore(bytes: &mut Bytes<'_>) -> Option<Usual> {
+        let common = Common::read(bytes)?;
+        let mut by_tenant = HashMap::new();
+        for _ in 0..bytes.u32()? {
+            let tenant = Tenant(bytes.text()?.into());
+            let baseline = Baseline::read(bytes)?;
+            // Those that there is no room for are read all the same.
+            if BASELINES.fetch_add(1, Ordering::Relaxed) >= MOST_BASELINES {
+                BASELINES.fetch_sub(1, Ordering::Relaxed);
+            } else {
+                by_tenant.insert(tenant, Arc::new(Mutex::new(baseline)));
+            }
+        }
+        Some(Usual(Box::new(OfTenants { common, by_tenant: Mutex::new(by_tenant) }).into()))
+    }
+
+    /// Takes over what another knows, if this knows nothing yet.
+    pub fn take_over(&self, other: Usual) {
+        if let Some(known) = other.0.into_inner() {
+            let _ = self.0.set(known);
+        }
     }
 
     fn note(&self, baseline: &Mutex<Baseline>, ended: &Ended) -> Option<Unusual> {
@@ -110,5 +147,21 @@ mod tests {
         assert!(!Arc::ptr_eq(&one, &usual.of(&tenant("2")).expect("there is room")));
         let ended = Ended { template: 1, at: 1_800_000_000, rows: 1, bytes: 100, error: None };
         assert!(usual.note(&one, &ended).is_none(), "the warm-up");
+        // It is kept.
+        let written = |usual: &Usual| {
+            let mut out = vec![];
+            usual.write(&mut out);
+            out
+        };
+        let again = Usual::default();
+        assert!(written(&again).is_empty());
+        again.take_over(Usual::restore(&mut Bytes(&written(&usual))).expect("it was written"));
+        assert_eq!(written(&again).len(), written(&usual).len());
+        let baseline = again.of(&tenant("1")).expect("it is known");
+        assert_eq!(again.0.get().map(|all| all.by_tenant.lock().unwrap().len()), Some(2));
+        let (mut one_again, mut one_before) = (vec![], vec![]);
+        baseline.lock().unwrap().write(&mut one_again);
+        one.lock().unwrap().write(&mut one_before);
+        assert_eq!(one_again, one_before);
     }
 }

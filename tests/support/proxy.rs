@@ -124,6 +124,8 @@ impl Proxy {
         drop(self.process.stdin.take());
         self.process.wait().expect("the shell ends");
         let log = self.log();
+        // Of a process that is gone: who starts another waits for its own.
+        let _ = fs::remove_file(self.setup.path().join("proxy.pid"));
         let empty = Setup { directory: tempfile::tempdir().expect("temporary directory"), port: 0, admin_port: 0 };
         (std::mem::replace(&mut self.setup, empty), log)
     }
