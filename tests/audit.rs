@@ -584,3 +584,38 @@ fn a_log_that_cannot_be_written_refuses_statements_until_it_can() {
     world.records("\"event\":\"gap\"");
     assert_eq!(world.run(&["audit", "verify"]).0, Some(0));
 }
+
+/// `on_failure = "shutdown"`: the proxy ends, in order, and says why; `"continue"`: statements run, and what is missing is counted.
+#[test]
+fn a_proxy_ends_with_its_log_or_goes_on_without_as_it_is_told() {
+    let world = World::start("on_failure = \"shutdown\"", "");
+    let mut one = world.connect("one");
+    assert!(one.query("UPDATE item SET n = 1 WHERE id = 1").error.is_none());
+    std::fs::remove_file(world.path().join("00000000000000000000.log")).expect("remove");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // Its client's statements end it, when it notices.
+    while world.proxy.running() {
+        let _ = one.query("UPDATE item SET n = 2 WHERE id = 1");
+        assert!(Instant::now() < deadline, "it goes on: {}", world.proxy.log());
+        #[expect(clippy::disallowed_methods, reason = "polls a condition, with a deadline")]
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(world.proxy.log().contains("[audit] on_failure = \"shutdown\""), "{}", world.proxy.log());
+
+    let world = World::start("on_failure = \"continue\"", "");
+    let mut one = world.connect("one");
+    let (log, aside) = (world.path(), world.proxy.setup.path().join("aside"));
+    std::fs::rename(&log, &aside).expect("it is taken away");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !world.proxy.log().contains("the audit log cannot be written") {
+        assert!(one.query("UPDATE item SET n = n + 1 WHERE id = 1").error.is_none(), "it runs");
+        assert!(Instant::now() < deadline, "nobody notices");
+    }
+    for _ in 0..5 {
+        assert!(one.query("UPDATE item SET n = n + 1 WHERE id = 1").error.is_none(), "it runs");
+    }
+    std::fs::rename(&aside, &log).expect("it is put back");
+    let gap = world.records("\"event\":\"gap\"").into_iter().find(|r| r["event"] == "gap").expect("a gap");
+    assert!(gap["missed"].as_u64().is_some_and(|missed| missed >= 5), "{gap}");
+    assert_eq!(world.run(&["audit", "verify"]).0, Some(0));
+}

@@ -2,11 +2,13 @@
 //! for that.
 
 use std::cell::Cell;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::calendar;
 
 thread_local! {
+    /// The last second that was written, and how.
+    static SECOND: Cell<(u64, [u8; 19])> = const { Cell::new((u64::MAX, [0; 19])) };
     /// Of the last record that was taken on this thread: most are no longer.
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
@@ -126,6 +128,22 @@ fn write_text(value: &str, out: &mut Vec<u8>) {
 /// `2026-01-31T23:59:59.123456Z`.
 fn write_time(time: SystemTime, out: &mut Vec<u8>) {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (known, text) = SECOND.get();
+    if known == since.as_secs() {
+        out.extend_from_slice(&text);
+    } else {
+        let from = out.len();
+        write_second(since, out);
+        if let Ok(text) = out[from..].try_into() {
+            SECOND.set((since.as_secs(), text));
+        }
+    }
+    out.push(b'.');
+    digits(since.subsec_micros().into(), 6, out);
+    out.push(b'Z');
+}
+
+fn write_second(since: Duration, out: &mut Vec<u8>) {
     let (year, month, day) = calendar::date(since.as_secs() / 86_400);
     let second = since.as_secs() % 86_400;
     digits(year, 4, out);
@@ -133,9 +151,6 @@ fn write_time(time: SystemTime, out: &mut Vec<u8>) {
         out.push(before);
         digits(value, 2, out);
     }
-    out.push(b'.');
-    digits(since.subsec_micros().into(), 6, out);
-    out.push(b'Z');
 }
 
 fn digits(mut value: u64, count: usize, out: &mut Vec<u8>) {
@@ -149,8 +164,6 @@ fn digits(mut value: u64, count: usize, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;

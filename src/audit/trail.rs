@@ -356,10 +356,11 @@ impl Opened {
     }
 
     fn complete(&mut self, outcome: Outcome<'_>) {
-        let record = match self.stage {
+        // An outcome's template is that of its intent.
+        let (record, template) = match self.stage {
             Stage::Recorded => return,
-            Stage::Silent => self.describe(Record::new("statement")),
-            Stage::Intended => Record::new("outcome").with(&self.fields).number("statement", self.statement),
+            Stage::Silent => (self.describe(Record::new("statement")), Some(&*self.template)),
+            Stage::Intended => (Record::new("outcome").with(&self.fields).number("statement", self.statement), None),
         };
         self.stage = Stage::Recorded;
         let record = match outcome {
@@ -373,7 +374,7 @@ impl Opened {
         let microseconds = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         let record = record.number("microseconds", microseconds);
         // It has happened: there is nothing to refuse any more, and what is lost is counted.
-        let _ = self.log.shared.take(record.end(), Some(&self.template), Duty::After);
+        let _ = self.log.shared.take(record.end(), template, Duty::After);
     }
 }
 

@@ -5,6 +5,7 @@
     python3 tests/sqlmap/run.py                            everything: hours
     python3 tests/sqlmap/run.py --quick --learned          what the application says is listed, and nothing else may be said
     python3 tests/sqlmap/run.py --places number,order --modes shown --techniques BEUSTQ,U --tampers none --cap 60
+    python3 tests/sqlmap/run.py --together A.json B.json   what runs of some of them (--results) have found, as if it had been one
 
 The application (app.py) is that of tenant 1, with a hole in each place of places.py. sqlmap (from PyPI, into target/sqlmap, once)
 attacks each place twice at the same time: behind one application is Bulkhead, behind the other, the control, PostgreSQL itself.
@@ -57,6 +58,12 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if not os.path.exists(BINARY):
         raise CannotRun(f"{BINARY} is missing: build it, or name it in BULKHEAD_BIN")
+    if args.together:
+        pairs = [pair for name in args.together for pair in known(name)]
+        print(HEADER)
+        print("\n".join(line(*pair) for pair in pairs))
+        write(args, pairs)
+        sys.exit(verdict(pairs, []))
     tools = Tools()
     attacks = planned(args, tools)
     folder = args.keep or tempfile.mkdtemp(prefix="bulkhead-sqlmap-seen-")
@@ -89,6 +96,7 @@ def arguments():
     args.add_argument("--level", type=int, default=LEVEL)
     args.add_argument("--cap", type=float, help="seconds that an attack may take (default 300)")
     args.add_argument("--results", help="file for all numbers (default results.json beside this program; with --quick none)")
+    args.add_argument("--together", nargs="+", metavar="FILE", help="attack nobody: tell of what these results say, and write them together")
     args.add_argument("--keep", help="a folder, made anew, that keeps what the applications answered and what sqlmap wrote")
     args = args.parse_args()
     if args.quick:
@@ -158,6 +166,14 @@ def write(args, pairs):
     with open(args.results + ".new", "w") as f:
         f.write(f'{{"tools": {json.dumps(PIP)}, "attacks": [\n' + ",\n".join(attacks) + "\n]}\n")
     os.replace(args.results + ".new", args.results)
+
+
+def known(name):
+    """The pairs of a file that write() has written."""
+    with open(name) as f:
+        attacks = json.load(f)["attacks"]
+    outcome = lambda told: attacker.Outcome(**{**told, "attack": attacker.Attack(**told["attack"])})  # noqa: E731
+    return [(outcome(attack["bulkhead"]), outcome(attack["direct"])) for attack in attacks]
 
 
 def verdict(pairs, failures):
