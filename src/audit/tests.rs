@@ -738,3 +738,21 @@ async fn while_it_cannot_be_written_statements_are_refused_or_counted_as_it_says
         trail.open(template, None, Reach::Writes, vec![]).expect("as before").complete(Outcome::Skipped);
     }
 }
+
+/// The thread drops what is too old by itself, when a segment ends.
+#[test]
+fn old_segments_go_by_themselves_and_the_rest_is_provable() {
+    let disk = Forgetful::default();
+    let (durability, on_failure) = (Durability::Interval(Duration::from_millis(1)), OnFailure::FailOperation);
+    let settings = Settings { durability, on_failure, format: SMALL, retention: Some(Duration::ZERO), value_keys: None };
+    let log = Log::on(disk.clone(), None, settings, Events::default()).expect("a log");
+    let begun = std::time::Instant::now();
+    while count(&disk, "pruned") == 0 {
+        log.note(Record::new("test").text("filler", &"x".repeat(200)));
+        assert!(begun.elapsed() < Duration::from_secs(30), "nothing goes");
+    }
+    log.end();
+    let verified = Kept::of(&disk).verify(&[]).expect("the rest is what was written");
+    assert!(verified.first > 0 && verified.size > verified.first, "{verified:?}");
+    assert!(!disk.names().expect("names").contains(&segment::name(0)));
+}
