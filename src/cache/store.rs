@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use dashmap::DashMap;
 use indexmap::{Equivalent, IndexMap};
+use smallvec::SmallVec;
 
 use super::frequency::Frequency;
 use super::tags::Stamps;
@@ -145,6 +146,8 @@ fn weight(key: &StoredKey, entry: &Entry) -> u64 {
 
 /// How many are looked at for one to go.
 const SAMPLE: usize = 16;
+/// And how many that were looked at before, and were worth little.
+const POOL: usize = 8;
 
 type Entries = IndexMap<StoredKey, Arc<Entry>, AsItIs>;
 
@@ -155,6 +158,8 @@ struct Shard {
     bytes: u64,
     /// xorshift64
     random: u64,
+    /// Places of those that were worth least when one had to go before, and may go next; by now another may be there.
+    pool: SmallVec<[usize; POOL]>,
 }
 
 /// Answers by key.
@@ -288,24 +293,29 @@ impl Store {
 
     /// What is worth less, or none.
     fn victim(&self, shard: &mut Shard, candidate: &Candidate<'_>, is_dead: &impl Fn(&Entry) -> bool) -> Option<usize> {
-        let mut least: Option<(f64, usize)> = None;
+        let mut seen: SmallVec<[(f64, usize); SAMPLE + POOL]> = SmallVec::new();
+        let mut looked = shard.pool.clone();
         for _ in 0..SAMPLE {
             shard.random ^= shard.random << 13;
             shard.random ^= shard.random >> 7;
             shard.random ^= shard.random << 17;
-            let index = (shard.random % shard.entries.len().max(1) as u64) as usize;
-            let (key, entry) = shard.entries.get_index(index)?;
+            looked.push((shard.random % shard.entries.len().max(1) as u64) as usize);
+        }
+        for index in looked {
+            let Some((key, entry)) = shard.entries.get_index(index) else { continue };
             match self.standing(key, entry, candidate, is_dead) {
                 Standing::Dead => return Some(index),
                 Standing::Protected => {}
-                Standing::Worth(worth) => {
-                    if least.is_none_or(|(least, _)| worth < least) {
-                        least = Some((worth, index));
-                    }
-                }
+                Standing::Worth(worth) if !seen.iter().any(|(_, other)| *other == index) => seen.push((worth, index)),
+                Standing::Worth(_) => {}
             }
         }
-        least.filter(|(worth, _)| candidate.worth > *worth).map(|(_, index)| index)
+        seen.sort_unstable_by(|(a, _), (b, _)| a.total_cmp(b));
+        let least = seen.first().copied().filter(|(worth, _)| candidate.worth > *worth).map(|(_, index)| index);
+        // What goes is not there any more: the others are for the next time.
+        shard.pool.clear();
+        shard.pool.extend(seen.iter().map(|(_, index)| *index).filter(|index| Some(*index) != least).take(POOL));
+        least
     }
 
     fn standing(&self, key: &StoredKey, entry: &Entry, candidate: &Candidate<'_>, is_dead: &impl Fn(&Entry) -> bool) -> Standing {
