@@ -15,6 +15,7 @@ const SCHEMA: &str = "
     CREATE TABLE item (tenant_id int NOT NULL, id int, n int NOT NULL DEFAULT 0, note text, PRIMARY KEY (tenant_id, id));
     INSERT INTO item SELECT t, g, 0, 'note' FROM generate_series(1, 2) t, generate_series(1, 9) g;
     CREATE TABLE person (tenant_id int NOT NULL, id int, email text, card text, PRIMARY KEY (tenant_id, id));
+    CREATE VIEW people AS SELECT tenant_id, id, email AS mail FROM person;
     GRANT ALL ON ALL TABLES IN SCHEMA public TO app";
 
 const POLICIES: &str = "
@@ -22,6 +23,10 @@ const POLICIES: &str = "
     name = 'public.item'
     scope = 'tenant'
     tenant_column = 'tenant_id'
+
+    [[table]]
+    name = 'public.people'
+    scope = 'view'
 
     [[class]]
     name = 'pii'
@@ -486,6 +491,80 @@ fn values_are_told_where_a_policy_says_so_and_can_be_erased() {
     assert_eq!(after.iter().filter(|r| r["event"] == "erased" && r["tenant"] == "1").count(), 2);
     assert_eq!(after[..records.len()], records[..]);
     assert_eq!(world.run(&["audit", "verify"]).0, Some(0));
+}
+
+/// However a value comes to a column of a class, it is told. `ZZ` stands for it.
+#[test]
+fn a_value_is_told_by_whatever_way_it_comes_to_a_column() {
+    let world = World::start("", "");
+    let mut one = world.connect("one");
+    let mut said = 0;
+    let mut say = |session: &mut Wire, sql: &str| {
+        said += 1;
+        let value = format!("v{said}@example.com");
+        let answer = session.query(sql.replace("ZZ", &value));
+        assert!(answer.error.is_none(), "{sql}: {:?}", answer.error);
+    };
+    let ways = [
+        "SELECT id FROM person c JOIN (VALUES ('ZZ')) v (e) ON c.email = v.e",
+        "SELECT id FROM person JOIN (SELECT 'ZZ' AS email) v USING (email)",
+        "SELECT id FROM person NATURAL JOIN (SELECT 'ZZ' AS email) v",
+        "SELECT id FROM person c JOIN unnest(ARRAY['ZZ']) e ON c.email = e",
+        "WITH v AS (SELECT 'ZZ' AS e) SELECT id FROM person, v WHERE email = e",
+        "SELECT id FROM (SELECT id, email FROM person) s WHERE email = 'ZZ'",
+        "SELECT id FROM person WHERE (email, card) IN (SELECT 'ZZ', 'y')",
+        "SELECT id FROM person WHERE lower(email) = ANY (SELECT 'ZZ')",
+        "SELECT 'ZZ' IN (SELECT email FROM person)",
+        "SELECT email FROM person INTERSECT SELECT 'ZZ'",
+        "SELECT id FROM person p WHERE p::text LIKE '%ZZ%' OR p::text LIKE 'ZZ'",
+        "SELECT id FROM person WHERE email = $$ZZ$$",
+        "SELECT id FROM person WHERE email = E'ZZ'",
+        "SELECT id FROM person WHERE email = U&'ZZ'",
+        "SELECT id FROM person WHERE email = 'ZZ'\n''",
+        "SELECT id FROM person WHERE email IN ('a', E'b', 'ZZ')",
+        "SELECT id FROM person WHERE email = ANY ('{a,\"ZZ\"}')",
+        "SELECT id FROM person WHERE email = ANY (ARRAY['a', 'ZZ'])",
+        "INSERT INTO person (id, email) SELECT 1001, 'a' UNION ALL SELECT 1002, 'ZZ'",
+        "INSERT INTO person (id, email) SELECT * FROM (VALUES (1003, 'ZZ')) v",
+        "INSERT INTO person (id, email) WITH q AS (SELECT 1004, 'ZZ') SELECT * FROM q",
+        "INSERT INTO person (id, email) VALUES (1005, (SELECT 'ZZ'))",
+        "INSERT INTO person (id, email) VALUES (1005, 'a') ON CONFLICT (tenant_id, id) DO UPDATE SET email = 'ZZ'",
+        "INSERT INTO person (id, email) VALUES (1005, 'a') ON CONFLICT (tenant_id, id) DO UPDATE SET card = 'c' WHERE EXCLUDED.email = 'ZZ'",
+        "UPDATE person SET email = v.e FROM (VALUES ('ZZ')) v (e) WHERE id = 1005",
+        "UPDATE person SET (email, card) = ROW ('ZZ', 'c') WHERE id = 1005",
+        "WITH w AS (UPDATE person SET card = 'd' WHERE id = 1005 RETURNING email) SELECT * FROM w WHERE email = 'ZZ'",
+        "SELECT id FROM people WHERE mail = 'ZZ'",
+        "DELETE FROM person USING (VALUES ('ZZ')) v (e) WHERE email = e",
+    ];
+    ways.iter().for_each(|sql| say(&mut one, sql));
+    let prepared = [
+        "PREPARE p (text, text) AS SELECT id FROM person WHERE email = $1 OR card = $2",
+        "PREPARE q (text) AS SELECT id FROM person WHERE email = $1",
+    ];
+    prepared.iter().for_each(|sql| assert!(one.query(*sql).error.is_none(), "{sql}"));
+    let executed = ["EXECUTE p('ZZ', NULL)", "EXECUTE q('ZZ'::text)", "EXECUTE q('' || 'ZZ')"];
+    executed.iter().for_each(|sql| say(&mut one, sql));
+    // As a statement of the extended protocol too.
+    said += 1;
+    let sql = format!("EXECUTE p('v{said}@example.com', 'c')");
+    assert!(one.extended(&Extended { sql: sql.as_bytes(), ..Extended::default() }).error.is_none());
+    // Many beside it hide none.
+    said += 1;
+    let many: Vec<String> = (0..3000).map(|n| format!("'d{n}'")).collect();
+    let sql = format!("SELECT id FROM person WHERE email IN ({}, 'v{said}@example.com')", many.join(", "));
+    assert!(one.query(sql).error.is_none());
+    drop(one);
+    world.records("session_end");
+    assert!(!world.export().contains("@example.com"));
+    let all: Vec<&str> = ways.iter().chain(&executed).copied().collect();
+    for n in 1..=said {
+        let (status, text) = world.run(&["audit", "values", "--class", "pii", "--equals", &format!("v{n}@example.com")]);
+        assert_eq!((status, text.lines().count()), (Some(0), 1), "{n}: {:?}: {text}", all.get(n - 1));
+    }
+    // Each argument is its own parameter's.
+    let cards = world.run(&["audit", "values", "--class", "pci", "--equals", "c"]).1;
+    assert!(cards.contains("SELECT public.person.card = c"), "{cards}");
+    assert_eq!(world.run(&["audit", "values", "--class", "pci", "--equals", &format!("v{}@example.com", said - 1)]).0, Some(1));
 }
 
 /// Under `sync` nothing is told that is not recorded, also to who leaves at once.

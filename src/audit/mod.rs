@@ -89,6 +89,8 @@ pub struct Log {
     refused_logins: Mutex<RefusedLogins>,
     /// `None`: there are no values to tell.
     values: Option<ValueKeys>,
+    /// In which second since 1970 one could not be told.
+    values_failed: AtomicU64,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -183,6 +185,7 @@ impl Log {
             sessions: AtomicU64::new(0),
             refused_logins: Mutex::default(),
             values,
+            values_failed: AtomicU64::new(0),
             thread: Mutex::new(Some(thread)),
         };
         log.note(Record::new("start").text("version", env!("CARGO_PKG_VERSION")));
@@ -247,7 +250,11 @@ impl Log {
         match keys.tell(tenant, values) {
             Ok(told) => Ok(told),
             Err(error) => {
-                tracing::error!("values cannot be told in the audit log: {error}");
+                // Once a second: clients must not fill the log.
+                let second = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
+                if self.values_failed.swap(second, Ordering::Relaxed) != second {
+                    tracing::error!("values cannot be told in the audit log: {error}");
+                }
                 // Without them, it says so.
                 let untold = || Record::fields(|record| record.text("values", "untold"));
                 if self.shared.on_failure == OnFailure::Continue { Ok(untold()) } else { Err(Unavailable) }

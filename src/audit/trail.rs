@@ -384,6 +384,11 @@ impl Open {
         Open(None)
     }
 
+    /// Of the statement; `None`: it is not recorded, or ended already.
+    pub fn template(&self) -> Option<Arc<Template>> {
+        self.0.as_ref().map(|opened| opened.template.clone())
+    }
+
     /// The form of what was asked; `None`: it is not recorded, or ended already.
     pub fn form(&self) -> Option<FormId> {
         self.0.as_ref().map(|opened| opened.template.form)

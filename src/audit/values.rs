@@ -5,7 +5,8 @@
 //! value is gone for good once its key is: that is how one is erased out of a log of which no byte may change, and how values are kept
 //! for fewer days than records (`recorded_days`). A key that is destroyed leaves a note, which becomes a record of the log.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -30,9 +31,9 @@ use crate::finding::{Recording, Telling};
 /// A key is for statements of so many days.
 const PERIOD: u64 = 30;
 /// Values of one statement that are told; of more, how many.
-const MOST: usize = 100;
+const MOST: usize = 10_000;
 /// What is sealed of a longer value, in bytes.
-const LONGEST: usize = 4 << 10;
+pub const LONGEST: usize = 4 << 10;
 const NONCE: usize = 12;
 const KEY: &str = "key";
 const ERASED: &str = "erased";
@@ -43,7 +44,7 @@ pub struct Classed<'v> {
     /// `schema.table.column`
     pub column: &'v str,
     pub recording: &'v Recording,
-    pub value: std::borrow::Cow<'v, [u8]>,
+    pub value: Cow<'v, [u8]>,
 }
 
 /// What a key's file says, and what is left of it when it is destroyed.
@@ -177,27 +178,45 @@ impl ValueKeys {
     /// A key can be neither read nor made.
     pub fn tell<'v>(&self, tenant: Option<&str>, values: impl Iterator<Item = Classed<'v>>) -> io::Result<Vec<u8>> {
         let today = days(SystemTime::now());
-        let (mut told, mut more) = (vec![], 0u64);
+        // By column: few columns, of many values perhaps.
+        let mut told: Vec<(&str, &Recording, Arc<ValueKey>, Vec<Value>)> = vec![];
+        let mut seen: HashSet<(&str, Cow<'_, [u8]>)> = HashSet::new();
+        let mut more = 0u64;
         for Classed { column, recording, value } in values {
-            if told.len() == MOST {
+            if seen.contains(&(column, value.clone())) {
+                continue;
+            }
+            if seen.len() == MOST {
                 more += 1;
                 continue;
             }
-            let key = self.key_of(recording, tenant, today)?;
-            let (how, value) = match recording.how {
-                Telling::Hmac => ("hmac", key.pseudonym(column, &value)),
-                Telling::Encrypt => ("sealed", key.seal(column, &value)),
+            let place = match told.iter().position(|(other, ..)| *other == column) {
+                Some(place) => place,
+                None => {
+                    told.push((column, recording, self.key_of(recording, tenant, today)?, vec![]));
+                    told.len() - 1
+                }
             };
-            let one = serde_json::json!({ "column": column, "class": recording.class, "key": key.id, how: value });
-            if !told.contains(&one) {
-                told.push(one);
-            }
+            let (_, _, key, values) = &mut told[place];
+            values.push(match recording.how {
+                Telling::Hmac => key.pseudonym(column, &value).into(),
+                Telling::Encrypt => key.seal(column, &value).into(),
+            });
+            seen.insert((column, value));
         }
         if told.is_empty() {
             return Ok(vec![]);
         }
+        let told = told.into_iter().map(|(column, recording, key, values)| {
+            let how = match recording.how {
+                Telling::Hmac => "hmac",
+                Telling::Encrypt => "sealed",
+            };
+            serde_json::json!({ "column": column, "class": recording.class, "key": key.id, how: values })
+        });
+        let told = Value::Array(told.collect());
         Ok(Record::fields(|record| {
-            let record = record.json("values", &Value::Array(told));
+            let record = record.json("values", &told);
             if more > 0 { record.number("more_values", more) } else { record }
         }))
     }
@@ -240,11 +259,17 @@ impl ValueKeys {
         for entry in names {
             let path = entry?.path();
             let (Some(id), Some(ERASED)) = (stem(&path), path.extension().and_then(|e| e.to_str())) else { continue };
-            let about = serde_json::from_slice(&fs::read(&path)?).map_err(|error| named(&path, error.to_string()))?;
+            // Whatever the note says.
             destroy(&self.directory, &self.path(&id, KEY))?;
             self.forget(&id);
-            tell(&Erased { id, about, by_itself: false });
-            fs::remove_file(&path)?;
+            match read_about(&path) {
+                Ok(about) => {
+                    tell(&Erased { id, about, by_itself: false });
+                    fs::remove_file(&path)?;
+                }
+                // It stays, for somebody to look at.
+                Err(error) => tracing::warn!("a note of an erased key of values cannot be read: {error}"),
+            }
         }
         let today = days(SystemTime::now());
         for key in self.all()?.into_iter().filter(|key| key.about.until.is_some_and(|until| until <= today)) {
@@ -281,7 +306,7 @@ impl ValueKeys {
         let names = match fs::read_dir(&self.directory) {
             Ok(names) => names,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(keys),
-            Err(error) => return Err(error),
+            Err(error) => return Err(named(&self.directory, &error)),
         };
         for entry in names {
             let path = entry?.path();
@@ -289,9 +314,19 @@ impl ValueKeys {
             if self.path(&id, ERASED).exists() {
                 continue;
             }
-            let about: About = serde_json::from_slice(&fs::read(&path)?).map_err(|error| named(&path, error.to_string()))?;
+            let about = match read_about(&path) {
+                Ok(about) => about,
+                // What was told with it cannot be read; what comes has another, and others are as they were.
+                Err(error) => {
+                    tracing::error!("a key of values in the audit log cannot be used: {error}");
+                    continue;
+                }
+            };
             let secret = about.key.as_ref().and_then(|key| BASE64.decode(key).ok()?.try_into().ok());
-            let secret = secret.ok_or_else(|| named(&path, "it has no key of 32 bytes".to_owned()))?;
+            let Some(secret) = secret else {
+                tracing::error!("a key of values in the audit log cannot be used: {}: it has none of 32 bytes", path.display());
+                continue;
+            };
             let name = (about.class.clone(), about.tenant.clone());
             keys.entry(name).or_default().push(Arc::new(ValueKey { id, about: About { key: None, ..about }, secret }));
         }
@@ -323,8 +358,9 @@ impl ValueKeys {
             key: Some(BASE64.encode(secret)),
         };
         let id = format!("{:016x}", rand::random::<u64>());
-        fs::create_dir_all(&self.directory)?;
-        write_durably(&self.directory, &self.path(&id, KEY), &serde_json::to_vec(&about).unwrap_or_default())?;
+        fs::create_dir_all(&self.directory).map_err(|error| named(&self.directory, &error))?;
+        let written = write_durably(&self.directory, &self.path(&id, KEY), &serde_json::to_vec(&about).unwrap_or_default());
+        written.map_err(|error| named(&self.directory, &error))?;
         let key = Arc::new(ValueKey { id, about: About { key: None, ..about }, secret });
         keys.push(key.clone());
         Ok(key)
@@ -335,8 +371,20 @@ fn stem(path: &Path) -> Option<String> {
     path.file_stem()?.to_str().map(str::to_owned)
 }
 
-fn named(path: &Path, what: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("{}: {what}", path.display()))
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// Of a plain file of a key's length: whatever else has its name is not waited for.
+fn read_about(path: &Path) -> io::Result<About> {
+    let read = || {
+        let about = fs::metadata(path)?;
+        if !about.is_file() || about.len() > 64 << 10 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file of a key"));
+        }
+        Ok(serde_json::from_slice(&fs::read(path)?)?)
+    };
+    read().map_err(|error| named(path, &error))
 }
 
 fn days(time: SystemTime) -> u64 {
@@ -346,11 +394,14 @@ fn days(time: SystemTime) -> u64 {
 /// Whole, or not at all; nobody else reads it.
 fn write_durably(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    fs::File::open(directory)?.sync_all()
+    let write = || {
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        fs::File::open(directory)?.sync_all()
+    };
+    write().inspect_err(|_| _ = fs::remove_file(&new))
 }
 
 /// Overwritten first: what that is worth depends on the disk, and copies elsewhere are for whoever made them.
@@ -396,11 +447,12 @@ mod tests {
         assert_ne!(of("1", "a@b.c"), of("1", "a@b.d"));
         assert_ne!(of("1", "a@b.c"), of("2", "a@b.c"), "another tenant");
         let key = keys.all().unwrap().into_iter().find(|key| key.about.tenant.as_deref() == Some("1")).unwrap();
-        assert_eq!(of("1", "a@b.c"), key.pseudonym("public.a.b", b"a@b.c"));
-        assert_ne!(of("1", "a@b.c"), key.pseudonym("public.a.c", b"a@b.c"), "another column");
-        assert_eq!(told(&keys, &email, "1", &["x", "x", "y"]).len(), 2, "once each");
-        let many: Vec<String> = (0..150).map(|n| n.to_string()).collect();
-        assert_eq!(told(&keys, &email, "1", &many.iter().map(String::as_str).collect::<Vec<_>>()).len(), MOST);
+        assert_eq!(of("1", "a@b.c")[0], key.pseudonym("public.a.b", b"a@b.c"));
+        assert_ne!(of("1", "a@b.c")[0], key.pseudonym("public.a.c", b"a@b.c"), "another column");
+        let count = |values: &[&str]| told(&keys, &email, "1", values)[0]["hmac"].as_array().map(Vec::len);
+        assert_eq!(count(&["x", "x", "y"]), Some(2), "once each");
+        let many: Vec<String> = (0..MOST + 50).map(|n| n.to_string()).collect();
+        assert_eq!(count(&many.iter().map(String::as_str).collect::<Vec<_>>()), Some(MOST));
     }
 
     #[test]
@@ -408,30 +460,28 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let card = recording("pci.pan", Telling::Encrypt, Some(10));
         let keys = ValueKeys::in_directory(directory.path());
-        let one = told(&keys, &card, "1", &["4111111111111111", ""]);
+        let one = told(&keys, &card, "1", &["4111111111111111", ""]).remove(0);
         let again = ValueKeys::in_directory(directory.path());
-        let open = |keys: &ValueKeys, told: &Value, column: &str| {
+        let open = |keys: &ValueKeys, place: usize, column: &str| {
             let all = keys.all().expect("keys");
-            let key = all.iter().find(|key| told["key"] == key.id())?;
-            key.open(column, told["sealed"].as_str()?)
+            let key = all.iter().find(|key| one["key"] == key.id())?;
+            key.open(column, one["sealed"][place].as_str()?)
         };
-        assert_eq!(open(&again, &one[0], "public.a.b").as_deref(), Some(&b"4111111111111111"[..]));
-        assert_eq!(open(&again, &one[1], "public.a.b").as_deref(), Some(&b""[..]));
-        assert_eq!(open(&again, &one[0], "public.a.c"), None, "it is of its column");
-        assert_eq!(
-            one[0]["sealed"].as_str().map(str::len),
-            told(&keys, &card, "1", &["4111111111111"])[0]["sealed"].as_str().map(str::len)
-        );
+        assert_eq!(open(&again, 0, "public.a.b").as_deref(), Some(&b"4111111111111111"[..]));
+        assert_eq!(open(&again, 1, "public.a.b").as_deref(), Some(&b""[..]));
+        assert_eq!(open(&again, 0, "public.a.c"), None, "it is of its column");
+        let length = |told: &Value| told["sealed"][0].as_str().map(str::len);
+        assert_eq!(length(&one), length(&told(&keys, &card, "1", &["4111111111111"])[0]));
         // Somebody wants it gone, while the proxy runs.
         assert_eq!(again.erase(|about| about.tenant.as_deref() == Some("1")).expect("it is destroyed"), 1);
-        assert_eq!(open(&again, &one[0], "public.a.b"), None);
+        assert_eq!(open(&again, 0, "public.a.b"), None);
         let noted = Mutex::new(vec![]);
         let tend = |keys: &ValueKeys| keys.tend(|erased| noted.lock().unwrap().push(erased.by_itself)).expect("a directory");
         tend(&keys);
         tend(&keys);
         assert_eq!(*noted.lock().unwrap(), [false], "told once");
         assert!(keys.all().unwrap().is_empty() && fs::read_dir(directory.path()).unwrap().next().is_none());
-        assert_ne!(told(&keys, &card, "1", &["x"])[0]["key"], one[0]["key"], "what comes has another");
+        assert_ne!(told(&keys, &card, "1", &["x"])[0]["key"], one["key"], "what comes has another");
     }
 
     #[test]
@@ -460,10 +510,24 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_key_is_named() {
+    fn what_is_no_key_is_left_alone_and_hides_no_other() {
         let directory = tempfile::tempdir().expect("a directory");
-        fs::write(directory.path().join("0.key"), "{}").unwrap();
+        let day = recording("day", Telling::Hmac, Some(1));
+        let old = ValueKeys::in_directory(directory.path());
+        let gone = old.key_of(&day, None, days(SystemTime::now()) - 3).expect("a key");
+        for name in ["0.key", "1.erased"] {
+            fs::write(directory.path().join(name), "{}").unwrap();
+        }
+        fs::create_dir(directory.path().join("2.key")).unwrap();
         let keys = ValueKeys::in_directory(directory.path());
-        assert!(keys.all().unwrap_err().to_string().contains("0.key"));
+        assert_eq!(keys.all().expect("the others").len(), 1);
+        assert_eq!(told(&keys, &day, "1", &["x"]).len(), 1);
+        let told = Mutex::new(vec![]);
+        keys.tend(|erased| told.lock().unwrap().push(erased.id.clone())).expect("a directory");
+        assert_eq!(*told.lock().unwrap(), std::slice::from_ref(&gone.id), "what is too old goes all the same");
+        // Where there is no room for one, nothing is left behind.
+        let nowhere = directory.path().join("0.key/below");
+        let trouble = ValueKeys::in_directory(&nowhere).key_of(&day, None, 0).expect_err("no directory");
+        assert!(trouble.to_string().contains("0.key/below"), "{trouble}");
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::audit::{Done, LogArgs, Trouble};
 use super::{Common, Outcome, say};
-use crate::audit::values::{About, ValueKey, ValueKeys};
+use crate::audit::values::{About, LONGEST, ValueKey, ValueKeys};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ValuesArgs {
@@ -80,12 +80,16 @@ pub(super) fn values(common: &Common, args: &ValuesArgs) -> Done {
             }
             let column = told["column"].as_str().unwrap_or_default();
             let key = keys.iter().find(|key| told["key"] == key.id());
-            let Some(shown) = shown(told, column, key, args.equals.as_deref()) else { continue };
-            found = true;
-            let (index, time, user, command) = (read.index, text("time"), text("user"), text("command"));
-            // On one line, whatever is in it.
-            let shown = shown.escape_debug();
-            say(&format!("{index} {time} {user} tenant={} {command} {column} = {shown}\n", tenant.unwrap_or("-")));
+            for value in ["hmac", "sealed"].into_iter().filter_map(|how| told[how].as_array()).flatten() {
+                let value = value.as_str().unwrap_or_default();
+                let is_pseudonym = told["hmac"].is_array();
+                let Some(shown) = shown(value, is_pseudonym, column, key, args.equals.as_deref()) else { continue };
+                found = true;
+                let (index, time, user, command) = (read.index, text("time"), text("user"), text("command"));
+                // On one line, whatever is in it.
+                let shown = shown.escape_debug();
+                say(&format!("{index} {time} {user} tenant={} {command} {column} = {shown}\n", tenant.unwrap_or("-")));
+            }
         }
         true
     })?;
@@ -93,15 +97,19 @@ pub(super) fn values(common: &Common, args: &ValuesArgs) -> Done {
 }
 
 /// `None`: it is another value than what is looked for.
-fn shown(told: &Value, column: &str, key: Option<&Arc<ValueKey>>, wanted: Option<&str>) -> Option<String> {
+fn shown(told: &str, is_pseudonym: bool, column: &str, key: Option<&Arc<ValueKey>>, wanted: Option<&str>) -> Option<String> {
     let Some(key) = key else { return wanted.is_none().then(|| "(its key is erased)".to_owned()) };
-    if let Some(pseudonym) = told["hmac"].as_str() {
+    if is_pseudonym {
         return match wanted {
-            Some(wanted) => (key.pseudonym(column, wanted.as_bytes()) == pseudonym).then(|| wanted.to_owned()),
-            None => Some(format!("(pseudonym {pseudonym})")),
+            Some(wanted) => (key.pseudonym(column, wanted.as_bytes()) == told).then(|| wanted.to_owned()),
+            None => Some(format!("(pseudonym {told})")),
         };
     }
-    match told["sealed"].as_str().and_then(|sealed| key.open(column, sealed)) {
+    match key.open(column, told) {
+        // Of a long one its beginning was sealed.
+        Some(value) if value.len() == LONGEST => wanted
+            .is_none_or(|wanted| wanted.as_bytes().starts_with(&value))
+            .then(|| String::from_utf8_lossy(&value).into_owned() + "..."),
         Some(value) => {
             wanted.is_none_or(|wanted| value == wanted.as_bytes()).then(|| String::from_utf8_lossy(&value).into_owned())
         }

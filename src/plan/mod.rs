@@ -26,7 +26,7 @@ pub use crate::event::Uncached;
 pub use crate::sql::analyse::utility::{Declaration, Isolation};
 pub use build::{Built, Check, build, text_of};
 pub use cached::{Reads, Rows, TemplateUse, Touched, Whose, Writes};
-pub use classed::ClassedValue;
+pub use classed::{Arguments, ClassedValue};
 use lookup::Lookup;
 pub use quiet::table as quiet_table;
 pub use row_key::{ChangedRow, RowKey, Values};

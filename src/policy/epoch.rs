@@ -205,6 +205,12 @@ impl PolicySet {
         found.map(|(column, recording)| (column.as_str(), recording)).collect()
     }
 
+    /// All of them, by relation.
+    pub fn recordings<'s>(&'s self, catalog: &'s Catalog) -> impl Iterator<Item = (&'s Relation, &'s str, &'s Arc<Recording>)> {
+        let relations = self.recordings.iter().filter_map(|(oid, columns)| Some((catalog.relation(*oid)?, columns)));
+        relations.flat_map(|(relation, columns)| columns.iter().map(move |(column, how)| (relation, column.as_str(), how)))
+    }
+
     /// Whether any column is masked for these roles.
     pub fn has_masks_for(&self, roles: &[Box<str>]) -> bool {
         self.masks.any_for(roles)

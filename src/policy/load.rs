@@ -106,7 +106,7 @@ pub const THREAT_KEYS: &[Key] = &[
     key(
         "action",
         "\"deny\"",
-        "With enforce: deny (the default), throttle (it runs, and the login is slow for a minute), end-session, or quarantine (the login is \
+        "With enforce: deny (the default), tag (it runs, and all records of the session say so from then on), throttle (it runs, and the login is slow for a minute), end-session, or quarantine (the login is \
          refused everything for 15 minutes).",
     ),
     key("roles", "[\"app\"]", "Whose statements. Default: every role's."),

@@ -329,6 +329,10 @@ impl Baseline {
     pub fn tick(&mut self, now: u64, common: &Common) -> Option<Unusual> {
         let hour = now / 3600;
         if hour <= self.hour {
+            // Late ones of the hour before aside: the clock was wrong, and this is learned from now on.
+            if hour + 1 < self.hour {
+                (self.since, self.hour, self.now) = (self.since.min(hour), hour, Now::default());
+            }
             return None;
         }
         if self.since == 0 {

@@ -14,6 +14,8 @@ use crate::session::usual::Usual;
 
 /// What is learned in so long is lost with the machine.
 const PAUSE: Duration = Duration::from_secs(600);
+/// In bytes: more than all baselines take.
+const LONGEST: u64 = 256 << 20;
 const MAGIC: &[u8] = b"bulkhead usual\n";
 
 /// Keeps what is learned from time to time.
@@ -27,7 +29,7 @@ pub async fn keep(place: PathBuf, logins: Arc<Logins>) {
 
 /// Goes on with what is there.
 pub fn read(place: &Path, logins: &Logins) {
-    let all = match std::fs::read(place) {
+    let all = match read_file(place) {
         Ok(all) => all,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return,
         Err(error) => return tracing::warn!("what is usual of logins is learned anew: {}: {error}", place.display()),
@@ -35,6 +37,14 @@ pub fn read(place: &Path, logins: &Logins) {
     if restore(&all, logins).is_none() {
         tracing::warn!("what is usual of logins is learned anew: {} is not what was written", place.display());
     }
+}
+
+fn read_file(place: &Path) -> io::Result<Vec<u8>> {
+    let about = std::fs::metadata(place)?;
+    if !about.is_file() || about.len() > LONGEST {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file of a usual length"));
+    }
+    std::fs::read(place)
 }
 
 fn restore(all: &[u8], logins: &Logins) -> Option<()> {

@@ -10,8 +10,12 @@ use crate::audit;
 use crate::error::{Severity, SqlError, sqlstate};
 use crate::event::Uncached;
 use crate::plan::{Action, TransactionCommand, name_of};
+use crate::rules::threat::canary_row::Tail;
 use crate::wire::backend::{self as reply, ErrorFields, TransactionStatus, tag};
 use crate::wire::{frame, frontend};
+
+/// A row of up to so many bytes is passed on when it is whole, where rows are looked through.
+const LONG_ROW: usize = 1 << 20;
 
 impl Session<'_> {
     /// Takes all that the server has sent.
@@ -39,11 +43,18 @@ impl Session<'_> {
             // The first that is too many is looked at, and not passed on.
             let is_too_many = |tag| rows(tag) && left.is_some_and(|left| count.replace(count.get() + 1) >= left);
             let interesting = |tag| !rows(tag) || is_too_many(tag);
-            let length = self.down.advance(&lease.inbox, frame::CAP_SERVER, interesting).map_err(|error| broken(&error))?;
+            // What may have to be kept back is not begun to be passed on.
+            let whole = if self.learned.canary_rows.is_some() { LONG_ROW } else { 0 };
+            let before = self.down;
+            let advanced = self.down.advance_by(whole, &lease.inbox, frame::CAP_SERVER, interesting);
+            let length = advanced.map_err(|error| broken(&error))?;
             let is_seen =
                 self.learned.canary_rows.as_ref().is_some_and(|c| c.is_in(&lease.inbox[..length], &mut self.learned.tail));
             if is_seen {
+                // Nothing of this was passed on: an error may follow what was.
+                let inside = std::mem::replace(&mut self.down, before);
                 self.note_canary_row()?;
+                self.down = inside;
             }
             let Some(lease) = &mut self.lease else { return Ok(true) };
             self.client.outbox.extend_from_slice(&lease.inbox[..length]);
@@ -61,6 +72,13 @@ impl Session<'_> {
     }
 
     fn take_answer(&mut self, tag: u8, body: &[u8]) -> Step {
+        if matches!(tag, tag::NOTICE | tag::ERROR)
+            && self.learned.canary_rows.as_ref().is_some_and(|rows| rows.is_in(body, &mut Tail::default()))
+            && !crate::mutant!("watch.errors-are-not-looked-through")
+        {
+            // What it quotes is a value of a row.
+            self.note_canary_row()?;
+        }
         match tag {
             tag::NOTICE => {
                 let own = matches!(self.queue.front(), Some(Expected::Prelude { .. } | Expected::OwnSync));

@@ -174,6 +174,16 @@ pub enum Expected {
 
 impl Expected {
     /// Whether rows that come now are passed on as they are.
+    /// How the audit log names the statement that runs.
+    pub fn template(&self) -> Option<Arc<audit::Template>> {
+        match self {
+            Expected::Execute { sent, .. } => sent.audit.template(),
+            Expected::Query { sent, next, instead: _ } => sent.get(*next)?.audit.template(),
+            Expected::Lookup(lookup) => lookup.audit.template(),
+            _ => None,
+        }
+    }
+
     pub fn shows_rows(&self) -> bool {
         match self {
             Expected::Execute { sent, .. } => !sent.hides_rows,

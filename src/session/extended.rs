@@ -239,7 +239,11 @@ impl Session<'_> {
         }
         let parameters = parameters_of(bind, &statement);
         let (plan, source, literals) = (&statement.plan, &statement.source, &statement.literals);
-        let told = match self.told(plan, &Values { source, literals, parameters: Parameters::Bound(&parameters) }) {
+        let told = match statement.target() {
+            Some(target) => self.told_of_execute(target, source),
+            None => self.told(plan, &Values { source, literals, parameters: Parameters::Bound(&parameters) }),
+        };
+        let told = match told {
             Ok(told) => told,
             Err(denial) => {
                 self.deny(denial, Protocol::Extended);

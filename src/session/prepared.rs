@@ -97,7 +97,8 @@ impl Session<'_> {
             let audit = match &piece {
                 Piece::Execute { sql: _, statement } => {
                     self.intend(&statement.plan, &WrittenRows::default());
-                    let told = self.told_of_execute(statement, text, one)?;
+                    let execute = text.get(one.source.start as usize..one.source.end as usize).unwrap_or_default();
+                    let told = self.told_of_execute(statement, execute)?;
                     self.open(&statement.plan, Protocol::Simple, told)?
                 }
                 Piece::Text { .. } | Piece::Prepare { .. } => {

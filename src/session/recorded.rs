@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use smallvec::SmallVec;
 
 use super::enforced::{End, Session, Step};
+use super::expect::Expected;
 use super::statements::Statement;
 use crate::audit::{self, Reach, Refused};
 use crate::error::{SqlError, sqlstate};
@@ -13,7 +14,7 @@ use crate::event::{Event, Uncached};
 use crate::finding::{Action, Denial, Reason, Watch};
 use crate::gate::{Approved, Protocol};
 use crate::id::PolicyEpoch;
-use crate::plan::{self, ClassedValue, Effect, Parameter, Parameters, Plan, Values};
+use crate::plan::{Arguments, Effect, Parameters, Plan, Values};
 use crate::policy::limits::RowLimit;
 use crate::rules::learned::{Familiarity, Learned};
 use crate::rules::threat::canary_row::{CanaryRows, Tail};
@@ -268,8 +269,10 @@ impl Session<'_> {
         self.abandon(Uncached::Suspicious);
         self.shared.events.emit(Event::ThreatFound { rule: rule.name, mode });
         let tenant = self.principal.tenant().map(|tenant| tenant.0.clone());
+        let template = self.queue.front().and_then(Expected::template);
         self.trail.note("threat", |record| {
-            record.maybe("tenant", tenant.as_deref()).text("rule", rule.name).text("mode", mode.as_str())
+            let record = record.maybe("tenant", tenant.as_deref()).text("rule", rule.name).text("mode", mode.as_str());
+            record.maybe("template", template.as_ref().map(|template| template.id()))
         });
         if mode != Watch::Enforce || crate::mutant!("watch.canary-rows-are-given") {
             return Ok(());
@@ -305,26 +308,30 @@ impl Session<'_> {
     /// # Errors
     /// They cannot be told.
     pub fn told(&self, plan: &Plan, values: &Values<'_>) -> Result<Vec<u8>, Denial> {
+        self.told_with(plan, values, &Arguments::default())
+    }
+
+    /// The same of an EXECUTE of `statement`; its text, as the client has sent it.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn told_of_execute(&self, statement: &Statement, execute: &str) -> Result<Vec<u8>, Denial> {
+        if statement.plan.classed().is_empty() || !self.trail.is_on() {
+            return Ok(vec![]);
+        }
+        let parameters = Parameters::None;
+        let values = Values { source: &statement.source, literals: &statement.literals, parameters };
+        self.told_with(&statement.plan, &values, &Arguments::of(execute))
+    }
+
+    fn told_with(&self, plan: &Plan, values: &Values<'_>, arguments: &Arguments) -> Result<Vec<u8>, Denial> {
         if plan.classed().is_empty() || !self.trail.is_on() {
             return Ok(vec![]);
         }
         let mut told = vec![];
-        plan.classed().iter().for_each(|one| one.each(values, &mut |value| told.push(value)));
+        plan.classed().iter().for_each(|one| one.each(values, arguments, &mut |value| told.push(value)));
         let tenant = self.principal.tenant().map(|tenant| &*tenant.0);
-        self.trail.tell(tenant, told.into_iter()).map_err(|_| unrecorded())
-    }
-
-    /// The same of an EXECUTE of `statement`. `text`: what the client has sent.
-    ///
-    /// # Errors
-    /// See there.
-    pub fn told_of_execute(&self, statement: &Statement, text: &str, execute: &Approved) -> Result<Vec<u8>, Denial> {
-        let count = if let plan::Action::Execute { name: _, arguments } = execute.plan.action() { *arguments } else { 0 };
-        let arguments = ClassedValue::arguments(text, &execute.literals, count);
-        let parameters = arguments.iter().map(|value| Parameter { value: Some(value), binary: false, type_oid: 0 });
-        let parameters: Vec<Parameter<'_>> = parameters.collect();
-        let parameters = Parameters::Bound(&parameters);
-        self.told(&statement.plan, &Values { source: &statement.source, literals: &statement.literals, parameters })
+        self.trail.tell(tenant, told.into_iter()).map_err(|_| untold())
     }
 
     /// A statement is about to be sent: its intent is recorded where it has one. What comes back goes with it. `told`: see
@@ -396,6 +403,7 @@ impl Session<'_> {
         if !crate::mutant!("watch.parts-are-forgotten") {
             self.learned.parts += self.learned.given;
         }
+        self.learned.tail.clear();
         self.learned.given = 0;
     }
 
@@ -497,6 +505,17 @@ fn refused_by_rule() -> Denial {
 pub(super) fn unrecorded() -> Denial {
     let error = SqlError::new(sqlstate::IO_ERROR, "the audit log cannot be written");
     Denial::new(Reason::Limit, error.with_hint("nothing was done; try again when the operator has made room for the log"))
+}
+
+/// 58030: a policy wants values told, and there is no key for them.
+fn untold() -> Denial {
+    let error = SqlError::new(sqlstate::IO_ERROR, "values of this statement cannot be told in the audit log");
+    Denial::new(
+        Reason::Limit,
+        error.with_hint(
+            "nothing was done; the operator finds in the proxy's log why its keys ([audit] value_keys) cannot be used",
+        ),
+    )
 }
 
 /// Of a clock that does not go back.

@@ -29,6 +29,13 @@ struct OfTenants {
     by_tenant: Mutex<HashMap<Tenant, Arc<Mutex<Baseline>>>>,
 }
 
+impl Drop for OfTenants {
+    fn drop(&mut self) {
+        let known = self.by_tenant.get_mut().unwrap_or_else(PoisonError::into_inner);
+        BASELINES.fetch_sub(known.len(), Ordering::Relaxed);
+    }
+}
+
 impl Usual {
     /// Of a tenant. `None`: there are too many already.
     fn of(&self, tenant: &Tenant) -> Option<Arc<Mutex<Baseline>>> {
@@ -137,6 +144,22 @@ impl Session<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_nobody_takes_over_makes_room_again() {
+        let mut many = vec![];
+        Common::default().write(&mut many);
+        many.extend_from_slice(&1000u32.to_le_bytes());
+        for n in 0..1000 {
+            kept::put_text(&n.to_string(), &mut many);
+            Baseline::new(n).write(&mut many);
+        }
+        let taken = Usual::default();
+        for _ in 0..6 {
+            taken.take_over(Usual::restore(&mut Bytes(&many)).expect("it was written"));
+        }
+        assert!(Usual::default().of(&Tenant("another".into())).is_some(), "there is room");
+    }
 
     #[test]
     fn each_tenant_of_a_login_has_a_baseline_of_its_own() {

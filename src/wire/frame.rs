@@ -131,6 +131,20 @@ impl Passage {
     /// # Errors
     /// As [`run`].
     pub fn advance(&mut self, buffer: &[u8], cap: usize, interesting: impl Fn(u8) -> bool) -> Result<usize, SqlError> {
+        self.advance_by(0, buffer, cap, interesting)
+    }
+
+    /// The same, that forwards frames of up to `whole` bytes when they are whole.
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub fn advance_by(
+        &mut self,
+        whole: usize,
+        buffer: &[u8],
+        cap: usize,
+        interesting: impl Fn(u8) -> bool,
+    ) -> Result<usize, SqlError> {
         let mut length = self.remaining.min(buffer.len());
         self.remaining -= length;
         while self.remaining == 0 {
@@ -140,6 +154,9 @@ impl Passage {
                 Ok(_) | Err(_) => break,
             };
             let here = header.frame().min(buffer.len() - length);
+            if here < header.frame() && header.frame() <= whole {
+                break;
+            }
             length += here;
             self.remaining = header.frame() - here;
         }

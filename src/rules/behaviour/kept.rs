@@ -121,7 +121,6 @@ impl Baseline {
             *slot = Track::read_all(bytes)?;
         }
         let (all, errors) = (Track::read_all(bytes)?, Track::read_all(bytes)?);
-        // No clock that has gone wrong since: years of hours would be gone through.
         let is_sound = since <= hour && hour < 1 << 24;
         is_sound.then_some(Baseline {
             tenant: u16::try_from(tenant).ok()?,
@@ -179,6 +178,18 @@ mod tests {
         assert!(expected.is_some());
         assert_eq!(told(&mut again, &common_again), expected);
         assert_eq!(told(&mut Baseline::new(7), &Common::default()), None, "who has forgotten all tells nothing");
+    }
+
+    #[test]
+    fn a_clock_that_was_wrong_once_does_not_blind_it() {
+        let (mut one, common) = (Baseline::new(7), Common::default());
+        replay(&mut one, &common, 0..24 * (WARM_UP + 7));
+        let at = |hour: u64| Ended { template: 1, at: (500_000 + hour) * 3600, rows: 1, bytes: 1, error: None };
+        one.note(&at(30_000), &common);
+        let hour = 24 * (WARM_UP + 7) + 9;
+        assert_eq!(replay(&mut one, &common, hour..hour + 24 * 9), Vec::<String>::new());
+        let dump = Ended { rows: 1_000_000, bytes: 1 << 30, ..at(hour + 24 * 9 + 17) };
+        assert!(one.note(&dump, &common).is_some());
     }
 
     #[test]

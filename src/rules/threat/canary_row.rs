@@ -1,9 +1,10 @@
 //! **canary-row**: an answer has a row that nobody has a reason to see: one with a text of `canary_rows` of a `[[table]]`.
 //!
 //! Put a row with a text of its own into a table, such as a name `cn-5b1f0e6d2a7c`, for a tenant that nobody is, or where the application
-//! never looks, and tell it here. Whoever gets it has come past the wall, or reads what no page shows: a dump, a backup gone astray. A
-//! row that the application shows in its lists is no canary. In mode `enforce` the row is not passed on, and the session ends. What a
-//! mask hides, or counts, is not seen.
+//! never looks, and tell it here. Whoever gets it has come past the wall, or reads what no page shows. A
+//! row that the application shows in its lists is no canary. Rows, errors and notices are looked through. In mode `enforce` the row is not
+//! passed on (of one of more than a megabyte, nothing from the text on), and the session ends. What a mask hides, what is counted or
+//! disguised (`reverse(name)`) is not seen, nor what unrestricted users read; who says the text himself is told of as well.
 
 use aho_corasick::AhoCorasick;
 
@@ -45,6 +46,11 @@ impl CanaryRows {
             found |= self.texts.is_match(&seam);
             tail.0 = seam;
         }
+        if found {
+            // It is told of once.
+            tail.0.clear();
+            return true;
+        }
         // Where the part is short, what is before it stays.
         if part.len() >= keep {
             tail.0.clear();
@@ -55,7 +61,7 @@ impl CanaryRows {
             }
             tail.0.drain(..tail.0.len().saturating_sub(keep));
         }
-        found
+        false
     }
 }
 
