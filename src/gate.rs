@@ -38,7 +38,7 @@ use crate::sql::{form, parse, second};
 use crate::worker;
 
 mod templates;
-mod threats;
+pub mod threats;
 use templates::{Keep, Known, Templates, write_key};
 use threats::Threats;
 pub use threats::check_rules;
@@ -214,6 +214,12 @@ impl Gate {
             && parse::parse(text).is_ok_and(|tree| state.threats.names_canary(&tree))
     }
 
+    /// What threat rules make of a statement that was approved.
+    pub fn judge(&self, approved: &Approved, context: &Context<'_>, application: Option<&str>) -> threats::Judged {
+        let is_simple = context.protocol == Protocol::Simple;
+        self.state.load().threats.judge(&approved.plan, &context.principal.roles, application, is_simple)
+    }
+
     /// What answers must not have; `None`: there is nothing.
     pub fn canary_rows(&self) -> Option<Arc<CanaryRows>> {
         self.state.load().threats.canary_rows()
@@ -292,7 +298,7 @@ impl Gate {
     }
 
     /// What would become of each statement of the text.
-    pub fn explain(&self, sql: &str, context: &Context<'_>) -> Vec<Explanation> {
+    pub fn explain(&self, sql: &str, context: &Context<'_>, application: Option<&str>) -> Vec<Explanation> {
         let state = self.state.load();
         let mut scratch = Scratch::default();
         let mut key = vec![];
@@ -307,7 +313,7 @@ impl Gate {
             }];
         }
         scratch.fold(sql);
-        scratch.statements().iter().map(|statement| state.explain(sql, &scratch, statement, context, &mut key)).collect()
+        scratch.statements().iter().map(|s| state.explain(sql, &scratch, s, context, application, &mut key)).collect()
     }
 }
 
@@ -592,17 +598,21 @@ impl State {
         scratch: &Scratch,
         statement: &Template,
         context: &Context<'_>,
+        application: Option<&str>,
         key: &mut Vec<u8>,
     ) -> Explanation {
         let source = &text[statement.source.start as usize..statement.source.end as usize];
         let mut lacks_tenant = None;
         let mut cacheable = Err("it is refused".to_owned());
+        let mut judged = None;
         let outcome = self.approve(text, scratch, statement, context, key, &mut Found::Known).map(
             |Approved { plan, literals, source: _ }| {
                 cacheable = match plan.reads() {
                     plan::Reads::Families { .. } => Ok(()),
                     plan::Reads::Unknown(why) => Err(why.reason().to_owned()),
                 };
+                let is_simple = context.protocol == Protocol::Simple;
+                judged = Some(self.threats.judge(&plan, &context.principal.roles, application, is_simple));
                 lacks_tenant = (plan.needs_tenant() && context.principal.tenant().is_none()).then(|| plan.no_tenant());
                 let literal = |i: u16| {
                     let range = &literals[usize::from(i)];
@@ -638,8 +648,12 @@ impl State {
         );
         let analysis = parse::parse(source).ok().and_then(|tree| self.analyse(&tree, context).ok());
         let relations = analysis.map(|a| self.describe(&a, &context.principal.roles)).unwrap_or_default();
-        let signs = parse::parse(source).map(|tree| Signs::of(&tree)).unwrap_or_default();
-        let remarks = signs.rules().map(|(_, rule)| format!("threat rule {}: {}", rule.name, rule.found)).collect();
+        let form = || parse::parse(source).map(|tree| Signs::of(&tree).and(self.threats.signs_of(&tree))).unwrap_or_default();
+        let (remarks, denial) = match judged {
+            Some(judged) => (judged.remarks, judged.denial),
+            None => (form().rules().map(|(_, rule)| format!("threat rule {}: {}", rule.name, rule.found)).collect(), None),
+        };
+        let outcome = denial.map_or(outcome, Err);
         Explanation { sql: source.to_owned(), outcome, lacks_tenant, relations, remarks, cacheable }
     }
 

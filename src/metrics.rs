@@ -111,7 +111,7 @@ const THREATS: Metric = metric(
     "bulkhead_threats_total",
     Kind::Counter,
     &["rule", "mode"],
-    "What threat rules have found, by rule: shadow (it was let pass) or enforce (it was refused).",
+    "What threat rules have found, by rule: shadow (it was let pass) or enforce (it was refused, or what the policy's action says).",
 );
 const AUDIT_RECORDS: Metric =
     metric("bulkhead_audit_records_total", Kind::Counter, &[], "Records of the audit log that are on the disk.");

@@ -95,6 +95,12 @@ fn a_policy_says_what_a_rule_does_and_for_whom() {
     let union = "SELECT note FROM item WHERE id = 5 UNION ALL SELECT 'x'";
     assert_eq!(reports.query(union).rows().count(), 2);
     assert_eq!(world.found("union-of-constants", "shadow"), 0);
+    // And is told beforehand.
+    let explain = |more: &[&str]| world.run(&[&["explain", "--tenant", "1", "--role", "shop"], more, &[INJECTED]].concat());
+    let told = explain(&[]);
+    assert!(told.contains("deny (threat)") && told.contains("threat rule tautology (enforce, deny): "), "{told}");
+    let told = explain(&["--application", "reports"]);
+    assert!(told.contains("decision   permit") && told.contains("threat rule tautology (shadow): "), "{told}");
     // In the log too.
     let log = world.run(&["audit", "export", "--format", "raw"]);
     assert_eq!(log.matches("\"event\":\"threat\"").count(), 4, "{log}");
@@ -304,9 +310,14 @@ fn an_application_is_learned_and_then_held_to_what_it_says() {
     let graft =
         "select note from item where id = ( select max ( id ) from item )  <- grafted-statement: it begins as this does: ";
     assert!(new.contains(graft), "{new}");
+    // Into the list that is in force, which is read before it is written.
+    let path = world.proxy.setup.path().join("policies/web.toml");
+    let told = world.run(&["learn", "--application", "web", "--output", path.to_str().expect("a path")]);
+    assert!(told.contains("listed already") && told.contains("as comments"), "{told}");
+    assert!(std::fs::read_to_string(&path).expect("the list").contains(&list_begins(&list)));
     let again = world.run(&["learn", "--application", "web"]);
     assert!(
-        again.contains("    \"select * from item where id = ?\",")
+        again.contains("    # it was refused\n    # \"select * from item where id = ?\",")
             && again.contains("    # \"select note from item where id = ? or"),
         "{again}"
     );
@@ -509,6 +520,10 @@ fn who_gets_a_row_that_nobody_has_a_reason_to_see_is_heard_of() {
     let log = world.run(&["audit", "export", "--format", "raw"]);
     assert_eq!(log.matches("\"rule\":\"canary-row\"").count(), 12, "{log}");
     assert_eq!(log.matches("\"rule\":\"canary-row\",\"mode\":\"enforce\",\"template\"").count(), 9, "{log}");
+    let mut desk = world.connect("desk", "web");
+    let error = desk.query("SELECT * FROM item").error.expect("it is not given");
+    let why = world.run(&["why", error.field('D').rsplit(' ').next().expect("an id")]);
+    assert!(why.contains("threat rule canary-row: ") && why.contains("FROM public.item"), "{why}");
 }
 
 #[test]
@@ -554,4 +569,9 @@ fn what_is_usual_is_kept_from_one_start_to_the_next() {
     let (setup, log) = proxy.stop();
     assert!(log.contains("what is usual of logins is learned anew"), "{log}");
     assert!(setup.run(&["audit", "verify"]).status.success(), "it is no part of the log");
+}
+
+/// The first statement of a list.
+fn list_begins(list: &str) -> String {
+    list.lines().find(|line| line.starts_with("    \"")).expect("a statement").to_owned()
 }

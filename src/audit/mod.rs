@@ -253,7 +253,7 @@ impl Log {
                 // Once a second: clients must not fill the log.
                 let second = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
                 if self.values_failed.swap(second, Ordering::Relaxed) != second {
-                    tracing::error!("values cannot be told in the audit log: {error}");
+                    tracing::error!("values cannot be told in the audit log, for want of a key ([audit] value_keys): {error}");
                 }
                 // Without them, it says so.
                 let untold = || Record::fields(|record| record.text("values", "untold"));

@@ -221,6 +221,11 @@ impl ValueKeys {
         }))
     }
 
+    /// Where they are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Every key that there is.
     ///
     /// # Errors

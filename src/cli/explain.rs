@@ -26,6 +26,9 @@ pub struct Args {
     /// A role of the user; may be repeated
     #[arg(long = "role", value_name = "R")]
     roles: Vec<String>,
+    /// The application_name that it comes with: threat rules and lists of statements may be for some
+    #[arg(long, value_name = "NAME")]
+    application: Option<String>,
     /// The [[database]], by the name that clients use
     #[arg(long, value_name = "D")]
     database: Option<String>,
@@ -64,7 +67,7 @@ fn explain(common: &Common, args: &Args) -> Result<Vec<Explanation>, Outcome> {
         Outcome::CouldNotRun
     })?;
     let principal = principal(&name, args.tenant.as_deref(), &args.roles);
-    Ok(gate.explain(&args.sql, &context(&args.sql, &principal, &[Box::from("public")])))
+    Ok(gate.explain(&args.sql, &context(&args.sql, &principal, &[Box::from("public")]), args.application.as_deref()))
 }
 
 /// Somebody of that tenant and those roles. Sent nowhere, so that nothing needs to be proved (AUTHENTICATED).

@@ -1,6 +1,7 @@
 //! `bulkhead learn`
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
 
 use serde_json::Value;
 
@@ -18,8 +19,10 @@ use crate::sql::form::{id_of, words_of};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  bulkhead learn --application shop-web > policies/shop-web.toml     what it has said so far, and what was listed already
-  bulkhead learn --application shop-web --new                        what it has said that no policy lists
+  bulkhead learn --application shop-web --output policies/shop-web.toml   what it has said so far, and what was listed already
+  bulkhead learn --application shop-web --new                             what it has said that no policy lists
+
+What was refused, or looks like an injection, is written as a comment: nobody may say it until somebody takes the mark away.
 
 Exit status: 0 fine, 1 --new has found something, 2 could not run.")]
 pub struct Args {
@@ -32,8 +35,11 @@ pub struct Args {
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
     /// Only what no policy lists, a line each
-    #[arg(long)]
+    #[arg(long, conflicts_with = "output")]
     new: bool,
+    /// Write it there, whole or not at all, instead of printing it: a shell's `>` would empty the list before it is read
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
 }
 
 /// A statement that was said.
@@ -73,7 +79,24 @@ fn learn(common: &Common, args: &Args) -> Done {
         }
         return Ok(if new.is_empty() { Outcome::Fine } else { Outcome::FoundSomethingWrong });
     }
-    say(&policy(args.application.as_deref(), &known, &new, &learned));
+    let policy = policy(args.application.as_deref(), &known, &new, &learned);
+    match &args.output {
+        None => say(&policy),
+        Some(path) => {
+            let failed = |error: std::io::Error| Trouble::Other(format!("{} cannot be written: {error}", path.display()));
+            // Policies are read again when one changes: never half of it.
+            let beside = path.with_extension("toml.new");
+            std::fs::write(&beside, policy).map_err(failed)?;
+            std::fs::rename(&beside, path).map_err(failed)?;
+            let commented = new.iter().filter(|said| objection(said, &learned).is_some()).count();
+            say(&format!(
+                "{}: {} statements that were listed already, {} new ones, {commented} of them as comments: read it before it is enforced\n",
+                path.display(),
+                known.len(),
+                new.len()
+            ));
+        }
+    }
     Ok(Outcome::Fine)
 }
 
@@ -154,6 +177,12 @@ fn suspicion(said: &Said, learned: &Learned) -> Option<String> {
     }
 }
 
+/// Why it is not to be listed before somebody has said so.
+fn objection(said: &Said, learned: &Learned) -> Option<String> {
+    let refused = || said.refused.then(|| "it was refused".to_owned());
+    suspicion(said, learned).or_else(refused)
+}
+
 fn users(said: &Said) -> String {
     said.users.iter().cloned().collect::<Vec<_>>().join(", ")
 }
@@ -173,7 +202,7 @@ fn policy(application: Option<&str>, known: &[String], new: &[&Said], learned: &
     }
     for said in new {
         out.push_str(&format!("    # {} times since {}, by {}\n", said.times, said.first, users(said).escape_debug()));
-        let mark = match suspicion(said, learned) {
+        let mark = match objection(said, learned) {
             Some(why) => {
                 out.push_str(&format!("    # {}\n", why.escape_debug()));
                 "# "

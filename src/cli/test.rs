@@ -92,7 +92,7 @@ fn gate(config: &Config, policies: &PolicyModel, database: &str, file: Option<&P
 
 fn explain(gate: &Gate, database: &str, test: &PolicyTest) -> Vec<Explanation> {
     let principal = principal(database, test.tenant.as_deref(), &test.roles);
-    gate.explain(&test.sql.text, &context(&test.sql.text, &principal, &[Box::from("public")]))
+    gate.explain(&test.sql.text, &context(&test.sql.text, &principal, &[Box::from("public")]), None)
 }
 
 fn judge(test: &PolicyTest, explanations: &[Explanation]) -> Verdict {

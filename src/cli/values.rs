@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::audit::{Done, LogArgs, Trouble};
-use super::{Common, Outcome, say};
+use super::{Common, Outcome, complain_of, say};
 use crate::audit::values::{About, LONGEST, ValueKey, ValueKeys};
 
 #[derive(Debug, clap::Args)]
@@ -47,6 +47,18 @@ struct KeysArgs {
 
 impl KeysArgs {
     fn open(&self, common: &Common) -> Result<ValueKeys, Trouble> {
+        let keys = self.find(common)?;
+        // Who names another by mistake is not told that there is nothing.
+        match keys.directory().is_dir() {
+            true => Ok(keys),
+            false => Err(Trouble::Other(format!(
+                "there is no directory {}: no value was told yet, or its keys are elsewhere",
+                keys.directory().display()
+            ))),
+        }
+    }
+
+    fn find(&self, common: &Common) -> Result<ValueKeys, Trouble> {
         if let Some(path) = &self.keys {
             return Ok(ValueKeys::in_directory(path));
         }
@@ -69,6 +81,7 @@ pub(super) fn values(common: &Common, args: &ValuesArgs) -> Done {
     let reader = args.log.open(common)?;
     let keys = args.keys.open(common)?.all().map_err(unreadable)?;
     let mut found = false;
+    let mut erased = 0u64;
     reader.records(0, |read| {
         let Ok(record) = serde_json::from_slice::<Value>(read.json) else { return true };
         let text = |name: &str| record[name].as_str().unwrap_or("-");
@@ -83,6 +96,7 @@ pub(super) fn values(common: &Common, args: &ValuesArgs) -> Done {
             for value in ["hmac", "sealed"].into_iter().filter_map(|how| told[how].as_array()).flatten() {
                 let value = value.as_str().unwrap_or_default();
                 let is_pseudonym = told["hmac"].is_array();
+                erased += u64::from(key.is_none());
                 let Some(shown) = shown(value, is_pseudonym, column, key, args.equals.as_deref()) else { continue };
                 found = true;
                 let (index, time, user, command) = (read.index, text("time"), text("user"), text("command"));
@@ -93,6 +107,11 @@ pub(super) fn values(common: &Common, args: &ValuesArgs) -> Done {
         }
         true
     })?;
+    if args.equals.is_some() && erased > 0 {
+        complain_of(format!("{erased} values cannot be compared: their keys are erased, or elsewhere"));
+    } else if !found {
+        complain_of("no values are told of these");
+    }
     Ok(if found { Outcome::Fine } else { Outcome::FoundSomethingWrong })
 }
 
@@ -123,7 +142,7 @@ pub(super) fn erase(common: &Common, args: &EraseArgs) -> Done {
         |about: &About| about.tenant.as_deref() == Some(args.tenant.as_str()) && is_within(&about.class, args.class.as_ref());
     let count = keys.erase(is_meant).map_err(unreadable)?;
     if count == 0 {
-        say("There is no such key: nothing was told, or it is erased already.\n");
+        say(&format!("There is no such key in {}: nothing was told, or it is erased already.\n", keys.directory().display()));
         return Ok(Outcome::FoundSomethingWrong);
     }
     let keys = if count == 1 { "key is" } else { "keys are" };

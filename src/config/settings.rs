@@ -446,7 +446,7 @@ impl Kind {
             Kind::OptionalDuration(_) => "a time with its unit, such as 500ms, 30s, 5m or 1h, or off".to_owned(),
             Kind::Switch(_) => "true or false".to_owned(),
             Kind::Word(words, _) => words.join(", "),
-            Kind::Secret(_) => "redis://USER:PASSWORD@HOST:PORT/DB, or off".to_owned(),
+            Kind::Secret(_) => "what the text says, env:NAME, file:PATH, or off".to_owned(),
         }
     }
 

@@ -110,7 +110,7 @@ fn rows_of_any_number_are_one_template() {
     let policies = "[[table]]\nname = \"accounts\"\nscope = \"tenant\"\ntenant_column = \"tenant_id\"\n";
     let principal = principal();
     let context = context(&principal, &path);
-    let sent = |gate: &Gate, sql: &str| gate.explain(sql, &context).remove(0).outcome.map_err(|d| d.error.message.clone());
+    let sent = |gate: &Gate, sql: &str| gate.explain(sql, &context, None).remove(0).outcome.map_err(|d| d.error.message.clone());
     for (start, row, end) in [
         // Relations have a name for each row: not the same again.
         ("INSERT INTO accounts VALUES ", "(#, 1, (SELECT ssn FROM accounts WHERE id IN (#, #)))", ""),
@@ -173,7 +173,7 @@ fn versions_of_a_row_show_masks() {
     let principal = principal();
     let context = context(&principal, &path);
     let sql = "UPDATE accounts SET id = 1 RETURNING old.ssn, new.ssn AS now";
-    let sent = gate.explain(sql, &context).remove(0).outcome.expect("a permitted statement");
+    let sent = gate.explain(sql, &context, None).remove(0).outcome.expect("a permitted statement");
     let mask = |alias: &str| format!("CASE WHEN {alias}.ssn IS NULL THEN NULL::pg_catalog.text ELSE NULL::pg_catalog.text END");
     let expected = format!("RETURNING WITH (OLD AS old, NEW AS new) {} AS ssn, {} AS now", mask("old"), mask("new"));
     assert!(sent.ends_with(&expected), "{sent}");

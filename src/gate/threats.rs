@@ -1,18 +1,24 @@
 //! What policies say about threat rules, for whom, and what applications are known to say.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::ParseResult;
 use smallvec::SmallVec;
 
 use super::queries;
+use crate::audit;
 use crate::config::problem::{Problem, did_you_mean};
+use crate::error::{SqlError, sqlstate};
+use crate::finding::{Denial, Reason, Watch};
+use crate::plan::Plan;
 use crate::policy::model::{ApplicationPolicy, ControlPolicy, PolicyModel, ThreatPolicy};
 use crate::rules::compliance;
-use crate::rules::learned::Learned;
+use crate::rules::learned::{Familiarity, Learned};
 use crate::rules::threat::canary_row::CanaryRows;
-use crate::rules::{self, Modes, RULES, Signs};
+use crate::rules::{self, Modes, RULES, Signs, Spoken};
+use crate::sql::form;
 use crate::sql::tree::walk;
 
 /// Threat rules and compliance checks that policies name must be there.
@@ -40,6 +46,53 @@ fn check_controls(policies: &PolicyModel) -> Vec<Problem> {
         })
     };
     unknown.map(problem).collect()
+}
+
+/// A statement that somebody says.
+#[derive(Clone, Copy, Debug)]
+pub struct Said<'s> {
+    pub audited: &'s audit::Template,
+    pub is_simple: bool,
+    /// Of an EXECUTE, they are what is bound.
+    pub parameters: u16,
+}
+
+impl Said<'_> {
+    /// What it is beside what was learned of who says it, which is something.
+    pub fn beside<'l>(&self, lists: &'l [Arc<Learned>], now: SystemTime) -> Spoken<'l> {
+        let form = self.audited.form;
+        let is_known = lists.iter().any(|list| list.knows(form));
+        let each = lists.iter().map(|list| list.familiarity(form, &self.audited.asked));
+        let is_graft = |familiarity: &Familiarity<'_>| matches!(familiarity, Familiarity::Graft { .. });
+        let familiarity = if is_known { Familiarity::Known } else { each.max_by_key(is_graft).unwrap_or(Familiarity::Unknown) };
+        Spoken {
+            familiarity,
+            // One that learns does not open another.
+            is_learning: !is_known && lists.iter().all(|list| list.is_learning(now)),
+            is_unbound: self.is_unbound(lists),
+        }
+    }
+
+    /// A constant in a simple query, of an application that binds.
+    pub fn is_unbound(&self, lists: &[Arc<Learned>]) -> bool {
+        let binds = lists.iter().any(|list| list.binds);
+        self.is_simple && self.parameters == 0 && binds && form::has_values(&self.audited.asked)
+    }
+}
+
+/// 42501. Which rule it was is for the log: whoever probes learns nothing from it.
+pub fn refused_by_rule() -> Denial {
+    let error = SqlError::new(sqlstate::INSUFFICIENT_PRIVILEGE, "permission denied for this statement");
+    Denial::new(Reason::Threat, error)
+}
+
+/// What threat rules make of a statement that may run otherwise.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// Each rule that has found something, with its mode and what comes of it.
+    pub remarks: Vec<String>,
+    /// It is refused.
+    pub denial: Option<Denial>,
 }
 
 /// What the policies of one epoch say.
@@ -92,6 +145,27 @@ impl Threats {
     /// What answers must not have; `None`: there is nothing.
     pub fn canary_rows(&self) -> Option<Arc<CanaryRows>> {
         self.canary_rows.clone()
+    }
+
+    /// For who explains it: what becomes of a statement.
+    pub fn judge(&self, plan: &Plan, roles: &[Box<str>], application: Option<&str>, is_simple: bool) -> Judged {
+        let lists = self.learned(roles, application);
+        let mut signs = plan.signs();
+        if !lists.is_empty() && !plan.form().is_empty() {
+            let said = Said { audited: &plan.audited(), is_simple, parameters: plan.parameters() };
+            signs = signs.and(Signs::of_statement(&said.beside(&lists, SystemTime::now())));
+        }
+        let modes = self.modes(roles, application);
+        let mut judged = Judged { remarks: vec![], denial: None };
+        for (number, rule) in signs.rules() {
+            let (mode, action) = (modes.of_rule(number), modes.action_of(number));
+            let action = if mode == Watch::Enforce { format!(", {}", action.as_str()) } else { String::new() };
+            judged.remarks.push(format!("threat rule {} ({}{action}): {}", rule.name, mode.as_str(), rule.found));
+            if mode == Watch::Enforce && modes.action_of(number).refuses() {
+                judged.denial = Some(refused_by_rule());
+            }
+        }
+        judged
     }
 
     pub fn has_canaries(&self) -> bool {

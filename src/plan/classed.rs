@@ -18,6 +18,7 @@ use crate::audit::Classed;
 use crate::catalog::Catalog;
 use crate::finding::Recording;
 use crate::policy::PolicySet;
+use crate::policy::epoch::RelationPolicy;
 use crate::sql::analyse::Analysis;
 use crate::sql::analyse::scope::{RteKind, Usage};
 use crate::sql::parse;
@@ -215,7 +216,7 @@ fn columns(analysis: &Analysis, policies: &PolicySet, catalog: &Catalog) -> (Vec
     for rte in &analysis.rtes {
         let RteKind::Relation { oid, usage } = rte.kind else { continue };
         let Some(relation) = catalog.relation(oid) else { continue };
-        has_views |= matches!(relation.kind, 'v' | 'm');
+        has_views |= matches!(policies.policy_of(relation, catalog), Some(RelationPolicy::View));
         for (own, recording) in policies.recordings_of(relation, catalog) {
             columns.push(Arc::new(Column {
                 name: format!("{}.{}.{own}", relation.schema, relation.name),

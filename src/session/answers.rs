@@ -410,8 +410,13 @@ impl Session<'_> {
     fn record_failure(&mut self, body: &[u8]) {
         self.passed = 0;
         self.forget_rows(b"");
-        self.record_signs_of_failure(ErrorFields::new(body).sqlstate().unwrap_or_default());
-        let failed = audit::Outcome::Failed { sqlstate: ErrorFields::new(body).sqlstate().unwrap_or_default() };
+        // As the client is told it.
+        let sqlstate = match scrub::is_of_a_policy(body) {
+            true => sqlstate::INSUFFICIENT_PRIVILEGE.0,
+            false => ErrorFields::new(body).sqlstate().unwrap_or_default(),
+        };
+        self.record_signs_of_failure(sqlstate);
+        let failed = audit::Outcome::Failed { sqlstate };
         match self.queue.front_mut() {
             Some(Expected::Query { sent, next, .. }) => {
                 for (i, one) in sent.iter_mut().enumerate().skip(*next) {

@@ -12,14 +12,14 @@ use crate::audit::{self, Reach, Refused};
 use crate::error::{SqlError, sqlstate};
 use crate::event::{Event, Uncached};
 use crate::finding::{Action, Denial, Reason, Watch};
+use crate::gate::threats::{Said, refused_by_rule};
 use crate::gate::{Approved, Protocol};
 use crate::id::PolicyEpoch;
 use crate::plan::{Arguments, Effect, Parameters, Plan, Values};
 use crate::policy::limits::RowLimit;
-use crate::rules::learned::{Familiarity, Learned};
+use crate::rules::learned::Learned;
 use crate::rules::threat::canary_row::{CanaryRows, Tail};
-use crate::rules::{self, Modes, Signs, Spoken};
-use crate::sql::form;
+use crate::rules::{self, Modes, Signs};
 
 /// A longer text (bytes) that is refused is not read again to see what threat rules find in it.
 const LONGEST_READ: usize = 16 << 10;
@@ -107,22 +107,8 @@ impl Session<'_> {
         if self.learned.lists.is_empty() || plan.form().is_empty() {
             return plan.signs();
         }
-        let (audited, lists) = (plan.audited(), &self.learned.lists);
-        let is_known = lists.iter().any(|list| list.knows(audited.form));
-        let each = lists.iter().map(|list| list.familiarity(audited.form, &audited.asked));
-        let familiarity = if is_known {
-            Familiarity::Known
-        } else {
-            each.max_by_key(|familiarity| matches!(familiarity, Familiarity::Graft { .. })).unwrap_or(Familiarity::Unknown)
-        };
-        let now = SystemTime::now();
-        let spoken = Spoken {
-            familiarity,
-            // One that learns does not open another.
-            is_learning: !is_known && lists.iter().all(|list| list.is_learning(now)),
-            is_unbound: is_unbound(lists, flow, &audited, plan.parameters()),
-        };
-        plan.signs().and(Signs::of_statement(&spoken))
+        let said = Said { audited: &plan.audited(), is_simple: flow == Protocol::Simple, parameters: plan.parameters() };
+        plan.signs().and(Signs::of_statement(&said.beside(&self.learned.lists, SystemTime::now())))
     }
 
     /// Its roles have changed.
@@ -162,7 +148,8 @@ impl Session<'_> {
         }
         let lists = &self.learned.lists;
         lists.is_empty()
-            || lists.iter().any(|list| list.knows(audited.form)) && !is_unbound(lists, flow, audited, 0)
+            || lists.iter().any(|list| list.knows(audited.form))
+                && !Said { audited, is_simple: flow == Protocol::Simple, parameters: 0 }.is_unbound(lists)
             || crate::mutant!("watch.what-is-kept-is-familiar")
     }
 
@@ -278,12 +265,22 @@ impl Session<'_> {
             return Ok(());
         }
         self.act_on(rule.name, action);
-        match action.refuses() {
-            true => {
-                Err(End::Fatal(SqlError::fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection: it is not permitted to go on")))
-            }
-            false => Ok(()),
+        if !action.refuses() {
+            return Ok(());
         }
+        let message = "terminating connection: it is not permitted to go on";
+        let refused = Refused {
+            tenant: tenant.as_deref(),
+            reason: Reason::Threat.as_str(),
+            sqlstate: sqlstate::ADMIN_SHUTDOWN.0,
+            message,
+            rules: &[rule.name],
+            text: template.as_ref().map(|template| &*template.text),
+        };
+        let id = self.trail.refuse(&refused);
+        let error = SqlError::fatal(sqlstate::ADMIN_SHUTDOWN, message);
+        let detail = id.map(|id| format!("Audit log: bulkhead why {id}").into());
+        Err(End::Fatal(SqlError { detail, ..error }))
     }
 
     /// Whether the login's statements are slow.
@@ -484,21 +481,10 @@ impl Severity {
     }
 }
 
-/// A constant in a simple query, of an application that binds. `parameters`: of an EXECUTE, they are what is bound.
-fn is_unbound(lists: &[Arc<Learned>], flow: Protocol, audited: &audit::Template, parameters: u16) -> bool {
-    flow == Protocol::Simple && parameters == 0 && lists.iter().any(|list| list.binds) && form::has_values(&audited.asked)
-}
-
 /// 54000
 fn over_limit(when: &str) -> SqlError {
     let error = SqlError::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, format!("more rows than these roles may have {when}"));
     error.with_hint("a policy ([[limit]]) says how many")
-}
-
-/// 42501. Which rule it was is for the log: whoever probes learns nothing from it.
-fn refused_by_rule() -> Denial {
-    let error = SqlError::new(sqlstate::INSUFFICIENT_PRIVILEGE, "permission denied for this statement");
-    Denial::new(Reason::Threat, error)
 }
 
 /// 58030: nothing is done that is not recorded.

@@ -107,6 +107,11 @@ pub fn is_the_backends_own(body: &[u8]) -> bool {
     fields(body).any(|(kind, value)| kind == b'R' && ROUTINES.contains(&value))
 }
 
+/// Whether the server has failed because a policy does not admit a row, which it does not know.
+pub fn is_of_a_policy(body: &[u8]) -> bool {
+    std::str::from_utf8(message(body)).is_ok_and(|message| sentinel::parse(message).is_some())
+}
+
 /// Writes the message (`tag`: `E` or `N`) that the client gets for the server's.
 pub fn write(tag: u8, body: &[u8], own: OwnRows, out: &mut BytesMut) {
     if let Some(table) = std::str::from_utf8(message(body)).ok().and_then(sentinel::parse) {

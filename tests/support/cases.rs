@@ -103,7 +103,10 @@ impl Case {
             protocol: self.protocol,
             parameter_types: &[],
         };
-        gate.explain(&self.sql, &context).into_iter().map(|e| e.outcome.map_err(|denial| denial.error.to_string())).collect()
+        gate.explain(&self.sql, &context, None)
+            .into_iter()
+            .map(|e| e.outcome.map_err(|denial| denial.error.to_string()))
+            .collect()
     }
 }
 

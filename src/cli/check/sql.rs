@@ -11,7 +11,7 @@ use crate::cli::{Common, Outcome, catalog, complain, complain_of, say};
 use crate::config::{Config, Problems, UserAccess};
 use crate::error::sqlstate;
 use crate::finding::Denial;
-use crate::gate::Gate;
+use crate::gate::{Approved, Gate};
 use crate::principal::{Principal, TenantSet};
 use crate::sql::{parse, script};
 
@@ -94,7 +94,11 @@ fn someone(config: &Config, args: &Args, database: &str) -> Principal {
 
 fn judge(gate: &Gate, principal: &Principal, path: &Path, statement: script::Statement) -> Judged {
     let script::Statement { line, sql, has_variables } = statement;
-    let outcome = gate.review(&sql, &context(&sql, principal, &[Box::from("public")]));
+    let search_path = [Box::from("public")];
+    let context = context(&sql, principal, &search_path);
+    // Threat rules that refuse, where no application is named.
+    let judge = |approved: &Approved| gate.judge(approved, &context, None).denial.map_or(Ok(()), Err);
+    let outcome = gate.review(&sql, &context).and_then(|all| all.iter().try_for_each(judge));
     let verdict = match outcome {
         Ok(_) => Verdict::Permitted,
         Err(denial) if denial.error.sqlstate == sqlstate::SYNTAX_ERROR && !is_sql(&sql) => Verdict::NotSql(denial),

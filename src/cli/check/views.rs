@@ -14,7 +14,7 @@ pub fn problems(gate: &Gate, policies: &PolicyModel, database: &str) -> Vec<Prob
     let mut problems = vec![];
     for view in policies.tables.iter().filter(|t| t.scope == Scope::View) {
         let sql = format!("SELECT * FROM {}.{}", quoted_name(&view.schema), quoted_name(&view.name));
-        for explanation in gate.explain(&sql, &context(&sql, &reader, &[])) {
+        for explanation in gate.explain(&sql, &context(&sql, &reader, &[]), None) {
             let Err(denial) = explanation.outcome else { continue };
             let message = format!("nobody can read the view {}.{}: {}", view.schema, view.name, denial.error.message);
             let help = "a view is read through its definition: each table and view in it needs an entry of its own, each function must be \

@@ -36,7 +36,7 @@ pub const CLASS_KEYS: &[Key] = &[
     key(
         "recorded",
         "\"hmac\"",
-        "Values that statements compare its columns with, or write into them, are told in the audit log: hmac, as pseudonyms that can be searched for; encrypt, sealed. Nothing is told once the tenant's key is erased (bulkhead audit erase). Default: no values are.",
+        "Values that statements compare its columns with, or write into them, are told in the audit log: hmac, as pseudonyms that can be searched for; encrypt, sealed. What was told cannot be read or found any more once its key is erased (bulkhead audit erase). Default: no values are.",
     ),
     key("recorded_days", "90", "With recorded: for how many days, to a month more. Default: as long as the records are there."),
 ];

@@ -58,7 +58,7 @@ pub fn propose(sample: &Sample<'_>) -> Option<Proposal> {
     let (class, confidence, because) = match (named, valued) {
         (None, None) => return None,
         (Some(found), Some((class, why))) if found.class == class => {
-            (class, Confidence::NameAndValues, format!("its name says {:?}, {why}", found.word))
+            (class, Confidence::NameAndValues, format!("its name says '{}', {why}", found.word))
         }
         (_, Some((class, why))) => (class, Confidence::Values, why),
         (Some(found), None) => judge(sample, found)?,
@@ -156,11 +156,11 @@ fn judge(sample: &Sample<'_>, found: Found) -> Option<(&'static str, Confidence,
     let confirmed = is.map(fitting).filter(|fit| all > 0 && fit * 5 >= all * 4);
     match confirmed {
         Some(fit) => {
-            let because = format!("its name says {:?}, {fit} of {all} values look like it", found.word);
+            let because = format!("its name says '{}', {fit} of {all} values look like it", found.word);
             Some((found.class, Confidence::NameAndValues, because))
         }
         None if found.says == Says::WithValues => None,
-        None => Some((found.class, Confidence::Name, format!("its name or type says {:?}", found.word))),
+        None => Some((found.class, Confidence::Name, format!("its name or type says '{}'", found.word))),
     }
 }
 
