@@ -168,9 +168,10 @@ impl Session<'_> {
         if self.catalog_known().await.is_err() {
             return Ok(false);
         }
-        let mut messages = self.client.inbox.split_to(length);
+        // What comes meanwhile is put behind it.
+        let mut messages = std::mem::take(&mut self.client.inbox);
         let mut answered = false;
-        if let Some(read) = Messages::read(&messages) {
+        if let Some(read) = Messages::read(&messages[..length]) {
             let begun = Instant::now();
             let mut outcome = self.answer_batch(&read, self.first_turn(), begun);
             if let Some(Batch::Asked(following)) = outcome {
@@ -185,10 +186,11 @@ impl Session<'_> {
             }
             answered = matches!(outcome, Some(Batch::Answered));
         }
-        if !answered {
-            messages.unsplit(std::mem::take(&mut self.client.inbox));
-            self.client.inbox = messages;
+        if answered {
+            messages.advance(length);
         }
+        messages.extend_from_slice(&self.client.inbox);
+        self.client.inbox = messages;
         Ok(answered)
     }
 
