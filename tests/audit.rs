@@ -14,7 +14,7 @@ use support::wire::{Extended, Wire};
 const SCHEMA: &str = "
     CREATE TABLE item (tenant_id int NOT NULL, id int, n int NOT NULL DEFAULT 0, note text, PRIMARY KEY (tenant_id, id));
     INSERT INTO item SELECT t, g, 0, 'note' FROM generate_series(1, 2) t, generate_series(1, 9) g;
-    CREATE TABLE person (tenant_id int NOT NULL, id int, email text, card text, PRIMARY KEY (tenant_id, id));
+    CREATE TABLE person (tenant_id int NOT NULL, id int, email text, card text, note text, PRIMARY KEY (tenant_id, id));
     CREATE VIEW people AS SELECT tenant_id, id, email AS mail FROM person;
     GRANT ALL ON ALL TABLES IN SCHEMA public TO app";
 
@@ -475,14 +475,15 @@ fn values_are_told_where_a_policy_says_so_and_can_be_erased() {
         )
     };
     let one_of = |email: &str| format!("tenant=1 SELECT public.person.email = {email}");
-    let (status, found) = values(&["--tenant", "1", "--equals", "zoe@example.com"]);
+    let (status, found) = values(&["--tenant", "1", "--class", "pii", "--equals", "zoe@example.com"]);
     let commands: Vec<&str> = found.iter().map(|line| line.split(' ').nth(1).unwrap_or_default()).collect();
     let expected = ["SELECT", "SELECT", "SELECT", "UPDATE", "INSERT", "SELECT", "SELECT", "SELECT", "SELECT", "SELECT", "SELECT"];
     assert_eq!((status, commands), (Some(0), expected.to_vec()), "{found:?}");
     assert_eq!(values(&["--equals", "ann@example.com"]).1.len(), 2, "of each tenant");
     let (_, quoted) = values(&["--equals", "it's@example.com"]);
     assert_eq!(quoted, [one_of("it\\'s@example.com"), one_of("it\\'s@example.com").replace("SELECT", "DELETE")]);
-    let cards = values(&["--class", "pci"]).1;
+    let mut cards = values(&["--class", "pci"]).1;
+    cards.retain(|line| line.contains("4111"));
     assert_eq!(cards.len(), 2);
     assert!(cards[0].ends_with(&format!("tenant=1 INSERT public.person.card = {}", card(1))), "{cards:?}");
     assert_eq!(values(&["--equals", "nobody"]).0, Some(1));
@@ -540,6 +541,18 @@ fn a_value_is_told_by_whatever_way_it_comes_to_a_column() {
         "UPDATE person SET (email, card) = ROW ('ZZ', 'c') WHERE id = 1005",
         "WITH w AS (UPDATE person SET card = 'd' WHERE id = 1005 RETURNING email) SELECT * FROM w WHERE email = 'ZZ'",
         "SELECT id FROM people WHERE mail = 'ZZ'",
+        "INSERT INTO person (id, note) VALUES (1005, 'ZZ') ON CONFLICT (tenant_id, id) DO UPDATE SET email = EXCLUDED.note",
+        "INSERT INTO person AS p (id, note) VALUES (1005, 'ZZ') ON CONFLICT (tenant_id, id) DO UPDATE SET card = 'c' WHERE p.email = EXCLUDED.note",
+        "INSERT INTO person (id, card) VALUES (1005, 'ZZ') ON CONFLICT (tenant_id, id) DO UPDATE SET email = EXCLUDED.card",
+        "SELECT id FROM person WHERE email IN (SELECT coalesce('ZZ', card) FROM person)",
+        "WITH x AS (UPDATE person SET card = 'ZZ' WHERE id = 1 RETURNING card) SELECT * FROM person, x WHERE email = x.card",
+        "SELECT count(*) FILTER (WHERE email = ANY ('{ZZ,b}')) FROM person",
+        "SELECT coalesce(email = ANY ('{b,ZZ}'), false) FROM person",
+        "SELECT id FROM person WHERE ARRAY[email] <@ '{ZZ,b}'",
+        "SELECT id FROM person WHERE note = 'ZZ' AND email = note",
+        "SELECT p.id FROM person p JOIN item i ON i.note = p.email WHERE i.note = 'ZZ'",
+        "UPDATE person SET email = note WHERE note = 'ZZ'",
+        "UPDATE item SET note = 'ZZ' FROM person p WHERE p.id = item.id RETURNING p.email = item.note",
         "DELETE FROM person USING (VALUES ('ZZ')) v (e) WHERE email = e",
     ];
     ways.iter().for_each(|sql| say(&mut one, sql));
@@ -559,6 +572,13 @@ fn a_value_is_told_by_whatever_way_it_comes_to_a_column() {
     let many: Vec<String> = (0..3000).map(|n| format!("'d{n}'")).collect();
     let sql = format!("SELECT id FROM person WHERE email IN ({}, 'v{said}@example.com')", many.join(", "));
     assert!(one.query(sql).error.is_none());
+    // However often a column stands in it, and however deep.
+    said += 1;
+    let long: String = (0..2000).map(|n| format!(" || 'm{n}' || email")).collect();
+    let deep = format!("{}email{}", "lower(".repeat(90), ")".repeat(90));
+    let answer = one.query(format!("SELECT id FROM person WHERE 'v{said}@example.com' = email{long} OR {deep} = 'deep'"));
+    assert!(answer.error.is_none_or(|error| error.sqlstate() == "54001"), "a ceiling, or an answer");
+    assert!(one.query(format!("SELECT id FROM person WHERE {deep} = 'v{said}@example.com'")).error.is_none());
     drop(one);
     world.records("session_end");
     assert!(!world.export().contains("@example.com"));

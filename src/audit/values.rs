@@ -99,14 +99,30 @@ struct Known {
 pub struct Erased {
     pub id: String,
     pub about: About,
-    /// Its time was over; somebody wanted it otherwise.
-    pub by_itself: bool,
+    pub why: Why,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Somebody wanted it.
+    Asked,
+    /// Its time was over.
+    Old,
+    /// Its file is not there any more, and nobody has said why.
+    Lost,
 }
 
 impl Erased {
     pub fn record(&self) -> Record {
         let record = Record::new("erased").text("key", &self.id).text("class", &self.about.class);
-        record.maybe("tenant", self.about.tenant.as_deref()).text("why", if self.by_itself { "recorded_days" } else { "asked" })
+        record.maybe("tenant", self.about.tenant.as_deref()).text(
+            "why",
+            match self.why {
+                Why::Asked => "asked",
+                Why::Old => "recorded_days",
+                Why::Lost => "lost",
+            },
+        )
     }
 }
 
@@ -256,33 +272,46 @@ impl ValueKeys {
     /// The directory's.
     pub fn tend(&self, tell: impl Fn(&Erased)) -> io::Result<()> {
         let names = match fs::read_dir(&self.directory) {
-            Ok(names) => names,
-            // Nothing was told yet.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
+            Ok(names) => Some(names),
+            // Nothing was told yet, or all is lost.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(named(&self.directory, &error)),
         };
-        for entry in names {
+        for entry in names.into_iter().flatten() {
             let path = entry?.path();
             let (Some(id), Some(ERASED)) = (stem(&path), path.extension().and_then(|e| e.to_str())) else { continue };
-            // Whatever the note says.
-            destroy(&self.directory, &self.path(&id, KEY))?;
-            self.forget(&id);
-            match read_about(&path) {
-                Ok(about) => {
-                    tell(&Erased { id, about, by_itself: false });
-                    fs::remove_file(&path)?;
-                }
-                // It stays, for somebody to look at.
-                Err(error) => tracing::warn!("a note of an erased key of values cannot be read: {error}"),
+            // What is wrong with one is no other's trouble: it stays, for somebody to look at.
+            if let Err(error) = self.follow_note(&id, &path, &tell) {
+                tracing::warn!("a note of an erased key of values cannot be followed: {error}");
             }
         }
         let today = days(SystemTime::now());
-        for key in self.all()?.into_iter().filter(|key| key.about.until.is_some_and(|until| until <= today)) {
-            destroy(&self.directory, &self.path(&key.id, KEY))?;
+        for key in self.all()? {
+            let why = if key.about.until.is_some_and(|until| until <= today) {
+                Why::Old
+            } else if !self.path(&key.id, KEY).exists() && !self.path(&key.id, ERASED).exists() {
+                tracing::error!("a key of values in the audit log is not there any more: {}", self.path(&key.id, KEY).display());
+                Why::Lost
+            } else {
+                continue;
+            };
+            if let Err(error) = destroy(&self.directory, &self.path(&key.id, KEY)) {
+                tracing::warn!("a key of values cannot be destroyed: {error}");
+                continue;
+            }
             self.forget(&key.id);
-            tell(&Erased { id: key.id.clone(), about: key.about.clone(), by_itself: true });
+            tell(&Erased { id: key.id.clone(), about: key.about.clone(), why });
         }
         Ok(())
+    }
+
+    fn follow_note(&self, id: &str, note: &Path, tell: &impl Fn(&Erased)) -> io::Result<()> {
+        // Whatever it says.
+        destroy(&self.directory, &self.path(id, KEY))?;
+        self.forget(id);
+        let about = read_about(note)?;
+        tell(&Erased { id: id.to_owned(), about, why: Why::Asked });
+        is_gone(fs::remove_file(note)).map_err(|error| named(note, &error))
     }
 
     fn forget(&self, id: &str) {
@@ -383,7 +412,7 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
 /// Of a plain file of a key's length: whatever else has its name is not waited for.
 fn read_about(path: &Path) -> io::Result<About> {
     let read = || {
-        let about = fs::metadata(path)?;
+        let about = fs::symlink_metadata(path)?;
         if !about.is_file() || about.len() > 64 << 10 {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file of a key"));
         }
@@ -398,9 +427,11 @@ fn days(time: SystemTime) -> u64 {
 
 /// Whole, or not at all; nobody else reads it.
 fn write_durably(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
+    // Of this process alone: two may write one note.
+    let new = path.with_extension(format!("{}.new", std::process::id()));
     let write = || {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        is_gone(fs::remove_file(&new))?;
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&new, path)?;
@@ -414,16 +445,26 @@ fn destroy(directory: &Path, path: &Path) -> io::Result<()> {
     if crate::mutant!("audit.erased-keys-stay") {
         return Ok(());
     }
-    let mut file = match fs::OpenOptions::new().write(true).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
+    let destroy = || {
+        let about = fs::symlink_metadata(path)?;
+        if !about.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file of a key"));
+        }
+        let mut file = fs::OpenOptions::new().write(true).open(path)?;
+        file.write_all(&vec![b'-'; usize::try_from(about.len().min(64 << 10)).unwrap_or_default()])?;
+        file.sync_all()?;
+        is_gone(fs::remove_file(path))?;
+        fs::File::open(directory)?.sync_all()
     };
-    let length = usize::try_from(file.metadata()?.len()).unwrap_or_default();
-    file.write_all(&vec![b'-'; length])?;
-    file.sync_all()?;
-    fs::remove_file(path)?;
-    fs::File::open(directory)?.sync_all()
+    is_gone(destroy()).map_err(|error| named(path, &error))
+}
+
+/// Somebody else may have been faster.
+fn is_gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 #[cfg(test)]
@@ -481,10 +522,10 @@ mod tests {
         assert_eq!(again.erase(|about| about.tenant.as_deref() == Some("1")).expect("it is destroyed"), 1);
         assert_eq!(open(&again, 0, "public.a.b"), None);
         let noted = Mutex::new(vec![]);
-        let tend = |keys: &ValueKeys| keys.tend(|erased| noted.lock().unwrap().push(erased.by_itself)).expect("a directory");
+        let tend = |keys: &ValueKeys| keys.tend(|erased| noted.lock().unwrap().push(erased.why)).expect("a directory");
         tend(&keys);
         tend(&keys);
-        assert_eq!(*noted.lock().unwrap(), [false], "told once");
+        assert_eq!(*noted.lock().unwrap(), [Why::Asked], "told once");
         assert!(keys.all().unwrap().is_empty() && fs::read_dir(directory.path()).unwrap().next().is_none());
         assert_ne!(told(&keys, &card, "1", &["x"])[0]["key"], one["key"], "what comes has another");
     }
@@ -500,8 +541,8 @@ mod tests {
         let (now, kept) =
             (keys.key_of(&day, None, today).unwrap(), keys.key_of(&recording("kept", Telling::Hmac, None), None, 0).unwrap());
         let gone = Mutex::new(vec![]);
-        keys.tend(|erased| gone.lock().unwrap().push((erased.id.clone(), erased.by_itself))).expect("a directory");
-        assert_eq!(*gone.lock().unwrap(), [(key.id.clone(), true)]);
+        keys.tend(|erased| gone.lock().unwrap().push((erased.id.clone(), erased.why))).expect("a directory");
+        assert_eq!(*gone.lock().unwrap(), [(key.id.clone(), Why::Old)]);
         let mut left: Vec<_> = keys.all().unwrap().iter().map(|key| key.id.clone()).collect();
         let mut expected = vec![now.id.clone(), kept.id.clone()];
         left.sort();
@@ -524,12 +565,20 @@ mod tests {
             fs::write(directory.path().join(name), "{}").unwrap();
         }
         fs::create_dir(directory.path().join("2.key")).unwrap();
+        fs::write(directory.path().join("2.erased"), "{}").unwrap();
         let keys = ValueKeys::in_directory(directory.path());
         assert_eq!(keys.all().expect("the others").len(), 1);
         assert_eq!(told(&keys, &day, "1", &["x"]).len(), 1);
         let told = Mutex::new(vec![]);
         keys.tend(|erased| told.lock().unwrap().push(erased.id.clone())).expect("a directory");
         assert_eq!(*told.lock().unwrap(), std::slice::from_ref(&gone.id), "what is too old goes all the same");
+        // One that somebody has taken away is told of, and what comes has another.
+        let before = keys.key_of(&day, Some("1"), days(SystemTime::now())).expect("a key");
+        fs::remove_file(directory.path().join(format!("{}.key", before.id))).unwrap();
+        let lost = Mutex::new(vec![]);
+        keys.tend(|erased| lost.lock().unwrap().push((erased.id.clone(), erased.why))).expect("a directory");
+        assert_eq!(*lost.lock().unwrap(), [(before.id.clone(), Why::Lost)]);
+        assert_ne!(keys.key_of(&day, Some("1"), days(SystemTime::now())).expect("a key").id, before.id);
         // Where there is no room for one, nothing is left behind.
         let nowhere = directory.path().join("0.key/below");
         let trouble = ValueKeys::in_directory(&nowhere).key_of(&day, None, 0).expect_err("no directory");

@@ -81,11 +81,12 @@ pub(super) fn values(common: &Common, args: &ValuesArgs) -> Done {
     let reader = args.log.open(common)?;
     let keys = args.keys.open(common)?.all().map_err(unreadable)?;
     let mut found = false;
-    let mut erased = 0u64;
+    let (mut erased, mut more) = (0u64, 0u64);
     reader.records(0, |read| {
         let Ok(record) = serde_json::from_slice::<Value>(read.json) else { return true };
         let text = |name: &str| record[name].as_str().unwrap_or("-");
         let tenant = record["tenant"].as_str();
+        more += record["more_values"].as_u64().unwrap_or(0);
         for told in record["values"].as_array().into_iter().flatten() {
             let class = told["class"].as_str().unwrap_or_default();
             if !is_within(class, args.class.as_ref()) || args.tenant.as_deref().is_some_and(|wanted| tenant != Some(wanted)) {
@@ -107,6 +108,9 @@ pub(super) fn values(common: &Common, args: &ValuesArgs) -> Done {
         }
         true
     })?;
+    if more > 0 {
+        complain_of(format!("{more} values more were in statements of more than ten thousand, and are not told"));
+    }
     if args.equals.is_some() && erased > 0 {
         complain_of(format!("{erased} values cannot be compared: their keys are erased, or elsewhere"));
     } else if !found {

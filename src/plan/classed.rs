@@ -3,14 +3,15 @@
 //!
 //! It is not for isolation, but a value that is not told is one that nobody finds. In a statement of one level (tables, conditions, rows
 //! of VALUES) a value is that of the columns which its expression names, or into which it is written. In any other, where a value may come
-//! to a column by way of a sub-select, a list, a view or a whole row, each value that is not some column's already is told as that of all.
+//! to a column by way of a sub-select, a list, a view, a whole row or another column, each value is told as that of all of them.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use pg_query::protobuf::{AConst, AExprKind, InsertStmt, SelectStmt, a_const};
+use pg_query::protobuf::{AConst, InsertStmt, SelectStmt, a_const};
 use pg_query::{Node, NodeEnum};
+use smallvec::SmallVec;
 
 use super::row_key::Values;
 use super::{Parameters, literal};
@@ -23,15 +24,14 @@ use crate::sql::analyse::Analysis;
 use crate::sql::analyse::scope::{RteKind, Usage};
 use crate::sql::parse;
 use crate::sql::sentinel::{self, Sign};
-use crate::sql::tree::{qualified_column, walk};
+use crate::sql::tree::{each_child, qualified_column, walk};
 use crate::sql::types::oid;
 
-/// A value and whose it is.
+/// Values, and the columns whose they are: each of the ones is that of each of the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClassedValue {
-    column: Arc<Column>,
-    value: Source,
-    form: Form,
+pub struct ClassedValues {
+    columns: SmallVec<[Arc<Column>; 2]>,
+    values: Box<[Source]>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,112 +57,159 @@ enum Source {
     Fixed(Box<str>),
 }
 
-/// Whether it may be an array, `{a,b}`, whose elements are the values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    One,
-    /// Of ANY and ALL.
-    List,
-    Either,
-}
-
-/// The values of a query of the client's.
-pub(super) fn values(query: &Node, analysis: &Analysis, policies: &PolicySet, catalog: &Catalog) -> Box<[ClassedValue]> {
+/// The values of a query of the client's. Looks at each of its nodes a few times, whatever it is.
+pub(super) fn values(query: &Node, analysis: &Analysis, policies: &PolicySet, catalog: &Catalog) -> Box<[ClassedValues]> {
     let (columns, has_views) = columns(analysis, policies, catalog);
     if columns.is_empty() {
         return Box::default();
     }
-    let mut found = Found::default();
-    walk(query, &mut |node| match &node.node {
-        Some(NodeEnum::AExpr(e)) => {
-            let is_list = [AExprKind::AexprOpAny, AExprKind::AexprOpAll].iter().any(|kind| e.kind == *kind as i32);
-            found.beside(node, &columns, if is_list { Form::List } else { Form::One });
-        }
-        Some(NodeEnum::FuncCall(_) | NodeEnum::CaseExpr(_) | NodeEnum::CoalesceExpr(_) | NodeEnum::MinMaxExpr(_)) => {
-            found.beside(node, &columns, Form::One)
-        }
-        // UPDATE, ON CONFLICT; an output column of the same name is told for nothing.
-        Some(NodeEnum::ResTarget(target)) => {
-            if let Some(value) = &target.val {
-                found.note(columns.iter().filter(|c| c.is_target && c.own == target.name), value, Form::One);
-            }
-        }
-        Some(NodeEnum::InsertStmt(insert)) => found.inserted(insert, &columns),
-        Some(_) | None => {} // tidy: what is neither compared nor written
-    });
+    let mut found = Found { columns: &columns, groups: vec![], is_mixed: false };
     let has_whole_rows = analysis.rtes.iter().any(|rte| rte.whole_row);
-    let comes_by_itself = has_views || has_whole_rows || !is_of_one_level(query);
-    if comes_by_itself && !crate::mutant!("audit.values-of-one-level-only") {
-        found.others(query, &columns);
+    let is_of_one_level = !has_views && !has_whole_rows && is_of_one_level(query);
+    if is_of_one_level || crate::mutant!("audit.values-of-one-level-only") {
+        found.visit(query);
     }
-    found.all.into()
+    if (is_of_one_level && !found.is_mixed) || crate::mutant!("audit.values-of-one-level-only") {
+        return found.groups.into();
+    }
+    let values = values_in(query);
+    if values.is_empty() { Box::default() } else { Box::new([ClassedValues { columns: columns.into(), values }]) }
 }
 
-#[derive(Default)]
-struct Found {
-    all: Vec<ClassedValue>,
-    /// Of columns, by their address.
-    seen: HashSet<(*const Column, Source)>,
-    attributed: HashSet<Source>,
+/// What stands where in a statement of one level.
+struct Found<'c> {
+    columns: &'c [Arc<Column>],
+    groups: Vec<ClassedValues>,
+    /// A column of a class meets another column: what that is compared with, or set to, may be a value of this one.
+    is_mixed: bool,
 }
 
-impl Found {
+impl Found<'_> {
+    fn visit(&mut self, node: &Node) {
+        match &node.node {
+            Some(
+                NodeEnum::AExpr(_)
+                | NodeEnum::FuncCall(_)
+                | NodeEnum::CaseExpr(_)
+                | NodeEnum::CoalesceExpr(_)
+                | NodeEnum::MinMaxExpr(_),
+            ) => self.beside(node),
+            // UPDATE, ON CONFLICT; an output column of the same name is told for nothing.
+            Some(NodeEnum::ResTarget(target)) => {
+                if let Some(value) = &target.val {
+                    self.set(&target.name, value);
+                    self.visit(value);
+                }
+            }
+            Some(NodeEnum::InsertStmt(insert)) => {
+                self.inserted(insert);
+                each_child(node, &mut |child| self.visit(child));
+            }
+            Some(_) | None => each_child(node, &mut |child| self.visit(child)),
+        }
+    }
+
     /// An expression in which columns and values stand.
-    fn beside(&mut self, node: &Node, columns: &[Arc<Column>], form: Form) {
-        let mut named = vec![];
-        walk(node, &mut |n| {
-            if let Some(NodeEnum::ColumnRef(reference)) = &n.node
-                && let Some((alias, name)) = qualified_column(reference)
-            {
-                // The row that is to be inserted, or was there before, has a name of its own.
-                let is_version = |c: &Column| c.is_target && matches!(alias, "excluded" | "old" | "new");
-                let is = |c: &&Arc<Column>| c.own == name && (c.alias.as_deref() == Some(alias) || is_version(c));
-                named.extend(columns.iter().filter(is));
+    fn beside(&mut self, expression: &Node) {
+        let mut named: SmallVec<[bool; 16]> = SmallVec::from_elem(false, self.columns.len());
+        let mut has_others = false;
+        walk(expression, &mut |n| {
+            if let Some(NodeEnum::ColumnRef(reference)) = &n.node {
+                let Some((alias, name)) = qualified_column(reference) else { return has_others = true };
+                let mut is_known = false;
+                for (column, named) in self.columns.iter().zip(&mut named) {
+                    let is = column.is(alias, name);
+                    *named |= is;
+                    is_known |= is;
+                }
+                has_others |= !is_known;
             }
         });
-        self.note(named.into_iter(), node, form);
+        let columns: SmallVec<[Arc<Column>; 2]> =
+            self.columns.iter().zip(&named).filter(|(_, named)| **named).map(|(column, _)| column.clone()).collect();
+        self.is_mixed |= !columns.is_empty() && (has_others || columns.len() > 1);
+        self.note(columns, expression);
     }
 
-    /// All values of an expression are told as those of these columns.
-    fn note<'c>(&mut self, columns: impl Iterator<Item = &'c Arc<Column>>, expression: &Node, form: Form) {
-        for column in columns {
-            walk(expression, &mut |n| {
-                if let Some(value) = n.node.as_ref().and_then(source) {
-                    self.attributed.insert(value.clone());
-                    self.add(column, value, form);
-                }
-            });
-        }
+    /// A column gets what stands there.
+    fn set(&mut self, name: &str, value: &Node) {
+        let columns: SmallVec<[Arc<Column>; 2]> = self.columns.iter().filter(|c| c.is_target && c.own == name).cloned().collect();
+        walk(value, &mut |n| {
+            if let Some(NodeEnum::ColumnRef(reference)) = &n.node {
+                // What was to be inserted into the same column is told there.
+                let is_own = qualified_column(reference).is_some_and(|(alias, own)| alias == "excluded" && own == name);
+                let is_new = qualified_column(reference).is_some_and(|(alias, _)| alias == "excluded");
+                self.is_mixed |= !is_own && (is_new || !columns.is_empty());
+            }
+        });
+        self.note(columns, value);
     }
 
-    fn add(&mut self, column: &Arc<Column>, value: Source, form: Form) {
-        if self.seen.insert((Arc::as_ptr(column), value.clone())) {
-            self.all.push(ClassedValue { column: column.clone(), value, form });
+    fn note(&mut self, columns: SmallVec<[Arc<Column>; 2]>, expression: &Node) {
+        if !columns.is_empty() {
+            let values = values_in(expression);
+            if !values.is_empty() {
+                self.groups.push(ClassedValues { columns, values });
+            }
         }
     }
 
     /// By place: columns are named.
-    fn inserted(&mut self, insert: &InsertStmt, columns: &[Arc<Column>]) {
+    fn inserted(&mut self, insert: &InsertStmt) {
         let Some(select) = select_of(insert) else { return };
         for (at, column) in insert.cols.iter().enumerate() {
             let Some(NodeEnum::ResTarget(target)) = &column.node else { continue };
-            let own = || columns.iter().filter(|c| c.is_target && c.own == target.name);
-            let rows = select.values_lists.iter().filter_map(|row| match &row.node {
-                Some(NodeEnum::List(row)) => row.items.get(at),
-                Some(_) | None => None,
+            let columns: SmallVec<[Arc<Column>; 2]> =
+                self.columns.iter().filter(|c| c.is_target && c.own == target.name).cloned().collect();
+            if columns.is_empty() {
+                continue;
+            }
+            let mut values = vec![];
+            for row in &select.values_lists {
+                if let Some(NodeEnum::List(row)) = &row.node
+                    && let Some(value) = row.items.get(at)
+                {
+                    values.extend(values_in(value));
+                }
+            }
+            if !values.is_empty() {
+                self.groups.push(ClassedValues { columns, values: values.into() });
+            }
+        }
+        // A condition on what was to be inserted.
+        let conditions = insert.on_conflict_clause.iter().filter_map(|conflict| conflict.where_clause.as_deref());
+        conditions.for_each(|condition| {
+            walk(condition, &mut |n| {
+                if let Some(NodeEnum::ColumnRef(reference)) = &n.node {
+                    let is_classed = |name: &str| self.columns.iter().any(|c| c.own == name);
+                    self.is_mixed |=
+                        qualified_column(reference).is_some_and(|(alias, own)| alias == "excluded" && !is_classed(own));
+                }
             });
-            rows.chain(select.target_list.get(at)).for_each(|value| self.note(own(), value, Form::One));
-        }
+        });
     }
+}
 
-    /// Those that are no column's yet.
-    fn others(&mut self, query: &Node, columns: &[Arc<Column>]) {
-        let mut others = vec![];
-        walk(query, &mut |n| others.extend(n.node.as_ref().and_then(source).filter(|value| !self.attributed.contains(value))));
-        for value in others {
-            columns.iter().for_each(|column| self.add(column, value.clone(), Form::Either));
-        }
+impl Column {
+    fn is(&self, alias: &str, name: &str) -> bool {
+        // The row that is to be inserted, or was there before, has a name of its own.
+        let is_version = || self.is_target && matches!(alias, "excluded" | "old" | "new");
+        self.own == name && (self.alias.as_deref() == Some(alias) || is_version())
     }
+}
+
+/// All of them, each once.
+fn values_in(node: &Node) -> Box<[Source]> {
+    let mut seen = HashSet::new();
+    let mut values = vec![];
+    walk(node, &mut |n| {
+        if let Some(value) = n.node.as_ref().and_then(source)
+            && seen.insert(value.clone())
+        {
+            values.push(value);
+        }
+    });
+    values.into()
 }
 
 fn select_of(insert: &InsertStmt) -> Option<&SelectStmt> {
@@ -174,8 +221,16 @@ fn select_of(insert: &InsertStmt) -> Option<&SelectStmt> {
 
 /// Whether values can come to columns in no other way than by the expression that they stand in.
 fn is_of_one_level(query: &Node) -> bool {
+    match &query.node {
+        // Its rows are met by their place.
+        Some(NodeEnum::InsertStmt(insert)) => is_values(insert) && is_plain_insert(insert),
+        Some(_) | None => has_one_level(query),
+    }
+}
+
+fn has_one_level(node: &Node) -> bool {
     let mut is = true;
-    walk(query, &mut |node| match &node.node {
+    walk(node, &mut |node| match &node.node {
         Some(
             NodeEnum::SubLink(_)
             | NodeEnum::CommonTableExpr(_)
@@ -183,17 +238,15 @@ fn is_of_one_level(query: &Node) -> bool {
             | NodeEnum::RangeFunction(_)
             | NodeEnum::RangeTableFunc(_)
             | NodeEnum::JsonTable(_)
+            | NodeEnum::InsertStmt(_)
             | NodeEnum::MergeStmt(_)
             | NodeEnum::AIndirection(_),
         ) => is = false,
         Some(NodeEnum::JoinExpr(join)) => is &= join.using_clause.is_empty() && !join.is_natural,
         Some(NodeEnum::SelectStmt(select)) => is &= select.larg.is_none() && select.values_lists.is_empty(),
-        // The rows of VALUES are met by their place.
-        Some(NodeEnum::InsertStmt(insert)) => is &= insert.with_clause.is_none() && is_values(insert),
-        Some(_) | None => {} // tidy: of one level
+        Some(_) | None => {} // of one level
     });
-    // INSERT .. VALUES has a SELECT of its own.
-    is || matches!(&query.node, Some(NodeEnum::InsertStmt(insert)) if is_values(insert) && is_plain_insert(insert))
+    is
 }
 
 fn is_values(insert: &InsertStmt) -> bool {
@@ -206,7 +259,7 @@ fn is_plain_insert(insert: &InsertStmt) -> bool {
     let conflict = insert.on_conflict_clause.iter().flat_map(|c| c.target_list.iter().chain(c.where_clause.as_deref()));
     let returning = insert.returning_clause.iter().flat_map(|clause| &clause.exprs);
     let is_plain = insert.with_clause.is_none() && select_of(insert).is_none_or(|select| select.with_clause.is_none());
-    is_plain && rows.chain(conflict).chain(returning).all(is_of_one_level)
+    is_plain && rows.chain(conflict).chain(returning).all(has_one_level)
 }
 
 /// Of relations that the statement names, and whether there are views among them, behind which any may be.
@@ -287,18 +340,34 @@ impl Arguments {
     }
 }
 
-impl ClassedValue {
-    /// What it is in one execution: nothing where it is NULL, and some where a list stands for one. `arguments`: of an EXECUTE.
+impl ClassedValues {
+    /// What they are in one execution: nothing where one is NULL, and some where a list or an array stands for one. `arguments`: of
+    /// an EXECUTE.
     pub fn each<'v>(&'v self, values: &Values<'v>, arguments: &Arguments, put: &mut dyn FnMut(Classed<'v>)) {
-        let mut put_one = |value| put(Classed { column: &self.column.name, recording: &self.column.recording, value });
-        let mut put_text = |value: Cow<'v, [u8]>| {
-            let elements = if self.form == Form::One { None } else { elements_of_text(&value) };
-            if elements.is_none() || self.form == Form::Either {
-                put_one(value);
+        for source in &self.values {
+            for column in &self.columns {
+                source.each(column, values, arguments, &mut |value| {
+                    put(Classed { column: &column.name, recording: &column.recording, value });
+                });
             }
+        }
+    }
+
+    /// About how many bytes they take.
+    pub(super) fn size(&self) -> usize {
+        size_of::<ClassedValues>() + size_of_val(&*self.values)
+    }
+}
+
+impl Source {
+    fn each<'v>(&'v self, column: &Column, values: &Values<'v>, arguments: &Arguments, put_one: &mut dyn FnMut(Cow<'v, [u8]>)) {
+        // An array is told whole, for columns of arrays, and by its elements.
+        let mut put_text = |value: Cow<'v, [u8]>| {
+            let elements = elements_of_text(&value);
+            put_one(value);
             elements.into_iter().flatten().for_each(|element| put_one(Cow::Owned(element)));
         };
-        match &self.value {
+        match self {
             Source::Literal(index, negative) if usize::from(*index) < values.literals.len() => {
                 let token = literal(values.source, values.literals, *index);
                 each_value(token, *negative, &mut put_text);
@@ -315,8 +384,8 @@ impl ClassedValue {
                     return put_text(Cow::Borrowed(value));
                 }
                 let own = matches!(parameter.type_oid, 0 | oid::UNKNOWN);
-                let type_oid = if own { self.column.type_oid } else { parameter.type_oid };
-                match elements_of_binary(value).filter(|_| self.form != Form::One) {
+                let type_oid = if own { column.type_oid } else { parameter.type_oid };
+                match elements_of_binary(value) {
                     Some(elements) => elements.into_iter().for_each(|element| put_one(Cow::Owned(element))),
                     None => put_one(Cow::Owned(in_text(value, type_oid))),
                 }
@@ -459,7 +528,11 @@ fn in_text(value: &[u8], type_oid: u32) -> Vec<u8> {
     const JSON: [u32; 3] = [114, 142, 19];
     const JSONB: u32 = 3802;
     const DATE: u32 = 1082;
+    const FLOATS: (u32, u32) = (700, 701);
+    const NUMERIC: u32 = 1700;
+    const TIMESTAMPS: [u32; 2] = [1114, 1184];
     let hexadecimal = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let hex = || format!("\\x{}", hexadecimal(value));
     let text = match (type_oid, value.len()) {
         (oid::INT2, 2) => i16::from_be_bytes([value[0], value[1]]).to_string(),
         (oid::INT4, 4) => value.try_into().map(i32::from_be_bytes).unwrap_or_default().to_string(),
@@ -469,20 +542,59 @@ fn in_text(value: &[u8], type_oid: u32) -> Vec<u8> {
             [&all[..8], &all[8..12], &all[12..16], &all[16..20], &all[20..]].join("-")
         }
         (BOOL, 1) => if value[0] == 0 { "f" } else { "t" }.to_owned(),
-        // Days since 2000; before 1970, and infinity, as digits.
-        (DATE, 4) => match u64::try_from(value.try_into().map_or(i64::MIN, |v| i64::from(i32::from_be_bytes(v)) + 10_957)) {
-            Ok(days) if days < 3_000_000 => {
-                let (year, month, day) = crate::calendar::date(days);
-                format!("{year:04}-{month:02}-{day:02}")
-            }
-            Ok(_) | Err(_) => format!("\\x{}", hexadecimal(value)),
-        },
+        (kind, 4) if kind == FLOATS.0 => value.try_into().map(f32::from_be_bytes).unwrap_or_default().to_string(),
+        (kind, 8) if kind == FLOATS.1 => value.try_into().map(f64::from_be_bytes).unwrap_or_default().to_string(),
+        (NUMERIC, 8..) => numeric(value).unwrap_or_else(hex),
+        // Days since 2000.
+        (DATE, 4) => date(value.try_into().map(i32::from_be_bytes).unwrap_or_default().into()).unwrap_or_else(hex),
+        (kind, 8) if TIMESTAMPS.contains(&kind) => {
+            timestamp(value.try_into().map(i64::from_be_bytes).unwrap_or_default(), kind).unwrap_or_else(hex)
+        }
         (oid::TEXT | oid::VARCHAR | oid::BPCHAR, _) => return value.to_vec(),
         (JSONB, 1..) => return value[1..].to_vec(),
         (known, _) if JSON.contains(&known) => return value.to_vec(),
-        _ => format!("\\x{}", hexadecimal(value)), // tidy: not a syntax kind
+        _ => hex(), // tidy: not a syntax kind
     };
     text.into_bytes()
+}
+
+/// `2024-01-31`, of days since 2000. `None`: before 1970, or too late for a date.
+fn date(days: i64) -> Option<String> {
+    const SINCE_1970: i64 = 10_957;
+    let days = u64::try_from(days + SINCE_1970).ok().filter(|days| *days < 3_000_000)?;
+    let (year, month, day) = crate::calendar::date(days);
+    Some(format!("{year:04}-{month:02}-{day:02}"))
+}
+
+/// `2024-01-31 23:59:59.5+00`: microseconds since 2000, in UTC.
+fn timestamp(micros: i64, type_oid: u32) -> Option<String> {
+    const DAY: i64 = 86_400_000_000;
+    let (days, rest) = (micros.div_euclid(DAY), micros.rem_euclid(DAY));
+    let (seconds, fraction) = (rest / 1_000_000, rest % 1_000_000);
+    let fraction = if fraction == 0 { String::new() } else { format!(".{fraction:06}").trim_end_matches('0').to_owned() };
+    let zone = if type_oid == 1184 { "+00" } else { "" };
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    Some(format!("{} {hour:02}:{minute:02}:{second:02}{fraction}{zone}", date(days)?))
+}
+
+/// numeric_send: digits to the base of 10,000. `None`: NaN, infinity, or not one.
+fn numeric(value: &[u8]) -> Option<String> {
+    let mut words = value.chunks_exact(2).map(|two| i16::from_be_bytes([two[0], two[1]]));
+    let (count, weight, sign, scale) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    let digits: Vec<i16> = words.collect();
+    if usize::try_from(count).ok()? != digits.len() || !(sign == 0 || sign == 0x4000) || !(0..=16_383).contains(&scale) {
+        return None;
+    }
+    let digit = |place: i32| usize::try_from(i32::from(weight) - place).ok().and_then(|at| digits.get(at)).copied().unwrap_or(0);
+    let whole: String = (0..=i32::from(weight.max(0))).rev().map(|place| format!("{:04}", digit(place))).collect();
+    let whole = whole.trim_start_matches('0');
+    let scale = usize::try_from(scale).ok()?;
+    let groups = scale.div_ceil(4) as i32;
+    let fraction: String = (1..=groups).map(|place| format!("{:04}", digit(-place))).collect();
+    let minus = if sign == 0 { "" } else { "-" };
+    let whole = if whole.is_empty() { "0" } else { whole };
+    let point = if scale == 0 { "" } else { "." };
+    Some(format!("{minus}{whole}{point}{}", &fraction[..scale]))
 }
 
 #[cfg(test)]
@@ -577,6 +689,13 @@ mod tests {
             (&[1], 16, "t"),
             (&8_766i32.to_be_bytes(), 1082, "2024-01-01"),
             (b"\x01{}", 3802, "{}"),
+            (&[0, 2, 0, 0, 0, 0, 0, 2, 0, 12, 0x13, 0x88], 1700, "12.50"),
+            (&[0, 1, 0xff, 0xff, 0x40, 0, 0, 3, 0, 10], 1700, "-0.001"),
+            (&[0, 2, 0, 1, 0, 0, 0, 0, 0, 1, 0, 5], 1700, "10005"),
+            (&[0, 0, 0, 0, 0, 0, 0, 0], 1700, "0"),
+            (&2.5f64.to_be_bytes(), 701, "2.5"),
+            (&757_382_400_500_000i64.to_be_bytes(), 1184, "2024-01-01 00:00:00.5+00"),
+            (&(-10_958i32).to_be_bytes(), 1082, "\\xffffd532"),
         ] {
             assert_eq!(String::from_utf8(in_text(value, type_oid)).as_deref(), Ok(expected));
         }

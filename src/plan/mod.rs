@@ -26,7 +26,7 @@ pub use crate::event::Uncached;
 pub use crate::sql::analyse::utility::{Declaration, Isolation};
 pub use build::{Built, Check, build, text_of};
 pub use cached::{Reads, Rows, TemplateUse, Touched, Whose, Writes};
-pub use classed::{Arguments, ClassedValue};
+pub use classed::{Arguments, ClassedValues};
 use lookup::Lookup;
 pub use quiet::table as quiet_table;
 pub use row_key::{ChangedRow, RowKey, Values};
@@ -219,7 +219,7 @@ pub struct Plan {
     /// What it is about, for the audit log: see [`touched`].
     pub(crate) touched: Box<[u8]>,
     /// Values that the audit log tells.
-    pub(crate) classed: Box<[ClassedValue]>,
+    pub(crate) classed: Box<[ClassedValues]>,
     pub(crate) epoch: PolicyEpoch,
 }
 
@@ -307,7 +307,7 @@ impl Plan {
     }
 
     /// Values that the audit log tells.
-    pub fn classed(&self) -> &[ClassedValue] {
+    pub fn classed(&self) -> &[ClassedValues] {
         &self.classed
     }
 
@@ -326,7 +326,14 @@ impl Plan {
         let repeated = self.repeated.as_deref().map_or(0, Repeated::size);
         let inner = if let Action::Prepare(prepare) = &self.action { prepare.plan.size() } else { 0 };
         let lookup = self.lookup.as_deref().map_or(0, Lookup::size);
-        size_of::<Plan>() + inner + text + repeated + lookup + self.form.len() + self.touched.len() + size_of_val(&*self.classed)
+        size_of::<Plan>()
+            + inner
+            + text
+            + repeated
+            + lookup
+            + self.form.len()
+            + self.touched.len()
+            + self.classed.iter().map(ClassedValues::size).sum::<usize>()
     }
 
     pub fn effect(&self) -> Effect {

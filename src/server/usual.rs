@@ -40,7 +40,7 @@ pub fn read(place: &Path, logins: &Logins) {
 }
 
 fn read_file(place: &Path) -> io::Result<Vec<u8>> {
-    let about = std::fs::metadata(place)?;
+    let about = std::fs::symlink_metadata(place)?;
     if !about.is_file() || about.len() > LONGEST {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file of a usual length"));
     }
@@ -87,7 +87,12 @@ pub fn write(place: &Path, logins: &Logins) {
 
 fn replace(place: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = place.with_extension("new");
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(_) | Ok(()) => {}
+    }
+    // Not what somebody has put in its place.
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&new, place)

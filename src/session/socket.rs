@@ -160,7 +160,11 @@ impl Client {
                 let mut buffer = std::mem::take(buffer);
                 // What was read is behind its beginning now: all of its room, where nobody else has a part of it.
                 if buffer.try_reclaim(READ) && buffer.capacity() <= 2 * READ {
-                    SPARE.with_borrow_mut(|spare| if spare.len() < SPARES { spare.push(buffer) });
+                    SPARE.with_borrow_mut(|spare| {
+                        if spare.len() < SPARES {
+                            spare.push(buffer)
+                        }
+                    });
                 }
             }
         }

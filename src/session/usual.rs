@@ -73,14 +73,16 @@ impl Usual {
         let mut by_tenant = HashMap::new();
         for _ in 0..bytes.u32()? {
             let tenant = Tenant(bytes.text()?.into());
-            let baseline = Baseline::read(bytes)?;
-            // Those that there is no room for are read all the same.
-            if BASELINES.fetch_add(1, Ordering::Relaxed) >= MOST_BASELINES {
-                BASELINES.fetch_sub(1, Ordering::Relaxed);
-            } else {
-                by_tenant.insert(tenant, Arc::new(Mutex::new(baseline)));
-            }
+            by_tenant.insert(tenant, Arc::new(Mutex::new(Baseline::read(bytes)?)));
         }
+        // Whole, and each once: now they are counted, as far as there is room.
+        by_tenant.retain(|_, _| {
+            let has_room = BASELINES.fetch_add(1, Ordering::Relaxed) < MOST_BASELINES;
+            if !has_room {
+                BASELINES.fetch_sub(1, Ordering::Relaxed);
+            }
+            has_room
+        });
         Some(Usual(Box::new(OfTenants { common, by_tenant: Mutex::new(by_tenant) }).into()))
     }
 
