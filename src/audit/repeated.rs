@@ -121,7 +121,7 @@ impl Run {
     fn told(self) -> Told {
         let record = Record::at(self.since, "statement").with(&self.who).number("statement", self.statement);
         let record = record.maybe("tenant", self.tenant.as_deref());
-        let record = self.template.name(record).text("outcome", "cached").number("bytes", self.bytes);
+        let record = self.template.name(record).word("outcome", "cached").number("bytes", self.bytes);
         let record = record.number("microseconds", micros(self.took));
         // So many statements, of which that is the first, within so many microseconds.
         let is_one = self.times == 1;

@@ -28,6 +28,8 @@ pub struct Template {
     pub form: FormId,
     /// Fields that tell what it is about.
     about: Box<[u8]>,
+    /// Fields that say which it is.
+    name: Box<[u8]>,
 }
 
 impl Template {
@@ -45,13 +47,15 @@ impl Template {
     pub fn new(command: &'static str, text: String, asked: &str) -> Template {
         // One that nobody finds another text for.
         let hash = form::id_of(&[&text, asked].join("\0"));
-        let id = format!("{hash:032x}").into();
-        Template { hash, id, command, text: text.into(), asked: asked.into(), form: form::id_of(asked), about: Box::default() }
+        let id: Box<str> = format!("{hash:032x}").into();
+        let name = Record::fields(|record| record.text("command", command).text("template", &id)).into();
+        let form = form::id_of(asked);
+        Template { hash, id, command, text: text.into(), asked: asked.into(), form, about: Box::default(), name }
     }
 
     /// Says which it is.
     pub(super) fn name(&self, record: Record) -> Record {
-        record.text("command", self.command).text("template", self.id())
+        record.with(&self.name)
     }
 
     pub(super) fn record(&self) -> Vec<u8> {
@@ -249,7 +253,7 @@ impl Trail {
     }
 
     /// Something that changes who the session is.
-    pub fn note(&mut self, event: &str, add: impl FnOnce(Record) -> Record) {
+    pub fn note(&mut self, event: &'static str, add: impl FnOnce(Record) -> Record) {
         if let Some(on) = &mut self.0 {
             on.owed = on.log().note(add(Record::new(event).with(&on.who)));
         }
@@ -364,12 +368,12 @@ impl Opened {
         };
         self.stage = Stage::Recorded;
         let record = match outcome {
-            Outcome::Done { rows, bytes } => record.text("outcome", "done").number("rows", rows).number("bytes", bytes),
-            Outcome::Cached { bytes } => record.text("outcome", "cached").number("bytes", bytes),
-            Outcome::Failed { sqlstate } => record.text("outcome", "failed").text("sqlstate", sqlstate),
-            Outcome::Suspended { bytes } => record.text("outcome", "suspended").number("bytes", bytes),
-            Outcome::Skipped => record.text("outcome", "skipped"),
-            Outcome::Unknown => record.text("outcome", "unknown"),
+            Outcome::Done { rows, bytes } => record.word("outcome", "done").number("rows", rows).number("bytes", bytes),
+            Outcome::Cached { bytes } => record.word("outcome", "cached").number("bytes", bytes),
+            Outcome::Failed { sqlstate } => record.word("outcome", "failed").text("sqlstate", sqlstate),
+            Outcome::Suspended { bytes } => record.word("outcome", "suspended").number("bytes", bytes),
+            Outcome::Skipped => record.word("outcome", "skipped"),
+            Outcome::Unknown => record.word("outcome", "unknown"),
         };
         let microseconds = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         let record = record.number("microseconds", microseconds);

@@ -165,9 +165,10 @@ impl<D: Disk> Writer<D> {
 
     /// Adds lines: each [`PREFIX`] bytes that are filled now, a record, and a line's end.
     pub fn add_lines(&mut self, lines: &mut [u8]) {
-        for line in lines.split_inclusive_mut(|b| *b == b'\n') {
-            let length = line.len() - 1;
-            self.tree.push(segment::seal(&mut line[..length]));
+        let mut at = 0;
+        while let Some(length) = memchr::memchr(b'\n', &lines[at..]) {
+            self.tree.push(segment::seal(&mut lines[at..at + length]));
+            at += length + 1;
         }
         self.pending.extend_from_slice(lines);
     }

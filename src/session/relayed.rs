@@ -144,7 +144,7 @@ impl Recorder {
     }
 
     /// Something that the user says of itself.
-    pub fn note(&mut self, what: &str, text: &str) {
+    pub fn note(&mut self, what: &'static str, text: &str) {
         self.trail.note(what, |record| record.text(what, text));
     }
 
