@@ -61,6 +61,11 @@ fn rows_of_others_make_no_difference() {
                 wire.query("ROLLBACK");
                 answer
             });
+            // A busy machine has no time for a gigabyte: how far either has come says nothing.
+            let is_late = |answer: &support::answer::Answer| answer.error.as_ref().is_some_and(|e| e.sqlstate() == "57014");
+            if is_late(&alone) && is_late(&among) {
+                continue;
+            }
             compared += 1;
             raised += usize::from(alone.error.is_some());
             // In which order rows come is the plan's.

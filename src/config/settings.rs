@@ -46,7 +46,7 @@ pub enum Kind {
     Word(&'static [&'static str], fn(&mut Draft, &str) -> Result<(), String>),
     /// A text that may be `env:NAME` or `file:PATH`, or `off`. Looked at once all sources are read, since messages quote what is looked
     /// at here.
-    Secret(fn(&mut Draft, Option<Unresolved>)),
+    Secret(&'static str, fn(&mut Draft, Option<Unresolved>)),
 }
 
 /// A secret as it is written.
@@ -292,7 +292,7 @@ pub const SETTINGS: &[Setting] = &[
         default: "",
         doc: "A second tier of the result cache, in a Redis nearby, for answers that memory_mb has no room for; off: none. What is put there is sealed. May be env:NAME or file:PATH.",
         aliases: &[],
-        kind: Kind::Secret(|d, v| d.redis = v),
+        kind: Kind::Secret("redis://USER:PASSWORD@HOST:PORT/DB", |d, v| d.redis = v),
     },
     Setting {
         section: "audit",
@@ -308,7 +308,7 @@ pub const SETTINGS: &[Setting] = &[
         default: "",
         doc: "PKCS #8 key in PEM (Ed25519, or RSA of 2048 to 4096 bits) that signs the log's checkpoints; off: one is made and kept beside the log. file:PATH or env:NAME.",
         aliases: &[],
-        kind: Kind::Secret(|d, v| d.audit.key = v),
+        kind: Kind::Secret("file:PATH, env:NAME", |d, v| d.audit.key = v),
     },
     Setting {
         section: "audit",
@@ -425,8 +425,8 @@ impl Setting {
                 }
                 set(draft, &word)?;
             }
-            Kind::Secret(set) if text.is_empty() || switch(text) == Some(false) => set(draft, None),
-            Kind::Secret(set) => set(draft, Some(Unresolved { text: text.to_owned(), base: base.to_owned() })),
+            Kind::Secret(_, set) if text.is_empty() || switch(text) == Some(false) => set(draft, None),
+            Kind::Secret(_, set) => set(draft, Some(Unresolved { text: text.to_owned(), base: base.to_owned() })),
         }
         Ok(())
     }
@@ -446,7 +446,7 @@ impl Kind {
             Kind::OptionalDuration(_) => "a time with its unit, such as 500ms, 30s, 5m or 1h, or off".to_owned(),
             Kind::Switch(_) => "true or false".to_owned(),
             Kind::Word(words, _) => words.join(", "),
-            Kind::Secret(_) => "what the text says, env:NAME, file:PATH, or off".to_owned(),
+            Kind::Secret(what, _) => format!("{what}, or off"),
         }
     }
 

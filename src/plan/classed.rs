@@ -66,10 +66,11 @@ pub(super) fn values(query: &Node, analysis: &Analysis, policies: &PolicySet, ca
     let mut found = Found { columns: &columns, groups: vec![], is_mixed: false };
     let has_whole_rows = analysis.rtes.iter().any(|rte| rte.whole_row);
     let is_of_one_level = !has_views && !has_whole_rows && is_of_one_level(query);
-    if is_of_one_level || crate::mutant!("audit.values-of-one-level-only") {
+    let is_of_one_level = is_of_one_level || crate::mutant!("audit.values-of-one-level-only");
+    if is_of_one_level {
         found.visit(query);
     }
-    if (is_of_one_level && !found.is_mixed) || crate::mutant!("audit.values-of-one-level-only") {
+    if is_of_one_level && !found.is_mixed {
         return found.groups.into();
     }
     let values = values_in(query);
