@@ -267,10 +267,12 @@ fn check_tells_which_masks_cannot_serve_and_what_they_do_not_hide() {
         let output = setup.run(&["check", "--database", &url]);
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
     };
+    const RECORDED: &str = "[[class]]\nname = \"c\"\nrecorded = \"hmac\"\n";
     let table = |name: &str| format!("[[table]]\nname = \"{name}\"\nscope = \"tenant\"\ntenant_column = \"tenant\"\n");
     let column = |name: &str, mask: &str| format!("[[table.column]]\nname = \"{name}\"\nmask = \"{mask}\"\n");
     for (policies, said) in [
         (table("t") + &column("missing", "null"), "table public.t has no column missing"),
+        (table("t") + "[[table.column]]\nname = \"emial\"\nclass = \"c\"\n" + RECORDED, "table public.t has no column emial"),
         (table("t") + &column("id", "last4"), "only text, varchar and char can be masked so"),
         (table("t") + &column("d", "null"), "ssn is a domain, whose checks a mask could fail"),
         (table("t") + &column("i", "null"), "it is interval with a modifier"),

@@ -102,6 +102,12 @@ impl PolicySet {
             set.classes.entry(relation.oid).or_default().extend(classes);
             let recorded = |c: &ColumnPolicy| Some((c.name.clone(), model.class_of(table, c)?.recorded.clone()?));
             let recorded: Vec<_> = table.columns.iter().filter_map(recorded).collect();
+            // One that has a mask is told of by that.
+            let is_lost = |c: &&ColumnPolicy| c.mask.is_none() && relation.column(&c.name).is_none();
+            for column in table.columns.iter().filter(is_lost).filter(|c| recorded.iter().any(|(name, _)| *name == c.name)) {
+                let message = format!("table {}.{} has no column {}", table.schema, table.name, column.name);
+                problems.push(at(message, &column.place));
+            }
             if !recorded.is_empty() {
                 set.recordings.insert(relation.oid, recorded);
             }
