@@ -487,6 +487,11 @@ fn values_are_told_where_a_policy_says_so_and_can_be_erased() {
     assert_eq!(cards.len(), 2);
     assert!(cards[0].ends_with(&format!("tenant=1 INSERT public.person.card = {}", card(1))), "{cards:?}");
     assert_eq!(values(&["--equals", "nobody"]).0, Some(1));
+    // Who names another directory by mistake is not told that there is nothing.
+    for what in [&["values", "--equals", "ann@example.com"][..], &["erase", "--tenant", "1"]] {
+        let (status, said) = world.run(&[&["audit"], what, &["--keys", "nowhere"]].concat());
+        assert!(status == Some(2) && said.contains("there is no directory nowhere"), "{said}");
+    }
     // Tenant 1 is erased; not a byte of the log changes.
     let (status, said) = world.run(&["audit", "erase", "--tenant", "1"]);
     assert!(status == Some(0) && said.contains("2 keys are destroyed"), "{said}");
@@ -591,6 +596,28 @@ fn a_value_is_told_by_whatever_way_it_comes_to_a_column() {
     let cards = world.run(&["audit", "values", "--class", "pci", "--equals", "c"]).1;
     assert!(cards.contains("SELECT public.person.card = c"), "{cards}");
     assert_eq!(world.run(&["audit", "values", "--class", "pci", "--equals", &format!("v{}@example.com", said - 1)]).0, Some(1));
+}
+
+/// Values that cannot be told, for want of a key: what would be recorded without them is refused, or says so.
+#[test]
+fn what_cannot_be_told_is_refused_or_says_so() {
+    let insert = "INSERT INTO person (id, email) VALUES (1, 'ann@example.com')";
+    let world = World::start("value_keys = \"proxy.toml\"", "");
+    let mut one = world.connect("one");
+    let error = one.query(insert).error.expect("it is refused");
+    assert!(error.sqlstate() == "58030" && error.message().contains("cannot be told"), "{error:?}");
+    assert_eq!(one.query("SELECT count(*) FROM person").scalar().as_deref(), Some("0"), "what has no values is not");
+    assert!(
+        world.proxy.log().contains("[audit] value_keys") && world.proxy.log().contains("proxy.toml"),
+        "{}",
+        world.proxy.log()
+    );
+    let world = World::start("value_keys = \"proxy.toml\"\non_failure = \"continue\"", "");
+    let mut one = world.connect("one");
+    assert!(one.query(insert).error.is_none());
+    drop(one);
+    let records = world.records("session_end");
+    assert!(records.iter().any(|r| r["event"] == "intent" && r["values"] == "untold"), "{records:#?}");
 }
 
 /// Under `sync` nothing is told that is not recorded, also to who leaves at once.

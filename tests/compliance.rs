@@ -1,5 +1,5 @@
-//! What policies ask of a running proxy for compliance: for each control that is enforced, what violates it and what conforms, and the
-//! record that shows it.
+//! What policies ask of a running proxy for compliance, mechanism by mechanism, with what goes round them. That each enforced check has
+//! what violates it, what conforms and its record is the table of tests/enforced.rs.
 
 mod support;
 

@@ -229,23 +229,48 @@ fn is_of_one_level(query: &Node) -> bool {
     }
 }
 
+/// Kinds of which that is known: whatever else stands in it, all is told of all.
 fn has_one_level(node: &Node) -> bool {
     let mut is = true;
     walk(node, &mut |node| match &node.node {
         Some(
-            NodeEnum::SubLink(_)
-            | NodeEnum::CommonTableExpr(_)
-            | NodeEnum::RangeSubselect(_)
-            | NodeEnum::RangeFunction(_)
-            | NodeEnum::RangeTableFunc(_)
-            | NodeEnum::JsonTable(_)
-            | NodeEnum::InsertStmt(_)
-            | NodeEnum::MergeStmt(_)
-            | NodeEnum::AIndirection(_),
-        ) => is = false,
+            NodeEnum::UpdateStmt(_)
+            | NodeEnum::DeleteStmt(_)
+            | NodeEnum::ResTarget(_)
+            | NodeEnum::MultiAssignRef(_)
+            | NodeEnum::RangeVar(_)
+            | NodeEnum::ColumnRef(_)
+            | NodeEnum::ParamRef(_)
+            | NodeEnum::AConst(_)
+            | NodeEnum::AExpr(_)
+            | NodeEnum::AArrayExpr(_)
+            | NodeEnum::BoolExpr(_)
+            | NodeEnum::BooleanTest(_)
+            | NodeEnum::NullTest(_)
+            | NodeEnum::CaseExpr(_)
+            | NodeEnum::CaseWhen(_)
+            | NodeEnum::CoalesceExpr(_)
+            | NodeEnum::MinMaxExpr(_)
+            | NodeEnum::RowExpr(_)
+            | NodeEnum::FuncCall(_)
+            | NodeEnum::NamedArgExpr(_)
+            | NodeEnum::SqlvalueFunction(_)
+            | NodeEnum::SetToDefault(_)
+            | NodeEnum::TypeCast(_)
+            | NodeEnum::TypeName(_)
+            | NodeEnum::CollateClause(_)
+            | NodeEnum::SortBy(_)
+            | NodeEnum::WindowDef(_)
+            | NodeEnum::LockingClause(_)
+            | NodeEnum::List(_)
+            | NodeEnum::AStar(_)
+            | NodeEnum::String(_)
+            | NodeEnum::Integer(_),
+        )
+        | None => {}
         Some(NodeEnum::JoinExpr(join)) => is &= join.using_clause.is_empty() && !join.is_natural,
         Some(NodeEnum::SelectStmt(select)) => is &= select.larg.is_none() && select.values_lists.is_empty(),
-        Some(_) | None => {} // of one level
+        Some(_) => is = false,
     });
     is
 }
@@ -260,7 +285,9 @@ fn is_plain_insert(insert: &InsertStmt) -> bool {
     let conflict = insert.on_conflict_clause.iter().flat_map(|c| c.target_list.iter().chain(c.where_clause.as_deref()));
     let returning = insert.returning_clause.iter().flat_map(|clause| &clause.exprs);
     let is_plain = insert.with_clause.is_none() && select_of(insert).is_none_or(|select| select.with_clause.is_none());
-    is_plain && rows.chain(conflict).chain(returning).all(has_one_level)
+    // Versions of the row may have other names there.
+    let has_names = insert.returning_clause.iter().any(|clause| !clause.options.is_empty());
+    is_plain && !has_names && rows.chain(conflict).chain(returning).all(has_one_level)
 }
 
 /// Of relations that the statement names, and whether there are views among them, behind which any may be.

@@ -69,9 +69,7 @@ pub trait Review: Send + Sync + fmt::Debug {
     }
 
     /// See [`Gate::canary_rows`].
-    fn canary_rows(&self) -> Option<Arc<CanaryRows>> {
-        None
-    }
+    fn canary_rows(&self) -> Option<Arc<CanaryRows>>;
 
     /// See [`Gate::names_canary`].
     fn names_canary(&self, _text: &str) -> bool {
@@ -160,6 +158,10 @@ impl Review for Gate {
 pub struct Closed;
 
 impl Review for Closed {
+    fn canary_rows(&self) -> Option<Arc<CanaryRows>> {
+        None
+    }
+
     fn review(&self, _text: &str, _context: &Context<'_>) -> Result<SmallVec<[Approved; 1]>, Denial> {
         Err(Denial::policy("permission denied: no policies are loaded"))
     }
