@@ -27,14 +27,19 @@ const SILENCE: Duration = Duration::from_secs(10);
 pub struct Watch {
     upstream: Upstream,
     connection: Option<Connection>,
-    /// How often a connection that stayed was lost.
-    pub losses: u64,
+    /// How often it has connected. What was seen over another connection may be of a server that has crashed since.
+    connections: u64,
     events: Events,
 }
 
 impl Watch {
     pub fn new(upstream: Upstream, events: Events) -> Watch {
-        Watch { upstream, connection: None, losses: 0, events }
+        Watch { upstream, connection: None, connections: 0, events }
+    }
+
+    /// Changes with every connection: while it stays, the server has not crashed.
+    pub fn connections(&self) -> u64 {
+        self.connections
     }
 
     /// The fingerprint now.
@@ -70,11 +75,24 @@ impl Watch {
         parsed.map_err(|error| unreadable(&error))?.map_err(|error| unreadable(&error))
     }
 
-    /// Looks over a new connection next time: what sessions start with has changed.
+    /// Looks over a new connection from now on: what sessions start with has changed. If there is none, the next look tries again.
     pub async fn renew(&mut self) {
+        self.close().await;
+        self.connection = self.connect().await.ok();
+    }
+
+    async fn close(&mut self) {
         if let Some(connection) = self.connection.take() {
             connection.terminate().await;
         }
+    }
+
+    async fn connect(&mut self) -> Result<Connection, SqlError> {
+        let mut connection = super::connect(&self.upstream).await?;
+        self.connections += 1;
+        connection.count(&self.events);
+        connection.query(PATIENCE).await?;
+        Ok(connection)
     }
 
     /// A connection that the server has closed in the meantime is made again, once.
@@ -89,12 +107,10 @@ impl Watch {
                     self.connection = Some(connection);
                     return Err(error);
                 }
-                Ok(Err(_)) | Err(_) => self.losses += 1,
+                Ok(Err(_)) | Err(_) => {}
             }
         }
-        let mut connection = super::connect(&self.upstream).await?;
-        connection.count(&self.events);
-        connection.query(PATIENCE).await?;
+        let mut connection = self.connect().await?;
         let rows = connection.query(sql).await;
         if connection.is_at_rest() {
             self.connection = Some(connection);
@@ -110,7 +126,7 @@ impl Watch {
 pub async fn load(upstream: &Upstream) -> Result<Snapshot, SqlError> {
     let mut watch = Watch::new(upstream.clone(), Events::default());
     let snapshot = watch.snapshot().await;
-    watch.renew().await;
+    watch.close().await;
     snapshot
 }
 

@@ -219,6 +219,8 @@ impl Review for Kept {
 pub struct Keeper {
     database: Database,
     catalog: Watch,
+    /// [`Watch::connections`], as it was told to sessions and the cache.
+    connection: u64,
     /// Whether it answered when it was asked last.
     answers: bool,
     gate: Arc<Gate>,
@@ -267,6 +269,7 @@ impl Keeper {
         };
         let keeper = Keeper {
             database: database.clone(),
+            connection: catalog.connections(),
             catalog,
             answers: true,
             gate: Arc::new(gate),
@@ -387,24 +390,30 @@ impl Keeper {
 
     async fn look_at_all(&mut self, events: &Events) -> Option<u64> {
         let changes = self.freshness.changes.load(Ordering::SeqCst);
-        let losses = self.catalog.losses;
         let fingerprint = self.catalog.fingerprint().await;
+        self.note_connection();
         self.note_answer(fingerprint.as_ref().err(), events);
         let fingerprint = fingerprint.ok()?;
         if self.fingerprint.as_ref() != Some(&fingerprint) {
             self.freshness.found.fetch_add(1, Ordering::SeqCst);
         }
-        // The server may have crashed, and lost commits that nobody waited for.
-        if self.catalog.losses != losses {
-            self.settings.send_modify(|count| *count += 1);
-        }
         let Some(old) = &mut self.fingerprint else { return self.load(fingerprint, events).await.then_some(changes) };
         if old.settings != fingerprint.settings {
             old.settings.clone_from(&fingerprint.settings);
-            self.settings.send_modify(|count| *count += 1);
             self.catalog.renew().await;
+            self.connection = self.catalog.connections();
+            self.settings.send_modify(|count| *count += 1);
         }
         if old.catalog == fingerprint.catalog || self.load(fingerprint, events).await { Some(changes) } else { None }
+    }
+
+    /// A server that had to be connected to again may have crashed, or be another, and have lost commits that nobody waited for.
+    /// Whatever else fails, and however many attempts it took: this is told once it is there again.
+    fn note_connection(&mut self) {
+        let now = self.catalog.connections();
+        if std::mem::replace(&mut self.connection, now) != now && !crate::mutant!("cache.crashes-lose-nothing") {
+            self.settings.send_modify(|count| *count += 1);
+        }
     }
 
     fn note_answer(&mut self, error: Option<&SqlError>, events: &Events) {
