@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use support::cluster::Cluster;
 use support::proxy::{Proxy, Setup, User};
+use support::relay::Relay;
 use support::wire::{Extended, Wire};
 
 const SCHEMA: &str = "
@@ -299,6 +300,11 @@ impl World {
 
     /// `names`: of the database, in the proxy.
     fn named(names: &[&str], settings: &[&str]) -> World {
+        World::behind(names, settings, |cluster| cluster.port)
+    }
+
+    /// `port`: where the proxy finds that server.
+    fn behind(names: &[&str], settings: &[&str], port: impl FnOnce(&Cluster) -> u16) -> World {
         let cluster = Cluster::start_with(settings);
         cluster.execute("postgres", "CREATE DATABASE shop");
         cluster.execute("shop", SCHEMA);
@@ -312,7 +318,8 @@ impl World {
             User { name: "web", access: "tenants = \"*\"\nroles = [\"reader\"]" },
             User { name: "owner", access: &owner },
         ];
-        let databases: Vec<_> = names.iter().map(|name| ((*name).to_owned(), cluster.app_url("shop"))).collect();
+        let url = cluster.app_url("shop").replace(&format!(":{}/", cluster.port), &format!(":{}/", port(&cluster)));
+        let databases: Vec<_> = names.iter().map(|name| ((*name).to_owned(), url.clone())).collect();
         let setup = Setup::new(&databases, &users, &[("shop.toml", POLICIES)]);
         let text = std::fs::read_to_string(setup.config()).expect("the configuration");
         std::fs::write(setup.config(), text + "[cache]\nmemory_mb = 16\n").expect("write the configuration");
@@ -1154,6 +1161,32 @@ fn lose_commits(refused: bool) {
     while other.query(read).scalar().as_ref() != Some(&now) {
         wait("what was lost is given for ever");
     }
+}
+
+/// Asynchronous replication: the standby that is promoted never had what was told to be committed.
+#[test]
+fn a_standby_that_takes_over_ends_what_it_never_had() {
+    let mut relay = None;
+    let mut world = World::behind(&["shop"], &[], |cluster| relay.insert(Relay::start(cluster.port)).port);
+    let relay = relay.expect("a relay");
+    let standby = world.cluster.standby();
+    let mut one = world.connect("one");
+    let read = "SELECT n FROM item WHERE id = 1";
+    run(&mut one, "UPDATE item SET n = 5000 WHERE id = 1");
+    assert_eq!(one.query(read).scalar().as_deref(), Some("5000"));
+    assert_eq!(world.asking(&mut one, read), "hit");
+    standby.execute("postgres", "SELECT pg_promote()");
+    world.cluster.crash();
+    relay.switch(standby.port);
+    let begun = Instant::now();
+    let mut other = world.connect("one");
+    while other.query(read).scalar().as_deref() != Some("0") {
+        assert!(begun.elapsed() < Duration::from_secs(60), "what was lost is given for ever");
+    }
+    // And it serves: what is written there ends what is kept.
+    run(&mut other, "UPDATE item SET n = 7 WHERE id = 1");
+    assert_eq!(other.query(read).scalar().as_deref(), Some("7"));
+    assert_eq!(world.asking(&mut other, read), "hit");
 }
 
 #[test]

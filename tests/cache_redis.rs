@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use support::cluster::Cluster;
 use support::proxy::{Proxy, Setup, User};
 use support::redis::Server;
+use support::relay::Relay;
 use support::wire::{Extended, Wire};
 
 const SCHEMA: &str = "
@@ -54,6 +55,12 @@ impl World {
     }
 
     fn before(redis: Server) -> World {
+        let url = redis.url();
+        World::at(redis, &url)
+    }
+
+    /// `url`: where the proxy finds Redis.
+    fn at(redis: Server, url: &str) -> World {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let cluster = Cluster::start();
@@ -65,7 +72,7 @@ impl World {
         let text = std::fs::read_to_string(setup.config()).expect("the configuration");
         let text = text + "[cache]\nmemory_mb = 1\nredis = \"file:redis.url\"\n";
         std::fs::write(setup.config(), text).expect("write the configuration");
-        std::fs::write(setup.path().join("redis.url"), redis.url() + "\n").expect("write the URL");
+        std::fs::write(setup.path().join("redis.url"), url.to_owned() + "\n").expect("write the URL");
         World { _alone: alone, redis, proxy: Proxy::start(setup), _cluster: cluster }
     }
 
@@ -334,6 +341,33 @@ fn whatever_becomes_of_redis_costs_only_hits() {
     let told = log.matches("Redis").count() as u64;
     let changes = world.redis_did("lost") + world.redis_did("found");
     assert!(told <= changes + 2, "{told} lines for {changes} changes:\n{log}");
+}
+
+/// A replica that heard nothing for a while takes over: it has answers from before what was written since.
+#[test]
+fn a_replica_that_takes_over_gives_nothing_old() {
+    let mut primary = Server::new();
+    primary.boot();
+    let relay = Relay::start(primary.port);
+    let url = primary.url_at(relay.port);
+    let world = World::at(primary, &url);
+    world.wait_until_used();
+    let mut sessions = world.sessions();
+    world.ask_until_fetched(&mut sessions, 0);
+    let mut replica = Server::new();
+    replica.boot();
+    replica.replicate(&world.redis);
+    wait_until("the replica has what the primary has", || !replica.keys().is_empty() && replica.keys() == world.redis.keys());
+    replica.promote();
+    sessions.iter_mut().for_each(|(session, _)| write(session, 1));
+    world.ask_all(&mut sessions, 1);
+    relay.switch(replica.port);
+    world.ask_until_fetched(&mut sessions, 1);
+    // And back, to one that has missed something in its turn.
+    sessions.iter_mut().for_each(|(session, _)| write(session, 2));
+    world.ask_all(&mut sessions, 2);
+    relay.switch(world.redis.port);
+    world.ask_until_fetched(&mut sessions, 2);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A throwaway PostgreSQL cluster in a temporary directory.
 
 use std::fs;
+use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -76,6 +77,32 @@ impl Cluster {
         cluster.execute("postgres", &format!("CREATE ROLE app LOGIN PASSWORD '{APP_PASSWORD}'"));
         cluster.execute("postgres", "ALTER ROLE app SET statement_timeout = '3s'"); // no statement of a test may run away
         cluster
+    }
+
+    /// A standby of it, as it is now: what is written later does not come through.
+    pub fn standby(&self) -> Cluster {
+        let directory = tempfile::Builder::new().prefix("bulkhead-pg").tempdir().expect("temporary directory");
+        let mut standby =
+            Cluster { directory, port: free_port(), process: None, user: self.user, programs: self.programs.clone() };
+        if let Some((uid, gid)) = standby.user {
+            std::os::unix::fs::chown(standby.directory.path(), Some(uid), Some(gid)).expect("chown");
+        }
+        let output = standby
+            .as_server(&self.programs.join("pg_basebackup").display().to_string())
+            .args(["--username=postgres", "--checkpoint=fast", "--no-sync", "-h"])
+            .arg(self.directory.path())
+            .args(["-p", &self.port.to_string(), "-D"])
+            .arg(standby.data())
+            .output()
+            .expect("pg_basebackup runs");
+        assert!(output.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&output.stderr));
+        let (port, directory) = (standby.port, standby.directory.path().display());
+        let settings = format!("port = {port}\nunix_socket_directories = '{directory}'\n");
+        let conf = fs::File::options().append(true).open(standby.data().join("postgresql.conf"));
+        conf.and_then(|mut conf| conf.write_all(settings.as_bytes())).expect("write postgresql.conf");
+        fs::write(standby.data().join("standby.signal"), "").expect("write standby.signal");
+        standby.boot();
+        standby
     }
 
     fn initdb(&self) {

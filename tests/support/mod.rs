@@ -10,6 +10,7 @@ pub mod newer;
 pub mod proxy;
 pub mod random;
 pub mod redis;
+pub mod relay;
 pub mod subject;
 pub mod wire;
 

@@ -13,7 +13,7 @@ const PASSWORD: &str = "redis secret";
 /// A server that runs, or that has been killed and may be booted again, empty.
 pub struct Server {
     directory: TempDir,
-    port: u16,
+    pub port: u16,
     process: Option<Child>,
 }
 
@@ -60,7 +60,34 @@ impl Server {
     }
 
     pub fn url(&self) -> String {
-        format!("redis://:{}@127.0.0.1:{}/0", PASSWORD.replace(' ', "%20"), self.port)
+        self.url_at(self.port)
+    }
+
+    /// As if it listened on another port.
+    pub fn url_at(&self, port: u16) -> String {
+        format!("redis://:{}@127.0.0.1:{port}/0", PASSWORD.replace(' ', "%20"))
+    }
+
+    /// From now on it has what that one has, and hears what is written there.
+    pub fn replicate(&self, primary: &Server) {
+        let mut here = self.connect();
+        redis::cmd("CONFIG").arg("SET").arg("masterauth").arg(PASSWORD).query::<()>(&mut here).expect("masterauth");
+        redis::cmd("REPLICAOF").arg("127.0.0.1").arg(primary.port).query::<()>(&mut here).expect("a replica");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let mut is_one = || -> bool {
+            let told = redis::cmd("INFO").arg("replication").query::<String>(&mut here);
+            told.is_ok_and(|told| told.contains("master_link_status:up"))
+        };
+        while !is_one() {
+            assert!(Instant::now() < deadline, "no replica:\n{}", self.log());
+            #[expect(clippy::disallowed_methods, reason = "polls a server, with a deadline")]
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// It hears nothing any more, and takes writes.
+    pub fn promote(&self) {
+        redis::cmd("REPLICAOF").arg("NO").arg("ONE").query::<()>(&mut self.connect()).expect("a primary");
     }
 
     fn try_connect(&self) -> redis::RedisResult<redis::Connection> {
