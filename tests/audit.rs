@@ -57,6 +57,10 @@ struct World {
 impl World {
     /// `audit`: lines of `[audit]` besides its path; `more`: of the configuration.
     fn start(audit: &str, more: &str) -> World {
+        World::with(POLICIES, audit, more)
+    }
+
+    fn with(policies: &str, audit: &str, more: &str) -> World {
         let cluster = Cluster::start();
         cluster.execute("postgres", "CREATE DATABASE shop");
         cluster.execute("shop", SCHEMA);
@@ -66,7 +70,7 @@ impl World {
             User { name: "web", access: "tenants = \"*\"" },
             User { name: "owner", access: &owner },
         ];
-        let setup = Setup::new(&[("shop".to_owned(), cluster.app_url("shop"))], &users, &[("shop.toml", POLICIES)]);
+        let setup = Setup::new(&[("shop".to_owned(), cluster.app_url("shop"))], &users, &[("shop.toml", policies)]);
         let text = std::fs::read_to_string(setup.config()).expect("the configuration");
         std::fs::write(setup.config(), format!("{text}[audit]\npath = \"audit\"\n{audit}\n{more}\n")).expect("write it");
         World { proxy: Proxy::start(setup), cluster }
@@ -618,6 +622,41 @@ fn what_cannot_be_told_is_refused_or_says_so() {
     drop(one);
     let records = world.records("session_end");
     assert!(records.iter().any(|r| r["event"] == "intent" && r["values"] == "untold"), "{records:#?}");
+}
+
+/// `durability` of a table: its records are on the disk before anything is sent, and no others need be.
+#[test]
+fn a_policy_says_whose_records_are_waited_for() {
+    let policies = POLICIES.replace("name = 'public.person'", "name = 'public.person'\n    durability = 'sync'");
+    let world = World::with(&policies, "interval = \"1h\"", "[cache]\nmemory_mb = 4");
+    let mut one = world.connect("one");
+    one.query("SELECT id FROM item");
+    assert!(!world.export().contains("public.item"), "nobody waits for that");
+    assert!(one.query("PREPARE p AS SELECT email FROM person").error.is_none());
+    let intents = || world.export().matches("\"event\":\"intent\"").count();
+    for sql in [
+        "SELECT count(*) FROM person",
+        "UPDATE person SET note = 'x' WHERE id = 1",
+        "SELECT i.id FROM item i WHERE EXISTS (SELECT FROM person p WHERE p.id = i.id)",
+        "SELECT mail FROM people",
+        "COPY person TO STDOUT",
+        "EXPLAIN (COSTS OFF) SELECT FROM person",
+        "EXECUTE p",
+    ] {
+        let before = intents();
+        assert!(one.query(sql).error.is_none(), "{sql}");
+        assert_eq!(intents(), before + 1, "{sql}");
+        let before = world.export().lines().count();
+        one.extended(&Extended { sql: b"SELECT id FROM item", ..Extended::default() });
+        assert_eq!(world.export().lines().count(), before, "nobody waits for that");
+    }
+    // Whoever asks again is answered by the cache, no sooner.
+    let known = "SELECT id, note FROM person ORDER BY id";
+    for _ in 0..3 {
+        let before = intents();
+        one.extended(&Extended { sql: known.as_bytes(), ..Extended::default() });
+        assert_eq!(intents(), before + 1);
+    }
 }
 
 /// Under `sync` nothing is told that is not recorded, also to who leaves at once.

@@ -126,6 +126,8 @@ struct Progress {
 struct Queue {
     /// As [`Writer::add_lines`] takes them.
     lines: Vec<u8>,
+    /// Somebody waits for them: they are not kept for a batch of an interval's.
+    hurry: bool,
     /// Sessions that have answers of the cache to tell.
     repeated: Vec<Arc<Repeated>>,
     /// Records that were taken, ever.
@@ -270,12 +272,12 @@ impl Log {
         }
     }
 
-    /// Waits until the record is as safe as it must be.
+    /// Waits until the record is on the disk.
     ///
     /// # Errors
     /// It cannot be written, and must be.
-    pub async fn safe(&self, ticket: Ticket) -> Result<(), Unavailable> {
-        if self.is_safe(ticket) {
+    async fn durable(&self, ticket: Ticket) -> Result<(), Unavailable> {
+        if self.is_durable(ticket) {
             return Ok(());
         }
         let mut progress = self.shared.progress.subscribe();
@@ -290,14 +292,12 @@ impl Log {
         if durable || self.shared.on_failure == OnFailure::Continue { Ok(()) } else { Err(Unavailable) }
     }
 
-    pub fn is_safe(&self, ticket: Ticket) -> bool {
-        match self.shared.durability {
-            Durability::Interval(_) => true,
-            Durability::Sync => self.shared.progress.borrow().durable >= ticket.0 || crate::mutant!("audit.sync-does-not-wait"),
-        }
+    fn is_durable(&self, ticket: Ticket) -> bool {
+        let nothing = ticket == Ticket::default();
+        nothing || self.shared.progress.borrow().durable >= ticket.0 || crate::mutant!("audit.sync-does-not-wait")
     }
 
-    /// Whether records are waited for.
+    /// Whether all records are waited for.
     pub fn is_sync(&self) -> bool {
         self.shared.durability == Durability::Sync
     }
@@ -404,6 +404,15 @@ impl Shared {
         Ok(ticket)
     }
 
+    /// Somebody waits for what is in the queue.
+    fn hurry(&self) {
+        // Under sync the queue is never kept.
+        if self.durability != Durability::Sync {
+            self.queue().hurry = true;
+            self.filled.notify_one();
+        }
+    }
+
     /// Comes for what a session has to tell, with the next batch.
     fn come_for(&self, repeated: Arc<Repeated>) {
         let was_empty = {
@@ -477,13 +486,14 @@ impl Shared {
         if let Durability::Interval(interval) = self.durability
             && !queue.is_empty()
         {
-            let waits = |queue: &mut Queue| !queue.stop && queue.lines.len() < BACKLOG / 8;
+            let waits = |queue: &mut Queue| !queue.stop && !queue.hurry && queue.lines.len() < BACKLOG / 8;
             queue = self.filled.wait_timeout_while(queue, interval, waits).unwrap_or_else(PoisonError::into_inner).0;
         }
         if !queue.stop {
             queue.collect();
         }
         std::mem::swap(lines, &mut queue.lines);
+        queue.hurry = false;
         // Whoever comes from here on finds the next segment.
         let rotates = writer.will_rotate(lines.len());
         if (rotates || queue.templates.len() > TEMPLATES) && !crate::mutant!("audit.templates-are-told-once") {

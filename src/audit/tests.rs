@@ -684,6 +684,22 @@ async fn under_interval_nobody_waits_and_all_is_there_at_the_end() {
 }
 
 #[tokio::test]
+async fn under_interval_what_a_policy_says_is_waited_for_and_soon_there() {
+    let disk = Forgetful::default();
+    let hour = Duration::from_secs(3600);
+    let log = Arc::new(log(&disk, Durability::Interval(hour), OnFailure::FailOperation));
+    let mut trail = Trail::begin(Some(&log), &who());
+    let awaited = Arc::new(Template::new("SELECT", "SELECT a FROM t".to_owned(), "").awaited(true));
+    let first = trail.open(template, None, Reach::Writes, vec![]).expect("a good disk");
+    assert!(trail.is_safe());
+    trail.give(&awaited, Some("1"), 8, std::time::Instant::now()).expect("a good disk");
+    tokio::time::timeout(hour / 60, trail.safe()).await.expect("at once").expect("a good disk");
+    disk.lose_power(0);
+    assert_eq!(count(&disk, "intent"), 2, "with what was before it");
+    drop(first);
+}
+
+#[tokio::test]
 async fn each_segment_says_what_its_templates_are() {
     let disk = Forgetful::default();
     let log = Arc::new(log(&disk, Durability::Sync, OnFailure::FailOperation));

@@ -30,12 +30,19 @@ pub struct Template {
     about: Box<[u8]>,
     /// Fields that say which it is.
     name: Box<[u8]>,
+    /// Records of such statements are waited for, whatever the log does elsewhere.
+    is_awaited: bool,
 }
 
 impl Template {
     /// With fields, as [`Record::fields`] gives them, that tell what it is about.
     pub fn about(self, fields: &[u8]) -> Template {
         Template { about: fields.into(), ..self }
+    }
+
+    /// Whether records of such statements are waited for in any log.
+    pub fn awaited(self, is_awaited: bool) -> Template {
+        Template { is_awaited, ..self }
     }
 
     /// How records name it.
@@ -50,7 +57,17 @@ impl Template {
         let id: Box<str> = format!("{hash:032x}").into();
         let name = Record::fields(|record| record.text("command", command).text("template", &id)).into();
         let form = form::id_of(asked);
-        Template { hash, id, command, text: text.into(), asked: asked.into(), form, about: Box::default(), name }
+        Template {
+            hash,
+            id,
+            command,
+            text: text.into(),
+            asked: asked.into(),
+            form,
+            about: Box::default(),
+            name,
+            is_awaited: false,
+        }
     }
 
     /// Says which it is.
@@ -113,13 +130,25 @@ struct On {
     tags: Vec<&'static str>,
     /// Statements so far.
     statements: u64,
-    /// What the client may be told only after.
+    /// What is waited for before anything is sent or told.
     owed: Ticket,
     /// Answers of the cache that are not told yet.
     repeated: Arc<Repeated>,
 }
 
 impl On {
+    /// Waits for records of this kind: for all, or for those of a template that says so.
+    fn awaits(&self, template: Option<&Template>) -> bool {
+        self.log.is_sync() || template.is_some_and(|template| template.is_awaited)
+    }
+
+    /// What was recorded last is waited for, where all is.
+    fn owe(&mut self, ticket: Ticket) {
+        if self.log.is_sync() {
+            self.owed = ticket;
+        }
+    }
+
     /// Answers of the cache come before what is told now.
     fn log(&self) -> &Arc<Log> {
         self.log.tell_repeated(&self.repeated);
@@ -150,7 +179,7 @@ impl Trail {
         let record = record.text("client", who.client).maybe("application", who.application);
         let (tls, access) =
             (if who.is_encrypted { "on" } else { "off" }, if who.is_unrestricted { "unrestricted" } else { "tenant" });
-        let owed = log.note(record.text("tls", tls).text("access", access));
+        let begun = log.note(record.text("tls", tls).text("access", access));
         let own: Arc<[u8]> = fields.into();
         Trail(Some(Box::new(On {
             log: log.clone(),
@@ -158,7 +187,7 @@ impl Trail {
             own,
             tags: vec![],
             statements: 0,
-            owed,
+            owed: if log.is_sync() { begun } else { Ticket::default() },
             repeated: Arc::default(),
         })))
     }
@@ -188,19 +217,25 @@ impl Trail {
         let Some(on) = &mut self.0 else { return Ok(Open(None)) };
         on.log().admit()?;
         on.statements += 1;
+        let template = template();
+        let is_awaited = on.awaits(Some(&template));
         let mut opened = Opened {
             log: on.log.clone(),
             fields: on.who.clone(),
             statement: on.statements,
             tenant: tenant.map(Into::into),
-            template: template(),
+            template,
             told: told.into(),
             begun: Instant::now(),
             stage: Stage::Recorded,
         };
-        opened.stage = if reach == Reach::Writes && !crate::mutant!("audit.writes-without-intent") || on.log.is_sync() {
+        opened.stage = if reach == Reach::Writes && !crate::mutant!("audit.writes-without-intent") || is_awaited {
             let record = opened.describe(Record::new("intent"));
-            on.owed = on.log.shared.take(record.end(), Some(&opened.template), Duty::Before)?;
+            let ticket = on.log.shared.take(record.end(), Some(&opened.template), Duty::Before)?;
+            if is_awaited && !crate::mutant!("audit.policies-do-not-wait") {
+                on.log.shared.hurry();
+                on.owed = ticket;
+            }
             Stage::Intended
         } else {
             Stage::Silent
@@ -221,7 +256,7 @@ impl Trail {
     ) -> Result<Option<FormId>, Unavailable> {
         let Some(on) = &mut self.0 else { return Ok(None) };
         // Who waits for records waits for each.
-        if on.log.is_sync() {
+        if on.awaits(Some(template)) {
             let mut open = self.open(|| template.clone(), tenant, Reach::Reads, vec![])?;
             let form = open.form();
             open.complete(Outcome::Cached { bytes });
@@ -246,16 +281,17 @@ impl Trail {
         let record = Record::new("refused").with(&on.who).number("statement", on.statements).maybe("tenant", refused.tenant);
         let record = record.text("id", &id).text("reason", refused.reason).text("sqlstate", refused.sqlstate);
         let record = if refused.rules.is_empty() { record } else { record.texts("rules", refused.rules.iter().copied()) };
-        on.owed = on
-            .log
-            .note(record.text("message", without_quotes(refused.sqlstate, refused.message)).maybe("text", refused.text.map(cut)));
+        let record = record.text("message", without_quotes(refused.sqlstate, refused.message));
+        let ticket = on.log.note(record.maybe("text", refused.text.map(cut)));
+        on.owe(ticket);
         Some(id)
     }
 
     /// Something that changes who the session is.
     pub fn note(&mut self, event: &'static str, add: impl FnOnce(Record) -> Record) {
         if let Some(on) = &mut self.0 {
-            on.owed = on.log().note(add(Record::new(event).with(&on.who)));
+            let ticket = on.log().note(add(Record::new(event).with(&on.who)));
+            on.owe(ticket);
         }
     }
 
@@ -272,7 +308,7 @@ impl Trail {
 
     /// Whether nothing that is recorded is waited for.
     pub fn is_safe(&self) -> bool {
-        self.0.as_ref().is_none_or(|on| on.log.is_safe(on.owed))
+        self.0.as_ref().is_none_or(|on| on.log.is_durable(on.owed))
     }
 
     /// Waits until what was recorded is as safe as it must be before anybody acts on it.
@@ -281,7 +317,7 @@ impl Trail {
     /// The log cannot be written.
     pub async fn safe(&self) -> Result<(), Unavailable> {
         match &self.0 {
-            Some(on) => on.log.safe(on.owed).await,
+            Some(on) => on.log.durable(on.owed).await,
             None => Ok(()),
         }
     }

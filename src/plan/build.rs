@@ -54,6 +54,7 @@ pub fn build(permit: &Permit, analysis: &Analysis, catalog: &Catalog, live: u16,
         ..Plan::nothing(permit.epoch())
     };
     plan.touched = super::touched::touched(analysis, permit, check.policies, catalog);
+    plan.waits_for_record = super::touched::waits_for_record(analysis, check.policies, catalog);
     let query = super::touched::query_of(&analysis.statement);
     plan.classed = query.map(|query| classed::values(query, analysis, check.policies, catalog)).unwrap_or_default();
     let tree = match &analysis.statement {

@@ -218,6 +218,8 @@ pub struct Plan {
     pub(crate) form: Box<str>,
     /// What it is about, for the audit log: see [`touched`].
     pub(crate) touched: Box<[u8]>,
+    /// Its record is waited for, whatever the audit log does elsewhere.
+    pub(crate) waits_for_record: bool,
     /// Values that the audit log tells.
     pub(crate) classed: Box<[ClassedValues]>,
     pub(crate) epoch: PolicyEpoch,
@@ -246,6 +248,7 @@ impl Plan {
             signs: Signs::default(),
             form: Box::default(),
             touched: Box::default(),
+            waits_for_record: false,
             classed: Box::default(),
             epoch,
         }
@@ -301,7 +304,7 @@ impl Plan {
                 text_of(self, 0, &|i| format!("${}", u32::from(self.parameters) + u32::from(i) + 1), &|_| "TENANT".to_owned());
             // What was kept of the client's constants is nobody's to read, nor what a setting is set to.
             let text = if let Action::Set { name, .. } = &self.action { format!("SET {name}") } else { audit::redact(&text) };
-            Arc::new(audit::Template::new(self.command, text, &self.form).about(&self.touched))
+            Arc::new(audit::Template::new(self.command, text, &self.form).about(&self.touched).awaited(self.waits_for_record))
         };
         self.answers.audited.get_or_init(new).clone()
     }

@@ -38,6 +38,15 @@ pub(super) fn touched(analysis: &Analysis, permit: &Permit, policies: &PolicySet
     fields.into()
 }
 
+/// Whether its record is waited for.
+pub(super) fn waits_for_record(analysis: &Analysis, policies: &PolicySet, catalog: &Catalog) -> bool {
+    let relations = analysis.rtes.iter().filter_map(|rte| match rte.kind {
+        RteKind::Relation { oid, usage: _ } => catalog.relation(oid),
+        RteKind::Derived | RteKind::Function | RteKind::Cte | RteKind::Excluded | RteKind::Version(_) | RteKind::Merged => None,
+    });
+    { relations }.any(|relation| policies.waits_for_records(relation, catalog))
+}
+
 /// The client's, where there is one.
 pub(super) fn query_of(statement: &Statement) -> Option<&Node> {
     match statement {

@@ -30,6 +30,8 @@ pub struct PolicySet {
     allows: Vec<Allow>,
     views: HashSet<u32>,
     cache_ttls: HashMap<u32, Duration>,
+    /// Statements about these wait for their records: what is one [`family`](Catalog::family) is named by its root.
+    waiting: HashSet<u32>,
     /// What kind of data columns hold, by relation.
     classes: HashMap<u32, Vec<(String, String)>>,
     /// Columns whose values the audit log tells, by relation.
@@ -81,6 +83,7 @@ impl PolicySet {
             allows: vec![],
             views: HashSet::new(),
             cache_ttls: HashMap::new(),
+            waiting: HashSet::new(),
             classes: HashMap::new(),
             recordings: HashMap::new(),
         };
@@ -112,6 +115,7 @@ impl PolicySet {
                 set.recordings.insert(relation.oid, recorded);
             }
             set.cache_ttls.extend(table.cache_ttl.map(|ttl| (relation.oid, ttl)));
+            set.waiting.extend(table.waits_for_records.then(|| root(relation.oid, catalog)));
             let tenant_column = match &table.scope {
                 Scope::Tenant { column } => Some(column.as_str()),
                 Scope::Shared | Scope::View | Scope::Denied => None,
@@ -184,6 +188,12 @@ impl PolicySet {
     pub fn cache_ttl(&self, relation: &Relation, catalog: &Catalog) -> Option<Duration> {
         let parents = relation.parents.iter().filter_map(|p| catalog.relation(*p)).map(|p| self.cache_ttl(p, catalog));
         parents.chain([self.cache_ttls.get(&relation.oid).copied()]).flatten().min()
+    }
+
+    /// Whether a statement about a relation waits for its record: behind a view any table may be.
+    pub fn waits_for_records(&self, relation: &Relation, catalog: &Catalog) -> bool {
+        let is_view = matches!(self.policy_of(relation, catalog), Some(RelationPolicy::View));
+        self.waiting.contains(&root(relation.oid, catalog)) || is_view && !self.waiting.is_empty()
     }
 
     /// The masks of a relation for these roles, of whatever it is a partition or child of besides.
@@ -284,6 +294,11 @@ impl TenantPolicy {
         all.extend(mine.iter().filter(|r| r.mode == Mode::Restrictive).filter_map(|r| part(r)));
         crate::sql::tree::and(all)
     }
+}
+
+/// What names the family of a relation.
+fn root(oid: u32, catalog: &Catalog) -> u32 {
+    catalog.family(oid).map_or(oid, |family| family.root)
 }
 
 fn at(message: String, place: &Place) -> PolicyProblem {

@@ -63,6 +63,11 @@ pub const TABLE_KEYS: &[Key] = &[
         "30",
         "How long the result cache may give answers made of its rows; 0: never. Default: until something writes.",
     ),
+    key(
+        "durability",
+        "\"sync\"",
+        "Statements about it, by name or through a view, are sent when their record in the audit log is on the disk, as all are with that durability of [audit]. Default: as there.",
+    ),
     key("rule", "[[table.rule]]", "A row rule."),
     key("column", "[[table.column]]", "What is said about a column."),
 ];
@@ -289,6 +294,7 @@ impl File<'_> {
             canary: table.flag("canary").unwrap_or(false),
             canary_rows: self.canary_rows(table),
             cache_ttl,
+            waits_for_records: self.word(table, "durability", &["sync"]).is_some(),
             place: self.place(inner(self.document, name.span)),
         })
     }

@@ -134,6 +134,8 @@ pub struct TablePolicy {
     pub canary_rows: Vec<String>,
     /// How long answers made of its rows may be given; zero: never.
     pub cache_ttl: Option<Duration>,
+    /// Statements about it wait for their records, whatever the audit log does elsewhere.
+    pub waits_for_records: bool,
     /// Where the table's name stands.
     pub place: Place,
 }

@@ -41,6 +41,7 @@ pub fn declare(model: &PolicyModel, catalog: Arc<Catalog>) -> Result<(Arc<Catalo
         model.tables.push(TablePolicy {
             canary: false,
             canary_rows: vec![],
+            waits_for_records: false,
             schema: TEMPORARY_SCHEMA.to_owned(),
             name: temporary.name.clone(),
             scope: Scope::Tenant { column: TENANT_COLUMN.to_owned() },

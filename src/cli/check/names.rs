@@ -1,4 +1,4 @@
-//! Names in policies that mean nothing: roles that no user has, users that are not there, classes without an entry.
+//! What in policies means nothing: roles that no user has, users that are not there, classes without an entry, records without a log.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,13 @@ use crate::policy::model::PolicyModel;
 
 /// What looks like a slip of the pen: nothing comes of it, and nobody notices.
 pub fn warnings(config: &Config, policies: &PolicyModel) -> Vec<Warning> {
-    roles(config, policies).into_iter().chain(users(config, policies)).chain(classes(policies)).chain(glass(config)).collect()
+    roles(config, policies)
+        .into_iter()
+        .chain(users(config, policies))
+        .chain(classes(policies))
+        .chain(glass(config))
+        .chain(records(config, policies))
+        .collect()
 }
 
 fn roles(config: &Config, policies: &PolicyModel) -> Vec<Warning> {
@@ -62,6 +68,17 @@ fn classes(policies: &PolicyModel) -> Vec<Warning> {
         )
     };
     named.into_iter().map(warn).collect()
+}
+
+fn records(config: &Config, policies: &PolicyModel) -> Option<Warning> {
+    let waiting = policies.tables.iter().filter(|table| table.waits_for_records).map(|table| &table.name);
+    let recorded = policies.classes.iter().filter(|class| class.recorded.is_some()).map(|class| &class.name);
+    let what =
+        waiting.map(|name| format!("durability of {name}")).chain(recorded.map(|name| format!("recorded of {name}"))).next()?;
+    config
+        .audit
+        .is_none()
+        .then(|| Warning::new("audit", format!("{what} without [audit] path: nothing is recorded"), "add [audit] path"))
 }
 
 fn glass(config: &Config) -> Option<Warning> {
