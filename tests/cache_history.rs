@@ -426,6 +426,8 @@ fn nothing_stale_is_ever_read() {
     let mut cluster = Cluster::start();
     cluster.execute("postgres", "CREATE DATABASE shop");
     cluster.execute("shop", SCHEMA);
+    // A busy machine is no mistake of a statement's.
+    cluster.execute("postgres", "ALTER ROLE app SET statement_timeout = '60s'");
     let mut redis = Server::new();
     redis.boot();
     let proxy = Proxy::start(setup(&cluster, &redis, false));
@@ -448,6 +450,8 @@ fn what_was_written_elsewhere_is_read_within_the_bound() {
     let mut cluster = Cluster::start_with(&["wal_level = logical"]);
     cluster.execute("postgres", "CREATE DATABASE shop");
     cluster.execute("shop", SCHEMA);
+    // A busy machine is no mistake of a statement's.
+    cluster.execute("postgres", "ALTER ROLE app SET statement_timeout = '60s'");
     cluster.execute("shop", "CREATE PUBLICATION bulkhead FOR ALL TABLES");
     let mut redis = Server::new();
     redis.boot();

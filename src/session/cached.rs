@@ -39,13 +39,20 @@ impl Session<'_> {
         }
     }
 
-    /// Answers the query that the inbox begins with, where it is known: nothing is taken apart, copied or awaited for that. `false`: it is
-    /// taken as every message is.
+    /// Answers what the inbox begins with, where it is known: nothing is copied or awaited for that, nor allocated. `false`: it is taken as
+    /// every message is.
     pub fn take_known(&mut self) -> bool {
-        let begins = self.database.cache.is_some() && self.client.inbox.first() == Some(&b'Q');
-        if !begins || !self.may_be_cached() || self.client.outbox.len() >= HIGH || self.database.gate.refreshed().is_some() {
+        let begins = self.client.inbox.first().copied();
+        if !matches!(begins, Some(b'Q' | b'P' | b'B')) || self.database.cache.is_none() {
             return false;
         }
+        if !self.takes_messages() || !self.may_be_cached() || self.database.gate.refreshed().is_some() {
+            return false;
+        }
+        if begins == Some(b'Q') { self.take_known_query() } else { self.take_known_batch() }
+    }
+
+    fn take_known_query(&mut self) -> bool {
         let Ok(Some(header)) = frame::peek(&self.client.inbox, self.shared.limits.max_message) else { return false };
         let length = header.frame();
         if self.client.inbox.len() < length {
@@ -68,6 +75,21 @@ impl Session<'_> {
         }
         self.client.inbox = inbox;
         known
+    }
+
+    fn take_known_batch(&mut self) -> bool {
+        let Some(length) = length_of_batch(&self.client.inbox, self.shared.limits.max_message) else { return false };
+        let mut messages = std::mem::take(&mut self.client.inbox);
+        let begun = Instant::now();
+        let outcome = Messages::read(&messages[..length]).and_then(|read| self.answer_batch(&read, self.first_turn(), begun));
+        let answered = matches!(outcome, Some(Batch::Answered));
+        if answered {
+            messages.advance(length);
+        } else {
+            self.unanswered = Some(Unanswered { begun, outcome });
+        }
+        self.client.inbox = messages;
+        answered
     }
 
     /// `epoch`: an answer is kept only where its plan is of the same.
@@ -158,22 +180,24 @@ impl Session<'_> {
     }
 
     /// Answers from the cache a transaction of the extended protocol that has come in whole. `false`: its messages are taken one by one,
-    /// and its answer may be kept.
-    pub async fn batch_cached(&mut self) -> Step<bool> {
+    /// and its answer may be kept. `looked`: what has become of these messages already.
+    pub async fn batch_cached(&mut self, looked: Option<Unanswered>) -> Step<bool> {
         let begins = matches!(self.client.inbox.first(), Some(b'P' | b'B'));
         if !begins || !self.may_be_cached() {
             return Ok(false);
         }
         let Some(length) = length_of_batch(&self.client.inbox, self.shared.limits.max_message) else { return Ok(false) };
-        if self.catalog_known().await.is_err() {
+        if looked.is_none() && self.catalog_known().await.is_err() {
             return Ok(false);
         }
         // What comes meanwhile is put behind it.
         let mut messages = std::mem::take(&mut self.client.inbox);
         let mut answered = false;
         if let Some(read) = Messages::read(&messages[..length]) {
-            let begun = Instant::now();
-            let mut outcome = self.answer_batch(&read, self.first_turn(), begun);
+            let Unanswered { begun, mut outcome } = looked.unwrap_or_else(|| {
+                let begun = Instant::now();
+                Unanswered { begun, outcome: self.answer_batch(&read, self.first_turn(), begun) }
+            });
             if let Some(Batch::Asked(following)) = outcome {
                 self.follow(following).await?;
                 let known = self.catalog_known().await.is_ok();
@@ -461,6 +485,13 @@ pub enum Answered {
     No,
     /// What was decided about it has grown old while it waited (EPOCH).
     ReviewAgain,
+}
+
+/// What has become of messages that were not answered at once.
+pub struct Unanswered {
+    begun: Instant,
+    /// `None`: they are not for the cache.
+    outcome: Option<Batch>,
 }
 
 /// What became of such messages.

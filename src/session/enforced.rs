@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 
 use super::copy::Copying;
 use super::declared::Declared;
+use super::cached::Unanswered;
 use super::drive::{DrainWatch, HIGH, Happened, Wants, drive};
 use super::expect::{Expected, Queue};
 use super::recorded::KnownStatements;
@@ -108,6 +109,8 @@ pub(super) struct Session<'s> {
     pub refused: Option<(String, Signs)>,
     /// The query that the inbox begins with is not known, and may be kept under this key, if any.
     pub missing: Option<Option<Missing>>,
+    /// Likewise, what has become of the batch that it begins with.
+    pub unanswered: Option<Unanswered>,
     /// What its application is known to say.
     pub learned: KnownStatements,
     /// A threat rule ends it, once the client has been told.
@@ -233,6 +236,7 @@ async fn begin(established: Established, shared: &Shared) -> Option<Box<Session<
         passed: 0,
         refused: None,
         missing: None,
+        unanswered: None,
         learned: KnownStatements::default(),
         is_ending: false,
         own: Own::default(),

@@ -27,12 +27,10 @@ use crate::wire::{frame, frontend as request};
 impl Session<'_> {
     /// Takes the client's messages as long as they may be taken now.
     pub async fn take_messages(&mut self) -> Step {
-        while self.phase != Phase::Awaiting
-            && !self.is_ending
-            && self.client.outbox.len() < HIGH
-            && self.lease.as_ref().is_none_or(|lease| lease.outbox.len() < HIGH)
-        {
-            if self.convert_data() || self.database.cache.is_some() && self.batch_cached().await? {
+        // INVARIANT (CACHE KEY): of the messages that the inbox begins with.
+        let mut looked = self.unanswered.take();
+        while self.takes_messages() {
+            if self.convert_data() || self.database.cache.is_some() && self.batch_cached(looked.take()).await? {
                 continue;
             }
             match frame::take(&mut self.client.inbox, self.shared.limits.max_message) {
@@ -42,6 +40,14 @@ impl Session<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether messages may be taken now.
+    pub fn takes_messages(&self) -> bool {
+        self.phase != Phase::Awaiting
+            && !self.is_ending
+            && self.client.outbox.len() < HIGH
+            && self.lease.as_ref().is_none_or(|lease| lease.outbox.len() < HIGH)
     }
 
     async fn take_message(&mut self, tag: u8, body: &[u8]) -> Step {
