@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use smallvec::SmallVec;
 
+use super::cached::Unanswered;
 use super::copy::Copying;
 use super::declared::Declared;
-use super::cached::Unanswered;
 use super::drive::{DrainWatch, HIGH, Happened, Wants, drive};
 use super::expect::{Expected, Queue};
 use super::recorded::KnownStatements;

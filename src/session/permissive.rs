@@ -13,6 +13,10 @@ use crate::plan::{
     Action, Effect, Emulation, Isolation, Lasts, Literals, Plan, Prepare, Segment, TenantForm, TenantType, TenantValue,
     TransactionCommand, Writes,
 };
+use crate::policy::limits::{Change, RowLimit};
+use crate::rules::Modes;
+use crate::rules::learned::Learned;
+use crate::rules::threat::canary_row::CanaryRows;
 use crate::sql::copy::{Dialect, Header, Target, TenantField};
 
 /// `forbidden` in a statement refuses it; `:tenant:` is a tenant slot; `:path:` becomes the search_path that it was reviewed
@@ -23,7 +27,31 @@ pub struct Permissive {
 }
 
 impl Review for Permissive {
-    fn canary_rows(&self) -> Option<Arc<crate::rules::threat::canary_row::CanaryRows>> {
+    fn threat_modes(&self, _roles: &[Box<str>], _application: Option<&str>) -> Modes {
+        Modes::of(std::iter::empty())
+    }
+
+    fn learned(&self, _roles: &[Box<str>], _application: Option<&str>) -> SmallVec<[Arc<Learned>; 1]> {
+        SmallVec::new()
+    }
+
+    fn row_limit(&self, _roles: &[Box<str>]) -> RowLimit {
+        RowLimit::default()
+    }
+
+    fn may_change(&self, _user: &str, _has_ticket: bool) -> Change {
+        Change::Free
+    }
+
+    fn names_canary(&self, _text: &str) -> bool {
+        false
+    }
+
+    fn only_reads(&self, _text: &str) -> bool {
+        false
+    }
+
+    fn canary_rows(&self) -> Option<Arc<CanaryRows>> {
         None
     }
 

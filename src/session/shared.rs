@@ -21,7 +21,7 @@ use crate::cache::DatabaseCache;
 use crate::config::{Limits, Secret, User, UserAccess};
 use crate::event::Events;
 use crate::finding::Denial;
-use crate::gate::{Approved, Context, Gate};
+use crate::gate::{Approved, Context};
 use crate::id::PolicyEpoch;
 use crate::policy::limits::{Change, RowLimit};
 use crate::policy::lock::LockKey;
@@ -33,56 +33,44 @@ use crate::wire::scram::Verifier;
 
 /// Who decides about statements: the gate, or in tests something that needs no policies.
 pub trait Review: Send + Sync + fmt::Debug {
-    /// See [`Gate::review`].
+    /// See [`Gate::review`](crate::gate::Gate::review).
     ///
     /// # Errors
     /// What the client is told; nothing was sent.
     fn review(&self, text: &str, context: &Context<'_>) -> Result<SmallVec<[Approved; 1]>, Denial>;
 
-    /// See [`Gate::epoch`].
+    /// See [`Gate::epoch`](crate::gate::Gate::epoch).
     fn epoch(&self) -> PolicyEpoch;
 
-    /// See [`Gate::type_name`].
+    /// See [`Gate::type_name`](crate::gate::Gate::type_name).
     fn type_name(&self, oid: u32) -> Option<String>;
 
-    /// See [`Gate::masks_for`].
+    /// See [`Gate::masks_for`](crate::gate::Gate::masks_for).
     fn masks_for(&self, roles: &[Box<str>]) -> bool;
 
-    /// See [`Gate::threat_modes`].
-    fn threat_modes(&self, _roles: &[Box<str>], _application: Option<&str>) -> Modes {
-        Modes::of(std::iter::empty())
-    }
+    /// See [`Gate::threat_modes`](crate::gate::Gate::threat_modes).
+    fn threat_modes(&self, roles: &[Box<str>], application: Option<&str>) -> Modes;
 
-    /// See [`Gate::learned`].
-    fn learned(&self, _roles: &[Box<str>], _application: Option<&str>) -> SmallVec<[Arc<Learned>; 1]> {
-        SmallVec::new()
-    }
+    /// See [`Gate::learned`](crate::gate::Gate::learned).
+    fn learned(&self, roles: &[Box<str>], application: Option<&str>) -> SmallVec<[Arc<Learned>; 1]>;
 
-    /// See [`Gate::row_limit`].
-    fn row_limit(&self, _roles: &[Box<str>]) -> RowLimit {
-        RowLimit::default()
-    }
+    /// See [`Gate::row_limit`](crate::gate::Gate::row_limit).
+    fn row_limit(&self, roles: &[Box<str>]) -> RowLimit;
 
-    /// See [`Gate::may_change`].
-    fn may_change(&self, _user: &str, _has_ticket: bool) -> Change {
-        Change::Free
-    }
+    /// See [`Gate::may_change`](crate::gate::Gate::may_change).
+    fn may_change(&self, user: &str, has_ticket: bool) -> Change;
 
-    /// See [`Gate::canary_rows`].
+    /// See [`Gate::canary_rows`](crate::gate::Gate::canary_rows).
     fn canary_rows(&self) -> Option<Arc<CanaryRows>>;
 
-    /// See [`Gate::names_canary`].
-    fn names_canary(&self, _text: &str) -> bool {
-        false
-    }
+    /// See [`Gate::names_canary`](crate::gate::Gate::names_canary).
+    fn names_canary(&self, text: &str) -> bool;
 
-    /// See [`Gate::settings_for`].
+    /// See [`Gate::settings_for`](crate::gate::Gate::settings_for).
     fn settings_for(&self, roles: &[Box<str>]) -> Vec<String>;
 
-    /// See [`Gate::only_reads`]; `false` as well where definitions have changed that are not known yet.
-    fn only_reads(&self, _text: &str) -> bool {
-        false
-    }
+    /// See [`Gate::only_reads`](crate::gate::Gate::only_reads); `false` as well where definitions have changed that are not known yet.
+    fn only_reads(&self, text: &str) -> bool;
 
     /// Whether the catalog in force is the server's, as far as it was looked at; it is not where policies do not fit that.
     fn is_exact(&self) -> bool {
@@ -107,57 +95,35 @@ pub trait Review: Send + Sync + fmt::Debug {
 /// See [`Review::refreshed`].
 pub type Refreshed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-impl Review for Gate {
-    fn review(&self, text: &str, context: &Context<'_>) -> Result<SmallVec<[Approved; 1]>, Denial> {
-        Gate::review(self, text, context)
-    }
-
-    fn epoch(&self) -> PolicyEpoch {
-        Gate::epoch(self)
-    }
-
-    fn type_name(&self, oid: u32) -> Option<String> {
-        Gate::type_name(self, oid)
-    }
-
-    fn masks_for(&self, roles: &[Box<str>]) -> bool {
-        Gate::masks_for(self, roles)
-    }
-
-    fn threat_modes(&self, roles: &[Box<str>], application: Option<&str>) -> Modes {
-        Gate::threat_modes(self, roles, application)
-    }
-
-    fn row_limit(&self, roles: &[Box<str>]) -> RowLimit {
-        Gate::row_limit(self, roles)
-    }
-
-    fn may_change(&self, user: &str, has_ticket: bool) -> Change {
-        Gate::may_change(self, user, has_ticket)
-    }
-
-    fn canary_rows(&self) -> Option<Arc<CanaryRows>> {
-        Gate::canary_rows(self)
-    }
-
-    fn names_canary(&self, text: &str) -> bool {
-        Gate::names_canary(self, text)
-    }
-
-    fn learned(&self, roles: &[Box<str>], application: Option<&str>) -> SmallVec<[Arc<Learned>; 1]> {
-        Gate::learned(self, roles, application)
-    }
-
-    fn settings_for(&self, roles: &[Box<str>]) -> Vec<String> {
-        Gate::settings_for(self, roles)
-    }
-}
-
 /// The gate of a database without policies: nothing is permitted.
 #[derive(Debug)]
 pub struct Closed;
 
 impl Review for Closed {
+    fn threat_modes(&self, _roles: &[Box<str>], _application: Option<&str>) -> Modes {
+        Modes::of(std::iter::empty())
+    }
+
+    fn learned(&self, _roles: &[Box<str>], _application: Option<&str>) -> SmallVec<[Arc<Learned>; 1]> {
+        SmallVec::new()
+    }
+
+    fn row_limit(&self, _roles: &[Box<str>]) -> RowLimit {
+        RowLimit::default()
+    }
+
+    fn may_change(&self, _user: &str, _has_ticket: bool) -> Change {
+        Change::Closed
+    }
+
+    fn names_canary(&self, _text: &str) -> bool {
+        false
+    }
+
+    fn only_reads(&self, _text: &str) -> bool {
+        false
+    }
+
     fn canary_rows(&self) -> Option<Arc<CanaryRows>> {
         None
     }
