@@ -179,6 +179,8 @@ impl Log {
         let values = value_keys.map(ValueKeys::in_directory);
         let shared = Shared { queue, filled: Condvar::new(), progress, durability, on_failure, format, retention, events };
         let shared = Arc::new(shared);
+        // Before there is anybody who could write another record first: see [`writer::is_begin`].
+        let _ = shared.take(Record::new("start").text("version", env!("CARGO_PKG_VERSION")).end(), None, Duty::After);
         let own = shared.clone();
         let spawned = std::thread::Builder::new().name("audit".to_owned()).spawn(move || own.write(writer));
         let thread = spawned.map_err(|error| OpenError::Io { name: "a thread".to_owned(), error })?;
@@ -190,7 +192,6 @@ impl Log {
             values_failed: AtomicU64::new(0),
             thread: Mutex::new(Some(thread)),
         };
-        log.note(Record::new("start").text("version", env!("CARGO_PKG_VERSION")));
         Ok(log)
     }
 
@@ -544,7 +545,7 @@ impl Shared {
     fn prune(&self, writer: &mut Writer<impl Disk>, retention: Duration) {
         match writer.prune(SystemTime::now() - retention) {
             Ok(0) => {}
-            Ok(first) => writer.add(Record::new("pruned").number("first", first).end()),
+            Ok(first) => tracing::info!("segments of the audit log before record {first} are not kept any more"),
             Err(error) => tracing::warn!("old segments of the audit log stay: {error}"),
         }
     }

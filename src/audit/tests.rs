@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::event::Events;
 
+mod ends;
+
 use super::checkpoint::{Checkpoint, PublicKey, Signer};
 use super::disk::Disk;
 use super::record::Record;
@@ -372,23 +374,6 @@ fn a_failure_in_between_leaves_a_log_that_verifies() {
 }
 
 #[test]
-fn a_log_that_was_ended_in_order_is_not_gone_on_with_by_others() {
-    let disk = Forgetful::default();
-    log(&disk, Durability::Sync, OnFailure::FailOperation).end();
-    let open = || Writer::open(disk.clone(), None, SMALL).map(|_| ()).map_err(|error| error.to_string());
-    let mut line = vec![b' '; segment::PREFIX];
-    line.extend_from_slice(&record(4711));
-    segment::seal(&mut line);
-    line.push(b'\n');
-    let name = segment::name(0);
-    disk.with(|inner| inner.files.get_mut(&name).expect("there").now.extend_from_slice(&line));
-    assert!(open().is_err_and(|why| why.contains("ended in order")));
-    let shorter = disk.with(|inner| inner.files[&name].now[..inner.files[&name].now.len() - line.len()].to_vec());
-    disk.with(|inner| inner.files.get_mut(&name).expect("there").now = shorter);
-    assert_eq!(open(), Ok(()));
-}
-
-#[test]
 fn who_has_proved_nothing_cannot_fill_the_disk() {
     let disk = Forgetful::default();
     let log = log(&disk, Durability::Sync, OnFailure::FailOperation);
@@ -590,7 +575,6 @@ fn what_is_not_kept_any_more_leaves_the_rest_provable() {
     // For its age, and the log says so.
     let mut writer = Writer::open(disk.clone(), None, SMALL).expect("a log");
     let first = writer.prune(SystemTime::now()).expect("a good disk");
-    writer.add(Record::new("pruned").number("first", first).end());
     writer.flush().and_then(|()| writer.close()).expect("a good disk");
     let kept = Kept::of(&disk);
     let verified = kept.verify(&[]).expect("the rest is what was written");

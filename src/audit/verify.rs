@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::checkpoint::{Checkpoint, PublicKey};
 use super::segment::{self, Line, PREFIX};
 use super::tree::{self, Frontier, Hash, Leaves};
-use super::writer::{CHECKPOINT, PUBLIC_KEY};
+use super::writer::{CHECKPOINT, PUBLIC_KEY, is_begin, is_end, is_of};
 
 /// Where a log is not what it was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -148,8 +148,17 @@ impl Reader {
         let first = *self.firsts.first().ok_or_else(|| bad_file("", "there is no segment"))?;
         let mut expected: Vec<&Checkpoint> = earlier.iter().chain([&newest]).collect();
         expected.sort_by_key(|checkpoint| checkpoint.size);
-        let mut walk =
-            Walk { key: &self.key, expected: &expected, tree: None, compared: 0, good: first, pruned: 0, recovered: 0 };
+        let mut walk = Walk {
+            key: &self.key,
+            expected: &expected,
+            tree: None,
+            compared: 0,
+            good: first,
+            signed: newest.size,
+            pruned: 0,
+            recovered: 0,
+            ended: false,
+        };
         let mut unfinished = 0;
         for (i, first) in self.firsts.iter().enumerate() {
             let is_last = i + 1 == self.firsts.len();
@@ -310,9 +319,13 @@ struct Walk<'w> {
     compared: u64,
     /// Up to here a checkpoint has told that all is well.
     good: u64,
+    /// What the newest checkpoint covers.
+    signed: u64,
     /// What is before this was removed for its age.
     pruned: u64,
     recovered: u64,
+    /// The last record was that of an orderly end.
+    ended: bool,
 }
 
 impl Walk<'_> {
@@ -328,10 +341,14 @@ impl Walk<'_> {
                 Line::Record(json, leaf) => {
                     at += PREFIX + json.len() + 1;
                     self.check_noted(json, &name, at)?;
+                    if std::mem::replace(&mut self.ended, is_end(json)) && !is_begin(json) {
+                        let why = "it follows the end of a log that was ended in order".to_owned();
+                        return Err(ReadError::Bad(Bad { record: index, from: index, file: name, at, why }));
+                    }
                     if let Some(tree) = &mut self.tree {
                         tree.push(leaf);
                     }
-                    self.note(json);
+                    self.note(index, json);
                     each(Read { index, json, leaf });
                     self.compare(&name, at)?;
                 }
@@ -351,13 +368,14 @@ impl Walk<'_> {
     }
 
     /// What the log says of itself.
-    fn note(&mut self, json: &[u8]) {
-        let begin = &json[..json.len().min(80)];
-        if memchr::memmem::find(begin, b"\"event\":\"pruned\"").is_some() {
+    fn note(&mut self, index: u64, json: &[u8]) {
+        // Anybody can write what nobody has signed.
+        let is_signed = index < self.signed || crate::mutant!("audit.anybody-prunes");
+        if is_signed && is_of(json, b"\"event\":\"pruned\"") {
             let record: Option<serde_json::Value> = serde_json::from_slice(json).ok();
             self.pruned = self.pruned.max(record.and_then(|record| record["first"].as_u64()).unwrap_or(0));
         }
-        self.recovered += u64::from(memchr::memmem::find(begin, b"\"event\":\"recovered\"").is_some());
+        self.recovered += u64::from(is_of(json, b"\"event\":\"recovered\""));
     }
 
     /// The first line, which says nothing new but in the first segment: there it is told by the first checkpoint.
@@ -386,8 +404,7 @@ impl Walk<'_> {
 
     /// A checkpoint that is a record itself covers what stands before it.
     fn check_noted(&mut self, json: &[u8], name: &str, at: usize) -> Result<(), ReadError> {
-        const BEGIN: &[u8] = b"\"event\":\"checkpoint\"";
-        if memchr::memmem::find(&json[..json.len().min(80)], BEGIN).is_none() {
+        if !is_of(json, b"\"event\":\"checkpoint\"") {
             return Ok(());
         }
         let note = serde_json::from_slice::<serde_json::Value>(json).ok().and_then(|v| Some(v["note"].as_str()?.to_owned()));
@@ -397,7 +414,13 @@ impl Walk<'_> {
         let bad = |from, why| Err(ReadError::Bad(Bad { record: index, from, file: name.to_owned(), at, why }));
         match opened {
             Err(trouble) => bad(index, format!("it is a checkpoint that is {trouble}")),
-            Ok(noted) if noted.size != index => bad(index, format!("it is the checkpoint of {} records", noted.size)),
+            Ok(noted) if noted.size != index => {
+                let size = noted.size;
+                bad(
+                    self.good.min(index),
+                    format!("{index} records stand before a checkpoint of {size}: some are missing, or not the log's"),
+                )
+            }
             Ok(noted) if Some(noted.root) != root && !crate::mutant!("audit.notes-inside-are-not-compared") => {
                 bad(self.good, "they are not those that the next checkpoint covers".to_owned())
             }

@@ -68,8 +68,10 @@ pub struct Writer<D> {
     tree: Frontier,
     /// Whether the segment may have bytes that are not durable.
     is_dirty: bool,
-    /// What the newest checkpoint covers, and when it was made.
-    signed: (u64, Instant),
+    /// What the newest checkpoint covers, and when it was made; `None`: by another process.
+    signed: (u64, Option<Instant>),
+    /// With so many records there is nothing that a new checkpoint would tell: those that are covered, and the record of that.
+    told: u64,
     has_reserve: bool,
 }
 
@@ -107,7 +109,8 @@ impl<D: Disk> Writer<D> {
             pending: vec![],
             tree: found.tree,
             is_dirty: true,
-            signed: (signed.size, Instant::now()),
+            signed: (signed.size, None),
+            told: signed.size,
             has_reserve: names.iter().any(|name| name == RESERVE),
         };
         writer.note_recovery(&found.torn, signed.size)?;
@@ -180,10 +183,10 @@ impl<D: Disk> Writer<D> {
     pub fn upkeep(&mut self) -> io::Result<()> {
         // Its record stands right behind what it covers, or verify would not know what that is: not while something waits for the disk.
         let is_written = self.pending.is_empty() || crate::mutant!("audit.notes-stand-anywhere");
-        if is_written && self.signed.1.elapsed() >= self.format.checkpoint && self.has_news() {
-            let note = self.sign()?;
-            // In the log as well, durable with what comes next: where it was changed is told between two of them.
-            self.add(Record::new("checkpoint").text("note", &note).end());
+        // What a process begins with is covered at once.
+        let is_due = self.signed.1.is_none_or(|at| at.elapsed() >= self.format.checkpoint);
+        if is_written && is_due && self.tree.size() > self.told {
+            self.sign_here()?;
         }
         if !self.has_reserve && self.format.reserve > 0 {
             self.disk.replace(RESERVE, &vec![b'-'; self.format.reserve])?;
@@ -199,11 +202,6 @@ impl<D: Disk> Writer<D> {
     pub fn is_there(&mut self) -> io::Result<()> {
         let name = self.name.clone();
         self.disk.is_there(&name)
-    }
-
-    /// Whether there is more than the record of the last checkpoint itself.
-    fn has_news(&self) -> bool {
-        self.tree.size() > self.signed.0 + 1 || self.tree.size() > 0 && self.signed.0 == 0
     }
 
     /// Makes all that was added durable.
@@ -237,8 +235,17 @@ impl<D: Disk> Writer<D> {
         let checkpoint = Checkpoint { origin: self.origin().to_owned(), size: tree.size(), root: tree.root() };
         let note = self.signer.sign(&checkpoint);
         self.disk.replace(CHECKPOINT, note.as_bytes())?;
-        self.signed = (checkpoint.size, Instant::now());
+        self.signed = (checkpoint.size, Some(Instant::now()));
+        self.told = checkpoint.size;
         Ok(note)
+    }
+
+    /// Likewise, and in the log as well, durable with what comes next: where it was changed is told between two of them.
+    fn sign_here(&mut self) -> io::Result<()> {
+        let note = self.sign()?;
+        self.add(Record::new("checkpoint").text("note", &note).end());
+        self.told = self.tree.size();
+        Ok(())
     }
 
     /// Ends the segment and begins the next.
@@ -285,22 +292,30 @@ impl<D: Disk> Writer<D> {
         self.pending.len()
     }
 
-    /// Removes segments whose last record is older than `oldest`, but never the one that is written. The first record that is left, or 0
-    /// where none was removed.
+    /// Removes segments whose last record is older than `oldest`, but never the one that is written: once that is recorded and signed,
+    /// since nobody else can add such a record. The first record that is left, or 0 where none was removed.
     ///
     /// # Errors
     /// The disk's.
     pub fn prune(&mut self, oldest: SystemTime) -> io::Result<u64> {
         let mut firsts: Vec<u64> = self.disk.names()?.iter().filter_map(|name| segment::first_of(name)).collect();
         firsts.sort_unstable();
-        let mut left = 0;
+        let (mut old, mut left) = (vec![], 0);
         for pair in firsts.windows(2) {
             let name = segment::name(pair[0]);
             if self.disk.modified(&name)? >= oldest {
                 break;
             }
-            self.disk.remove(&name)?;
+            old.push(name);
             left = pair[1];
+        }
+        if left > 0 {
+            self.add(Record::new("pruned").number("first", left).end());
+            self.flush()?;
+            self.sign_here()?;
+        }
+        for name in old {
+            self.disk.remove(&name)?;
         }
         Ok(left)
     }
@@ -372,9 +387,10 @@ fn recover(disk: &impl Disk, name: &str, signed: &Checkpoint) -> Result<Found, O
     }
     let mut whole = length;
     let mut root = (tree.size() == signed.size).then(|| tree.root());
-    let mut ended = false;
+    let (mut ended, mut foreign) = (false, false);
     for line in segment::lines(&file, length) {
         let Line::Record(record, leaf) = line else { break };
+        foreign |= ended && tree.size() == signed.size && !is_begin(record);
         ended |= tree.size() + 1 == signed.size && is_end(record);
         whole += PREFIX + record.len() + 1;
         tree.push(leaf);
@@ -383,7 +399,7 @@ fn recover(disk: &impl Disk, name: &str, signed: &Checkpoint) -> Result<Found, O
         }
     }
     let found = tree.size();
-    if ended && found > signed.size && !crate::mutant!("audit.ended-logs-go-on") {
+    if foreign && !crate::mutant!("audit.ended-logs-go-on") {
         let size = signed.size;
         return Err(OpenError::Tampered(format!("{name} goes on behind record {size}, with which the log was ended in order")));
     }
@@ -399,7 +415,17 @@ fn recover(disk: &impl Disk, name: &str, signed: &Checkpoint) -> Result<Found, O
     Ok(Found { length: whole as u64, tree, torn: file[whole..].to_vec() })
 }
 
-/// The last record of a log that was ended in order; nothing but a start follows it, which is signed when the next checkpoint is made.
-fn is_end(record: &[u8]) -> bool {
-    memchr::memmem::find(&record[..record.len().min(80)], b"\"event\":\"stop\"").is_some()
+/// The last record of a log that was ended in order: nothing follows it but what a process [begins](is_begin) with.
+pub(super) fn is_end(record: &[u8]) -> bool {
+    is_of(record, b"\"event\":\"stop\"")
+}
+
+/// What a process writes first.
+pub(super) fn is_begin(record: &[u8]) -> bool {
+    is_of(record, b"\"event\":\"start\"") || is_of(record, b"\"event\":\"recovered\"")
+}
+
+/// Whether a record is of an event: of its own fields only the time stands before that.
+pub(super) fn is_of(record: &[u8], event: &[u8]) -> bool {
+    memchr::memmem::find(&record[..record.len().min(80)], event).is_some()
 }
