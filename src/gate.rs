@@ -157,13 +157,19 @@ impl Gate {
     }
 
     /// Replaces policies and catalog as one new epoch; templates of the old one are forgotten. A problem leaves the old epoch
-    /// in force.
+    /// in force. `accept`: whether there may be tenants of these types.
     ///
     /// # Errors
-    /// As [`Gate::new`].
-    pub fn reload(&self, catalog: Arc<Catalog>, policies: &PolicyModel) -> Result<PolicyEpoch, Vec<PolicyProblem>> {
+    /// As [`Gate::new`], or what `accept` says.
+    pub fn reload(
+        &self,
+        catalog: Arc<Catalog>,
+        policies: &PolicyModel,
+        accept: impl FnOnce(&[TenantType]) -> Result<(), PolicyProblem>,
+    ) -> Result<PolicyEpoch, Vec<PolicyProblem>> {
         let epoch = PolicyEpoch(self.epochs.fetch_add(1, Ordering::Relaxed) + 1);
         let state = State::new(self.level, policies, catalog, epoch)?;
+        accept(&state.tenant_types()).map_err(|problem| vec![problem])?;
         self.state.store(Arc::new(state));
         Ok(epoch)
     }
@@ -180,15 +186,7 @@ impl Gate {
 
     /// The types that tenants are told apart by, in the present epoch.
     pub fn tenant_types(&self) -> Vec<TenantType> {
-        use crate::policy::epoch::RelationPolicy;
-        let mut types: Vec<TenantType> = vec![];
-        for (_, policy) in self.state.load().policies.relations() {
-            match policy {
-                RelationPolicy::Tenant(t) if !types.contains(&t.type_) => types.push(t.type_),
-                RelationPolicy::Tenant(_) | RelationPolicy::Shared | RelationPolicy::View | RelationPolicy::Denied => {}
-            }
-        }
-        types
+        self.state.load().tenant_types()
     }
 
     /// A type by its OID, as SQL names it whatever the search_path; `None` where it is not known.
@@ -318,6 +316,18 @@ impl Gate {
 }
 
 impl State {
+    fn tenant_types(&self) -> Vec<TenantType> {
+        use crate::policy::epoch::RelationPolicy;
+        let mut types: Vec<TenantType> = vec![];
+        for (_, policy) in self.policies.relations() {
+            match policy {
+                RelationPolicy::Tenant(t) if !types.contains(&t.type_) => types.push(t.type_),
+                RelationPolicy::Tenant(_) | RelationPolicy::Shared | RelationPolicy::View | RelationPolicy::Denied => {}
+            }
+        }
+        types
+    }
+
     fn new(level: Level, policies: &PolicyModel, catalog: Arc<Catalog>, epoch: PolicyEpoch) -> Result<State, Vec<PolicyProblem>> {
         let threats = Threats::of(policies);
         let (limits, windows) = (policies.limits.clone(), policies.windows.clone());

@@ -35,6 +35,7 @@ use crate::config::{self, Config, Level, ServerTls, Upstream, UserAccess};
 use crate::error::{SqlError, sqlstate};
 use crate::event::{Event, Events, Observe, Rejection, Reload};
 use crate::metrics::Metrics;
+use crate::plan::TenantType;
 use crate::policy::lock::LockKey;
 use crate::policy::model::PolicyModel;
 use crate::principal::{Tenant, TenantSet};
@@ -93,6 +94,7 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
     let events = Events::new(observers);
     let cache = open_cache(&config, &events)?;
     let nudge = Nudge::default();
+    let config = Arc::new(config);
     let mut keepers = vec![];
     let mut gates: HashMap<String, Arc<dyn Review>> = HashMap::new();
     let mut tables: HashMap<String, Arc<dyn Tables>> = HashMap::new();
@@ -104,14 +106,13 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
         let same = config.databases.iter().zip(&keepers).filter(|(other, _)| is_same(other));
         let kept = keeper.kept(nudge.clone(), same.map(|(_, keeper)| keeper.freshness()).collect());
         events.emit(Event::PoliciesReloaded(Reload::Done(kept.gate.epoch())));
-        check_tenants(&config, database, &kept.gate)?;
         let kept = Arc::new(kept);
         tables.insert(keeper.database().to_owned(), kept.clone());
         gates.insert(keeper.database().to_owned(), kept);
     }
     let caches = cache.as_ref().map(|cache| caches(&config, cache, &tables)).unwrap_or_default();
     let tending = tokio::spawn(tend_values(log.clone()));
-    let keeping = tokio::spawn(epochs::keep(keepers, Arc::new(config.clone()), nudge.clone(), events.clone(), log.clone()));
+    let keeping = tokio::spawn(epochs::keep(keepers, config.clone(), nudge.clone(), events.clone(), log.clone()));
     if let Some(address) = config.server.admin_listen {
         let listener = TcpListener::bind(address).await.map_err(|e| format!("cannot listen on {address} (admin_listen): {e}"))?;
         tracing::info!("listening on {address} for /health{}", if config.metrics { " and /metrics" } else { "" });
@@ -120,7 +121,8 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
         tokio::spawn(admin::serve(listener, Admin { health, metrics, cache }, std::future::pending()));
     }
     let reload: OnHangup = Arc::new(move || nudge.nudge());
-    let served = serve(config, gates, events, reload, Parts { caches, log: log.clone() }).await.map_err(|e| e.to_string());
+    let served =
+        serve((*config).clone(), gates, events, reload, Parts { caches, log: log.clone() }).await.map_err(|e| e.to_string());
     keeping.abort();
     tending.abort();
     let Some(log) = log else { return served };
@@ -212,10 +214,9 @@ fn tell_start(config: &Config, address: SocketAddr) {
 }
 
 /// Every configured tenant must be a value of the columns that tell tenants apart: a typing mistake is told at start.
-fn check_tenants(config: &Config, database: &config::Database, gate: &crate::gate::Gate) -> Result<(), String> {
-    let types = gate.tenant_types();
+pub fn check_tenants(config: &Config, database: &str, types: &[TenantType]) -> Result<(), String> {
     for user in &config.users {
-        if !user.databases.is_empty() && !user.databases.contains(&database.name) {
+        if !user.databases.is_empty() && !user.databases.iter().any(|name| name == database) {
             continue;
         }
         let tenants: Vec<&Tenant> = match &user.access {
@@ -231,7 +232,7 @@ fn check_tenants(config: &Config, database: &config::Database, gate: &crate::gat
                     user.name,
                     tenant.0,
                     type_.name(),
-                    database.name
+                    database
                 ));
             }
         }

@@ -136,6 +136,29 @@ fn a_file_that_is_wrong_changes_nothing_and_is_told() {
     }
 }
 
+/// Told at start (below): a proxy that runs must not take what the next start refuses.
+#[test]
+fn policies_whose_tables_no_tenant_fits_are_not_taken() {
+    let world = World::start();
+    world.cluster.execute("shop", "CREATE TABLE by_uuid (tenant uuid NOT NULL, id int)");
+    let more = "\n[[table]]\nname = \"public.by_uuid\"\nscope = \"tenant\"\ntenant_column = \"tenant\"\n";
+    world.write_policies(&(world.policies.clone() + more));
+    poll("the log names the tenant", || world.proxy.log().contains("tenant \"1\" is not a value of type uuid"));
+    world.until_metric("bulkhead_policy_reload_success", "0");
+    assert_eq!(world.connect("one").query("SELECT count(*) FROM accounts").scalar().as_deref(), Some("5"));
+}
+
+/// Whatever the directory was like before.
+#[test]
+fn a_signal_has_policies_read_that_are_not_there_any_more() {
+    let world = World::start();
+    let mut client = world.connect("one");
+    fs::remove_file(world.proxy.setup.path().join("policies/shop.toml")).expect("remove");
+    let pid = world.proxy.pid().expect("the proxy's pid").to_string();
+    assert!(Command::new("kill").args(["-HUP", &pid]).status().expect("kill runs").success());
+    poll("nothing is permitted", || client.query("SELECT count(*) FROM accounts").error.is_some());
+}
+
 #[test]
 fn a_view_that_changes_is_read_anew() {
     let world = World::start();

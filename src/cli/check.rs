@@ -182,7 +182,11 @@ fn check_schema(
     let policies = policies.of_database(&name);
     let catalog = Arc::new(Catalog::new(snapshot));
     match Gate::new(config.level, Arc::clone(&catalog), &policies) {
-        Ok(gate) => findings.problems.0.extend(views::problems(&gate, &policies, &name)),
+        Ok(gate) => {
+            findings.problems.0.extend(views::problems(&gate, &policies, &name));
+            let unfit = crate::server::check_tenants(config, &name, &gate.tenant_types()).err();
+            findings.problems.0.extend(unfit.map(Problem::new));
+        }
         Err(problems) => findings.problems.0.extend(problems),
     }
     let relations = &catalog.snapshot().relations;

@@ -16,7 +16,7 @@ use crate::backend;
 use crate::backend::catalog::{Fingerprint, Watch};
 use crate::cache::upkeep::{Definitions, Tables};
 use crate::catalog::{Catalog, Snapshot};
-use crate::config::{Config, Database, Level, Problems};
+use crate::config::{Config, Database, Level, Problem, Problems};
 use crate::error::SqlError;
 use crate::event::{Event, Events, Reload};
 use crate::finding::Denial;
@@ -217,6 +217,7 @@ impl Review for Kept {
 
 /// One database's gate, and what it was made from.
 pub struct Keeper {
+    config: Arc<Config>,
     database: Database,
     catalog: Watch,
     /// [`Watch::connections`], as it was told to sessions and the cache.
@@ -245,7 +246,12 @@ impl Keeper {
     ///
     /// # Errors
     /// No server in time, or policies that its catalog contradicts.
-    pub async fn start(config: &Config, database: &Database, policies: &PolicyModel, events: &Events) -> Result<Keeper, String> {
+    pub async fn start(
+        config: &Arc<Config>,
+        database: &Database,
+        policies: &PolicyModel,
+        events: &Events,
+    ) -> Result<Keeper, String> {
         let policies = policies.of_database(&database.name);
         let deadline = tokio::time::Instant::now() + START;
         let mut catalog = Watch::new(database.upstream.clone(), events.clone());
@@ -267,7 +273,9 @@ impl Keeper {
             Level::Paranoid => Some(LockKey::of(database)?),
             Level::Strict | Level::Standard => None,
         };
+        super::check_tenants(config, &database.name, &gate.tenant_types())?;
         let keeper = Keeper {
+            config: config.clone(),
             database: database.clone(),
             connection: catalog.connections(),
             catalog,
@@ -461,7 +469,9 @@ impl Keeper {
 
     fn install(&mut self, policies: PolicyModel, snapshot: Option<Snapshot>, events: &Events) -> bool {
         let snapshot = snapshot.unwrap_or_else(|| self.snapshot.clone());
-        match self.gate.reload(Arc::new(Catalog::new(snapshot.clone())), &policies) {
+        let database = &self.database.name;
+        let accept = |types: &[_]| super::check_tenants(&self.config, database, types).map_err(Problem::new);
+        match self.gate.reload(Arc::new(Catalog::new(snapshot.clone())), &policies, accept) {
             Ok(epoch) => {
                 tracing::info!(database = %self.database.name, %epoch, "new policy epoch");
                 self.policies = policies;
@@ -482,13 +492,14 @@ impl Keeper {
 /// Watches files and catalogs until the task is dropped.
 pub async fn keep(mut keepers: Vec<Keeper>, config: Arc<Config>, nudge: Nudge, events: Events, log: Option<Arc<Log>>) {
     let directory = config.server.policies.clone();
-    let mut seen = stamp(&directory);
+    // `None`: they are to be read again, whatever they are.
+    let mut seen = Some(stamp(&directory));
     let mut tick = tokio::time::interval(LOOK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let whole = tokio::select! {
             () = nudge.0.now.notified() => {
-                seen.clear();
+                seen = None;
                 true
             }
             () = nudge.0.catalogs.notified() => false,
@@ -500,7 +511,7 @@ pub async fn keep(mut keepers: Vec<Keeper>, config: Arc<Config>, nudge: Nudge, e
             let known = if whole || !keeper.freshness.is_fresh() { keeper.look(&events).await } else { None };
             looked.push(known);
         }
-        let now = if whole { stamp(&directory) } else { seen.clone() };
+        let now = if whole { Some(stamp(&directory)) } else { seen.clone() };
         if now != seen {
             seen = now;
             reload_policies(&mut keepers, &config, &events);
