@@ -53,6 +53,7 @@ pub mod sqlstate {
     pub const CONNECTION_REJECTED: SqlState = SqlState("08004");
     pub const PROTOCOL_VIOLATION: SqlState = SqlState("08P01");
     pub const PROGRAM_LIMIT_EXCEEDED: SqlState = SqlState("54000");
+    pub const TOO_MANY_COLUMNS: SqlState = SqlState("54011");
     pub const STATEMENT_TOO_COMPLEX: SqlState = SqlState("54001");
     pub const CHARACTER_NOT_IN_REPERTOIRE: SqlState = SqlState("22021");
     pub const BAD_COPY_FILE_FORMAT: SqlState = SqlState("22P04");

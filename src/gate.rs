@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
@@ -113,6 +113,9 @@ enum Found {
 
 /// What is longer (bytes) may take a millisecond or more when it is seen for the first time.
 const SHORT_TEXT: usize = 1 << 10;
+/// What is longer takes a thousand times its length in memory while it is made, and waits for others that do.
+const LONG_TEXT: usize = 64 << 10;
+static LONG: Mutex<()> = Mutex::new(());
 
 /// What review decides about one statement, for `explain` and `test`.
 #[derive(Clone, Debug)]
@@ -165,11 +168,11 @@ impl Gate {
         &self,
         catalog: Arc<Catalog>,
         policies: &PolicyModel,
-        accept: impl FnOnce(&[TenantType]) -> Result<(), PolicyProblem>,
+        accept: impl FnOnce(&[TenantType]) -> Result<(), String>,
     ) -> Result<PolicyEpoch, Vec<PolicyProblem>> {
         let epoch = PolicyEpoch(self.epochs.fetch_add(1, Ordering::Relaxed) + 1);
         let state = State::new(self.level, policies, catalog, epoch)?;
-        accept(&state.tenant_types()).map_err(|problem| vec![problem])?;
+        accept(&state.tenant_types()).map_err(|problem| vec![PolicyProblem::new(problem)])?;
         self.state.store(Arc::new(state));
         Ok(epoch)
     }
@@ -475,6 +478,7 @@ impl State {
     /// Makes the plan of a key, or tells which literals must be part of it.
     fn make(&self, key: &str, live: u16, context: &Context<'_>, pass: Pass) -> Made {
         let make = || {
+            let _alone = (key.len() > LONG_TEXT).then(|| LONG.lock().unwrap_or_else(PoisonError::into_inner));
             if self.is_deep(key) {
                 parse::on_large_stack(|| self.make_here(key, live, context, pass)).unwrap_or_else(Made::Denied)
             } else {

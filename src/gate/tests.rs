@@ -178,3 +178,52 @@ fn versions_of_a_row_show_masks() {
     let expected = format!("RETURNING WITH (OLD AS old, NEW AS new) {} AS ssn, {} AS now", mask("old"), mask("new"));
     assert!(sent.ends_with(&expected), "{sent}");
 }
+
+/// What a text asks for is bounded by what PostgreSQL would take, or by what is counted: not by what it has doubled.
+#[test]
+fn a_short_text_does_not_ask_for_any_number_of_columns() {
+    let gate = gate("[[table]]\nname = 'accounts'\nscope = 'tenant'\ntenant_column = 'tenant_id'\n");
+    let (principal, path) = (principal(), ["public".into()]);
+    let context = context(&principal, &path);
+    let refused = |sql: &str| {
+        let begun = std::time::Instant::now();
+        let told = gate.review(sql, &context).err().map(|denial| denial.error.sqlstate.0.to_string());
+        println!("{:?} {} bytes: {told:?} {}", begun.elapsed(), sql.len(), &sql[..60]);
+        told.unwrap_or_default()
+    };
+    let doubled = |levels: usize| {
+        let level = |k: usize| format!(", c{k} AS (SELECT * FROM c{0} x, c{0} y)", k - 1);
+        format!("WITH c0 AS (SELECT 1 AS a){} SELECT 1", (1..=levels).map(level).collect::<String>())
+    };
+    assert_eq!(refused(&doubled(10)), "");
+    assert_eq!(refused(&doubled(40)), "54011");
+    let nested = |levels: usize| (0..levels).fold("SELECT 1 AS a".to_owned(), |sql, _| format!("SELECT x.*, x.* FROM ({sql}) x"));
+    assert_eq!(refused(&nested(10)), "");
+    assert_eq!(refused(&nested(60)), "54011");
+    let joined = (0..60).map(|n| format!("c10 n{n}")).collect::<Vec<_>>().join(" CROSS JOIN ");
+    assert_eq!(refused(&doubled(10).replace(") SELECT 1", &format!(") SELECT 1 FROM {joined}"))), "54001");
+    for (list, n, expected) in [
+        ("SELECT {} FROM accounts", 1_600, ""),
+        ("SELECT {} FROM accounts", 100_000, "54011"),
+        ("SELECT 1 FROM accounts ORDER BY {}", 100_000, "54011"),
+        ("SELECT 1 FROM accounts GROUP BY {}", 100_000, "54011"),
+        ("SELECT ROW({}) FROM accounts", 100_000, "54011"),
+        ("SELECT ({0}) = ({0}) FROM accounts", 50_000, "54011"),
+    ] {
+        assert_eq!(
+            refused(&list.replace("{}", &vec!["id"; n].join(",")).replace("{0}", &vec!["id"; n].join(","))),
+            expected,
+            "{list}"
+        );
+    }
+    let ctes =
+        format!("WITH c AS (SELECT id FROM accounts) SELECT 1 WHERE {}", vec!["EXISTS (SELECT FROM c)"; 20_000].join(" AND "));
+    assert_eq!(refused(&ctes), "");
+    let one = vec!["1 AS a"; 1_600].join(",");
+    assert_eq!(refused(&format!("SELECT 1 FROM (SELECT {one}) x")), "");
+    let many =
+        format!("SELECT 1 FROM accounts WHERE id IN ({})", (0..100_000).map(|n| n.to_string()).collect::<Vec<_>>().join(","));
+    assert_eq!(refused(&many), "");
+    let rows = format!("INSERT INTO accounts (id, ssn) VALUES {}", vec!["(1, upper('x'))"; 20_000].join(","));
+    refused(&rows);
+}

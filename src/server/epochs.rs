@@ -16,7 +16,7 @@ use crate::backend;
 use crate::backend::catalog::{Fingerprint, Watch};
 use crate::cache::upkeep::{Definitions, Tables};
 use crate::catalog::{Catalog, Snapshot};
-use crate::config::{Config, Database, Level, Problem, Problems};
+use crate::config::{Config, Database, Level, Problems};
 use crate::error::SqlError;
 use crate::event::{Event, Events, Reload};
 use crate::finding::Denial;
@@ -470,7 +470,7 @@ impl Keeper {
     fn install(&mut self, policies: PolicyModel, snapshot: Option<Snapshot>, events: &Events) -> bool {
         let snapshot = snapshot.unwrap_or_else(|| self.snapshot.clone());
         let database = &self.database.name;
-        let accept = |types: &[_]| super::check_tenants(&self.config, database, types).map_err(Problem::new);
+        let accept = |types: &[_]| super::check_tenants(&self.config, database, types);
         match self.gate.reload(Arc::new(Catalog::new(snapshot.clone())), &policies, accept) {
             Ok(epoch) => {
                 tracing::info!(database = %self.database.name, %epoch, "new policy epoch");

@@ -67,7 +67,7 @@ impl Session<'_> {
                     self.names.close_portal("");
                     known = true;
                 }
-                Err(missing) => self.missing = Some(missing),
+                Err(missing) => self.sought = Some(Sought::Query(missing)),
             }
         }
         if known {
@@ -86,7 +86,7 @@ impl Session<'_> {
         if answered {
             messages.advance(length);
         } else {
-            self.unanswered = Some(Unanswered { begun, outcome });
+            self.sought = Some(Sought::Batch(Unanswered { begun, outcome }));
         }
         self.client.inbox = messages;
         answered
@@ -180,12 +180,17 @@ impl Session<'_> {
     }
 
     /// Answers from the cache a transaction of the extended protocol that has come in whole. `false`: its messages are taken one by one,
-    /// and its answer may be kept. `looked`: what has become of these messages already.
-    pub async fn batch_cached(&mut self, looked: Option<Unanswered>) -> Step<bool> {
+    /// and its answer may be kept.
+    pub async fn batch_cached(&mut self) -> Step<bool> {
         let begins = matches!(self.client.inbox.first(), Some(b'P' | b'B'));
         if !begins || !self.may_be_cached() {
             return Ok(false);
         }
+        // INVARIANT (CACHE KEY): of these messages, or of none.
+        let looked = match self.sought.take() {
+            Some(Sought::Batch(looked)) => Some(looked),
+            Some(Sought::Query(_)) | None => None,
+        };
         let Some(length) = length_of_batch(&self.client.inbox, self.shared.limits.max_message) else { return Ok(false) };
         if looked.is_none() && self.catalog_known().await.is_err() {
             return Ok(false);
@@ -485,6 +490,13 @@ pub enum Answered {
     No,
     /// What was decided about it has grown old while it waited (EPOCH).
     ReviewAgain,
+}
+
+/// What was not known.
+pub enum Sought {
+    /// It may be kept under this key, if any.
+    Query(Option<Missing>),
+    Batch(Unanswered),
 }
 
 /// What has become of messages that were not answered at once.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use smallvec::SmallVec;
 
-use super::cached::Unanswered;
+use super::cached::Sought;
 use super::copy::Copying;
 use super::declared::Declared;
 use super::drive::{DrainWatch, HIGH, Happened, Wants, drive};
@@ -31,7 +31,7 @@ use super::{poison, prelude};
 use crate::audit::Trail;
 use crate::backend::pool::{Holder, Lease};
 use crate::cache::tags::Intent;
-use crate::cache::{Fill, Missing};
+use crate::cache::Fill;
 use crate::error::{Severity, SqlError, SqlState, sqlstate};
 use crate::event::{Command, Event, Flow, Verdict};
 use crate::finding::{Denial, Reason};
@@ -107,10 +107,8 @@ pub(super) struct Session<'s> {
     pub passed: u64,
     /// Of a statement that is about to be refused: its text, without constants, and what threat rules find in it.
     pub refused: Option<(String, Signs)>,
-    /// The query that the inbox begins with is not known, and may be kept under this key, if any.
-    pub missing: Option<Option<Missing>>,
-    /// Likewise, what has become of the batch that it begins with.
-    pub unanswered: Option<Unanswered>,
+    /// What the inbox begins with was looked for in the cache, and is not known.
+    pub sought: Option<Sought>,
     /// What its application is known to say.
     pub learned: KnownStatements,
     /// A threat rule ends it, once the client has been told.
@@ -235,8 +233,7 @@ async fn begin(established: Established, shared: &Shared) -> Option<Box<Session<
         trail,
         passed: 0,
         refused: None,
-        missing: None,
-        unanswered: None,
+        sought: None,
         learned: KnownStatements::default(),
         is_ending: false,
         own: Own::default(),

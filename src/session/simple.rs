@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::{BufMut, BytesMut};
 use smallvec::SmallVec;
 
-use super::cached::Answered;
+use super::cached::{Answered, Sought};
 use super::drive::HIGH;
 use super::enforced::{End, Phase, Session, Step};
 use super::expect::{Attempt, Expected, LookedUp, Outcome, Sent};
@@ -27,10 +27,8 @@ use crate::wire::{frame, frontend as request};
 impl Session<'_> {
     /// Takes the client's messages as long as they may be taken now.
     pub async fn take_messages(&mut self) -> Step {
-        // INVARIANT (CACHE KEY): of the messages that the inbox begins with.
-        let mut looked = self.unanswered.take();
         while self.takes_messages() {
-            if self.convert_data() || self.database.cache.is_some() && self.batch_cached(looked.take()).await? {
+            if self.convert_data() || self.database.cache.is_some() && self.batch_cached().await? {
                 continue;
             }
             match frame::take(&mut self.client.inbox, self.shared.limits.max_message) {
@@ -58,7 +56,10 @@ impl Session<'_> {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         // INVARIANT (CACHE KEY): of this message, or of none.
-        let looked = self.missing.take();
+        let looked = match self.sought.take() {
+            Some(Sought::Query(missing)) => Some(missing),
+            Some(Sought::Batch(_)) | None => None,
+        };
         if self.phase == Phase::Open && matches!(tag, b'd' | b'c' | b'f') {
             self.await_copy().await?;
         }

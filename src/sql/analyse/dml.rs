@@ -252,7 +252,7 @@ impl Analyser<'_> {
         {
             let Some(name) = self.version_name(options, kind, usual)? else { continue };
             let columns = self.rtes[target].columns.iter().map(|c| RteColumn { sources: vec![], ..c.clone() }).collect();
-            let id = self.add_rte(&name, RteKind::Version(target), columns);
+            let id = self.add_rte(&name, RteKind::Version(target), columns)?;
             let item = Item { columns_visible: false, ..self.item(id, name, None) };
             if let Some(scope) = self.scopes.last_mut() {
                 scope.items.push(item);

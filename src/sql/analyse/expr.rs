@@ -8,6 +8,7 @@ use pg_query::{Node, NodeEnum};
 use super::super::kinds::not_an_expression;
 use super::super::tree::{Child, as_string, boxed, column, names, node, qualified_column};
 use super::super::types::{type_name, type_of};
+use super::query::at_most_entries;
 use super::scope::{Item, RteId, RteKind, Target};
 use super::{Analyser, Argument, FunctionUse};
 use crate::catalog::Catalog;
@@ -140,7 +141,7 @@ impl Analyser<'_> {
             NodeEnum::RowExpr(r) => {
                 let pg::RowExpr { xpr: _, args, row_typeid: _, row_format: _, colnames: _, location: _ } = &mut **r;
                 *args = self.expand_stars(std::mem::take(args))?;
-                Ok(())
+                at_most_entries("ROW expressions", args.len())
             }
             NodeEnum::GroupingFunc(g) => self.exprs(&mut g.args),
             NodeEnum::NamedArgExpr(a) => {
@@ -185,6 +186,7 @@ impl Analyser<'_> {
         } else {
             self.starred(self.find_item(&qualifier)?)
         };
+        self.spend(columns.len())?;
         columns.iter().for_each(|(name, target)| self.note_starred(name, *target));
         Ok(columns)
     }
@@ -777,19 +779,7 @@ fn callable(catalog: &Catalog, name: &str) -> bool {
 }
 
 fn function_node(name: &str, args: Vec<Node>) -> FuncCall {
-    FuncCall {
-        funcname: names(&[name]),
-        args,
-        agg_order: vec![],
-        agg_filter: None,
-        over: None,
-        agg_within_group: false,
-        agg_star: false,
-        agg_distinct: false,
-        func_variadic: false,
-        funcformat: pg::CoercionForm::CoerceExplicitCall as i32,
-        location: 0,
-    }
+    FuncCall { funcname: names(&[name]), args, funcformat: pg::CoercionForm::CoerceExplicitCall as i32, ..FuncCall::default() }
 }
 
 /// 0A000 that names the kind of node.

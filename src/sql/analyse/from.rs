@@ -1,6 +1,6 @@
 //! FROM: relations, CTEs, sub-selects, functions, joins.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use pg_query::protobuf::{self as pg, Alias, FuncCall, JoinExpr, JoinType, RangeFunction, RangeSubselect, RangeVar};
 use pg_query::{Node, NodeEnum};
@@ -114,7 +114,7 @@ impl Analyser<'_> {
         let mut columns = self.ctes[cte].columns.clone();
         rename(&mut columns, &renamed, &visible)?;
         let names = tell_apart(&mut columns);
-        let id = self.add_rte(&visible, RteKind::Cte, columns);
+        let id = self.add_rte(&visible, RteKind::Cte, columns)?;
         let of_with = self.ctes[cte].of_plain_select && self.scopes.len() == self.ctes[cte].scope_depth + 1;
         if !of_with {
             self.rtes[id].starred = self.ctes[cte].starred;
@@ -141,7 +141,7 @@ impl Analyser<'_> {
         if !crate::mutant!("names.column-aliases-ignored") {
             rename(&mut columns, &renamed, &visible)?;
         }
-        let id = self.add_rte(&visible, RteKind::Relation { oid: relation_oid, usage }, columns);
+        let id = self.add_rte(&visible, RteKind::Relation { oid: relation_oid, usage }, columns)?;
         self.rtes[id].columns.iter_mut().for_each(|c| c.sources = vec![id]);
         let qualified =
             (alias_node.is_none() || crate::mutant!("names.schema-despite-alias")).then(|| (schema.clone(), name.clone()));
@@ -261,7 +261,7 @@ impl Analyser<'_> {
             outputs.into_iter().map(|o| RteColumn { name: o.name, number: 0, typed: o.typed, sources: o.sources }).collect();
         rename(&mut columns, &renamed, visible.as_deref().unwrap_or("unnamed_subquery"))?;
         let names = tell_apart(&mut columns);
-        let id = self.add_rte(visible.as_deref().unwrap_or("unnamed_subquery"), RteKind::Derived, columns);
+        let id = self.add_rte(visible.as_deref().unwrap_or("unnamed_subquery"), RteKind::Derived, columns)?;
         *alias_node = Some(Alias { aliasname: self.rtes[id].alias.clone(), colnames: strings(&renamed) });
         let mut item = Item { columns: targets(id, names), ..self.item(id, visible.clone().unwrap_or_default(), None) };
         if visible.is_none() {
@@ -316,7 +316,7 @@ impl Analyser<'_> {
         if repeats && coldeflist.is_empty() {
             columns.iter_mut().enumerate().for_each(|(i, c)| c.name = format!("column{}", i + 1));
         }
-        let id = self.add_rte(&visible, RteKind::Function, columns);
+        let id = self.add_rte(&visible, RteKind::Function, columns)?;
         let unique = self.rtes[id].alias.clone();
         // The alias names the column of a scalar function: where the alias had to change, the column keeps its name.
         let colnames = if (unique != visible || repeats) && coldeflist.is_empty() {
@@ -463,6 +463,7 @@ impl Analyser<'_> {
             return Err(Denial::unsupported("this join cannot be secured"));
         };
         let mut left_items = self.item_of_from(left)?;
+        self.spend(left_items.iter().map(|item| item.columns.len()).sum())?;
         // The left side is visible to LATERAL items of the right side.
         let mark = self.scope().items.len();
         let mut lateral = left_items.clone();
@@ -488,7 +489,7 @@ impl Analyser<'_> {
         let mut extra = None;
         if let Some(merged) = merged {
             let wanted = join_using_alias.as_ref().map_or("j", |a| a.aliasname.as_str()).to_owned();
-            let id = self.add_rte(&wanted, RteKind::Merged, merged);
+            let id = self.add_rte(&wanted, RteKind::Merged, merged)?;
             columns.extend(using.iter().enumerate().map(|(i, n)| (n.clone(), Target { rte: id, column: i })));
             if let Some(user) = join_using_alias {
                 extra = Some(self.item(id, user.aliasname.clone(), None));
@@ -687,10 +688,13 @@ fn tell_apart(columns: &mut [RteColumn]) -> Vec<String> {
         return names;
     }
     let mut seen = HashSet::new();
+    // Those before the last that was taken are taken.
+    let mut numbered: HashMap<&str, usize> = HashMap::new();
     for (column, name) in columns.iter_mut().zip(&names) {
         if !seen.insert(name) {
-            let free = (2..).map(|n| format!("{}_{n}", head(name))).find(|free| !taken.contains(free));
-            column.name = free.unwrap_or_default();
+            let next = numbered.entry(head(name)).or_insert(2);
+            let free = (*next..).map(|n| (n, format!("{}_{n}", head(name)))).find(|(_, free)| !taken.contains(free));
+            (*next, column.name) = free.unwrap_or_default();
             taken.insert(column.name.clone());
         }
     }

@@ -33,8 +33,8 @@ use pg_query::{Node, NodeEnum};
 use super::kinds::not_a_statement;
 use super::types::{Environment, Typed};
 use crate::catalog::{Catalog, Relation, TEMPORARY_SCHEMA};
-use crate::error::sqlstate;
-use crate::finding::Denial;
+use crate::error::{SqlError, sqlstate};
+use crate::finding::{Denial, Reason};
 pub use copy_from::CopyFrom;
 pub use expr::WHOLE_ROW;
 pub use query::{contains_aggregate_or_window, is_aggregate};
@@ -198,10 +198,17 @@ fn head(name: &str) -> &str {
     &name[..name.floor_char_boundary(48)]
 }
 
+/// Most columns that are held at a time, of all that a statement names, its joins' once more: a second's tenth of work.
+const COLUMNS: usize = 300_000;
+
 struct Analyser<'a> {
     context: &'a Context<'a>,
     rtes: Vec<Rte>,
     by_alias: HashMap<String, RteId>,
+    /// By how an alias begins, the last number that was put behind it.
+    numbered: HashMap<String, usize>,
+    /// See [`spend`](Self::spend).
+    spent: usize,
     functions: Vec<FunctionUse>,
     foreign_operators: Vec<u32>,
     casts: Vec<casts::Asked>,
@@ -230,6 +237,8 @@ impl<'a> Analyser<'a> {
             context,
             rtes: vec![],
             by_alias: HashMap::new(),
+            numbered: HashMap::new(),
+            spent: 0,
             functions: vec![],
             foreign_operators: vec![],
             casts: vec![],
@@ -308,7 +317,8 @@ impl Analyser<'_> {
     }
 
     /// Adds a range-table entry under an alias that no other entry of the statement has.
-    fn add_rte(&mut self, wanted: &str, kind: RteKind, columns: Vec<RteColumn>) -> RteId {
+    fn add_rte(&mut self, wanted: &str, kind: RteKind, columns: Vec<RteColumn>) -> Result<RteId, Denial> {
+        self.spend(columns.len())?;
         let alias = self.unique_alias(wanted);
         let id = self.rtes.len();
         self.by_alias.insert(alias.clone(), id);
@@ -325,16 +335,35 @@ impl Analyser<'_> {
             locked: false,
             only_name: None,
         });
-        id
+        Ok(id)
     }
 
-    fn unique_alias(&self, wanted: &str) -> String {
+    /// Counts columns that are held while the statement is analysed: a short text can ask for any number.
+    ///
+    /// # Errors
+    /// 54001: they are too many.
+    fn spend(&mut self, columns: usize) -> Result<(), Denial> {
+        self.spent += columns;
+        if self.spent <= COLUMNS || crate::mutant!("names.columns-without-end") {
+            return Ok(());
+        }
+        let error = SqlError::new(sqlstate::STATEMENT_TOO_COMPLEX, "statement is too complex")
+            .with_detail("its relations, sub-selects and joins have too many columns together");
+        Err(Denial::new(Reason::Invalid, error))
+    }
+
+    fn unique_alias(&mut self, wanted: &str) -> String {
         let free = |name: &str| !self.by_alias.contains_key(name) && name != "excluded";
         if !wanted.is_empty() && (free(wanted) || crate::mutant!("names.aliases-not-unique")) {
             return wanted.to_owned();
         }
         let stem = head(wanted);
-        (2..).map(|n| format!("{stem}__{n}")).find(|name| free(name)).unwrap_or_default()
+        // Those before the last that was taken are taken.
+        let next = self.numbered.entry(stem.to_owned()).or_insert(2);
+        let found = (*next..).map(|n| (n, format!("{stem}__{n}"))).find(|(_, name)| free(name));
+        let (n, name) = found.unwrap_or_default();
+        *next = n;
+        name
     }
 
     /// Schemas in the order in which PostgreSQL looks for an unqualified name, after the temporary one for relations: names that

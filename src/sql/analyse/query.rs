@@ -15,6 +15,20 @@ use crate::finding::{Denial, Reason};
 /// WITH queries of one statement: each name is looked for among all.
 const MAX_CTES: usize = 1000;
 
+/// MaxTupleAttributeNumber: PostgreSQL has no row of more columns (src/include/access/htup_details.h).
+const MAX_ENTRIES: usize = 1664;
+
+/// As PostgreSQL refuses what is longer, once it has read all of it.
+///
+/// # Errors
+/// 54011.
+pub(super) fn at_most_entries(what: &str, entries: usize) -> Result<(), Denial> {
+    if entries <= MAX_ENTRIES {
+        return Ok(());
+    }
+    Err(Denial::invalid(sqlstate::TOO_MANY_COLUMNS, format!("{what} can have at most {MAX_ENTRIES} entries")))
+}
+
 impl Analyser<'_> {
     /// Resolves a query level and everything below it. `recursive`: the CTE whose query this is, under WITH RECURSIVE.
     pub(super) fn query(&mut self, select: &mut SelectStmt, recursive: Option<usize>) -> Result<Vec<Output>, Denial> {
@@ -153,6 +167,7 @@ impl Analyser<'_> {
 
     /// Resolves a target list: stars expanded, every entry named. Also for RETURNING.
     pub(super) fn target_list(&mut self, list: &mut Vec<Node>) -> Result<Vec<Output>, Denial> {
+        at_most_entries("target lists", list.len())?;
         let mut expanded = Vec::with_capacity(list.len());
         let mut outputs = vec![];
         for item in std::mem::take(list) {
@@ -169,7 +184,9 @@ impl Analyser<'_> {
             if let Some(NodeEnum::ColumnRef(c)) = &value.node
                 && is_star(c)
             {
-                for (visible, column) in self.star(c).map_err(|denial| denial.at_node(c.location))? {
+                let columns = self.star(c).map_err(|denial| denial.at_node(c.location))?;
+                at_most_entries("target lists", outputs.len() + columns.len())?;
+                for (visible, column) in columns {
                     let printed = self.print_column(column);
                     outputs.push(self.output(&visible, &printed));
                     expanded.push(target(&visible, printed));
@@ -192,6 +209,7 @@ impl Analyser<'_> {
             outputs.push(self.output(name, value));
             expanded.push(node(NodeEnum::ResTarget(entry)));
         }
+        at_most_entries("target lists", outputs.len())?;
         *list = expanded;
         Ok(outputs)
     }
@@ -227,6 +245,7 @@ impl Analyser<'_> {
     }
 
     fn group_clause(&mut self, clause: &mut [Node], outputs: &[Output]) -> Result<(), Denial> {
+        at_most_entries("target lists", clause.len())?;
         for item in clause {
             if let Some(keys) = grouping_keys(item) {
                 self.group_clause(keys, outputs)?;
@@ -245,6 +264,7 @@ impl Analyser<'_> {
     }
 
     fn distinct_clause(&mut self, clause: &mut [Node], outputs: &[Output]) -> Result<(), Denial> {
+        at_most_entries("target lists", clause.len())?;
         for item in clause {
             // DISTINCT without ON is a list of one empty node.
             if item.node.is_some() && !self.names_output(item, outputs) {
@@ -255,6 +275,7 @@ impl Analyser<'_> {
     }
 
     fn sort_clause(&mut self, clause: &mut [Node], outputs: &[Output]) -> Result<(), Denial> {
+        at_most_entries("target lists", clause.len())?;
         for sort in clause {
             let Some(NodeEnum::SortBy(s)) = &mut sort.node else {
                 return Err(Denial::unsupported("this ORDER BY cannot be secured"));

@@ -163,7 +163,7 @@ impl Analyser<'_> {
         let renamed = alias_columns(alias.as_ref());
         let visible = alias.as_ref().map_or_else(|| usual.to_owned(), |a| a.aliasname.clone());
         rename(&mut columns, &renamed, &visible)?;
-        let id = self.add_rte(&visible, RteKind::Function, columns);
+        let id = self.add_rte(&visible, RteKind::Function, columns)?;
         *alias = Some(Alias { aliasname: self.rtes[id].alias.clone(), colnames: strings(&renamed) });
         Ok(self.item(id, visible, None))
     }

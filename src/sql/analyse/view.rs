@@ -73,7 +73,7 @@ impl Analyser<'_> {
         let mut columns: Vec<RteColumn> =
             outputs.into_iter().map(|o| RteColumn { name: o.name, number: 0, typed: o.typed, sources: o.sources }).collect();
         rename(&mut columns, &renamed, &visible)?;
-        let id = self.add_rte(&visible, RteKind::Derived, columns);
+        let id = self.add_rte(&visible, RteKind::Derived, columns)?;
         let sub_select = RangeSubselect {
             lateral: false,
             subquery: boxed(node(NodeEnum::SelectStmt(Box::new(select)))),
