@@ -30,8 +30,8 @@ use super::{poison, prelude};
 
 use crate::audit::Trail;
 use crate::backend::pool::{Holder, Lease};
-use crate::cache::tags::Intent;
 use crate::cache::Fill;
+use crate::cache::tags::Intent;
 use crate::error::{Severity, SqlError, SqlState, sqlstate};
 use crate::event::{Command, Event, Flow, Verdict};
 use crate::finding::{Denial, Reason};
