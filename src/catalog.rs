@@ -49,6 +49,9 @@ pub struct Snapshot {
     /// There are operator classes of the database's own: what is sorted or compared may call anything.
     #[serde(default)]
     pub own_classes: bool,
+    /// There are event triggers: whoever makes or drops a temporary table runs them. Absent from older dumps.
+    #[serde(default)]
+    pub event_triggers: bool,
     /// `default_transaction_isolation` of the role. Absent from older dumps.
     #[serde(default)]
     pub default_isolation: String,

@@ -72,6 +72,7 @@ SELECT pg_catalog.json_build_object(
       AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend x WHERE x.classid = 'pg_catalog.pg_opclass'::pg_catalog.regclass AND x.objid = c.oid AND x.deptype = 'e')) o(oid) WHERE o.oid <> 0),
   'own_classes', EXISTS (SELECT 1 FROM pg_catalog.pg_opclass c WHERE c.oid >= 16384
       AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend x WHERE x.classid = 'pg_catalog.pg_opclass'::pg_catalog.regclass AND x.objid = c.oid AND x.deptype = 'e')),
+  'event_triggers', EXISTS (SELECT 1 FROM pg_catalog.pg_event_trigger t WHERE t.evtenabled <> 'D'),
   'unlogged', (SELECT COALESCE(pg_catalog.json_agg(c.oid::pg_catalog.int8), '[]') FROM pg_catalog.pg_class c WHERE c.relpersistence = 'u' AND c.relkind IN ('r', 'p')),
   'cascades', (SELECT COALESCE(pg_catalog.json_agg(DISTINCT pg_catalog.jsonb_build_array(k.confrelid::pg_catalog.int8, k.conrelid::pg_catalog.int8)), '[]')
     FROM pg_catalog.pg_constraint k WHERE k.contype = 'f' AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))),

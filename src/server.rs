@@ -99,7 +99,11 @@ pub async fn run(config: Config, policies: PolicyModel) -> Result<(), String> {
     let mut gates: HashMap<String, Arc<dyn Review>> = HashMap::new();
     let mut tables: HashMap<String, Arc<dyn Tables>> = HashMap::new();
     for database in &config.databases {
-        keepers.push(Keeper::start(&config, database, &policies, &events).await?);
+        let mut keeper = Keeper::start(&config, database, &policies, &events).await?;
+        if cache.is_some() {
+            keeper.check_direct().await?;
+        }
+        keepers.push(keeper);
     }
     for (database, keeper) in config.databases.iter().zip(&keepers) {
         let is_same = |other: &config::Database| other.upstream.database == database.upstream.database;
@@ -193,7 +197,8 @@ fn caches(config: &Config, cache: &Arc<Cache>, tables: &HashMap<String, Arc<dyn 
             let bound = Arc::new(Staleness::new(config.cache_within));
             cache = cache.bounded(bound.clone());
             let name = database.name.clone();
-            tokio::spawn(follow::follow(name, upstream.clone(), cache.clone(), bound, tables.clone()));
+            let followed = follow::Followed { upstream: upstream.clone(), own: database.upstream.clone() };
+            tokio::spawn(follow::follow(name, followed, cache.clone(), bound, tables.clone()));
         }
         caches.insert(database.name.clone(), cache);
     }

@@ -322,7 +322,9 @@ impl World {
         let databases: Vec<_> = names.iter().map(|name| ((*name).to_owned(), url.clone())).collect();
         let setup = Setup::new(&databases, &users, &[("shop.toml", POLICIES)]);
         let text = std::fs::read_to_string(setup.config()).expect("the configuration");
-        std::fs::write(setup.config(), text + "[cache]\nmemory_mb = 16\n").expect("write the configuration");
+        // Who waits for a connection gives up well before who waits for an answer.
+        let more = "[cache]\nmemory_mb = 16\n[limits]\npool_wait = \"10s\"\n";
+        std::fs::write(setup.config(), text + more).expect("write the configuration");
         World { proxy: Proxy::start(setup), cluster }
     }
 
@@ -1185,8 +1187,132 @@ fn a_standby_that_takes_over_ends_what_it_never_had() {
     }
     // And it serves: what is written there ends what is kept.
     run(&mut other, "UPDATE item SET n = 7 WHERE id = 1");
-    assert_eq!(other.query(read).scalar().as_deref(), Some("7"));
-    assert_eq!(world.asking(&mut other, read), "hit");
+    wait_until(|| {
+        assert_eq!(other.query(read).scalar().as_deref(), Some("7"));
+        world.asking(&mut other, read) == "hit"
+    });
+}
+
+/// By what became of a transaction is found out (its process is gone) would be a lie of the pooler's.
+#[test]
+fn an_upstream_that_is_a_pooler_is_refused() {
+    let cluster = Cluster::start();
+    cluster.execute("postgres", "CREATE DATABASE shop");
+    let relay = Relay::disguised(cluster.port);
+    let url = cluster.app_url("shop").replace(&format!(":{}/", cluster.port), &format!(":{}/", relay.port));
+    let setup = Setup::new(&[("shop".to_owned(), url)], &[User { name: "one", access: "tenant = \"1\"" }], &[]);
+    let text = std::fs::read_to_string(setup.config()).expect("the configuration");
+    std::fs::write(setup.config(), text + "[cache]\nmemory_mb = 16\n").expect("write the configuration");
+    let output = setup.run(&["serve"]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && told.contains("this is a pooler"), "{told}");
+}
+
+/// Functions and foreign tables of one database reach another, whose answers this process has as well.
+#[test]
+fn what_is_written_by_way_of_another_database_ends_answers_too() {
+    let cluster = Cluster::start();
+    for name in ["shop", "reports"] {
+        cluster.execute("postgres", &format!("CREATE DATABASE {name}"));
+    }
+    let item = "CREATE TABLE item (tenant_id int NOT NULL, id int, n int NOT NULL DEFAULT 0, PRIMARY KEY (tenant_id, id)); GRANT ALL ON item TO app;";
+    cluster.execute("shop", &format!("{item} INSERT INTO item SELECT 1, g FROM generate_series(1, 9) g"));
+    let host = cluster.superuser_url("shop").split_once("host=").expect("a host").1.split('&').next().expect("one").to_owned();
+    let port = cluster.port;
+    let setting = format!("host ''{host}'', port ''{port}'', dbname ''shop''");
+    cluster.execute(
+        "reports",
+        &format!(
+            "CREATE EXTENSION postgres_fdw; CREATE EXTENSION dblink;
+            CREATE SERVER shop FOREIGN DATA WRAPPER postgres_fdw OPTIONS ({});
+            CREATE USER MAPPING FOR app SERVER shop OPTIONS (user 'postgres', password_required 'false');
+            CREATE USER MAPPING FOR postgres SERVER shop OPTIONS (user 'postgres');
+            CREATE TABLE split (tenant_id int NOT NULL, id int, n int NOT NULL) PARTITION BY LIST (tenant_id);
+            CREATE FOREIGN TABLE split_1 PARTITION OF split FOR VALUES IN (1) SERVER shop OPTIONS (table_name 'item');
+            {item} INSERT INTO item VALUES (1, 1);
+            CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
+                PERFORM dblink_exec('host={host} port={port} dbname=shop user=postgres', 'UPDATE item SET n = n + 1'); RETURN NEW; END $$;
+            CREATE TRIGGER tell AFTER UPDATE ON item FOR EACH ROW EXECUTE FUNCTION tell();
+            GRANT ALL ON ALL TABLES IN SCHEMA public TO app; GRANT USAGE ON FOREIGN SERVER shop TO app",
+            setting.replace("''", "'")
+        ),
+    );
+    let owner = format!("unrestricted = true\nupstream = \"{}\"", cluster.superuser_url("reports"));
+    let users = [User { name: "one", access: "tenant = \"1\"" }, User { name: "owner", access: &owner }];
+    let table = |name: &str| format!("[[table]]\nname = 'public.{name}'\nscope = 'tenant'\ntenant_column = 'tenant_id'\n");
+    let databases = ["shop", "reports"].map(|name| (name.to_owned(), cluster.app_url(name)));
+    let reports = "database = 'reports'\n".to_owned() + &table("split");
+    let files = [("all.toml", table("item")), ("reports.toml", reports)];
+    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let setup = Setup::new(&databases, &users, &files);
+    let text = std::fs::read_to_string(setup.config()).expect("the configuration");
+    std::fs::write(setup.config(), text + "[cache]\nmemory_mb = 16\n").expect("write the configuration");
+    let world = World { proxy: Proxy::start(setup), cluster };
+    let connect = |user: &str, database: &str| Wire::connect(&world.proxy.target(user, database)).expect("a session");
+    let (mut reader, mut tenant, mut owner) = (connect("one", "shop"), connect("one", "reports"), connect("owner", "reports"));
+    let read = "SELECT n FROM item WHERE id = 1";
+    for (writer, write) in
+        [(&mut tenant, "UPDATE split SET n = n + 1 WHERE id = 1"), (&mut owner, "UPDATE split SET n = n + 1 WHERE id = 1")]
+    {
+        world.changes(&mut reader, read, true, &mut || run(writer, write));
+    }
+    world.changes(&mut reader, read, true, &mut || run(&mut tenant, "UPDATE item SET n = n + 1 WHERE id = 1"));
+}
+
+/// Whoever makes or drops a temporary table runs event triggers.
+#[test]
+fn event_triggers_write_too() {
+    let cluster = Cluster::start();
+    cluster.execute("postgres", "CREATE DATABASE shop");
+    cluster.execute(
+        "shop",
+        "CREATE TABLE made (tenant_id int NOT NULL, tag text); GRANT ALL ON made TO app;
+        CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER AS
+            $$ BEGIN INSERT INTO public.made VALUES (1, tg_tag); END $$;
+        CREATE EVENT TRIGGER noted ON ddl_command_end EXECUTE FUNCTION note()",
+    );
+    let policies = "[[table]]\nname = 'public.made'\nscope = 'tenant'\ntenant_column = 'tenant_id'\n\
+        [[temporary]]\nname = 'picked'\ncolumns = 'id int'\n";
+    let users = [User { name: "one", access: "tenant = \"1\"" }];
+    let setup = Setup::new(&[("shop".to_owned(), cluster.app_url("shop"))], &users, &[("shop.toml", policies)]);
+    let text = std::fs::read_to_string(setup.config()).expect("the configuration");
+    std::fs::write(setup.config(), text + "[cache]\nmemory_mb = 16\n").expect("write the configuration");
+    let world = World { proxy: Proxy::start(setup), cluster };
+    let (mut reader, mut writer) = (world.connect("one"), world.connect("one"));
+    for write in
+        ["CREATE TEMPORARY TABLE picked (id int)", "DROP TABLE picked", "CREATE TEMPORARY TABLE picked AS SELECT 1 AS id"]
+    {
+        world.changes(&mut reader, "SELECT count(*) FROM made", true, &mut || run(&mut writer, write));
+    }
+}
+
+/// Past the process, as GRANT and REVOKE of roles are.
+#[test]
+fn what_a_role_may_no_longer_read_is_not_given_for_long() {
+    let world = World::start();
+    for (grant, revoke) in [
+        (
+            "REVOKE ALL ON word FROM app; CREATE ROLE readers; GRANT SELECT ON word TO readers; GRANT readers TO app",
+            "REVOKE readers FROM app",
+        ),
+        ("GRANT readers TO app", "ALTER ROLE app NOINHERIT"),
+    ] {
+        // What is given and taken between two looks leaves no trace.
+        let noticed = || world.proxy.log().matches("connections are made anew").count();
+        let before = noticed();
+        world.cluster.execute("shop", grant);
+        wait_until(|| noticed() >= before + 2);
+        let mut one = world.connect("one");
+        let read = "SELECT count(*) FROM word";
+        let begun = Instant::now();
+        while one.query(read).error.is_some() || world.asking(&mut one, read) != "hit" {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{grant}: never a hit");
+        }
+        world.cluster.execute("shop", revoke);
+        while one.query(read).error.is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{revoke}: given for ever");
+        }
+    }
 }
 
 #[test]

@@ -42,10 +42,14 @@ fn cluster() -> Cluster {
 }
 
 fn proxy(cluster: &Cluster, within: &str) -> Proxy {
+    proxy_that_follows(cluster, "shop", within)
+}
+
+fn proxy_that_follows(cluster: &Cluster, followed: &str, within: &str) -> Proxy {
     let users = [User { name: "one", access: "tenant = \"1\"" }, User { name: "two", access: "tenant = \"2\"" }];
     let setup = Setup::new(&[("shop".to_owned(), cluster.app_url("shop"))], &users, &[("shop.toml", &policies())]);
     let text = std::fs::read_to_string(setup.config()).expect("the configuration");
-    let url = cluster.app_url("shop");
+    let url = cluster.app_url(followed);
     let follower = format!("postgres://follower:secret@{}", url.split_once('@').expect("a host").1);
     let text = text.replace("pool_size = 4", &format!("pool_size = 4\nfollow = \"{follower}\""));
     std::fs::write(setup.config(), format!("{text}[cache]\nmemory_mb = 16\nwithin = \"{within}\"\n")).expect("write");
@@ -208,6 +212,18 @@ fn nothing_is_given_while_the_log_is_not_followed() {
     wait_for_hits(&proxy, &mut one);
     assert_eq!(one.query(read).scalar(), n);
     assert_eq!(proxy.log().matches("cannot be followed").count(), 4, "once each time");
+}
+
+/// A publication of that name is in each database that is followed: which one is a line's mistake.
+#[test]
+fn another_databases_log_says_nothing_of_this_one() {
+    let cluster = cluster();
+    cluster.execute("postgres", "CREATE PUBLICATION bulkhead FOR ALL TABLES");
+    let proxy = proxy_that_follows(&cluster, "postgres", "1s");
+    let mut one = Wire::connect(&proxy.target("one", "shop")).expect("a session");
+    wait("the log names it", || proxy.log().contains("follow leads to another database than upstream"));
+    assert_ne!(asking(&proxy, &mut one, "SELECT n FROM word WHERE id = 1"), "hit");
+    assert_ne!(asking(&proxy, &mut one, "SELECT n FROM word WHERE id = 1"), "hit");
 }
 
 #[test]

@@ -42,6 +42,15 @@ impl Watch {
         self.connections
     }
 
+    /// Whether it is PostgreSQL that answers, and no pooler before it: the process that was named at login is the one that answers.
+    ///
+    /// # Errors
+    /// No connection, or the query failed.
+    pub async fn is_direct(&mut self) -> Result<bool, SqlError> {
+        let own = self.ask("SELECT pg_catalog.pg_backend_pid()").await?;
+        Ok(self.connection.as_ref().is_some_and(|connection| connection.server().process_id.to_string() == own))
+    }
+
     /// The fingerprint now.
     ///
     /// # Errors
@@ -136,13 +145,14 @@ pub struct Fingerprint {
     /// By DDL: the snapshot must be loaded again.
     pub catalog: String,
     /// By ALTER ROLE or ALTER DATABASE .. SET, for this role in this database, or by the configuration file: what new sessions start
-    /// with. Also by another start of the server, which may have lost commits that nobody waited for.
+    /// with. By GRANT and REVOKE of roles: what they may do. Also by another start of the server, which may have lost commits that
+    /// nobody waited for.
     pub settings: String,
 }
 
 /// The catalogs that [`SNAPSHOT_SQL`] reads and DDL can change without a trace in another of these, and those that say what values look
 /// like.
-const CATALOGS: [&str; 20] = [
+const CATALOGS: [&str; 21] = [
     "pg_class",
     "pg_attribute",
     "pg_type",
@@ -158,6 +168,7 @@ const CATALOGS: [&str; 20] = [
     "pg_sequence",
     "pg_rewrite",
     "pg_trigger",
+    "pg_event_trigger",
     "pg_attrdef",
     "pg_enum",
     "pg_ts_config",
@@ -182,6 +193,13 @@ const SHOWN_BY: [&str; 14] = [
     "transform_null_equals",
     "timezone_abbreviations",
 ];
+
+/// The roles that this one is a member of, and what they may do by themselves.
+const ROLES: &str = "(WITH RECURSIVE held(oid) AS (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) CURRENT_USER \
+    UNION SELECT m.roleid FROM pg_catalog.pg_auth_members m, held h WHERE m.member OPERATOR(pg_catalog.=) h.oid) \
+    SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', r.oid, r.rolsuper, r.rolinherit, r.rolbypassrls, (SELECT pg_catalog.string_agg(\
+    m.xmin::pg_catalog.text, ',' ORDER BY m.roleid) FROM pg_catalog.pg_auth_members m WHERE m.member OPERATOR(pg_catalog.=) r.oid)), '/' ORDER BY r.oid) \
+    FROM pg_catalog.pg_roles r, held h WHERE r.oid OPERATOR(pg_catalog.=) h.oid)";
 
 /// Leaves out rows of sessions' temporary tables, which the snapshot has none of.
 fn is_lasting(catalog: &str) -> String {
@@ -214,7 +232,7 @@ static FINGERPRINT_SQL: LazyLock<String> = LazyLock::new(|| {
     };
     format!(
         "SELECT pg_catalog.md5(pg_catalog.concat_ws('/', {}, pg_catalog.current_setting('default_transaction_isolation'))) || ' ' || \
-         pg_catalog.md5(pg_catalog.concat_ws('/', pg_catalog.pg_postmaster_start_time(), {}, {}))",
+         pg_catalog.md5(pg_catalog.concat_ws('/', pg_catalog.pg_postmaster_start_time(), {}, {}, {ROLES}))",
         CATALOGS.map(rows).join(", "),
         SHOWN_BY.map(|name| format!("pg_catalog.current_setting('{name}')")).join(", "),
         "(SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', setdatabase, setrole, pg_catalog.array_to_string(setconfig, ' ')), '/' \

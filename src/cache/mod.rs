@@ -434,7 +434,7 @@ impl DatabaseCache {
     }
 
     /// Makes all answers of all databases unreadable until the intent ends: it is not known where the writes go.
-    pub fn widen_everywhere(&self, intent: &mut Intent) {
+    fn widen_everywhere(&self, intent: &mut Intent) {
         let all = self.cache.databases.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter().for_each(|(_, numbers)| intent.add(numbers.everything));
     }
@@ -460,7 +460,8 @@ impl DatabaseCache {
         }
         match writes {
             Writes::Nothing => {}
-            Writes::Everything => intent.add(self.everything),
+            // Where to is not known: functions can reach another database (dblink, foreign tables), which may be one of this cache's.
+            Writes::Everything => self.widen_everywhere(intent),
             Writes::Families(all) => {
                 for (i, touched) in all.iter().enumerate() {
                     let tenant = tenant.filter(|_| touched.whose == Whose::Tenant);

@@ -32,7 +32,8 @@ pub(super) fn all(catalog: &Catalog) -> HashMap<u32, Arc<Family>> {
         let lasting = relation.schema != TEMPORARY_SCHEMA && matches!(relation.kind, 'r' | 'p');
         family.plain &=
             lasting && relation.parents.len() < 2 && !catalog.has_rules(relation.oid) && !unlogged.contains(&relation.oid);
-        family.opaque |= catalog.has_rules(relation.oid);
+        // What another server does with it, or another database of this one, is not known.
+        family.opaque |= catalog.has_rules(relation.oid) || relation.kind == 'f';
     }
     for oid in &catalog.snapshot.opaque {
         if let Some(family) = roots.get(oid).and_then(|root| families.get_mut(root)) {

@@ -182,13 +182,21 @@ fn writes(statement: &Statement, tree: Option<&Node>, catalog: &Catalog, policie
         | Statement::Execute { name: _, arguments: _, query: _ }
         | Statement::CopyTo { query: _, options: _ }
         | Statement::Declare { name: _, options: _, query: _ }
-        | Statement::Explain { options: _, query: _ }
-        | Statement::CreateTemporary(_) => tree.map_or(Writes::Everything, |tree| cached::writes(tree, catalog, Some(policies))),
+        | Statement::Explain { options: _, query: _ } => {
+            tree.map_or(Writes::Everything, |tree| cached::writes(tree, catalog, Some(policies)))
+        }
         Statement::CopyFrom(_) => match tree.and_then(|t| t.node.as_ref()) {
             Some(NodeEnum::CopyStmt(copy)) => cached::writes_of_copy(copy.relation.as_ref(), catalog),
             Some(_) | None => Writes::Everything,
         },
-        // They change the session, or a temporary table; what a cursor runs was told by its DECLARE.
+        // A temporary table's rows are nobody else's, but event triggers may write anywhere.
+        Statement::CreateTemporary(_) | Statement::Utility(Utility::Temporary { node: _, command: _, pins: _ })
+            if catalog.snapshot().event_triggers && !crate::mutant!("cache.event-triggers-write-nothing") =>
+        {
+            Writes::Everything
+        }
+        Statement::CreateTemporary(_) => tree.map_or(Writes::Everything, |tree| cached::writes(tree, catalog, Some(policies))),
+        // They change the session; what a cursor runs was told by its DECLARE.
         Statement::Utility(_) => Writes::Nothing,
     }
 }

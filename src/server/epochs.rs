@@ -302,6 +302,21 @@ impl Keeper {
         Ok(keeper)
     }
 
+    /// The result cache finds out by the server's processes what became of transactions.
+    ///
+    /// # Errors
+    /// They are not the server's, or it does not say.
+    pub async fn check_direct(&mut self) -> Result<(), String> {
+        let name = &self.database.name;
+        match self.catalog.is_direct().await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(format!(
+                "database \"{name}\": the result cache needs PostgreSQL itself as its upstream, and this is a pooler: it names other processes at login than those that answer"
+            )),
+            Err(error) => Err(format!("database \"{name}\": the server does not say which of its processes answers: {error}")),
+        }
+    }
+
     /// What it knows of definitions, for the others that are the same database.
     pub fn freshness(&self) -> Arc<Freshness> {
         self.freshness.clone()

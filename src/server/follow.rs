@@ -23,6 +23,10 @@ const LOOK_SQL: &str = "SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text
 const FLUSH_SQL: &str = "SELECT pg_catalog.pg_logical_emit_message(true, 'bulkhead', '')";
 const ALONE_SQL: &str = "SET synchronous_commit = 'local'; SET application_name = 'bulkhead'";
 
+/// Which database of which server it is, as any role may ask, whatever its settings.
+const SAME_SQL: &str = "SELECT pg_catalog.to_char(pg_catalog.timezone('UTC', pg_catalog.pg_postmaster_start_time()), 'YYYYMMDDHH24MISSUS'), d.oid \
+    FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()";
+
 /// Between two looks, as a part of the bound.
 const LOOKS: u32 = 8;
 /// And at most: definitions are looked at as well.
@@ -40,12 +44,20 @@ const DEFINITIONS: Duration = Duration::from_secs(3);
 const PAGE: u64 = 8_192;
 const HEADER: u64 = 40;
 
+/// Whose log is followed.
+pub struct Followed {
+    /// By which it is.
+    pub upstream: Upstream,
+    /// Where tenants' statements go: the same database, or what is told says nothing of it.
+    pub own: Upstream,
+}
+
 /// Follows for ever.
-pub async fn follow(name: String, upstream: Upstream, cache: DatabaseCache, bound: Arc<Staleness>, tables: Arc<dyn Tables>) {
+pub async fn follow(name: String, followed: Followed, cache: DatabaseCache, bound: Arc<Staleness>, tables: Arc<dyn Tables>) {
     let mut follower = Follower::new(cache.clone());
     let mut was_lost = false;
     loop {
-        let ended = follow_once(&name, &upstream, &cache, &bound, &*tables, &mut follower, &mut was_lost).await;
+        let ended = follow_once(&name, &followed, &cache, &bound, &*tables, &mut follower, &mut was_lost).await;
         bound.lose();
         cache.forget();
         if !std::mem::replace(&mut was_lost, true) {
@@ -61,7 +73,7 @@ enum Never {}
 
 async fn follow_once(
     name: &str,
-    upstream: &Upstream,
+    Followed { upstream, own }: &Followed,
     cache: &DatabaseCache,
     bound: &Staleness,
     tables: &dyn Tables,
@@ -70,6 +82,7 @@ async fn follow_once(
 ) -> Result<Never, SqlError> {
     let mut side = backend::connect(upstream).await?;
     side.query(ALONE_SQL).await?;
+    check_same(&mut side, own).await?;
     look(&mut side).await?;
     follower.begin_again();
     let mut stream = Replication::start(upstream).await?;
@@ -154,6 +167,19 @@ struct Look {
     snapshot: Snapshot,
     end: Lsn,
     publication: String,
+}
+
+/// # Errors
+/// The log that is followed is another database's than tenants' statements go to.
+async fn check_same(side: &mut Connection, own: &Upstream) -> Result<(), SqlError> {
+    let mut tenants = backend::connect(own).await?;
+    let (followed, asked) = (side.query(SAME_SQL).await?, tenants.query(SAME_SQL).await?);
+    tenants.terminate().await;
+    if followed == asked {
+        return Ok(());
+    }
+    let message = format!("follow leads to another database than upstream ({}:{}/{})", own.host, own.port, own.database);
+    Err(SqlError::new(sqlstate::CONNECTION_FAILURE, message))
 }
 
 async fn look(side: &mut Connection) -> Result<Look, SqlError> {

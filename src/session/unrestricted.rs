@@ -55,7 +55,6 @@ pub async fn serve(established: Established, shared: &Shared, pool: &Pool) {
         simple: false,
         unsynced: false,
         intent: None,
-        elsewhere: pool.upstream().database != database.pool.upstream().database,
         database,
         recorder: Recorder::new(trail),
         user: principal.user,
@@ -133,8 +132,6 @@ struct Relay {
     unsynced: bool,
     /// To the result cache, all that such a user does is a write of everything.
     intent: Option<Intent>,
-    /// The user's own connections lead to another database than those of tenants.
-    elsewhere: bool,
     database: Arc<Database>,
     recorder: Recorder,
     user: Arc<str>,
@@ -252,9 +249,6 @@ impl Relay {
         if let (None, Some(cache)) = (&self.intent, &self.database.cache) {
             let mut intent = cache.intend();
             cache.widen(&mut intent, &Writes::Everything, &WrittenRows::default(), None);
-            if self.elsewhere {
-                cache.widen_everywhere(&mut intent);
-            }
             self.intent = Some(intent);
         }
     }
