@@ -481,8 +481,9 @@ fn set_config_and_hidden_ways_to_it_are_refused() {
     let world = World::start();
     let (mut a, mut b) = world.pair();
     for sql in [
-        "SELECT set_config('work_mem', '9MB', false)",
-        "SELECT pg_catalog.set_config('search_path', 'red', true)",
+        "SELECT set_config('work_mem', '900MB', false)",
+        "SELECT set_config('row_security', 'off', false)",
+        "SELECT set_config('work_mem', '9MB', false) FROM products",
         "SELECT set_config(name, 'x', false) FROM products",
         "UPDATE accounts SET email = set_config('work_mem', '9MB', false) WHERE id = 1",
         "UPDATE pg_catalog.pg_settings SET setting = '9MB' WHERE name = 'work_mem'",
@@ -497,9 +498,24 @@ fn set_config_and_hidden_ways_to_it_are_refused() {
     ] {
         assert!(matches!(a.query(sql).sqlstate(), "42501" | "0A000"), "{sql}");
     }
-    // What may be set so ends with its transaction, whatever the statement says: drivers turn jit off by it.
-    assert_eq!(get(&mut a, "SELECT set_config('jit', 'off', false)"), "off");
-    assert_eq!(get(&mut b, "SHOW jit"), "on");
+    // What SET may set is carried from backend to backend as if SET had set it: Django and drivers write it so.
+    for (name, value) in
+        [("jit", "off"), ("TimeZone", "Asia/Tokyo"), ("search_path", "red, public"), ("search_path", ""), ("work_mem", "9MB")]
+    {
+        assert_eq!(get(&mut a, &format!("SELECT set_config('{name}', '{value}', false)")), value);
+        for _ in 0..3 {
+            let count = "SELECT count(*) FROM public.orders";
+            assert_eq!((get(&mut a, count), get(&mut b, count)), ("30".to_owned(), "40".to_owned()));
+            assert_eq!(get(&mut a, &format!("SHOW {name}")), value);
+            assert_ne!(get(&mut b, &format!("SHOW {name}")), value);
+        }
+        a.query(format!("RESET {name}"));
+        let run = |a: &mut Wire, sql: &str| assert!(a.query(sql).error.is_none(), "{sql}");
+        run(&mut a, "BEGIN");
+        assert_eq!(get(&mut a, &format!("SELECT pg_catalog.set_config('{name}', '{value}', true)")), value);
+        run(&mut a, "COMMIT");
+        assert_eq!(get(&mut a, &format!("SHOW {name}")), get(&mut b, &format!("SHOW {name}")));
+    }
     assert_eq!(get(&mut b, "SHOW work_mem"), "4MB");
     both_work(&mut a, &mut b);
 }

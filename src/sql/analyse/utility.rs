@@ -5,6 +5,7 @@ use pg_query::protobuf::{
 };
 use pg_query::{Node, NodeEnum};
 
+use super::super::tree::{names, node, target, text_constant};
 use super::Analyser;
 use crate::error::sqlstate;
 use crate::finding::Denial;
@@ -260,7 +261,7 @@ pub(super) fn single_call(select: &pg::SelectStmt, analyser: &mut Analyser<'_>) 
             analyser.pin_constants(value);
             let setting = constant_text(setting)?;
             if !analyser.context.is_tenant_setting(&setting) {
-                return None;
+                return configure(&setting, value, local, analyser);
             }
             let value = match &value.node {
                 Some(NodeEnum::ParamRef(p)) => ConfigValue::Parameter(analyser.note_parameter(p)?),
@@ -277,6 +278,45 @@ pub(super) fn single_call(select: &pg::SelectStmt, analyser: &mut Analyser<'_>) 
         }
         (_, _) => None, // tidy: not a syntax kind
     }
+}
+
+/// `SELECT set_config('TimeZone', 'UTC', false)` is SET with an answer, as Django and pg_dump write it. `None`: it is a function like others.
+fn configure(name: &str, value: &Node, local: &Node, analyser: &Analyser<'_>) -> Option<Utility> {
+    let (lower, text) = (name.to_ascii_lowercase(), constant_text(value)?);
+    let values =
+        if matches!(lower.as_str(), "search_path" | "temp_tablespaces") { plain_names(&text)? } else { vec![text.clone()] };
+    check_settable(&lower, analyser).and_then(|()| check_value(&lower, &values)).ok()?;
+    let Some(NodeEnum::AConst(pg::AConst { isnull: false, location: _, val: Some(a_const::Val::Boolval(is_local)) })) =
+        &local.node
+    else {
+        return None;
+    };
+    let call = pg::FuncCall {
+        funcname: names(&["pg_catalog", "set_config"]),
+        args: vec![text_constant(&lower), text_constant(&text), local.clone()],
+        funcformat: pg::CoercionForm::CoerceExplicitCall as i32,
+        ..Default::default()
+    };
+    let target_list = vec![target("set_config", node(NodeEnum::FuncCall(Box::new(call))))];
+    let select = pg::SelectStmt {
+        target_list,
+        limit_option: pg::LimitOption::Default as i32,
+        op: pg::SetOperation::SetopNone as i32,
+        ..Default::default()
+    };
+    let select = node(NodeEnum::SelectStmt(Box::new(select)));
+    Some(Utility::Set { name: lower, values: Some(values), local: is_local.boolval, node: select })
+}
+
+/// The elements of a list of identifiers that need no quotes; `None`: some do.
+fn plain_names(text: &str) -> Option<Vec<String>> {
+    let is_plain = |name: &str| {
+        name == "\"$user\""
+            || name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+                && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    };
+    let names: Vec<&str> = text.split(',').map(str::trim).filter(|name| !name.is_empty() || text.contains(',')).collect();
+    names.iter().all(|name| is_plain(name)).then(|| names.iter().map(|name| name.trim_matches('"').to_owned()).collect())
 }
 
 pub(super) fn constant_text(node: &Node) -> Option<String> {

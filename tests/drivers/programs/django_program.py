@@ -11,7 +11,9 @@ E = os.environ
 settings.configure(
     INSTALLED_APPS=["django.contrib.contenttypes", "programs.blog"],
     DATABASES={"default": {"ENGINE": "django.db.backends.postgresql", "NAME": E["PGDATABASE"], "USER": E["PGUSER"], "PASSWORD": E["PGPASSWORD"], "HOST": E["PGHOST"],
-                           "PORT": E["PGPORT"], "OPTIONS": {"sslmode": "disable"}, "CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}},
+                           "PORT": E["PGPORT"], "OPTIONS": {"sslmode": "disable"}, "CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True,
+                           # Another than the server's: Django sets it with SELECT set_config().
+                           "TIME_ZONE": "America/Bogota"}},
     DEFAULT_AUTO_FIELD="django.db.models.BigAutoField", USE_TZ=True, TIME_ZONE="Europe/Vienna",
 )
 django.setup()
