@@ -3,6 +3,7 @@
 pub mod epochs;
 pub mod facts;
 mod follow;
+pub mod rehearsal;
 mod usual;
 
 use std::collections::HashMap;

@@ -122,6 +122,40 @@ fn nothing_to_serve_is_said_before_anything_is_opened() {
     assert!(stderr(&output).contains("no [[database]]") && stderr(&output).contains("no [[user]]"), "{}", stderr(&output));
 }
 
+/// What no file says: `check` warns, since it may run elsewhere, and `serve` does not start.
+#[test]
+fn what_the_machine_lacks_is_told_before_anything_is_opened() {
+    let server = "[server]\nlisten = \"127.0.0.1:47001\"\n";
+    let (pem, other) = ("cert.pem", "key.pem");
+    for (config, told) in [
+        (
+            format!("[server]\nlisten = \"127.0.0.1:47001\"\ntls_certificate = \"{pem}\"\ntls_key = \"{other}\"\n"),
+            "tls_certificate, tls_key",
+        ),
+        (format!("{server}[audit]\npath = \"proxy.toml/audit\"\n"), "[audit] path: proxy.toml/audit cannot be written"),
+        (
+            format!("{server}[audit]\npath = \"log\"\nvalue_keys = \"proxy.toml\"\n"),
+            "[audit] value_keys: proxy.toml cannot be written",
+        ),
+        (format!("{server}admin_listen = \"127.0.0.1:47001\"\n"), "listen and admin_listen are both"),
+        (format!("{server}[cache]\nmemory_mb = 268435456\n"), "this machine has"),
+    ] {
+        let place = Place::new(&(config.clone() + CONFIG), &[("a.toml", "[[table]]\nname = \"a\"\nscope = \"shared\"\n")]);
+        let checked = place.run(&["check"], &[]);
+        assert!(status(&checked) == 0 && stdout(&checked).contains(told), "{config}: {}{}", stdout(&checked), stderr(&checked));
+        assert_eq!(status(&place.run(&["check", "--strict"], &[])), 1);
+        let served = place.run(&["serve"], &[]);
+        assert!(status(&served) == 2 && stderr(&served).contains(told), "{config}: {}", stderr(&served));
+    }
+    let unknown = CONFIG.replace("/shop\"", "/shop?sslmode=verify-full&sslrootcert=nowhere.pem\"");
+    let checked = Place::new(&unknown, &[]).run(&["check"], &[]);
+    assert!(
+        stdout(&checked).contains("upstream of database \"shop\"") && stdout(&checked).contains("nowhere.pem"),
+        "{}",
+        stdout(&checked)
+    );
+}
+
 #[test]
 fn variables_and_flags_are_checked_like_the_file() {
     let place = Place::new(CONFIG, &[]);

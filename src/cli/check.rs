@@ -15,6 +15,7 @@ use crate::catalog::{Catalog, Relation, Snapshot};
 use crate::config::{Config, Problem, Problems, Upstream};
 use crate::gate::Gate;
 use crate::policy::model::PolicyModel;
+use crate::server::rehearsal;
 
 /// Check the configuration and the policies; with --database also against a live schema
 #[derive(Debug, clap::Args)]
@@ -103,6 +104,9 @@ fn check(common: &Common, args: &Args, findings: &mut Findings) -> Result<(), St
     if let Err(problems) = config.ready_to_serve() {
         findings.problems.0.extend(problems.0);
     }
+    // The machine that checks need not be the one that serves.
+    let advice = "`serve` would not start here: see to it there, or leave it if it is another machine's";
+    findings.warnings.extend(rehearsal::problems(&config).into_iter().map(|what| Warning::new("machine", what, advice)));
     findings.summary.push(format!(
         "configuration: {}, {}",
         count(config.databases.len(), "database"),

@@ -1,8 +1,8 @@
 //! `bulkhead serve`
 
 use super::{Common, Outcome, complain, complain_of, load_policies};
-use crate::config::{Log, LogFormat, Problems};
-use crate::server;
+use crate::config::{Log, LogFormat, Problem, Problems};
+use crate::server::{self, rehearsal};
 
 /// Serve until SIGTERM or SIGINT; SIGHUP reads policies and certificates again
 #[derive(Debug, clap::Args)]
@@ -39,6 +39,7 @@ pub fn run(common: &Common, args: Args) -> Outcome {
 fn serve(common: &Common) -> Result<Outcome, Problems> {
     let config = common.load()?;
     config.ready_to_serve()?;
+    Problems(rehearsal::problems(&config).into_iter().map(Problem::new).collect()).or(())?;
     let policies = load_policies(&config)?;
     start_log(&config.log);
     if policies.tables.is_empty() {

@@ -25,7 +25,9 @@ fn roles(config: &Config, policies: &PolicyModel) -> Vec<Warning> {
     let limits = policies.limits.iter().flat_map(|limit| limit.roles.iter().map(|role| ("[[limit]]", role)));
     let threats = policies.threats.iter().flat_map(|threat| threat.roles.iter().map(|role| ("[[threat]]", role)));
     let applications = policies.applications.iter().flat_map(|a| a.roles.iter().map(|role| ("[[application]]", role)));
-    let named: BTreeSet<(&str, &String)> = limits.chain(threats).chain(applications).collect();
+    let rules = policies.tables.iter().flat_map(|table| &table.rules);
+    let rules = rules.flat_map(|rule| rule.roles.iter().map(|role| ("[[table.rule]]", role)));
+    let named: BTreeSet<(&str, &String)> = limits.chain(threats).chain(applications).chain(rules).collect();
     let unknown = named.into_iter().filter(|(_, role)| !known.contains(*role));
     let warn = |(what, role): (&str, &String)| {
         Warning::new(

@@ -1,0 +1,79 @@
+//! What a start would trip over and no file says: files that cannot be read, directories that cannot be written, ports that are one.
+
+use std::io;
+use std::path::Path;
+
+use crate::backend::stream::Dialer;
+use crate::config::{Config, UserAccess};
+
+/// What `serve` needs of this machine, as far as it can be tried without leaving a trace.
+pub fn problems(config: &Config) -> Vec<String> {
+    tls(config)
+        .into_iter()
+        .chain(upstreams(config))
+        .chain(directories(config))
+        .chain(ports(config))
+        .chain(memory(config))
+        .collect()
+}
+
+fn tls(config: &Config) -> Option<String> {
+    let tls = config.server.tls.as_ref()?;
+    super::load_tls(tls).err().map(|error| format!("[server] tls_certificate, tls_key: {error}"))
+}
+
+/// The authorities' certificates.
+fn upstreams(config: &Config) -> Vec<String> {
+    let of_database = |d: &crate::config::Database| {
+        let about =
+            |what: &str, upstream: &crate::config::Upstream| (format!("{what} of database \"{}\"", d.name), upstream.clone());
+        [about("upstream", &d.upstream)]
+            .into_iter()
+            .chain(d.follow.as_ref().map(|follow| about("follow", follow)))
+            .collect::<Vec<_>>()
+    };
+    let of_user = |user: &crate::config::User| match &user.access {
+        UserAccess::Unrestricted { upstream: Some(upstream) } => {
+            Some((format!("upstream of user \"{}\"", user.name), upstream.clone()))
+        }
+        UserAccess::Unrestricted { upstream: None } | UserAccess::Fixed(_) | UserAccess::Shared { .. } => None,
+    };
+    let all = config.databases.iter().flat_map(of_database).chain(config.users.iter().filter_map(of_user));
+    all.filter_map(|(what, upstream)| Some(format!("{what}: {}", Dialer::new(upstream).err()?))).collect()
+}
+
+fn directories(config: &Config) -> Vec<String> {
+    let Some(audit) = &config.audit else { return vec![] };
+    let tried = [("path", &audit.path), ("value_keys", &audit.value_keys)].map(|(key, path)| {
+        let error = may_write(path).err()?;
+        Some(format!("[audit] {key}: {} cannot be written: {error}", path.display()))
+    });
+    tried.into_iter().flatten().collect()
+}
+
+/// Whether files can be made in a directory, or it can be made itself.
+fn may_write(path: &Path) -> io::Result<()> {
+    let there = path.ancestors().map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p }).find(|p| p.exists());
+    let there = there.ok_or(io::ErrorKind::NotFound)?;
+    if !there.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    // Without a name, where the system has such files.
+    tempfile::tempfile_in(there).map(drop)
+}
+
+fn ports(config: &Config) -> Option<String> {
+    let listen = config.server.listen;
+    let is_same = config.server.admin_listen? == listen && listen.port() != 0;
+    is_same.then(|| format!("[server] listen and admin_listen are both {listen}"))
+}
+
+/// Answers have their room from the start.
+fn memory(config: &Config) -> Option<String> {
+    let wanted = config.cache?;
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let total =
+        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<usize>().ok())?;
+    let (wanted, there) = (wanted >> 20, total >> 10);
+    (wanted > there).then(|| format!("[cache] memory_mb = {wanted}: this machine has {there} MiB"))
+}
