@@ -747,6 +747,8 @@ fn a_log_that_cannot_be_written_refuses_statements_until_it_can() {
     let n = keeper.query("SELECT n FROM item WHERE tenant_id = 1 AND id = 2").scalar();
     assert_eq!(n, Some((refused - 1).to_string()), "what is refused is not done");
     assert!(one.query("SELECT 1 FROM item").error.is_some_and(|error| error.sqlstate() == "58030"), "nor is anything read");
+    let login = Wire::connect(&world.proxy.target("one", "shop")).err().map(|error| format!("{error:?}")).unwrap_or_default();
+    assert!(login.contains("58030"), "who logs in is told why not: {login}");
     limit("unlimited");
     let deadline = Instant::now() + Duration::from_secs(30);
     while one.query("UPDATE item SET n = 5 WHERE id = 3").error.is_some() {

@@ -307,10 +307,7 @@ impl Session<'_> {
         match end {
             End::Client if !self.queue.is_empty() || self.phase == Phase::Awaiting => slot.cancel().await,
             End::Client => {}
-            End::Unrecorded => {
-                tracing::warn!("a session ends: its answers cannot be recorded in the audit log");
-                self.client.outbox.clear();
-            }
+            End::Unrecorded => self.end_unrecorded(),
             End::Server => self.forget_answers(),
             End::Fatal(error) => {
                 if error.sqlstate == sqlstate::PROTOCOL_VIOLATION {
@@ -346,7 +343,7 @@ impl Session<'_> {
         let _ = tokio::time::timeout(self.shared.limits.startup_timeout, self.client.close()).await;
     }
 
-    fn say_goodbye(&mut self, error: &SqlError) {
+    pub(super) fn say_goodbye(&mut self, error: &SqlError) {
         // After half a message, it would be read as the rest of it.
         if !self.down.is_inside() {
             reply::put_error(&mut self.client.outbox, &SqlError { severity: Severity::Fatal, ..error.clone() });

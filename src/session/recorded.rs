@@ -434,6 +434,17 @@ impl Session<'_> {
         }
     }
 
+    /// What the client has not read yet cannot be told.
+    pub(super) fn end_unrecorded(&mut self) {
+        tracing::warn!("a session ends: its answers cannot be recorded in the audit log");
+        self.client.outbox.clear();
+        // Who has only logged in may be told why: no answer is cut short by that.
+        if self.statements == 0 {
+            self.trail.owe_nothing();
+            self.say_goodbye(&unrecorded().error);
+        }
+    }
+
     /// Waits until the intents of what is about to be sent are as safe as they must be.
     ///
     /// # Errors
