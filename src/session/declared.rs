@@ -87,7 +87,10 @@ impl Session<'_> {
             return refused("the glass is not broken without an audit log");
         }
         if reason.trim().chars().count() < SHORTEST_REASON {
-            let error = SqlError::new(sqlstate::INVALID_PARAMETER_VALUE, "SET bulkhead.break_glass takes a reason of eight characters at least");
+            let error = SqlError::new(
+                sqlstate::INVALID_PARAMETER_VALUE,
+                "SET bulkhead.break_glass takes a reason of eight characters at least",
+            );
             return Err(error.with_hint("say why, for those who read the audit log"));
         }
         let (minutes, roles) = (glass.minutes, glass.roles.iter().map(String::as_str));
