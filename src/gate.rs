@@ -648,6 +648,7 @@ impl State {
                     Action::Forward
                     | Action::Transaction(_)
                     | Action::Set { .. }
+                    | Action::Configure { .. }
                     | Action::Reset { .. }
                     | Action::ChooseTenant { .. }
                     | Action::Emulate(_)

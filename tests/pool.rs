@@ -499,6 +499,16 @@ fn set_config_and_hidden_ways_to_it_are_refused() {
         assert!(matches!(a.query(sql).sqlstate(), "42501" | "0A000"), "{sql}");
     }
     // What SET may set is carried from backend to backend as if SET had set it: Django and drivers write it so.
+    let by_bind = |session: &mut Wire, name: &str, value: Option<&str>| {
+        let sql = format!("SELECT set_config('{name}', $1, false)");
+        session.extended(&Extended { sql: sql.as_bytes(), parameters: &[value], ..Extended::default() })
+    };
+    assert_eq!(by_bind(&mut a, "work_mem", Some("900MB")).sqlstate(), "42501");
+    assert_eq!(by_bind(&mut a, "work_mem", None).sqlstate(), "0A000");
+    assert_eq!(a.query("SELECT set_config('work_mem', $1, false)").sqlstate(), "42P02");
+    let prepared = Batch::default().parse("s", "SELECT set_config('work_mem', $1, false)").sync().send(&mut a);
+    assert!(prepared.error.is_none());
+    assert_eq!(a.query("EXECUTE s('9MB')").sqlstate(), "0A000", "by a name nobody would know what is set");
     for (name, value) in
         [("jit", "off"), ("TimeZone", "Asia/Tokyo"), ("search_path", "red, public"), ("search_path", ""), ("work_mem", "9MB")]
     {
@@ -509,6 +519,12 @@ fn set_config_and_hidden_ways_to_it_are_refused() {
             assert_eq!(get(&mut a, &format!("SHOW {name}")), value);
             assert_ne!(get(&mut b, &format!("SHOW {name}")), value);
         }
+        a.query(format!("RESET {name}"));
+        // And by a parameter, as psycopg sends it.
+        assert_eq!(by_bind(&mut a, name, Some(value)).scalar().as_deref(), Some(value));
+        let (count, shown) = (get(&mut a, "SELECT count(*) FROM public.orders"), get(&mut a, &format!("SHOW {name}")));
+        assert_eq!((count.as_str(), shown.as_str()), ("30", value));
+        assert_ne!(get(&mut b, &format!("SHOW {name}")), value);
         a.query(format!("RESET {name}"));
         let run = |a: &mut Wire, sql: &str| assert!(a.query(sql).error.is_none(), "{sql}");
         run(&mut a, "BEGIN");

@@ -105,8 +105,13 @@ fn check(common: &Common, args: &Args, findings: &mut Findings) -> Result<(), St
         findings.problems.0.extend(problems.0);
     }
     // The machine that checks need not be the one that serves.
-    let advice = "`serve` would not start here: see to it there, or leave it if it is another machine's";
-    findings.warnings.extend(rehearsal::problems(&config).into_iter().map(|what| Warning::new("machine", what, advice)));
+    let advice = "`serve` would complain here: see to it, or leave it if that is another machine's";
+    findings.warnings.extend(
+        rehearsal::problems(&config)
+            .into_iter()
+            .chain(rehearsal::faults(&config))
+            .map(|what| Warning::new("machine", what, advice)),
+    );
     findings.summary.push(format!(
         "configuration: {}, {}",
         count(config.databases.len(), "database"),

@@ -42,6 +42,9 @@ fn serve(common: &Common) -> Result<Outcome, Problems> {
     Problems(rehearsal::problems(&config).into_iter().map(Problem::new).collect()).or(())?;
     let policies = load_policies(&config)?;
     start_log(&config.log);
+    if let Some(fault) = rehearsal::faults(&config) {
+        tracing::error!("{fault}");
+    }
     if policies.tables.is_empty() {
         tracing::warn!(directory = %config.server.policies.display(), "no policy lists a table: tenants can read nothing");
     }

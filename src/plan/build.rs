@@ -147,6 +147,7 @@ fn sent<'p>(action: &Action, printed: &'p str) -> Result<&'p str, Denial> {
         Action::Forward
         | Action::Transaction(_)
         | Action::Set { .. }
+        | Action::Configure { .. }
         | Action::Reset { .. }
         | Action::ChooseTenant { .. }
         | Action::Emulate(_)
@@ -304,6 +305,9 @@ fn act(utility: &Utility, plan: &mut Plan) -> Option<Node> {
             let values = values.as_ref().map(|v| v.iter().map(|s| s.as_str().into()).collect());
             (Action::Set { name: name.as_str().into(), values, local: *local }, Some(node))
         }
+        Utility::Configure { name, parameter, local, node } => {
+            (Action::Configure { name: name.as_str().into(), parameter: *parameter, local: *local }, Some(node))
+        }
         Utility::Reset { name, node } => (Action::Reset { name: name.as_str().into() }, Some(node)),
         Utility::Show { name: _, node } => (Action::Forward, Some(node)),
         Utility::Close { name: _, node } | Utility::Fetch { node } | Utility::SetConstraints { node } => {
@@ -355,7 +359,9 @@ fn act(utility: &Utility, plan: &mut Plan) -> Option<Node> {
             Utility::Show { name: _, node: _ } | Utility::ShowTenant => "SHOW",
             Utility::Transaction { kind: _, node: _ } => "BEGIN",
             Utility::DiscardAll | Utility::Discard(_) => "DISCARD",
-            Utility::ConfigureTenant { value: _, local: _ } | Utility::AdvisoryUnlockAll => "SELECT",
+            Utility::ConfigureTenant { value: _, local: _ }
+            | Utility::Configure { name: _, parameter: _, local: _, node: _ }
+            | Utility::AdvisoryUnlockAll => "SELECT",
             Utility::DeallocateAll | Utility::Deallocate(_) => "DEALLOCATE",
             Utility::CloseAll | Utility::Close { name: _, node: _ } => "CLOSE",
             Utility::Unlisten => "UNLISTEN",

@@ -56,17 +56,38 @@ pub enum Action {
     /// Send the text; it changes the transaction.
     Transaction(TransactionCommand),
     /// Send the text; once it succeeded, it is part of the session's settings.
-    Set { name: Box<str>, values: Option<Vec<Box<str>>>, local: bool },
+    Set {
+        name: Box<str>,
+        values: Option<Vec<Box<str>>>,
+        local: bool,
+    },
     /// Send the text; once it succeeded, the setting is no longer part of the session's settings.
-    Reset { name: Box<str> },
+    /// `SELECT set_config(name, $n, local)`. INVARIANT: never run so, since nobody would know what is set to what: a Bind of it is one of
+    /// the [`Action::Set`] that it is then.
+    Configure {
+        name: Box<str>,
+        /// From 1.
+        parameter: u16,
+        local: bool,
+    },
+    Reset {
+        name: Box<str>,
+    },
     /// Nothing is sent: `SET [LOCAL] bulkhead.tenant = ..`, or `set_config` of it (which answers with a row).
-    ChooseTenant { value: TenantValue, lasts: Lasts, form: TenantForm },
+    ChooseTenant {
+        value: TenantValue,
+        lasts: Lasts,
+        form: TenantForm,
+    },
     /// Nothing is sent: answered by the proxy.
     Emulate(Emulation),
     /// `PREPARE name (types) AS ..`: the client has a statement of that name, prepared as by a Parse message.
     Prepare(Prepare),
     /// `EXECUTE name (..)`: the plan's text is the arguments, `arguments` of them; what runs is the statement of that name.
-    Execute { name: Box<str>, arguments: usize },
+    Execute {
+        name: Box<str>,
+        arguments: usize,
+    },
     /// A query string without a statement: EmptyQueryResponse.
     Empty,
 }

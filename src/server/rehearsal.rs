@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::backend::stream::Dialer;
 use crate::config::{Config, UserAccess};
 
-/// What `serve` needs of this machine, as far as it can be tried without leaving a trace.
+/// What `serve` cannot do without on this machine, as far as it can be tried without leaving a trace.
 pub fn problems(config: &Config) -> Vec<String> {
     tls(config)
         .into_iter()
@@ -42,13 +42,17 @@ fn upstreams(config: &Config) -> Vec<String> {
     all.filter_map(|(what, upstream)| Some(format!("{what}: {}", Dialer::new(upstream).err()?))).collect()
 }
 
-fn directories(config: &Config) -> Vec<String> {
-    let Some(audit) = &config.audit else { return vec![] };
-    let tried = [("path", &audit.path), ("value_keys", &audit.value_keys)].map(|(key, path)| {
-        let error = may_write(path).err()?;
-        Some(format!("[audit] {key}: {} cannot be written: {error}", path.display()))
-    });
-    tried.into_iter().flatten().collect()
+/// What it can: statements that need these are refused, or go without, as `on_failure` says.
+pub fn faults(config: &Config) -> Option<String> {
+    written("value_keys", &config.audit.as_ref()?.value_keys)
+}
+
+fn directories(config: &Config) -> Option<String> {
+    written("path", &config.audit.as_ref()?.path)
+}
+
+fn written(key: &str, path: &Path) -> Option<String> {
+    may_write(path).err().map(|error| format!("[audit] {key}: {} cannot be written: {error}", path.display()))
 }
 
 /// Whether files can be made in a directory, or it can be made itself.

@@ -320,7 +320,9 @@ impl Session<'_> {
                 Action::Set { name, values, local } => self.settings.set(name, values.as_deref(), *local),
                 Action::Reset { name } => self.settings.set(name, None, false),
                 Action::Transaction(command) => self.transaction_changed(command, tag),
-                Action::Forward
+                // Never run so.
+                Action::Configure { .. }
+                | Action::Forward
                 | Action::ChooseTenant { .. }
                 | Action::Emulate(_)
                 | Action::Prepare(_)

@@ -341,6 +341,7 @@ impl Session<'_> {
             Action::Forward if matches!(plan.command(), "SET" | "RESET") => Snapshots::Unknown,
             Action::Forward
             | Action::Set { .. }
+            | Action::Configure { .. }
             | Action::Reset { .. }
             | Action::ChooseTenant { .. }
             | Action::Emulate(_)

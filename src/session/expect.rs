@@ -38,7 +38,9 @@ impl Outcome {
     pub fn of(plan: &Arc<Plan>, at: u64) -> Self {
         match plan.action() {
             Action::Transaction(TransactionCommand::Begin(_)) => Outcome::Begin { at },
-            Action::Transaction(_) | Action::Set { .. } | Action::Reset { .. } => Outcome::Of(plan.clone()),
+            Action::Transaction(_) | Action::Set { .. } | Action::Configure { .. } | Action::Reset { .. } => {
+                Outcome::Of(plan.clone())
+            }
             Action::Forward
             | Action::ChooseTenant { .. }
             | Action::Emulate(_)

@@ -17,7 +17,7 @@ use crate::finding::{Denial, Reason};
 use crate::gate::Protocol;
 use crate::plan::{Action, Effect, Emulation, Lasts, Parameter, Parameters, TenantValue, TransactionCommand, Values};
 use crate::wire::backend::{self as reply, TransactionStatus};
-use crate::wire::frontend::{self as request, Bind, Execute, Format, Parse, Target};
+use crate::wire::frontend::{self as request, Bind, Execute, Format, Formats, Parse, Target};
 
 /// Prepared statements that a client may have at once: what it holds costs memory.
 pub(super) const MAX_NAMED: usize = 10_000;
@@ -176,6 +176,7 @@ impl Session<'_> {
             Action::Empty => true,
             Action::Forward
             | Action::Set { .. }
+            | Action::Configure { .. }
             | Action::Reset { .. }
             | Action::ChooseTenant { .. }
             | Action::Emulate(_)
@@ -219,6 +220,34 @@ impl Session<'_> {
                 return Ok(());
             }
         };
+        let Action::Configure { name, parameter, local } = statement.plan.action() else {
+            return self.bind_statement(statement, bind).await;
+        };
+        let inlined = match self.configured(name, *parameter, *local, bind) {
+            Ok(inlined) => inlined,
+            Err(denial) => {
+                self.deny(denial, Protocol::Extended);
+                return Ok(());
+            }
+        };
+        let (formats, values, result_formats) = (Formats::new(), SmallVec::new(), bind.result_formats.clone());
+        self.bind_statement(inlined, &Bind { portal: bind.portal, statement: "", formats, values, result_formats }).await
+    }
+
+    /// The SET that a Bind of `SELECT set_config(name, $n, local)` is.
+    fn configured(&mut self, name: &str, parameter: u16, local: bool, bind: &Bind<'_>) -> Result<Arc<Statement>, Denial> {
+        let value = bind.values.get(usize::from(parameter) - 1).copied().flatten();
+        let value = value.and_then(|value| std::str::from_utf8(value).ok());
+        let value = value.ok_or_else(|| Denial::unsupported(format!("set_config of \"{}\" needs a text", name)))?;
+        let mut text = String::new();
+        super::settings::write_set_config(name, value, local, &mut text);
+        let statement = self.review_one(&text, &[])?;
+        let is_set = matches!(statement.plan.action(), Action::Set { .. });
+        let refused = || Denial::policy(format!("parameter \"{}\" cannot be set so", name)).hint("use SET");
+        is_set.then_some(statement).ok_or_else(refused)
+    }
+
+    async fn bind_statement(&mut self, statement: Arc<Statement>, bind: &Bind<'_>) -> Step {
         let Some(upstream) = &statement.upstream else {
             match bound_values(&statement, bind) {
                 Ok(values) => {

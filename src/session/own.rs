@@ -30,6 +30,7 @@ pub(super) fn column(action: &Action) -> Option<Field<'static>> {
         | Action::Forward
         | Action::Transaction(_)
         | Action::Set { .. }
+        | Action::Configure { .. }
         | Action::Reset { .. }
         | Action::Prepare(_)
         | Action::Execute { .. }
@@ -85,6 +86,7 @@ impl Session<'_> {
             Action::Forward
             | Action::Transaction(_)
             | Action::Set { .. }
+            | Action::Configure { .. }
             | Action::Reset { .. }
             | Action::Prepare(_)
             | Action::Execute { .. } => {

@@ -43,6 +43,7 @@ pub(super) fn is_about_prepared(approved: &Approved) -> bool {
         Action::Forward
         | Action::Transaction(_)
         | Action::Set { .. }
+        | Action::Configure { .. }
         | Action::Reset { .. }
         | Action::ChooseTenant { .. }
         | Action::Emulate(_)
@@ -141,6 +142,7 @@ impl Session<'_> {
                 Action::Forward
                 | Action::Transaction(_)
                 | Action::Set { .. }
+                | Action::Configure { .. }
                 | Action::Reset { .. }
                 | Action::ChooseTenant { .. }
                 | Action::Emulate(_)

@@ -113,7 +113,7 @@ impl Review for Closed {
     }
 
     fn may_change(&self, _user: &str, _has_ticket: bool) -> Change {
-        Change::Closed
+        Change::Free
     }
 
     fn names_canary(&self, _text: &str) -> bool {

@@ -373,7 +373,9 @@ impl Session<'_> {
             }
         }
         let changes_path = |one: &Approved| match one.plan.action() {
-            Action::Set { name, .. } | Action::Reset { name } => name.eq_ignore_ascii_case("search_path"),
+            Action::Set { name, .. } | Action::Configure { name, .. } | Action::Reset { name } => {
+                name.eq_ignore_ascii_case("search_path")
+            }
             Action::Transaction(
                 TransactionCommand::Commit { .. } | TransactionCommand::Rollback { .. } | TransactionCommand::RollbackTo(_),
             ) => self.settings.may_change_at_end() || self.lease.as_ref().is_some_and(|l| l.lock.is_local()),
@@ -416,6 +418,7 @@ fn only_resets(approved: &Approved) -> bool {
         Action::Forward
         | Action::Transaction(_)
         | Action::Set { .. }
+        | Action::Configure { .. }
         | Action::Reset { .. }
         | Action::ChooseTenant { .. }
         | Action::Prepare(_)

@@ -406,6 +406,7 @@ fn review_wishes(
                 }
                 Action::Forward
                 | Action::Transaction(_)
+                | Action::Configure { .. }
                 | Action::Reset { .. }
                 | Action::ChooseTenant { .. }
                 | Action::Emulate(_)

@@ -162,6 +162,7 @@ pub fn is_forwarded(action: &Action) -> bool {
         Action::Forward
         | Action::Transaction(_)
         | Action::Set { .. }
+        | Action::Configure { .. }
         | Action::Reset { .. }
         | Action::Prepare(_)
         | Action::Execute { .. } => true,

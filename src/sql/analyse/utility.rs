@@ -25,6 +25,13 @@ pub enum Utility {
         local: bool,
         node: Node,
     },
+    /// `SELECT set_config(name, $n, local)`: which SET it is, its Bind says.
+    Configure {
+        name: String,
+        parameter: u16,
+        local: bool,
+        node: Node,
+    },
     Reset {
         name: String,
         node: Node,
@@ -280,12 +287,11 @@ pub(super) fn single_call(select: &pg::SelectStmt, analyser: &mut Analyser<'_>) 
     }
 }
 
-/// `SELECT set_config('TimeZone', 'UTC', false)` is SET with an answer, as Django and pg_dump write it. `None`: it is a function like others.
-fn configure(name: &str, value: &Node, local: &Node, analyser: &Analyser<'_>) -> Option<Utility> {
-    let (lower, text) = (name.to_ascii_lowercase(), constant_text(value)?);
-    let values =
-        if matches!(lower.as_str(), "search_path" | "temp_tablespaces") { plain_names(&text)? } else { vec![text.clone()] };
-    check_settable(&lower, analyser).and_then(|()| check_value(&lower, &values)).ok()?;
+/// `SELECT set_config('TimeZone', 'UTC', false)` is SET with an answer, as Django and pg_dump write it. `None`: it is a function like
+/// others.
+fn configure(name: &str, value: &Node, local: &Node, analyser: &mut Analyser<'_>) -> Option<Utility> {
+    let lower = name.to_ascii_lowercase();
+    check_settable(&lower, analyser).ok()?;
     let Some(NodeEnum::AConst(pg::AConst { isnull: false, location: _, val: Some(a_const::Val::Boolval(is_local)) })) =
         &local.node
     else {
@@ -293,19 +299,28 @@ fn configure(name: &str, value: &Node, local: &Node, analyser: &Analyser<'_>) ->
     };
     let call = pg::FuncCall {
         funcname: names(&["pg_catalog", "set_config"]),
-        args: vec![text_constant(&lower), text_constant(&text), local.clone()],
+        args: vec![text_constant(&lower), value.clone(), local.clone()],
         funcformat: pg::CoercionForm::CoerceExplicitCall as i32,
         ..Default::default()
     };
-    let target_list = vec![target("set_config", node(NodeEnum::FuncCall(Box::new(call))))];
     let select = pg::SelectStmt {
-        target_list,
+        target_list: vec![target("set_config", node(NodeEnum::FuncCall(Box::new(call))))],
         limit_option: pg::LimitOption::Default as i32,
         op: pg::SetOperation::SetopNone as i32,
         ..Default::default()
     };
-    let select = node(NodeEnum::SelectStmt(Box::new(select)));
-    Some(Utility::Set { name: lower, values: Some(values), local: is_local.boolval, node: select })
+    let (node, local) = (node(NodeEnum::SelectStmt(Box::new(select))), is_local.boolval);
+    if let Some(NodeEnum::ParamRef(p)) = &value.node {
+        // What a policy admits may be set for the transaction by any statement, and is nobody's to carry.
+        let is_carried = !local || SETTABLE.contains(&lower.as_str());
+        let parameter = is_carried.then(|| analyser.note_parameter(p)).flatten()?;
+        return Some(Utility::Configure { name: lower, parameter, local, node });
+    }
+    let text = constant_text(value)?;
+    let is_list = matches!(lower.as_str(), "search_path" | "temp_tablespaces");
+    let values = if is_list { plain_names(&text)? } else { vec![text] };
+    check_value(&lower, &values).ok()?;
+    Some(Utility::Set { name: lower, values: Some(values), local, node })
 }
 
 /// The elements of a list of identifiers that need no quotes; `None`: some do.
