@@ -24,22 +24,16 @@ fn tls(config: &Config) -> Option<String> {
 
 /// The authorities' certificates.
 fn upstreams(config: &Config) -> Vec<String> {
-    let of_database = |d: &crate::config::Database| {
-        let about =
-            |what: &str, upstream: &crate::config::Upstream| (format!("{what} of database \"{}\"", d.name), upstream.clone());
-        [about("upstream", &d.upstream)]
-            .into_iter()
-            .chain(d.follow.as_ref().map(|follow| about("follow", follow)))
-            .collect::<Vec<_>>()
-    };
-    let of_user = |user: &crate::config::User| match &user.access {
-        UserAccess::Unrestricted { upstream: Some(upstream) } => {
-            Some((format!("upstream of user \"{}\"", user.name), upstream.clone()))
-        }
-        UserAccess::Unrestricted { upstream: None } | UserAccess::Fixed(_) | UserAccess::Shared { .. } => None,
-    };
-    let all = config.databases.iter().flat_map(of_database).chain(config.users.iter().filter_map(of_user));
-    all.filter_map(|(what, upstream)| Some(format!("{what}: {}", Dialer::new(upstream).err()?))).collect()
+    let of_databases = config.databases.iter().flat_map(|d| {
+        let followed = d.follow.iter().map(|follow| (format!("follow of database \"{}\"", d.name), follow));
+        std::iter::once((format!("upstream of database \"{}\"", d.name), &d.upstream)).chain(followed)
+    });
+    let of_users = config.users.iter().filter_map(|user| match &user.access {
+        UserAccess::Unrestricted { upstream } => Some((format!("upstream of user \"{}\"", user.name), upstream.as_ref()?)),
+        UserAccess::Fixed(_) | UserAccess::Shared { .. } => None,
+    });
+    let all = of_databases.chain(of_users);
+    all.filter_map(|(what, upstream)| Some(format!("{what}: {}", Dialer::new(upstream.clone()).err()?))).collect()
 }
 
 /// What it can: statements that need these are refused, or go without, as `on_failure` says.

@@ -238,12 +238,12 @@ impl Session<'_> {
     fn configured(&mut self, name: &str, parameter: u16, local: bool, bind: &Bind<'_>) -> Result<Arc<Statement>, Denial> {
         let value = bind.values.get(usize::from(parameter) - 1).copied().flatten();
         let value = value.and_then(|value| std::str::from_utf8(value).ok());
-        let value = value.ok_or_else(|| Denial::unsupported(format!("set_config of \"{}\" needs a text", name)))?;
+        let value = value.ok_or_else(|| Denial::unsupported(format!("set_config of \"{name}\" needs a text")))?;
         let mut text = String::new();
         super::settings::write_set_config(name, value, local, &mut text);
         let statement = self.review_one(&text, &[])?;
         let is_set = matches!(statement.plan.action(), Action::Set { .. });
-        let refused = || Denial::policy(format!("parameter \"{}\" cannot be set so", name)).hint("use SET");
+        let refused = || Denial::policy(format!("parameter \"{name}\" cannot be set so")).hint("use SET");
         is_set.then_some(statement).ok_or_else(refused)
     }
 
