@@ -138,13 +138,7 @@ impl Reader {
     /// # Errors
     /// [`ReadError::Bad`]: it is not what it was.
     pub fn verify(&mut self, earlier: &[Checkpoint], mut each: impl FnMut(Read<'_>)) -> Result<Verified, ReadError> {
-        // Before the segments: what is written meanwhile is more than it covers, never less.
-        let newest = self.newest().map_err(|error| match error {
-            ReadError::Note { path: _, trouble } => bad_file(CHECKPOINT, &trouble),
-            ReadError::Io { path: _, error } if error.kind() == io::ErrorKind::NotFound => bad_file(CHECKPOINT, "it is missing"),
-            other => other,
-        })?;
-        self.look()?;
+        let newest = self.look_with_newest()?;
         let first = *self.firsts.first().ok_or_else(|| bad_file("", "there is no segment"))?;
         let mut expected: Vec<&Checkpoint> = earlier.iter().chain([&newest]).collect();
         expected.sort_by_key(|checkpoint| checkpoint.size);
@@ -179,6 +173,25 @@ impl Reader {
         let origin = newest.origin.clone();
         let (checkpoints, recovered) = (walk.compared, walk.recovered);
         Ok(Verified { origin, first, size, signed: newest.size, checkpoints, recovered, unfinished })
+    }
+
+    /// The newest checkpoint, and the segments of then: what is written meanwhile is more than it covers, never less, and what is dropped
+    /// for its age is covered before, so that none may be made between the two looks.
+    fn look_with_newest(&mut self) -> Result<Checkpoint, ReadError> {
+        let told = |error| match error {
+            ReadError::Note { path: _, trouble } => bad_file(CHECKPOINT, &trouble),
+            ReadError::Io { path: _, error } if error.kind() == io::ErrorKind::NotFound => bad_file(CHECKPOINT, "it is missing"),
+            other => other,
+        };
+        let mut newest = self.newest().map_err(told)?;
+        loop {
+            self.look()?;
+            let again = self.newest().map_err(told)?;
+            if again.size == newest.size {
+                return Ok(newest);
+            }
+            newest = again;
+        }
     }
 
     fn read(&self, first: u64) -> Result<Vec<u8>, ReadError> {
