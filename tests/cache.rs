@@ -1454,10 +1454,13 @@ fn a_block_does_not_wait_for_who_waits_for_it() {
     holders.iter_mut().for_each(|holder| _ = run(holder, "BEGIN"));
     let sql = "SELECT max(note), count(*) FROM item WHERE id BETWEEN 2 AND 5";
     let misses = || world.metric("bulkhead_templates_total{result=\"miss\"}");
-    let before = misses();
+    // A login is reviewed as well.
     let mut first = world.connect("one");
+    let before = misses();
     first.send(b'Q', &[sql.as_bytes(), &[0]].concat()).expect("ask");
     wait_until(|| misses() > before);
+    // It is reviewed: when somebody else has logged in, it waits.
+    drop(world.connect("two"));
     // Without this mend: after the other has given up.
     assert!(holders[0].query(sql).error.is_none());
     holders.iter_mut().for_each(|holder| _ = run(holder, "COMMIT"));
