@@ -168,7 +168,7 @@ impl Session<'_> {
         let limited =
             self.shared.limits.statement_timeout.is_some() || self.settings.effective().map().contains_key("statement_timeout");
         // In a block it holds a connection, and perhaps locks, that the other may be waiting for.
-        let holds = self.status != TransactionStatus::Idle && !crate::mutant!("cache.followers-in-blocks");
+        let holds = self.status != TransactionStatus::Idle && !crate::mutant!("cache.blocks-follow-others");
         if limited || holds { Turn::Second } else { Turn::First }
     }
 
