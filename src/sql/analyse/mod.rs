@@ -349,7 +349,7 @@ impl Analyser<'_> {
         }
         let error = SqlError::new(sqlstate::STATEMENT_TOO_COMPLEX, "statement is too complex")
             .with_detail("its relations, sub-selects and joins have too many columns together");
-        Err(Denial::new(Reason::Invalid, error))
+        Err(Denial::new(Reason::Limit, error))
     }
 
     fn unique_alias(&mut self, wanted: &str) -> String {

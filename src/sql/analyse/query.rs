@@ -26,7 +26,9 @@ pub(super) fn at_most_entries(what: &str, entries: usize) -> Result<(), Denial> 
     if entries <= MAX_ENTRIES {
         return Ok(());
     }
-    Err(Denial::invalid(sqlstate::TOO_MANY_COLUMNS, format!("{what} can have at most {MAX_ENTRIES} entries")))
+    // No stand-in of a literal can be why: it is not read once more with the literals in place.
+    let error = SqlError::new(sqlstate::TOO_MANY_COLUMNS, format!("{what} can have at most {MAX_ENTRIES} entries"));
+    Err(Denial::new(Reason::Limit, error))
 }
 
 impl Analyser<'_> {
